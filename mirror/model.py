@@ -105,6 +105,126 @@ def is_folder(url: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """One export as the ledger knows it; each field is a column of that name.
+
+    Times end in `_us`: microseconds since 1970 UTC by our clock, but for
+    `created_us`, which is the VMS's.
+
+    Attributes:
+        key: The ledger's own number; None before the first write.
+        ours: First seen after its source's first complete sweep, so that its loss
+            counts as our loss.
+        had_file: A walk showed a url naming a file, or a folder url gave bytes.
+        order_us: What fetches are ordered by: the deadline, or a guess at it.
+        walk_us: When the walk began that last made it ready.
+        without_us: When a try last found no file behind a folder url.
+        without_walks: Walks in a row that saw it without a file.
+        absent_sweeps: Complete sweeps in a row that should have shown it.
+        due_us: Not tried before.
+        attempts: Fetch attempts ever made.
+        barren: Attempts in a row that gained nothing.
+        misses: Tries in a row that found no file behind the url.
+        best_bytes: The longest the partial ever was since it last became ready.
+        part_bytes: Durable length of the partial; `part_sha256` is over these.
+        part_plain: The next attempt asks without Range.
+    """
+
+    key: int | None = None
+    source: str
+    export_id: int
+    created_key: str
+    created_at: str | None
+    created_us: int | None
+    updated_at: str | None
+    state: State
+    reason: str | None = None
+    name: str | None = None
+    camera_id: int | None = None
+    stream_type: str | None = None
+    footage_from: str | None = None
+    footage_to: str | None = None
+    user_id: int | None = None
+    url: str | None = None
+    has_file: bool = False
+    first_seen_us: int
+    ours: bool = False
+    had_file: bool = False
+    deadline_us: int | None = None
+    order_us: int
+    walk_us: int = 0
+    without_us: int | None = None
+    without_walk_us: int | None = None
+    without_walks: int = 0
+    absent_sweeps: int = 0
+    due_us: int = 0
+    attempts: int = 0
+    barren: int = 0
+    misses: int = 0
+    best_bytes: int = 0
+    last_error: str | None = None
+    spool_dir: str | None = None
+    part_bytes: int = 0
+    part_sha256: str | None = None
+    part_total: int | None = None
+    part_etag: str | None = None
+    part_modified: str | None = None
+    part_plain: bool = False
+    size_bytes: int | None = None
+    sha256: str | None = None
+    started_us: int | None = None
+    spooled_us: int | None = None
+    saved_us: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The name the command line knows it by."""
+        return f"{self.source}/{self.export_id}"
+
+    @property
+    def shows_file(self) -> bool:
+        """As last listed, the flag is true and there is a url."""
+        return self.has_file and self.url is not None
+
+    def past_deadline(self, now_us: int) -> bool:
+        """The VMS may have deleted the file by `now_us`."""
+        return self.deadline_us is not None and now_us > self.deadline_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """One export's file on one target."""
+
+    target: str
+    state: CopyState
+    path: str | None
+    verified_us: int | None
+    saved_us: int | None
+    attempts: int
+    due_us: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One fetch attempt, or several alike in a row (`times`).
+
+    Attributes:
+        offset_bytes: Where it started.
+        held_bytes: What the partial held when it ended.
+    """
+
+    number: int
+    times: int
+    started_us: int
+    ended_us: int
+    outcome: str
+    offset_bytes: int
+    held_bytes: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What a fetch proved of a file in the spool.
 

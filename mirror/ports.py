@@ -1,12 +1,17 @@
-"""The contract of a target, the one edge with several implementations."""
+"""The contracts of a source and of a target, the edges of the program."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from mirror.errors import MirrorError
+
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    from mirror.model import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +27,8 @@ class Publication:
         sha256: Lower-case hex digest of the file.
         token: A name for temporary files, unique to this node and export; safe
             in a file name.
+        may_link: The kept file may be the spooled file itself, where both lie on
+            one file system; otherwise the bytes must be copied.
     """
 
     spooled: Path
@@ -30,6 +37,7 @@ class Publication:
     size_bytes: int
     sha256: str
     token: str
+    may_link: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +54,11 @@ class Kept:
     verified: bool
 
 
-class PathTakenError(Exception):
+class PathTakenError(MirrorError):
     """Another file lies at the path; nothing was changed."""
 
 
-class SpoolFileError(Exception):
+class SpoolFileError(MirrorError):
     """The spooled file is gone, or its bytes are not what the ledger says."""
 
 
@@ -100,3 +108,113 @@ class Target(Protocol):
 
     async def close(self) -> None:
         """Release threads and descriptors; never blocks on a hung mount."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row that lacks what identifies an export.
+
+    Attributes:
+        raw: Its text as received.
+        error: What is wrong with it.
+    """
+
+    raw: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of the source's list.
+
+    Attributes:
+        size: How many rows the server sent, good or bad.
+        total: How many rows the server says the window holds.
+        last_page: The number of the last page, if the server says it.
+        clock_offset_us: The server's clock less ours; None if it sent no date.
+    """
+
+    rows: list[Row]
+    bad_rows: list[BadRow]
+    size: int
+    total: int | None
+    last_page: int | None
+    clock_offset_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What we hold of a file, to be continued.
+
+    Attributes:
+        size_bytes: Proven length of the partial; 0 asks for the whole file.
+        total_bytes: Length of the whole file, if known.
+        etag: As sent with the bytes held.
+        last_modified: As sent with the bytes held.
+    """
+
+    size_bytes: int
+    total_bytes: int | None
+    etag: str | None
+    last_modified: str | None
+
+
+class Body(Protocol):
+    """An open answer with the bytes of a file, checked to fit what was asked.
+
+    Attributes:
+        start_bytes: Where its first byte belongs in the file; either what is held,
+            or 0.
+        total_bytes: Length of the whole file; None if not announced.
+        explicit_end: The end of the body is announced by a length or by chunks.
+    """
+
+    start_bytes: int
+    total_bytes: int | None
+    explicit_end: bool
+    etag: str | None
+    last_modified: str | None
+
+    async def read(self) -> bytes:
+        """Return the next bytes as received; empty at the announced end.
+
+        Raises:
+            FetchError: The body was cut, or no byte came for too long.
+        """
+
+
+class Source(Protocol):
+    """One account on one VMS."""
+
+    @property
+    def name(self) -> str:
+        """The name in the configuration."""
+
+    async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
+        """Read one page of the list, rows created between the two instants.
+
+        Args:
+            number: 1-based.
+            since_us: Lower bound by the VMS's clock, microseconds since 1970 UTC.
+            until_us: Upper bound likewise.
+
+        Raises:
+            AuthError: The token is missing or refused.
+            ListError: No page could be had; nothing may be concluded.
+        """
+
+    def open_file(
+        self, url: str, name: str | None, held: Held
+    ) -> AbstractAsyncContextManager[Body]:
+        """Ask for a file, or for the rest of it.
+
+        Args:
+            url: As listed; a folder is completed with `name`.
+            name: As listed.
+            held: What we have; the answer continues it or starts over.
+
+        Raises:
+            FileGoneError: There is no file behind the url just now.
+            OriginRefusedError: The url leads where we may not go.
+            FetchError: Anything else; `reason` says what.
+        """

@@ -1,0 +1,348 @@
+"""Build all parts from the configuration, and run them together."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+from yarl import URL
+
+from mirror.app.spooling import SpoolPlaces
+from mirror.layout import Values, parse_layout
+from mirror.mirroring.fetch import Fetcher
+from mirror.mirroring.gate import Gate
+from mirror.mirroring.lister import Lister
+from mirror.mirroring.outcome import Pace
+from mirror.mirroring.pool import FetchPool, Lane
+from mirror.mirroring.progress import Progress
+from mirror.mirroring.publish import Publisher, Surroundings
+from mirror.mirroring.pump import PumpLimits
+from mirror.mirroring.rules import Rule, first_match
+from mirror.mirroring.spool import Spool
+from mirror.mirroring.walk import Walker, WalkRules
+from mirror.model import Export, from_us, to_us, utc_now
+from mirror.targets.directory import DirectoryTarget
+from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
+    from mirror.metrics import Metrics
+    from mirror.state import LedgerThread
+    from mirror.vms import Sessions
+
+_EPOCH_US = 0
+_STARTUP_CHECK_S = 20.0
+_log = structlog.get_logger()
+
+
+class Engine:
+    """Everything that one configuration runs.
+
+    Args:
+        settings: The configuration.
+        ledger: Open for writing; outlives the engine.
+        node_id: From the ledger.
+        sessions: Open; outlive the engine's calls.
+        secret: Told each token that must never be shown.
+        unparks: Parked exports are tried again when their time has come.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ledger: LedgerThread,
+        node_id: str,
+        sessions: Sessions,
+        metrics: Metrics,
+        secret: Callable[[str], None],
+        device_uuids: dict[str, str],
+        unparks: bool = True,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.metrics = metrics
+        self.progress = Progress()
+        self._node_id = node_id
+        self._sessions = sessions
+        self._secret = secret
+        self._devices = device_uuids
+        self._now = now
+        self._wake = asyncio.Event()
+        self._pace = Pace(
+            initial=settings.transfer.retry_initial, maximum=settings.transfer.retry_max
+        )
+        self.sources = {
+            name: self._client(source) for name, source in settings.sources.items()
+        }
+        self.places = SpoolPlaces(settings)
+        self.spool = Spool(
+            node_id=node_id,
+            places=self.places.now,
+            threads=min(32, settings.transfer.concurrency),
+        )
+        self.publishers = {
+            name: self._publisher(target) for name, target in settings.targets.items()
+        }
+        self.places.publishers = self.publishers
+        self.listers = {
+            name: self._lister(source) for name, source in settings.sources.items()
+        }
+        self.pool = self._pool(unparks=unparks)
+
+    async def run(self) -> None:
+        """Run all parts until cancelled; each keeps what it has."""
+        try:
+            await self.prepare()
+            async with asyncio.TaskGroup() as group:
+                for lister in self.listers.values():
+                    group.create_task(lister.run(), name=f"list {lister.name}")
+                self.start_moving(group)
+        finally:
+            await self.close()
+
+    def start_moving(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start the fetchers and the publishers."""
+        tasks = [group.create_task(self.pool.run(), name="fetch")]
+        tasks += [
+            group.create_task(publisher.run(), name=f"publish to {name}")
+            for name, publisher in self.publishers.items()
+        ]
+        return tasks
+
+    async def prepare(self) -> None:
+        """Look at the targets once, and take up what an earlier run left."""
+        looks = [
+            asyncio.create_task(publisher.check(), name=f"check {name}")
+            for name, publisher in self.publishers.items()
+        ]
+        # A hung mount must not keep the rest from starting.
+        await asyncio.wait(looks, timeout=_STARTUP_CHECK_S)
+        targets, required = self.target_names(), self.required()
+        now_us = to_us(self._now())
+        for target in sorted(targets):
+            await self.ledger(lambda ledger, name: ledger.copies.fill(name), target)
+        await self.ledger(lambda ledger: ledger.copies.settle_spooled(required, now_us))
+        idle = await self.ledger(lambda ledger: ledger.copies.freeable(targets))
+        publisher = next(iter(self.publishers.values()))
+        for export in idle:
+            await publisher.free(export.key or 0)
+
+    async def close(self) -> None:
+        """Let all threads go, without waiting for a mount that hangs."""
+        self.spool.close()
+        for publisher in self.publishers.values():
+            await publisher.target.close()
+
+    def wake(self) -> None:
+        """Look for work now: something has changed the ledger."""
+        self._wake.set()
+        for publisher in self.publishers.values():
+            publisher.wake.set()
+
+    def target_names(self) -> frozenset[str]:
+        """Return the names of all configured targets."""
+        return frozenset(self.settings.targets)
+
+    def required(self) -> frozenset[str]:
+        """Return the names of the targets an export must lie on to be saved."""
+        targets = self.settings.targets.items()
+        return frozenset(name for name, target in targets if target.required)
+
+    def _client(self, source: SourceSettings) -> VmsClient:
+        base = URL(source.url)
+        options = VmsOptions(
+            name=source.name,
+            list_url=URL(source.url + source.list_path),
+            origins=Origins(
+                base=base,
+                allowed=frozenset(source.file_origins),
+                rewrites=tuple(source.rewrite_origins.items()),
+            ),
+            tls=Tls(
+                ca_file=source.tls.ca_file,
+                fingerprint=source.tls.fingerprint,
+                verify=source.tls.verify,
+            ),
+            per_page=source.per_page,
+            date_format=source.date_format,
+            footage_zone=source.footage_timezone,
+            client=source.client,
+            send_token_to_files=source.send_token_to_files,
+            max_file_bytes=self.settings.transfer.max_file_size,
+            now=self._now,
+        )
+        if not source.tls.verify:
+            _log.warning("tls.unverified", source=source.name)
+        token = TokenFile(source.token_path, source=source.name, learned=self._secret)
+        return VmsClient(
+            options,
+            sessions=self._sessions,
+            token=token,
+            device_uuid=source.device_uuid or self._devices[source.name],
+        )
+
+    def _lister(self, source: SourceSettings) -> Lister:
+        client = self.sources[source.name]
+        rules = tuple(_rule(rule) for rule in source.rules)
+        start = source.history_start
+        walker = Walker(
+            client,
+            ledger=self.ledger,
+            rules=WalkRules(
+                lookback=source.lookback,
+                sweep_depth=source.sweep_depth,
+                history_start_us=_EPOCH_US if start is None else to_us(start),
+                file_lifetime=source.file_lifetime,
+                waiting_limit=source.waiting_limit,
+                try_folders=source.folder_url == "append_name",
+                rule_for=lambda row, at_us: first_match(rules, row, at_us),
+            ),
+            now=self._now,
+        )
+        return Lister(
+            source.name,
+            walker,
+            ledger=self.ledger,
+            metrics=self.metrics,
+            pace=self._pace,
+            longest_wait=max(source.poll_interval, self._pace.maximum),
+            token_changed=client.token.changed,
+            walked=self._wake.set,
+            now=self._now,
+        )
+
+    def _pool(self, *, unparks: bool) -> FetchPool:
+        transfer = self.settings.transfer
+        fetcher = Fetcher(
+            ledger=self.ledger,
+            spool=self.spool,
+            metrics=self.metrics,
+            progress=self.progress,
+            limits=PumpLimits(
+                max_bytes=transfer.max_file_size, min_rate=transfer.min_rate
+            ),
+            pace=self._pace,
+            targets=lambda: sorted(self.settings.targets),
+            now=self._now,
+        )
+        return FetchPool(
+            ledger=self.ledger,
+            fetcher=fetcher,
+            lanes=self._lanes(),
+            concurrency=transfer.concurrency,
+            longest_wait=max(self._pace.maximum, timedelta(hours=6)),
+            spool_pause_s=self._pace.initial.total_seconds(),
+            unparks=unparks,
+            wake=self._wake,
+            fetched=self._wake_publishers,
+            now=self._now,
+        )
+
+    def _lanes(self) -> dict[str, Lane]:
+        """Give each source its lane; sources with one origin share the largest gate."""
+        gates: dict[str, Gate] = {}
+        limits: dict[str, int] = {}
+        for name, source in self.settings.sources.items():
+            origin = self.sources[name].origin
+            limits[origin] = max(limits.get(origin, 0), source.concurrency)
+        for origin, limit in limits.items():
+            gates[origin] = Gate(
+                limit=limit, longest_pause_s=self._pace.maximum.total_seconds()
+            )
+        return {
+            name: Lane(client, gates[client.origin])
+            for name, client in self.sources.items()
+        }
+
+    def _publisher(self, settings: TargetSettings) -> Publisher:
+        layout = parse_layout(settings.layout, zone=self.settings.timezone)
+        cameras = self.settings.cameras
+
+        def path_for(export: Export) -> str:
+            created = export.created_us
+            return layout.render(
+                Values(
+                    source=export.source,
+                    export_id=export.export_id,
+                    name=export.name,
+                    camera_id=export.camera_id,
+                    camera_name=cameras.get(export.camera_id or -1),
+                    stream_type=export.stream_type,
+                    footage_from=_moment(export.footage_from),
+                    footage_to=_moment(export.footage_to),
+                    created_at=None if created is None else from_us(created),
+                )
+            )
+
+        target = DirectoryTarget(
+            name=settings.name,
+            root=settings.path,
+            node_id=self._node_id,
+            mount=settings.mount,
+            min_free=settings.min_free,
+            file_mode=settings.file_mode,
+            dir_mode=settings.dir_mode,
+            group=settings.group,
+            threads=settings.concurrency,
+        )
+        around = Surroundings(
+            node_id=self._node_id,
+            path_for=path_for,
+            may_link=lambda: self.places.linker() == settings.name,
+            sibling=self._sibling,
+            source_url=self._source_url,
+            required=self.required,
+            targets=self.target_names,
+        )
+        return Publisher(
+            target,
+            ledger=self.ledger,
+            spool=self.spool,
+            metrics=self.metrics,
+            progress=self.progress,
+            around=around,
+            concurrency=settings.concurrency,
+            pace=self._pace,
+            changed=self._wake.set,
+            now=self._now,
+        )
+
+    def _sibling(self, target: str, path: str) -> Path | None:
+        settings = self.settings.targets.get(target)
+        return None if settings is None else settings.path / path
+
+    def _source_url(self, name: str) -> str:
+        source = self.settings.sources.get(name)
+        return "" if source is None else source.url
+
+    def _wake_publishers(self) -> None:
+        for publisher in self.publishers.values():
+            publisher.wake.set()
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _rule(settings: RuleSettings) -> Rule:
+    match = settings.match
+    return Rule(
+        name=settings.name,
+        cameras=match.camera,
+        stream_types=match.stream_type,
+        users=match.user,
+        names=match.name,
+        min_age_us=_us(match.min_age),
+        max_age_us=_us(match.max_age),
+    )
+
+
+def _us(span: timedelta | None) -> int | None:
+    return None if span is None else round(span.total_seconds() * 1_000_000)

@@ -1,0 +1,73 @@
+"""What every engine stands on: the lock, the ledger, the sessions."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mirror.app import lock
+from mirror.model import to_us, utc_now
+from mirror.state import Ledger, LedgerThread
+from mirror.vms import Sessions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from mirror.config import Settings
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """Held for as long as the process works.
+
+    Attributes:
+        reader: A second connection, for questions that must not hold up the work.
+    """
+
+    ledger: LedgerThread
+    reader: LedgerThread
+    node_id: str
+
+    async def device_uuids(self, sources: Sequence[str]) -> dict[str, str]:
+        """Return the id each source's VMS knows us by, made at first use."""
+
+        def ask(ledger: Ledger) -> dict[str, str]:
+            return {name: ledger.listing.source(name).device_uuid for name in sources}
+
+        return await self.ledger(ask)
+
+
+@contextlib.asynccontextmanager
+async def held(
+    settings: Settings, *, patience_s: float | None = None
+) -> AsyncIterator[Ground]:
+    """Hold the state directory and open the ledger.
+
+    Raises:
+        ConfigError: The state directory cannot be used.
+        LockedError: Another process holds it.
+        LedgerError: The ledger cannot be used.
+    """
+    with lock.held(settings.state_dir):
+        ledger = LedgerThread(Ledger.open(settings.state_dir), patience_s=patience_s)
+        reader = LedgerThread(Ledger.read(settings.state_dir), patience_s=patience_s)
+        try:
+            interrupted = await ledger(lambda opened: opened.fetches.recover())
+            if interrupted:
+                _log.info("fetches.recovered", exports=interrupted)
+            now_us = to_us(utc_now())
+            node_id = await ledger(lambda opened: opened.node_id(now_us))
+            yield Ground(ledger=ledger, reader=reader, node_id=node_id)
+        finally:
+            await ledger.close()
+            await reader.close()
+
+
+def sessions_for(settings: Settings) -> Sessions:
+    """Return the HTTP sessions the configuration asks for, not yet open."""
+    return Sessions(stall_timeout_s=settings.transfer.stall_timeout.total_seconds())

@@ -1,0 +1,62 @@
+"""One service per state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from mirror.app import filesystems
+from mirror.errors import ConfigError, LockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_NAME = "lock"
+
+
+@contextlib.contextmanager
+def held(state_dir: Path) -> Iterator[None]:
+    """Make the state directory and hold it for this process.
+
+    Raises:
+        ConfigError: It cannot be made, or lies on a network file system.
+        LockedError: Another process holds it.
+    """
+    if filesystems.is_network(state_dir):
+        raise ConfigError(
+            [
+                (
+                    f"state_dir: {state_dir} lies on a network file system, where the "
+                    "ledger is not safe; put it on a local one"
+                )
+            ]
+        )
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(state_dir / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise ConfigError(
+            [
+                (
+                    f"state_dir: {state_dir} cannot be written ({exc.strerror}); make "
+                    "it belong to the user that runs the service"
+                )
+            ]
+        ) from exc
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            raise LockedError(
+                f"another archive-mirror (process {owner or 'unknown'}) holds "
+                f"{state_dir}; stop it first, or give this one its own state_dir"
+            ) from exc
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)

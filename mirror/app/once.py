@@ -1,0 +1,159 @@
+"""One sweep of each source and all that follows, then stop."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.app import ground
+from mirror.app.engine import Engine
+from mirror.model import State, to_us, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mirror.config import Settings
+    from mirror.metrics import Metrics
+    from mirror.state import Ledger
+
+LIST_TRIES = 3
+COPY_TRIES = 10
+_LOOK_S = 0.1
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnceReport:
+    """What one run came to.
+
+    Attributes:
+        unread: Sources whose list could not be read.
+        saved: Exports saved by this run.
+        owed: Exports and copies that are still owed.
+        lost: Exports newly lost.
+        at_risk: Exports that may not be fetched in time.
+    """
+
+    unread: tuple[str, ...]
+    saved: int
+    owed: int
+    lost: int
+    at_risk: int
+
+    @property
+    def exit_code(self) -> int:
+        """1 a list could not be read; 3 something is owed or newly lost; else 0."""
+        if self.unread:
+            return 1
+        return 3 if self.owed or self.lost else 0
+
+
+async def run(
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    secret: Callable[[str], None],
+    watch: Callable[[Engine], None] | None = None,
+) -> OnceReport:
+    """Mirror what there is now.
+
+    Args:
+        settings: The configuration.
+        metrics: Counts, for whoever wants them.
+        secret: Told each token that must never be shown.
+        watch: Called a few times a second, to show progress.
+    """
+    async with (
+        ground.held(settings, patience_s=_PATIENCE_S) as held,
+        ground.sessions_for(settings) as sessions,
+    ):
+        engine = Engine(
+            settings,
+            ledger=held.ledger,
+            node_id=held.node_id,
+            sessions=sessions,
+            metrics=metrics,
+            secret=secret,
+            device_uuids=await held.device_uuids(list(settings.sources)),
+            unparks=False,
+        )
+        lost_before = await held.reader(lambda ledger: ledger.reads.lost())
+        try:
+            await engine.prepare()
+            await held.ledger(_unpark)
+            unread = await _mirror(engine, watch)
+        finally:
+            await engine.close()
+        now_us = to_us(utc_now())
+        owed = await held.ledger(lambda ledger: _owed(ledger, settings))
+        lost = await held.ledger(lambda ledger: ledger.reads.lost())
+        backlog = await held.ledger(lambda ledger: ledger.reads.backlog(now_us))
+        return OnceReport(
+            unread=unread,
+            saved=engine.progress.saved_files,
+            owed=owed,
+            lost=max(0, lost - lost_before),
+            at_risk=backlog.at_risk,
+        )
+
+
+async def _mirror(
+    engine: Engine, watch: Callable[[Engine], None] | None
+) -> tuple[str, ...]:
+    unread: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        walks = {
+            name: group.create_task(lister.once(LIST_TRIES), name=f"list {name}")
+            for name, lister in engine.listers.items()
+        }
+        movers = engine.start_moving(group)
+        while not await _settled(engine, list(walks.values())):
+            if watch is not None:
+                watch(engine)
+            await asyncio.sleep(_LOOK_S)
+        unread = [name for name, task in walks.items() if not task.result()]
+        for mover in movers:
+            mover.cancel()
+    if watch is not None:
+        watch(engine)
+    return tuple(unread)
+
+
+async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
+    """Tell whether there is nothing left that this run should try."""
+    if not all(walk.done() for walk in walks):
+        return False
+    running = engine.pool.running + sum(p.running for p in engine.publishers.values())
+    if running:
+        return False
+    sources, spool_gone = list(engine.settings.sources), engine.pool.spool_failures
+    ready, fetching = await engine.ledger(
+        lambda ledger: ledger.reads.unfetched(sources)
+    )
+    if fetching or (ready and spool_gone < COPY_TRIES):
+        return False
+    for name, publisher in engine.publishers.items():
+        if publisher.failures >= COPY_TRIES:
+            continue
+        waiting = await engine.ledger(
+            lambda ledger, name: ledger.copies.hopeful(name, COPY_TRIES), name
+        )
+        if waiting:
+            return False
+    return True
+
+
+def _unpark(ledger: Ledger) -> None:
+    now_us = to_us(utc_now())
+    ledger.fetches.unpark(now_us=now_us, horizon_us=0)
+
+
+def _owed(ledger: Ledger, settings: Settings) -> int:
+    copies = ledger.reads.owed_copies()
+    pending = sum(
+        files for name, (files, _) in copies.items() if name in settings.targets
+    )
+    counts = ledger.reads.counts()
+    spooled = sum(n for (_, state), n in counts.items() if state == State.SPOOLED)
+    return ledger.reads.owed() - spooled + max(pending, spooled)

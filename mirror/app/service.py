@@ -1,0 +1,274 @@
+"""The service: runs until told to stop, takes up new configuration, tells health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mirror.app import ground, snapshot
+from mirror.app.engine import Engine
+from mirror.errors import ConfigError
+from mirror.model import to_us, utc_now
+from mirror.schedule import Schedule
+from mirror.server import HttpServer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mirror.app.ground import Ground
+    from mirror.config import Settings
+    from mirror.metrics import Metrics
+    from mirror.server import Notifier
+    from mirror.vms import Sessions
+
+_TICK_S = 1.0
+_LEDGER_ANSWERS_S = 5.0
+_JITTER = 0.1
+_INFLOW_S = 3600.0
+_log = structlog.get_logger()
+
+
+class Service:
+    """Runs engines, one configuration after another, on one ledger.
+
+    Args:
+        settings: The configuration to begin with.
+        reread: Gives the configuration as it is now; raises ConfigError.
+        metrics: On the registry that is served.
+        secret: Told each token that must never be shown.
+        notifier: Tells systemd.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reread: Callable[[], Settings],
+        metrics: Metrics,
+        secret: Callable[[str], None],
+        notifier: Notifier,
+    ) -> None:
+        self._settings = settings
+        self._reread = reread
+        self._metrics = metrics
+        self._secret = secret
+        self._notifier = notifier
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._ground: Ground | None = None
+        self._engine: Engine | None = None
+        self._inflow: deque[tuple[float, int]] = deque()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigError: The state directory or the port cannot be used.
+            LockedError: Another process holds the state directory.
+            LedgerError: The ledger cannot be used.
+        """
+        self._listen_to_signals()
+        async with (
+            ground.held(self._settings) as held,
+            ground.sessions_for(self._settings) as sessions,
+        ):
+            self._ground = held
+            server = HttpServer(
+                self._metrics.registry,
+                healthy=self._ill,
+                ready=self._unready,
+                refresh=self._refresh,
+            )
+            listen = self._settings.http.listen
+            await server.start(listen.host, listen.port)
+            self._metrics.config_reloaded(successful=True)
+            try:
+                while not self._stop.is_set():
+                    await self._serve(held, sessions)
+            finally:
+                self._notifier.stopping()
+                await server.stop()
+
+    async def _serve(self, held: Ground, sessions: Sessions) -> None:
+        """Run one configuration until it is replaced or the service stops."""
+        settings = self._settings
+        engine = Engine(
+            settings,
+            ledger=held.ledger,
+            node_id=held.node_id,
+            sessions=sessions,
+            metrics=self._metrics,
+            secret=self._secret,
+            device_uuids=await held.device_uuids(list(settings.sources)),
+        )
+        self._engine = engine
+        self._inflow.clear()
+        self._metrics.declare(list(settings.sources), list(settings.targets))
+        running = asyncio.create_task(engine.run(), name="engine")
+        schedule = Schedule()
+        try:
+            self._plan(schedule, engine)
+            schedule.start()
+            self._notifier.ready()
+            _log.info(
+                "service.started",
+                sources=len(settings.sources),
+                targets=len(settings.targets),
+            )
+            await self._watch(running, engine, schedule)
+        finally:
+            schedule.stop()
+            await self._drain(running)
+
+    def _plan(self, schedule: Schedule, engine: Engine) -> None:
+        for name, lister in engine.listers.items():
+            source = engine.settings.sources[name]
+            for kind, interval, due in (
+                ("poll", source.poll_interval, lister.poll_due),
+                ("sweep", source.sweep_interval, lister.sweep_due),
+            ):
+                schedule.every(
+                    f"{kind} {name}",
+                    interval,
+                    due.set,
+                    jitter=interval * _JITTER,
+                    immediately=True,
+                )
+
+    async def _watch(
+        self, running: asyncio.Task[None], engine: Engine, schedule: Schedule
+    ) -> None:
+        """Turn once a second until there is something else to do."""
+        seen = -1
+        while not running.done():
+            if self._stop.is_set() or await self._take_up():
+                return
+            step_s = schedule.check_clock()
+            if step_s is not None:
+                _log.warning("clock.stepped", seconds=round(step_s, 1))
+                engine.wake()
+            seen = await self._notice_others(engine, seen)
+            if not await self._ill():
+                self._notifier.watchdog()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._stop.wait()
+
+    async def _notice_others(self, engine: Engine, seen: int) -> int:
+        """Wake the engine when another process has changed the ledger."""
+        version = await engine.ledger(lambda ledger: ledger.changed_elsewhere())
+        if seen not in {-1, version}:
+            engine.wake()
+        return version
+
+    async def _take_up(self) -> bool:
+        """Re-read the configuration if asked to; tell whether it is another."""
+        if not self._reload.is_set():
+            return False
+        self._reload.clear()
+        self._notifier.reloading()
+        try:
+            fresh = await asyncio.to_thread(self._reread)
+        except ConfigError as exc:
+            self._metrics.config_reloaded(successful=False)
+            _log.error("config.refused", problems=exc.problems)
+            self._notifier.ready()
+            return False
+        self._metrics.config_reloaded(successful=True)
+        old = self._settings
+        if fresh.state_dir != old.state_dir or fresh.http != old.http:
+            _log.warning("config.needs_restart", keys="state_dir, http.listen")
+        kept = {"state_dir": old.state_dir, "http": old.http}
+        self._settings = fresh.model_copy(update=kept)
+        _log.info("config.reloaded", changed=self._settings != old)
+        self._notifier.ready()
+        if self._settings == old and self._engine is not None:
+            for lister in self._engine.listers.values():
+                lister.poll_due.set()
+            return False
+        return True
+
+    async def _drain(self, running: asyncio.Task[None]) -> None:
+        """Cancel the engine and wait for it within the grace."""
+        running.cancel()
+        grace_s = self._settings.transfer.shutdown_grace.total_seconds()
+        done, _ = await asyncio.wait([running], timeout=max(grace_s, 0.1))
+        if not done:
+            _log.error("service.abandoned", reason="work did not end within the grace")
+            os._exit(0)
+        if not running.cancelled() and running.exception() is not None:
+            raise running.exception() or RuntimeError("unreachable")
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if self._stop.is_set():
+                os._exit(0)
+            _log.info("service.stopping")
+            self._stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+
+    async def _ill(self) -> list[str]:
+        """Return why the service is not healthy; nothing if it is."""
+        if self._ground is None:
+            return ["the ledger is not open yet"]
+        return await _answers(self._ground.ledger(lambda ledger: ledger.ping()))
+
+    async def _unready(self) -> list[str]:
+        """Return why the service is not ready; nothing if it is."""
+        reasons = await self._ill()
+        listers = {} if self._engine is None else self._engine.listers
+        reasons += [
+            f"source {name} has not been asked yet"
+            for name, lister in listers.items()
+            if not lister.tried
+        ]
+        return reasons
+
+    async def _refresh(self) -> None:
+        """Bring the metrics up to date before they are read."""
+        if self._ground is None or self._engine is None:
+            return
+        now_us = to_us(utc_now())
+        taken = await self._ground.reader(lambda ledger: snapshot.take(ledger, now_us))
+        self._metrics.show(taken)
+        spool = await self._ground.reader(lambda ledger: ledger.reads.spooled_bytes())
+        free = await asyncio.to_thread(self._engine.places.free_bytes)
+        self._metrics.spool_measured(used_bytes=spool, free_bytes=free)
+        if free is not None:
+            self._tell_holdup(self._engine, free)
+        for name, client in self._engine.sources.items():
+            self._metrics.token_expiry(name, client.token_expiry_s)
+
+    def _tell_holdup(self, engine: Engine, free_bytes: int) -> None:
+        """Say how long the spool lasts at the inflow of the last hour."""
+        now, received = time.monotonic(), engine.progress.received_bytes
+        self._inflow.append((now, received))
+        while now - self._inflow[0][0] > _INFLOW_S:
+            self._inflow.popleft()
+        then, before = self._inflow[0]
+        gained = max(0, received - before)
+        lasts_s = free_bytes * (now - then) / gained if gained else math.inf
+        for name in engine.publishers:
+            self._metrics.holdup(name, lasts_s)
+
+
+async def _answers(asked: Awaitable[object]) -> list[str]:
+    try:
+        async with asyncio.timeout(_LEDGER_ANSWERS_S):
+            await asked
+    except TimeoutError:
+        return ["the ledger does not answer"]
+    return []

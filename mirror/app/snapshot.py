@@ -1,0 +1,29 @@
+"""Bring what the ledger knows into the metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mirror.metrics import LedgerSnapshot
+
+if TYPE_CHECKING:
+    from mirror.state import Ledger
+
+
+def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
+    """Return the counts and times that the metrics show."""
+    reads = ledger.reads
+    backlog = reads.backlog(now_us)
+    owed = reads.owed_copies()
+    saved = {source: total for (source, _), total in reads.totals("saved").items()}
+    return LedgerSnapshot(
+        exports=reads.counts(),
+        saved_total=saved,
+        lost_total=reads.totals("lost"),
+        oldest_ready_us=backlog.oldest_ready_us,
+        earliest_deadline_us=backlog.earliest_deadline_us,
+        exports_at_risk=backlog.at_risk,
+        target_owed_files={name: files for name, (files, _) in owed.items()},
+        clock_offset_us={one.name: one.clock_offset_us for one in reads.sources()},
+        target_owed_bytes={name: size for name, (_, size) in owed.items()},
+    )

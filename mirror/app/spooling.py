@@ -1,0 +1,96 @@
+"""Where the spool lies: on the only target if that can be, else beside the ledger."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mirror.app import filesystems
+from mirror.mirroring.spool import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mirror.config import Settings
+    from mirror.mirroring.publish import Publisher
+
+HIDDEN = ".archive-mirror"
+_MARKER = "target.json"
+
+
+class SpoolPlaces:
+    """Says where the spool may lie at the moment.
+
+    Attributes:
+        publishers: By target; they know whether a target is there.
+    """
+
+    publishers: Mapping[str, Publisher]
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._fallback = Place(path=settings.state_dir / "spool")
+        self.publishers = {}
+
+    def now(self) -> list[Place]:
+        """Return the folders to try, best first. Called in a thread."""
+        if self._settings.spool_dir is not None:
+            return [Place(path=self._settings.spool_dir), self._fallback]
+        name = self._only_target()
+        if name is None or filesystems.is_network(self._settings.targets[name].path):
+            return [self._fallback]
+        root = self._settings.targets[name].path
+        guard = partial(self._guard, name, root)
+        return [Place(path=root / HIDDEN / "spool", guard=guard), self._fallback]
+
+    def free_bytes(self) -> int | None:
+        """Return the space left where the spool lies now. Called in a thread."""
+        for place in self.now():
+            try:
+                found = os.statvfs(place.path)
+            except OSError:
+                continue
+            return found.f_bavail * found.f_frsize
+        return None
+
+    def linker(self) -> str | None:
+        """Return the one target whose kept files may be the spooled ones.
+
+        Two targets that link the same file would lose both copies to one bad block.
+        """
+        if self._only_target() is not None:
+            return self._only_target()
+        spool = self._settings.spool_dir or self._fallback.path
+        for name, target in self._settings.targets.items():
+            if filesystems.same_device(target.path, spool):
+                return name
+        return None
+
+    def _only_target(self) -> str | None:
+        names = list(self._settings.targets)
+        return names[0] if len(names) == 1 else None
+
+    def _guard(self, name: str, root: Path) -> None:
+        """Make sure that the target's disk, and no other, lies at its path."""
+        expected = self.publishers[name].marker_id
+        if expected is None:
+            raise OSError(errno.ENODEV, f"the target {name} is away")
+        folder = os.open(root / HIDDEN, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fd = os.open(_MARKER, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+            with os.fdopen(fd, "rb") as file:
+                found = json.loads(file.read(65536))
+            if not isinstance(found, dict) or found.get("target_id") != expected:
+                raise OSError(errno.ENODEV, f"another disk lies at target {name}")
+            try:
+                os.mkdir("spool", 0o700, dir_fd=folder)
+            except FileExistsError:
+                return
+        except ValueError as exc:
+            raise OSError(errno.ENODEV, f"target {name} has a bad marker") from exc
+        finally:
+            os.close(folder)

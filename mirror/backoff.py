@@ -1,0 +1,67 @@
+"""How long to wait before the next try: pure, no clock and no chance of its own."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+MAX_RETRY_AFTER_S: Final = 86_400.0
+"""No server is obeyed for longer than a day."""
+
+_MAX_DOUBLINGS: Final = 64
+_FLOOR: Final = 0.1
+_SECONDS: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+
+
+def delay(
+    attempt: int, *, initial: timedelta, maximum: timedelta, jitter: float
+) -> timedelta:
+    """Return the wait before the next try.
+
+    Exponential with full jitter, so that what failed together parts ways; never
+    less than a tenth of `initial`, so that bad luck is no busy loop.
+
+    Args:
+        attempt: The try that just failed, 1-based.
+        initial: Longest wait after the first failure.
+        maximum: Longest wait ever, floor included.
+        jitter: Uniform draw in [0, 1).
+    """
+    doublings = min(max(attempt, 1) - 1, _MAX_DOUBLINGS)
+    most_s = maximum.total_seconds()
+    initial_s = initial.total_seconds()
+    ceiling_s = min(most_s, initial_s * 2.0**doublings)
+    floor_s = min(most_s, initial_s * _FLOOR)
+    return timedelta(seconds=max(floor_s, ceiling_s * jitter))
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds a `Retry-After` header asks for; None if it says nothing.
+
+    A moment in the past is 0, more than `MAX_RETRY_AFTER_S` is cut to that.
+
+    Args:
+        value: Seconds or an HTTP date (RFC 9110, section 10.2.3), as received.
+        now: Aware; what a date is compared with.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if _SECONDS.fullmatch(text):
+        wait_s = float(text)
+    else:
+        moment = _http_date(text)
+        if moment is None:
+            return None
+        wait_s = (moment - now).total_seconds()
+    return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,62 @@
+"""What every command is given: where the configuration is, how to log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mirror import logs
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+
+_LEVELS = ("debug", "info", "warning", "error")
+_FORMATS = ("console", "json", "logfmt")
+
+
+@dataclass(slots=True)
+class Globals:
+    """The options that go with every command.
+
+    Attributes:
+        redactor: Learns the secrets that no log line may show.
+    """
+
+    config: str | None
+    log_level: str
+    log_format: str | None
+    redactor: logs.Redactor = field(default_factory=logs.Redactor)
+
+    def configure_logs(self) -> None:
+        """Start logging to stderr as asked."""
+        if self.log_level not in _LEVELS:
+            raise typer.BadParameter(f"--log-level is one of {', '.join(_LEVELS)}")
+        if self.log_format not in {None, *_FORMATS}:
+            raise typer.BadParameter(f"--log-format is one of {', '.join(_FORMATS)}")
+        logs.configure(
+            self.log_level, self.log_format, sys.stderr, redactor=self.redactor
+        )
+
+    def settings(self) -> Settings:
+        """Read the configuration.
+
+        Raises:
+            ConfigError: It cannot be understood.
+        """
+        from mirror import config  # noqa: PLC0415 -- costs a quarter of a second
+
+        path = Path(self.config) if self.config else None
+        return config.load(path or config.default_config_path(os.environ), os.environ)
+
+
+def given(context: typer.Context) -> Globals:
+    """Return the global options of a command's context."""
+    found = context.obj
+    if not isinstance(found, Globals):
+        raise TypeError("the command was called without its context")
+    return found

@@ -1,0 +1,273 @@
+"""Commands that ask the ledger, and the one that makes exports due now."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import click
+import typer
+
+from mirror.cli import records, render
+from mirror.cli.context import given
+from mirror.errors import MirrorError
+from mirror.model import Export, Reason, State, iso, to_us, utc_now
+from mirror.state import Filter, Ledger
+
+_WATCH_S = 2.0
+_Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status")(status)
+    app.command("list")(list_exports)
+    app.command("show")(show)
+    app.command("retry")(retry)
+
+
+def status(
+    context: typer.Context,
+    *,
+    as_json: _Json = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every 2 s.")
+    ] = False,
+) -> None:
+    """Show counts by state, freshness, what is owed and at risk, the targets."""
+    settings = given(context).settings()
+    while True:
+        ledger = Ledger.read(settings.state_dir)
+        try:
+            shown = _status(ledger)
+        finally:
+            ledger.close()
+        if as_json:
+            render.as_json(shown)
+        else:
+            if watch:
+                click.clear()
+            _print_status(shown)
+        if not watch:
+            return
+        time.sleep(_WATCH_S)
+
+
+def list_exports(
+    context: typer.Context,
+    *,
+    state: Annotated[
+        State | None, typer.Option(help="Only exports in this state.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    camera: Annotated[int | None, typer.Option(help="Only of this camera id.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Created at or after, e.g. 2026-11-23.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Created before.")] = None,
+    name: Annotated[str | None, typer.Option(help="Glob over the name.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """List exports, newest first."""
+    wanted = Filter(
+        state=state,
+        source=source,
+        camera_id=camera,
+        since_us=_moment(since, "--since"),
+        until_us=_moment(until, "--until"),
+        name=name,
+    )
+    ledger = Ledger.read(given(context).settings().state_dir)
+    found = ledger.reads.exports(wanted)
+    if as_json:
+        for export, copies in found:
+            render.as_json(records.export(export, copies))
+        return
+    reasons: set[str] = set()
+    lines = []
+    for export, _ in found:
+        reasons.add(export.reason or "")
+        lines.append(_line(export))
+    render.table(
+        ("EXPORT", "STATE", "REASON", "CREATED", "DEADLINE", "SIZE", "NAME"), lines
+    )
+    _explain(reasons)
+
+
+def show(
+    context: typer.Context,
+    export: Annotated[str, typer.Argument(metavar="SOURCE/ID[@CREATED_AT]")],
+    *,
+    as_json: _Json = False,
+) -> None:
+    """Show all that is known of one export: each attempt, each copy."""
+    ledger = Ledger.read(given(context).settings().state_dir)
+    try:
+        found = _find(ledger, export)
+    except MirrorError as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(1) from exc
+    full = records.dossier(ledger.reads.dossier(found))
+    if as_json:
+        render.as_json(full)
+    else:
+        _print_dossier(full)
+
+
+def retry(
+    context: typer.Context,
+    exports: Annotated[list[str] | None, typer.Argument(metavar="SOURCE/ID...")] = None,
+    *,
+    state: Annotated[
+        State | None, typer.Option(help="All exports in this state.")
+    ] = None,
+) -> None:
+    """Make exports due now, whatever they wait for."""
+    if not exports and state is None:
+        raise typer.BadParameter("name exports as SOURCE/ID, or a state with --state")
+    ledger = Ledger.read(given(context).settings().state_dir)
+    try:
+        chosen = [_find(ledger, name) for name in exports or []]
+    except MirrorError as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(1) from exc
+    if state is not None:
+        chosen += ledger.by_state(state)
+    done = ledger.retry(chosen, _due_now)
+    ledger.close()
+    typer.echo(f"{done} of {len(chosen)} exports are due now")
+
+
+def _due_now(export: Export) -> Export:
+    """Return the export as `retry` leaves it."""
+    fresh = dataclasses.replace(
+        export, due_us=0, barren=0, misses=0, without_walks=0, absent_sweeps=0
+    )
+    match export.state:
+        case State.READY:
+            return dataclasses.replace(export, due_us=0)
+        case State.PARKED:
+            return dataclasses.replace(fresh, state=State.READY)
+        case State.LOST | State.UNAVAILABLE | State.DAMAGED | State.ERASED:
+            return dataclasses.replace(
+                fresh, state=State.READY, reason=Reason.MADE_AGAIN, best_bytes=0
+            )
+        case State.WAITING | State.EXCLUDED:
+            if export.shows_file:
+                return dataclasses.replace(fresh, state=State.READY, reason=None)
+            waiting = Reason.FILE_GONE if export.had_file else Reason.NO_FILE_YET
+            return dataclasses.replace(fresh, state=State.WAITING, reason=waiting)
+        case _:
+            return export
+
+
+def _status(ledger: Ledger) -> dict[str, Any]:
+    reads = ledger.reads
+    return records.status(
+        reads.counts(),
+        reads.backlog(to_us(utc_now())),
+        reads.sources(),
+        reads.targets(),
+        sum(reads.totals("lost").values()),
+    )
+
+
+def _print_status(shown: dict[str, Any]) -> None:
+    counts = "   ".join(f"{state} {n}" for state, n in sorted(shown["exports"].items()))
+    typer.echo(f"exports   {counts or 'none yet'}")
+    typer.echo(
+        f"owed      {shown['owed']}   at risk {shown['at_risk']}   "
+        f"lost by us {shown['lost_by_us']}"
+    )
+    if shown["earliest_deadline"]:
+        typer.echo(f"deadline  {shown['earliest_deadline']} is the nearest")
+    for source in shown["sources"]:
+        well = f"read {source['last_success'] or 'never'}"
+        problem = f"   PROBLEM {source['problem']}" if source["problem"] else ""
+        typer.echo(f"source    {source['name']}   {well}{problem}")
+    for target in shown["targets"]:
+        owed = f"owed {target['owed_files']} files"
+        owed += f", {render.size(target['owed_bytes'])}"
+        problem = f"   PROBLEM {target['problem']}" if target["problem"] else ""
+        free = render.size(target["free_bytes"])
+        typer.echo(f"target    {target['name']}   free {free}   {owed}{problem}")
+
+
+def _line(export: Export) -> tuple[str, ...]:
+    return (
+        export.label,
+        export.state,
+        export.reason or "-",
+        export.created_at or "-",
+        iso(export.deadline_us) or "-",
+        render.size(export.size_bytes),
+        render.clean(export.name or "-"),
+    )
+
+
+def _explain(reasons: set[str]) -> None:
+    known = sorted(reason for reason in reasons if reason in render.ADVICE)
+    if known:
+        typer.echo("")
+    for reason in known:
+        typer.echo(f"{reason}: {render.ADVICE[reason]}")
+
+
+def _print_dossier(full: dict[str, Any]) -> None:
+    nested = ("copies", "history", "item")
+    for key, value in full.items():
+        if key not in nested:
+            text = "-" if value is None else render.clean(str(value))
+            typer.echo(f"{key:<14}{text}")
+    reason = str(full.get("reason"))
+    if reason in render.ADVICE:
+        typer.echo(f"{'':<14}{render.ADVICE[reason]}")
+    for copy in full["copies"]:
+        typer.echo(
+            f"copy          {copy['target']}: {copy['state']}"
+            f" {render.clean(str(copy['path'] or ''))}"
+            f" {render.clean(str(copy['last_error'] or ''))}".rstrip()
+        )
+    for attempt in full["history"]:
+        times = f" ({attempt['times']} times)" if attempt["times"] != 1 else ""
+        typer.echo(
+            f"attempt       {attempt['started']} {attempt['outcome']}{times}, from "
+            f"byte {attempt['offset_bytes']} to {attempt['held_bytes']}"
+            f" {render.clean(str(attempt['error'] or ''))}".rstrip()
+        )
+
+
+def _find(ledger: Ledger, name: str) -> Export:
+    """Return the export that a name on the command line means.
+
+    Raises:
+        MirrorError: None, or more than one.
+    """
+    head, _, created_at = name.partition("@")
+    source, slash, number = head.rpartition("/")
+    if not number.isascii() or not number.isdigit():
+        raise MirrorError(f"{name} is not of the form SOURCE/ID")
+    found = ledger.reads.find(
+        int(number), source=source if slash else None, created_at=created_at or None
+    )
+    if not found:
+        raise MirrorError(f"no export {name} is known; `archive-mirror list` shows all")
+    sources = sorted({export.source for export in found})
+    if len(sources) > 1:
+        choices = ", ".join(f"{one}/{number}" for one in sources)
+        raise MirrorError(f"{name} is known to several sources: {choices}")
+    return found[0]
+
+
+def _moment(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise typer.BadParameter(
+            f"{option} takes a date or a time such as 2026-11-23T08:00:00Z"
+        ) from exc
+    return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

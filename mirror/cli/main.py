@@ -1,0 +1,133 @@
+"""The command `archive-mirror`: options that go with every command, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import structlog
+import typer
+
+from mirror import __version__, errors
+from mirror.cli import checking, inspect, moving, simulating
+from mirror.cli.context import Globals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_LOCKED = 75
+EXIT_CONFIG = 78
+EXIT_LEDGER = 74
+_GLOBAL = ("--config", "-c", "--log-level", "--log-format")
+
+app = typer.Typer(
+    name="archive-mirror",
+    help="Keeps the footage a VMS exports before the VMS deletes it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"archive-mirror {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="PATH",
+            help="Configuration file; default $ARCHIVE_MIRROR_CONFIG, else "
+            "/etc/archive-mirror/archive-mirror.toml.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option("--log-level", help="debug, info, warning or error.")
+    ] = "info",
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            "--log-format",
+            help="console, json or logfmt; default console on a terminal, else json.",
+        ),
+    ] = None,
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show it."
+        ),
+    ] = False,
+) -> None:
+    context.obj = Globals(config=config, log_level=log_level, log_format=log_format)
+    context.obj.configure_logs()
+
+
+for _module in (moving, inspect, checking, simulating):
+    _module.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(_globals_first(given), standalone_mode=True)
+    except errors.ConfigError as exc:
+        for problem in exc.problems:
+            typer.echo(f"configuration: {problem}", err=True)
+        _leave(EXIT_CONFIG)
+    except errors.LockedError as exc:
+        typer.echo(f"archive-mirror: {exc}", err=True)
+        _leave(EXIT_LOCKED)
+    except errors.LedgerError as exc:
+        typer.echo(f"archive-mirror: {exc}", err=True)
+        _leave(EXIT_LEDGER)
+    except errors.MirrorError as exc:
+        typer.echo(f"archive-mirror: {exc}", err=True)
+        _leave(1)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 -- lives to the end
+        _leave(0)
+    except Exception as exc:
+        if "debug" in given:
+            raise
+        structlog.get_logger().error(
+            "program.failed", error=f"{type(exc).__name__}: {exc}"
+        )
+        _leave(70)
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit even if a thread hangs in a dead mount."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _globals_first(arguments: Sequence[str]) -> list[str]:
+    """Let the global options stand after the command too."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name = argument.split("=", 1)[0]
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif name in _GLOBAL or (argument[:2] == "-c" and argument != "-c"):
+            front.append(argument)
+            if "=" not in argument and argument in _GLOBAL:
+                front.extend([value for value in [next(waiting, None)] if value])
+        else:
+            rest.append(argument)
+    return front + rest

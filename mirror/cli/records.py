@@ -1,0 +1,141 @@
+"""The JSON that commands print; its keys are promised."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mirror.model import iso
+
+if TYPE_CHECKING:
+    from mirror.model import Attempt, Copy, Export
+    from mirror.state import Backlog, Dossier, SourceStatus, TargetStatus
+
+
+def export(found: Export, copies: list[Copy]) -> dict[str, Any]:
+    """Return an export as `list --json` shows it."""
+    return {
+        "source": found.source,
+        "id": found.export_id,
+        "state": found.state,
+        "reason": found.reason,
+        "name": found.name,
+        "camera_id": found.camera_id,
+        "stream_type": found.stream_type,
+        "footage_from": found.footage_from,
+        "footage_to": found.footage_to,
+        "created_at": found.created_at,
+        "first_seen": iso(found.first_seen_us),
+        "deadline": iso(found.deadline_us),
+        "size_bytes": found.size_bytes,
+        "sha256": found.sha256,
+        "attempts": found.attempts,
+        "last_error": found.last_error,
+        "copies": [copy(one) for one in copies],
+    }
+
+
+def copy(found: Copy) -> dict[str, Any]:
+    """Return a copy as `list --json` shows it."""
+    return {
+        "target": found.target,
+        "state": found.state,
+        "path": found.path,
+        "verified_at": iso(found.verified_us),
+    }
+
+
+def dossier(found: Dossier) -> dict[str, Any]:
+    """Return an export as `show --json` shows it."""
+    one = found.export
+    full = export(one, found.copies)
+    for shown, known in zip(full["copies"], found.copies, strict=True):
+        shown["saved_at"] = iso(known.saved_us)
+        shown["attempts"] = known.attempts
+        shown["last_error"] = known.last_error
+    return full | {
+        "had_file": one.had_file,
+        "has_file": one.has_file,
+        "updated_at": one.updated_at,
+        "held_bytes": one.part_bytes or one.size_bytes or 0,
+        "total_bytes": one.part_total,
+        "due": iso(one.due_us or None),
+        "fetch_started": iso(one.started_us),
+        "spooled_at": iso(one.spooled_us),
+        "saved_at": iso(one.saved_us),
+        "history": [attempt(one) for one in found.attempts],
+        "item": _without_url(found.item),
+    }
+
+
+def attempt(found: Attempt) -> dict[str, Any]:
+    """Return one attempt, or several alike, as `show --json` shows it."""
+    return {
+        "times": found.times,
+        "started": iso(found.started_us),
+        "ended": iso(found.ended_us),
+        "outcome": found.outcome,
+        "offset_bytes": found.offset_bytes,
+        "held_bytes": found.held_bytes,
+        "error": found.error,
+    }
+
+
+def status(
+    counts: dict[tuple[str, str], int],
+    backlog: Backlog,
+    sources: list[SourceStatus],
+    targets: list[TargetStatus],
+    lost_total: int,
+) -> dict[str, Any]:
+    """Return what `status --json` shows."""
+    by_state: dict[str, int] = {}
+    for (_, state), number in counts.items():
+        by_state[state] = by_state.get(state, 0) + number
+    return {
+        "exports": by_state,
+        "owed": backlog.owed,
+        "at_risk": backlog.at_risk,
+        "lost_by_us": lost_total,
+        "oldest_ready": iso(backlog.oldest_ready_us),
+        "earliest_deadline": iso(backlog.earliest_deadline_us),
+        "sources": [
+            {
+                "name": source.name,
+                "exports": {
+                    state: number
+                    for (name, state), number in counts.items()
+                    if name == source.name
+                },
+                "last_success": iso(source.last_success_us),
+                "last_failure": iso(source.last_failure_us),
+                "problem": source.problem,
+                "clock_offset_seconds": source.clock_offset_us / 1e6,
+                "first_sweep": iso(source.first_sweep_us),
+                "bad_rows": source.bad_rows,
+            }
+            for source in sources
+        ],
+        "targets": [
+            {
+                "name": target.name,
+                "checked": iso(target.checked_us),
+                "problem": target.problem,
+                "free_bytes": target.free_bytes,
+                "owed_files": target.owed_files,
+                "owed_bytes": target.owed_bytes,
+            }
+            for target in targets
+        ],
+    }
+
+
+def _without_url(raw: bytes) -> object:
+    """Return the list item without the capability that its url is."""
+    try:
+        item = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(item, dict):
+        item.pop("url", None)
+    return item

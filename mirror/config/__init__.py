@@ -1,0 +1,25 @@
+"""Configuration: read, merged, checked whole, and given as frozen values."""
+
+from mirror.config.loading import default_config_path, load
+from mirror.config.settings import HttpSettings, Listen, Settings, TransferSettings
+from mirror.config.sources import (
+    MatchSettings,
+    RuleSettings,
+    SourceSettings,
+    TlsSettings,
+)
+from mirror.config.targets import TargetSettings
+
+__all__ = [
+    "HttpSettings",
+    "Listen",
+    "MatchSettings",
+    "RuleSettings",
+    "Settings",
+    "SourceSettings",
+    "TargetSettings",
+    "TlsSettings",
+    "TransferSettings",
+    "default_config_path",
+    "load",
+]

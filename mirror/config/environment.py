@@ -1,0 +1,74 @@
+"""Keys set by `ARCHIVE_MIRROR__...` variables, laid over those of the files.
+
+pydantic-settings is not used for it: it stops at the first value it cannot decode, says
+nothing of variables no key answers to, and reads only the process's own environment.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX: Final = "ARCHIVE_MIRROR__"
+Path = tuple[str | int, ...]
+"""Where a key is: names of tables and keys, numbers within lists."""
+_NAMED: Final = ("sources", "targets")
+
+
+def overlay(
+    tree: dict[str, Any], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[Path, str]]:
+    """Return `tree` with the variables laid over it, and which variable set what.
+
+    A value that is a list or a table is written as JSON. Deeper variables win over
+    shallower ones.
+    """
+    names = {part: _names(tree, part) for part in _NAMED}
+    variables: dict[Path, str] = {}
+    for variable in environ:
+        if variable.startswith(PREFIX):
+            variables[_path(variable.removeprefix(PREFIX).lower(), names)] = variable
+    merged = tree
+    for path, variable in sorted(variables.items(), key=lambda item: len(item[0])):
+        merged = _put(merged, path, _value(environ[variable]))
+    return merged, variables
+
+
+def variable_for(path: Path) -> str:
+    """Return the variable that sets the key at `path`."""
+    return PREFIX + "__".join(str(part) for part in path).upper()
+
+
+def _names(tree: dict[str, Any], part: str) -> list[str]:
+    table = tree.get(part)
+    return sorted(table, key=len, reverse=True) if isinstance(table, dict) else []
+
+
+def _path(text: str, names: dict[str, list[str]]) -> Path:
+    head, _, rest = text.partition("__")
+    # A name may hold two underscores of its own; the files tell which do.
+    for name in names.get(head, []):
+        if rest.startswith(f"{name}__"):
+            return (head, name, *rest.removeprefix(f"{name}__").split("__"))
+    return tuple(text.split("__"))
+
+
+def _value(text: str) -> object:
+    if not text.lstrip().startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        # Layouts begin with a brace, and "[::1]:9533" with a bracket.
+        return text
+
+
+def _put(tree: dict[str, Any], path: Path, value: object) -> dict[str, Any]:
+    head, *rest = path
+    if rest:
+        below = tree.get(str(head))
+        value = _put(below if isinstance(below, dict) else {}, tuple(rest), value)
+    return {**tree, str(head): value}

@@ -1,0 +1,125 @@
+"""The whole configuration as one frozen value."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from mirror.config.sources import SourceSettings
+from mirror.config.targets import TargetSettings
+from mirror.config.values import (
+    Count,
+    Duration,
+    DurationOrZero,
+    FilePath,
+    Name,
+    Rate,
+    Size,
+    Table,
+    Text,
+    Zone,
+)
+
+_HIGHEST_PORT: Final = 65_535
+
+
+class Listen(NamedTuple):
+    """Where to listen.
+
+    Attributes:
+        host: Without brackets; None means every interface.
+        port: 0 means any free one.
+    """
+
+    host: str | None
+    port: int
+
+
+def _listen(value: object) -> Listen:
+    if isinstance(value, Listen):
+        return value
+    host, colon, port = str(value).rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    fits = port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT
+    if (
+        not colon
+        or not fits
+        or (":" in host) is not bracketed
+        or set(host) & set("[]/ ")
+    ):
+        raise ValueError(
+            'must be host:port, such as "127.0.0.1:9533", "[::1]:9533" or ":9533"'
+        )
+    return Listen(host or None, int(port))
+
+
+class HttpSettings(Table):
+    """The endpoint for metrics and health."""
+
+    listen: Annotated[Listen, BeforeValidator(_listen)] = Listen("127.0.0.1", 9533)
+
+
+class TransferSettings(Table):
+    """How files are fetched, over all sources.
+
+    Attributes:
+        min_rate: Bytes per second, averaged over 5 minutes; None means any.
+        max_file_size: In bytes.
+    """
+
+    concurrency: Count = 16
+    stall_timeout: Duration = timedelta(seconds=30)
+    min_rate: Rate | None = None
+    retry_initial: Duration = timedelta(seconds=5)
+    retry_max: Duration = timedelta(minutes=10)
+    shutdown_grace: DurationOrZero = timedelta(seconds=20)
+    max_file_size: Size = 50 * 2**30
+
+    @model_validator(mode="after")
+    def _retries_grow(self) -> Self:
+        if self.retry_initial > self.retry_max:
+            raise ValueError("must have a retry_max of at least retry_initial")
+        return self
+
+
+class Settings(Table):
+    """Everything an operator may set; all paths are absolute.
+
+    Attributes:
+        spool_dir: None means on the only target if that can be, else in `state_dir`.
+        timezone: Of calendars and names; the ledger is UTC.
+        cameras: Names of cameras by id.
+    """
+
+    state_dir: FilePath = Path("/var/lib/archive-mirror")
+    spool_dir: FilePath | None = None
+    timezone: Zone = ZoneInfo("UTC")
+    sources: dict[Name, SourceSettings] = Field(default={}, validate_default=True)
+    targets: dict[Name, TargetSettings] = Field(default={}, validate_default=True)
+    cameras: dict[int, Text] = Field(default_factory=dict)
+    http: HttpSettings = HttpSettings()
+    transfer: TransferSettings = TransferSettings()
+
+    @field_validator("sources")
+    @classmethod
+    def _some_source(
+        cls, sources: dict[str, SourceSettings]
+    ) -> dict[str, SourceSettings]:
+        if not sources:
+            raise ValueError("there is none; add a table [sources.NAME] with its url")
+        return sources
+
+    @field_validator("targets")
+    @classmethod
+    def _some_target(
+        cls, targets: dict[str, TargetSettings]
+    ) -> dict[str, TargetSettings]:
+        if not targets:
+            raise ValueError(
+                'there is none; add a table [targets.NAME] with type = "directory" '
+                "and its path"
+            )
+        return targets

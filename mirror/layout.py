@@ -1,0 +1,318 @@
+"""Where an export lies on a target: pure, from a template to a safe path.
+
+A path must do on the strictest target there may be (SMB read by Windows) and never
+lead out of its root, whatever a camera's or an export's name holds.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Final
+
+from pathvalidate import sanitize_filename
+
+from mirror.errors import LayoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime, tzinfo
+
+SUFFIX: Final = ".mp4"
+UNKNOWN: Final = "unknown"
+MAX_SEGMENT_BYTES: Final = 240
+"""Leaves room below 255 for `~9999` and `.json`."""
+MAX_PATH_BYTES: Final = 1000
+"""Leaves room below 1024 for the same."""
+
+_TIMES: Final = ("from", "to", "created_at")
+_SHRINKABLE: Final = ("name", "camera_name", "stream_type", "source")
+"""What is shortened where a path is too long, first to last."""
+_ALLOWED: Final = (*_SHRINKABLE, "id", "camera_id", *_TIMES)
+_DEFAULT_SPEC: Final = "%Y-%m-%d_%H-%M-%S"
+_DIRECTIVES: Final = frozenset("aAbBdfGHIjmMpSuUVwWyYzZ%")
+
+_MIN_VALUE_BYTES: Final = 10
+_MAX_FIXED_BYTES: Final = 200
+_MAX_TOTAL_BYTES: Final = 800
+_MAX_SEGMENTS: Final = 32
+_NUMBER_BYTES: Final = 20
+_DIRECTIVE_BYTES: Final = 9
+_SPARE_BYTES: Final = 4
+"""What sanitising a whole segment may add to it."""
+
+_BAD: Final = frozenset('<>:"|?*\\/')
+_BAD_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_VIDEO_SUFFIX: Final = re.compile(
+    r"\.(3gp|asf|avi|flv|h26[45]|hevc|m4v|mjpe?g|mkv|mov|mp4|mpe?g|ts|webm|wmv)\Z",
+    re.IGNORECASE,
+)
+_DRIVE: Final = re.compile(r"[A-Za-z]:/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """What a layout may show of an export; times are aware."""
+
+    source: str
+    export_id: int
+    name: str | None
+    camera_id: int | None
+    camera_name: str | None
+    stream_type: str | None
+    footage_from: datetime | None
+    footage_to: datetime | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A run of literal text (`field` empty), or a field with its time format."""
+
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rendered text within one segment, and the field it came from."""
+
+    field: str
+    text: str
+
+
+class Layout:
+    """A checked template.
+
+    Attributes:
+        fields: Names of the fields it uses.
+    """
+
+    def __init__(self, parts: tuple[_Part, ...], zone: tzinfo) -> None:
+        self._parts = parts
+        self._zone = zone
+        self.fields = frozenset(part.field for part in parts if part.field)
+
+    def render(self, values: Values) -> str:
+        """Return the path, relative, ending in `.mp4`; the same for the same values.
+
+        What is missing shows as `unknown`. Where the path is too long, names give
+        way; `{id}` is never cut.
+        """
+        segments = self._segments(values)
+        path = ""
+        for limit in range(MAX_SEGMENT_BYTES, 0, -20):
+            shortened = [_shorten(segment, limit) for segment in segments]
+            folders = [_sanitise(text, MAX_SEGMENT_BYTES) for text in shortened[:-1]]
+            path = "/".join([*folders, _file_name(shortened[-1])])
+            if len(path.encode()) <= MAX_PATH_BYTES:
+                break
+        return path
+
+    def _segments(self, values: Values) -> list[list[_Piece]]:
+        segments: list[list[_Piece]] = [[]]
+        for part in self._parts:
+            for number, text in enumerate(self._texts(part, values)):
+                if number:
+                    segments.append([])
+                segments[-1].append(_Piece(part.field, text))
+        return segments
+
+    def _texts(self, part: _Part, values: Values) -> Iterator[str]:
+        """Yield what a part puts into this segment and into each one after it."""
+        if not part.field:
+            yield from part.text.split("/")
+        elif part.field in _TIMES:
+            yield from self._times(part, values)
+        else:
+            yield _clean_value(_value(part.field, values))
+
+    def _times(self, part: _Part, values: Values) -> Iterator[str]:
+        name = "created_at" if part.field == "created_at" else f"footage_{part.field}"
+        moment: datetime | None = getattr(values, name)
+        try:
+            local = None if moment is None else moment.astimezone(self._zone)
+        except (OverflowError, ValueError):  # the first or last day of the calendar
+            local = None
+        if local is None:
+            yield UNKNOWN
+            return
+        for spec in part.text.split("/"):
+            yield _clean(local.strftime(spec))
+
+
+def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:
+    """Check a template such as `{source}/{from:%Y/%m}/{id}-{name}`.
+
+    Args:
+        template: `/` between segments; a time's format may hold `/` too.
+        zone: In which times are shown.
+
+    Raises:
+        LayoutError: It names the field or segment that is wrong, and what would do.
+    """
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as exc:
+        raise LayoutError(f"layout {template!r}: {exc}; write a brace as {{{{") from exc
+    parts: list[_Part] = []
+    for literal, field, spec, conversion in parsed:
+        if literal:
+            parts.append(_Part("", literal))
+        if field is not None:
+            parts.append(_field(field, spec or "", conversion))
+    _check_segments(template, parts)
+    return Layout(tuple(parts), zone)
+
+
+def path_key(path: str) -> str:
+    """Return what two paths have in common that some target takes for one.
+
+    Targets may ignore case and Unicode form.
+    """
+    folded = unicodedata.normalize("NFKC", path).casefold()
+    return unicodedata.normalize("NFKC", folded).casefold()
+
+
+def with_number(path: str, number: int) -> str:
+    """Return the path told apart by a number: `a/b.mp4` as `a/b~2.mp4`."""
+    return f"{path.removesuffix(SUFFIX)}~{number}{SUFFIX}"
+
+
+def _field(field: str, spec: str, conversion: str | None) -> _Part:
+    shown = f"{{{field}}}"
+    if field not in _ALLOWED:
+        allowed = " ".join(f"{{{name}}}" for name in sorted(_ALLOWED))
+        raise LayoutError(f"there is no field {shown} in a layout; there are {allowed}")
+    if conversion:
+        raise LayoutError(f"{shown} takes no !{conversion}")
+    if field not in _TIMES:
+        if spec:
+            raise LayoutError(f"{shown} takes no format, but has :{spec}")
+        return _Part(field, "")
+    for found in re.finditer(r"%(.?)", spec, re.DOTALL):
+        if found[1] not in _DIRECTIVES or not found[1]:
+            known = " ".join(f"%{letter}" for letter in sorted(_DIRECTIVES))
+            raise LayoutError(f"{shown}: no {found[0]} in a format; there are {known}")
+    if "{" in spec:
+        raise LayoutError(f"{shown}: no field within a format")
+    return _Part(field, spec or _DEFAULT_SPEC)
+
+
+def _check_segments(template: str, parts: list[_Part]) -> None:
+    """Refuse segments that lead elsewhere, or that could not be kept short."""
+    outline = "".join(_outline(part) for part in parts)
+    shown = f"layout {template!r}"
+    if outline.startswith("/") or _DRIVE.match(outline):
+        raise LayoutError(f"{shown} must be relative to the target, without a root")
+    if "\\" in outline or any(unicodedata.category(c) == "Cc" for c in template):
+        raise LayoutError(f"{shown} holds a backslash or control character; use /")
+    widths = []
+    for segment in outline.split("/"):
+        if segment.strip(" ") in {"", ".", ".."}:
+            raise LayoutError(f"{shown} has the segment {segment!r}; name a folder")
+        widths.append(len(segment.encode("utf-8", "replace")))
+    if max(widths) > _MAX_FIXED_BYTES or sum(widths) > _MAX_TOTAL_BYTES:
+        raise LayoutError(
+            f"{shown} is too long: {_MAX_FIXED_BYTES} bytes are left for each segment, "
+            f"{_MAX_TOTAL_BYTES} for all, before values are filled in"
+        )
+    if len(widths) > _MAX_SEGMENTS:
+        raise LayoutError(f"{shown} has more than {_MAX_SEGMENTS} segments")
+
+
+def _outline(part: _Part) -> str:
+    """Return a stand-in as long as the part gets when its values are shortened."""
+    if not part.field:
+        return unicodedata.normalize("NFC", part.text)
+    if part.field in _TIMES:
+        return re.sub("%.", "0" * _DIRECTIVE_BYTES, part.text)
+    return "0" * (_MIN_VALUE_BYTES if part.field in _SHRINKABLE else _NUMBER_BYTES)
+
+
+def _value(field: str, values: Values) -> str:
+    if field == "id":
+        return str(values.export_id)
+    if field == "name":
+        return _without_suffix(values.name or "")
+    value: str | int | None = getattr(values, field)
+    return "" if value is None else str(value)
+
+
+def _clean_value(text: str) -> str:
+    return _clean(text).strip() or UNKNOWN
+
+
+def _clean(text: str) -> str:
+    """Replace every character that some target cannot keep, or a reader cannot see."""
+    normal = unicodedata.normalize("NFC", text)
+    return "".join(map(_clean_character, normal))
+
+
+def _clean_character(character: str) -> str:
+    if "0" <= character <= "9" or "a" <= character <= "z":
+        return character
+    category = unicodedata.category(character)
+    if character in _BAD or category in _BAD_CATEGORIES:
+        return "_"
+    return " " if category == "Zs" else character
+
+
+def _shorten(segment: list[_Piece], limit: int) -> str:
+    """Join the pieces; cut values, least needed first, to fit into `limit` bytes."""
+    excess = _bytes(segment) - (limit - len(SUFFIX) - _SPARE_BYTES)
+    for field in _SHRINKABLE:
+        for index, piece in enumerate(segment):
+            if excess > 0 and piece.field == field:
+                size = len(piece.text.encode())
+                text = _cut(piece.text, max(_MIN_VALUE_BYTES, size - excess)).rstrip()
+                excess -= size - len(text.encode())
+                segment = [*segment[:index], _Piece(field, text), *segment[index + 1 :]]
+    return "".join(piece.text for piece in segment)
+
+
+def _bytes(segment: list[_Piece]) -> int:
+    return sum(len(_clean(piece.text).encode()) for piece in segment)
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode()[:size].decode("utf-8", "ignore")
+
+
+def _file_name(text: str) -> str:
+    stem = _without_suffix(_sanitise(text, MAX_SEGMENT_BYTES))
+    return _sanitise(stem, MAX_SEGMENT_BYTES - len(SUFFIX)) + SUFFIX
+
+
+def _without_suffix(text: str) -> str:
+    """Return a file's name without what says that it is a film."""
+    while True:
+        stem = _VIDEO_SUFFIX.sub("", text.rstrip(" ."))
+        if stem == text:
+            return text
+        text = stem
+
+
+def _sanitise(text: str, limit: int) -> str:
+    """Return a segment of at most `limit` bytes that every target takes as it is."""
+    while True:
+        cut = _cut(_sanitise_once(text), limit)
+        if cut == text:
+            return text
+        text = cut
+
+
+def _sanitise_once(text: str) -> str:
+    visible = _clean(text).lstrip(" .-~").rstrip(" .")
+    kept = sanitize_filename(
+        visible, platform="universal", replacement_text="_", max_len=4096
+    )
+    # Windows ignores what follows a device's name: "con .mp4" is the console too.
+    stem = kept.partition(".")[0].rstrip()
+    device = stem.upper() in {"CONIN$", "CONOUT$"} or (
+        stem != "" and sanitize_filename(stem, platform="universal") != stem
+    )
+    return (f"_{kept}" if device else kept) or UNKNOWN

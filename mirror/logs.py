@@ -1,0 +1,172 @@
+"""Logs: one event a line, on stderr, with nothing secret in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from typing import TYPE_CHECKING, Any, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from structlog.typing import EventDict, Processor
+
+_URL = re.compile(r"(https?://)(?:[^\s/@\"']*@)?([^\s/?#\"'<>]+)[^\s\"'<>)\]]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_HIDDEN = "[redacted]"
+_MIN_SECRET = 4
+
+
+class Redactor:
+    """Takes known secrets and the paths of urls out of every value."""
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+
+    def add(self, secret: str) -> None:
+        """Learn a secret."""
+        if len(secret) >= _MIN_SECRET:
+            self._secrets.add(secret)
+
+    def __call__(
+        self, _logger: object, _method: str, event: EventDict
+    ) -> MutableMapping[str, Any]:
+        """Clean one event; a structlog processor."""
+        return {key: self._clean(value) for key, value in event.items()}
+
+    def _clean(self, value: object) -> object:
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, _HIDDEN)
+            return _URL.sub(r"\1\2", value)
+        if isinstance(value, dict):
+            return {key: self._clean(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(inner) for inner in value]
+        if isinstance(value, BaseException):
+            return self._clean(f"{type(value).__name__}: {value}")
+        return value
+
+
+def configure(
+    level: str, form: str | None, stream: TextIO, *, redactor: Redactor
+) -> None:
+    """Send all logs to `stream`.
+
+    Args:
+        level: debug, info, warning or error.
+        form: console, json or logfmt; None takes console on a terminal, else json.
+        stream: Where to; under systemd each line begins with its priority.
+        redactor: Learns secrets later on.
+    """
+    chosen = form or ("console" if stream.isatty() else "json")
+    threshold = getattr(logging, level.upper())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    final: list[Processor] = [
+        _with_tracebacks if level == "debug" else _without_tracebacks,
+        redactor,
+        _renderer(chosen, colors=stream.isatty()),
+    ]
+    if _is_journal(stream):
+        final.append(_with_priority)
+    structlog.configure(
+        processors=[*shared, _remember_level, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _remember_level,
+                *final,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(threshold, logging.WARNING))
+
+
+def _renderer(form: str, *, colors: bool) -> Processor:
+    if form == "json":
+        return structlog.processors.JSONRenderer(
+            serializer=json.dumps, ensure_ascii=False, default=str
+        )
+    if form == "logfmt":
+        return _logfmt
+    console = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)
+
+    def render(logger: object, method: str, event: EventDict) -> str:
+        return str(console(logger, method, _one_line(event)))
+
+    return render
+
+
+def _logfmt(_logger: object, _method: str, event: EventDict) -> str:
+    parts = []
+    for key, value in _one_line(event).items():
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        plain = text and not set(text) & set(" =\"'")
+        parts.append(f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}")
+    return " ".join(parts)
+
+
+def _one_line(event: EventDict) -> EventDict:
+    """Escape what could break the line or move the cursor."""
+    return {
+        key: _CONTROL.sub(lambda found: repr(found.group())[1:-1], value)
+        if isinstance(value, str) and key != "exception"
+        else value
+        for key, value in event.items()
+    }
+
+
+def _with_tracebacks(logger: object, method: str, event: EventDict) -> EventDict:
+    return structlog.processors.format_exc_info(logger, method, event)
+
+
+def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Replace an exception by its type and text."""
+    found = event.pop("exc_info", None)
+    if isinstance(found, tuple):
+        found = found[1]
+    if isinstance(found, BaseException):
+        event.setdefault("error", f"{type(found).__name__}: {found}")
+    event.pop("exception", None)
+    event.pop("stack_info", None)
+    return event
+
+
+def _remember_level(_logger: object, method: str, event: EventDict) -> EventDict:
+    """Make sure that each event has its level, wherever it came from."""
+    event.setdefault("level", method)
+    return event
+
+
+def _with_priority(_logger: object, method: str, line: Any) -> Any:  # noqa: ANN401 -- structlog passes text here
+    """Put the syslog priority before each line (sd-daemon(3))."""
+    mark = f"<{_PRIORITIES.get(method, 6)}>"
+    return "\n".join(mark + part for part in str(line).splitlines())
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Tell whether `stream` goes to the journal (JOURNAL_STREAM in systemd.exec(5))."""
+    wanted = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return wanted == f"{found.st_dev}:{found.st_ino}"

@@ -1,0 +1,348 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from mirror import __version__
+from mirror.model import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from prometheus_client import Metric
+
+PREFIX = "archive_mirror_"
+LOSS_REASONS = ("expired", "row_gone")
+_MARGINS_S = (-3600, -600, 0, 60, 300, 900, 1800, 3600, 5400, 7200, 9000, 10800)
+_DURATIONS_S = (0.1, 0.5, 1, 5, 15, 60, 180, 600, 1800, 3600, 10800)
+
+
+class FetchOutcome(StrEnum):
+    """How a fetch attempt ended, as far as an operator cares."""
+
+    WHOLE = "whole"
+    CUT = "cut"
+    TIMEOUT = "timeout"
+    BUSY = "busy"
+    SERVER_ERROR = "server_error"
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    GONE = "gone"
+    REFUSED = "refused"
+    REJECTED = "rejected"
+    SPOOL = "spool"
+    OTHER = "other"
+
+
+_OUTCOMES = {
+    "whole": FetchOutcome.WHOLE,
+    "cut": FetchOutcome.CUT,
+    "timeout": FetchOutcome.TIMEOUT,
+    "too_slow": FetchOutcome.TIMEOUT,
+    "busy": FetchOutcome.BUSY,
+    "server_error": FetchOutcome.SERVER_ERROR,
+    "unreachable": FetchOutcome.UNREACHABLE,
+    "tls": FetchOutcome.TLS,
+    "file_gone": FetchOutcome.GONE,
+    "url_without_file": FetchOutcome.GONE,
+    "origin_refused": FetchOutcome.REFUSED,
+    "encoded": FetchOutcome.REJECTED,
+    "not_mp4": FetchOutcome.REJECTED,
+    "not_whole": FetchOutcome.REJECTED,
+    "empty": FetchOutcome.REJECTED,
+    "too_large": FetchOutcome.REJECTED,
+    "unfit_range": FetchOutcome.REJECTED,
+    "spool_full": FetchOutcome.SPOOL,
+    "spool_failed": FetchOutcome.SPOOL,
+}
+
+
+class PollOutcome(StrEnum):
+    """How a walk over a list ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNAUTHORIZED = "unauthorized"
+
+
+class CopyOutcome(StrEnum):
+    """How a publish ended."""
+
+    SAVED = "saved"
+    FAILED = "failed"
+    SPOOL_LOST = "spool_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSnapshot:
+    """Counts and times from the ledger at one moment; times in microseconds.
+
+    Attributes:
+        exports: By (source, state).
+        saved_total: Ever saved, by source.
+        lost_total: Ever lost by us, by (source, reason).
+        clock_offset_us: By source.
+    """
+
+    exports: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    saved_total: Mapping[str, int] = field(default_factory=dict)
+    lost_total: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    oldest_ready_us: int | None = None
+    earliest_deadline_us: int | None = None
+    exports_at_risk: int = 0
+    target_owed_files: Mapping[str, int] = field(default_factory=dict)
+    target_owed_bytes: Mapping[str, int] = field(default_factory=dict)
+    clock_offset_us: Mapping[str, int] = field(default_factory=dict)
+
+
+class Metrics:
+    """All metrics of the program, on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry
+        self._sources: tuple[str, ...] = ()
+        self._targets: tuple[str, ...] = ()
+        self._snapshot = LedgerSnapshot()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        registry.register(_FromLedger(self))
+        self._polls = self._counter(
+            "polls_total", "Walks over a source's list.", "source", "outcome"
+        )
+        self._fetches = self._counter(
+            "fetches_total", "Attempts to fetch a file.", "source", "outcome"
+        )
+        self._fetched_bytes = self._counter(
+            "fetched_bytes_total", "Bytes of files received from all sources."
+        )
+        self._copies = self._counter(
+            "copies_total", "Publishes to a target.", "target", "outcome"
+        )
+        self._last_success = self._gauge(
+            "source_last_success_timestamp_seconds",
+            "When a source's list was last read to its end.",
+            "source",
+        )
+        self._source_up = self._gauge(
+            "source_up", "Whether the last walk of a source succeeded.", "source"
+        )
+        self._token_expiry = self._gauge(
+            "token_expiry_timestamp_seconds",
+            "When a source's token expires, if it says so.",
+            "source",
+        )
+        self._target_up = self._gauge(
+            "target_up", "Whether a target could be used when last tried.", "target"
+        )
+        self._target_free = self._gauge(
+            "target_free_bytes", "Space left on a target above min_free.", "target"
+        )
+        self._holdup = self._gauge(
+            "holdup_seconds",
+            "How long the spool lasts at the present inflow with a target away.",
+            "target",
+        )
+        self._spool = self._gauge("spool_bytes", "Bytes of files in the spool.")
+        self._spool_free = self._gauge(
+            "spool_free_bytes", "Space left on the spool's file system."
+        )
+        self._reloaded = self._gauge(
+            "config_last_reload_successful",
+            "Whether the configuration could be understood when last read.",
+        )
+        self._durations = Histogram(
+            f"{PREFIX}fetch_duration_seconds",
+            "How long attempts to fetch a file took.",
+            buckets=_DURATIONS_S,
+            registry=registry,
+        )
+        self._margins = Histogram(
+            f"{PREFIX}deadline_margin_seconds",
+            "Time left before its deadline when a file was whole in the spool.",
+            buckets=_MARGINS_S,
+            registry=registry,
+        )
+        build = self._gauge("build_info", "Always 1.", "version", "python")
+        build.labels(__version__, platform.python_version()).set(1)
+
+    def declare(self, sources: Sequence[str], targets: Sequence[str]) -> None:
+        """Show every series that can come, at 0; forget removed names."""
+        for gone in set(self._sources) - set(sources):
+            for metric in (self._last_success, self._source_up, self._token_expiry):
+                _forget(metric, gone)
+        for gone in set(self._targets) - set(targets):
+            for metric in (self._target_up, self._target_free, self._holdup):
+                _forget(metric, gone)
+        self._sources, self._targets = tuple(sources), tuple(targets)
+        for source in sources:
+            for poll in PollOutcome:
+                self._polls.labels(source, poll)
+            for fetch in FetchOutcome:
+                self._fetches.labels(source, fetch)
+            self._source_up.labels(source)
+        for target in targets:
+            for copy in CopyOutcome:
+                self._copies.labels(target, copy)
+            self._target_up.labels(target)
+
+    def show(self, snapshot: LedgerSnapshot) -> None:
+        """Take over what the ledger says now."""
+        self._snapshot = snapshot
+
+    def poll_ended(self, source: str, outcome: str, at_s: float | None) -> None:
+        """Count a walk; `at_s` is when it succeeded, seconds since 1970."""
+        self._polls.labels(source, PollOutcome(outcome)).inc()
+        self._source_up.labels(source).set(at_s is not None)
+        if at_s is not None:
+            self._last_success.labels(source).set(at_s)
+
+    def fetch_ended(self, source: str, reason: str, seconds: float) -> None:
+        """Count an attempt by the reason it ended with, `whole` if it succeeded."""
+        outcome = _OUTCOMES.get(reason, FetchOutcome.OTHER)
+        self._fetches.labels(source, outcome).inc()
+        self._durations.observe(seconds)
+
+    def bytes_fetched(self, number: int) -> None:
+        """Count bytes received."""
+        self._fetched_bytes.inc(number)
+
+    def deadline_margin(self, seconds: float) -> None:
+        """Record the time a file had left when it was whole."""
+        self._margins.observe(seconds)
+
+    def copy_ended(self, target: str, outcome: str) -> None:
+        """Count a publish."""
+        self._copies.labels(target, CopyOutcome(outcome)).inc()
+
+    def target_checked(self, target: str, *, up: bool, free_bytes: int | None) -> None:
+        """Record a look at a target."""
+        self._target_up.labels(target).set(up)
+        if free_bytes is not None:
+            self._target_free.labels(target).set(free_bytes)
+
+    def spool_measured(self, *, used_bytes: int, free_bytes: int | None) -> None:
+        """Record how full the spool is."""
+        self._spool.set(used_bytes)
+        if free_bytes is not None:
+            self._spool_free.set(free_bytes)
+
+    def holdup(self, target: str, seconds: float) -> None:
+        """Record how long we last without a target."""
+        self._holdup.labels(target).set(seconds)
+
+    def token_expiry(self, source: str, at_s: int | None) -> None:
+        """Record when a token expires, if known."""
+        if at_s is not None:
+            self._token_expiry.labels(source).set(at_s)
+
+    def config_reloaded(self, *, successful: bool) -> None:
+        """Record whether the configuration could be understood."""
+        self._reloaded.set(successful)
+
+    def from_ledger(self) -> Iterable[Metric]:
+        """Yield what the last snapshot says."""
+        taken = self._snapshot
+        exports = GaugeMetricFamily(
+            f"{PREFIX}exports", "Exports by state.", labels=["source", "state"]
+        )
+        saved = CounterMetricFamily(
+            f"{PREFIX}exports_saved", "Exports ever saved.", labels=["source"]
+        )
+        lost = CounterMetricFamily(
+            f"{PREFIX}exports_lost",
+            "Exports ever lost that were first seen after the first complete sweep.",
+            labels=["source", "reason"],
+        )
+        offset = GaugeMetricFamily(
+            f"{PREFIX}clock_offset_seconds",
+            "The VMS's clock less ours.",
+            labels=["source"],
+        )
+        for source in self._sources:
+            for state in State:
+                exports.add_metric(
+                    [source, state], taken.exports.get((source, state), 0)
+                )
+            saved.add_metric([source], taken.saved_total.get(source, 0))
+            for reason in LOSS_REASONS:
+                lost.add_metric(
+                    [source, reason], taken.lost_total.get((source, reason), 0)
+                )
+            offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
+        yield from (exports, saved, lost, offset)
+        yield from self._backlog(taken)
+
+    def _backlog(self, taken: LedgerSnapshot) -> Iterable[Metric]:
+        files = GaugeMetricFamily(
+            f"{PREFIX}target_owed_files", "Copies owed to a target.", labels=["target"]
+        )
+        size = GaugeMetricFamily(
+            f"{PREFIX}target_owed_bytes", "Bytes owed to a target.", labels=["target"]
+        )
+        for target in self._targets:
+            files.add_metric([target], taken.target_owed_files.get(target, 0))
+            size.add_metric([target], taken.target_owed_bytes.get(target, 0))
+        yield from (files, size)
+        yield GaugeMetricFamily(
+            f"{PREFIX}exports_at_risk",
+            "Exports not yet fetched that may not be in time.",
+            value=taken.exports_at_risk,
+        )
+        for name, text, moment_us in (
+            (
+                "oldest_ready_timestamp_seconds",
+                "Since when the oldest export not yet fetched is ready; 0 if none is.",
+                taken.oldest_ready_us,
+            ),
+            (
+                "earliest_deadline_timestamp_seconds",
+                "The nearest deadline of an export not yet fetched; 0 if none is.",
+                taken.earliest_deadline_us,
+            ),
+        ):
+            yield GaugeMetricFamily(
+                f"{PREFIX}{name}", text, value=(moment_us or 0) / 1e6
+            )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}{name}", text, labels, registry=self.registry)
+
+
+class _FromLedger(Collector):
+    """Shows what the ledger knows, so that it survives a restart."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families."""
+        return self._metrics.from_ledger()
+
+
+def _forget(metric: Gauge, name: str) -> None:
+    try:
+        metric.remove(name)
+    except KeyError:
+        return

@@ -1,0 +1,1 @@
+"""Walk the list, decide, fetch and publish."""

@@ -1,0 +1,313 @@
+"""One attempt to fetch one file into the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
+from mirror.mirroring import outcome
+from mirror.mirroring.finish import finish
+from mirror.mirroring.progress import Progress, Transfer
+from mirror.mirroring.pump import NotMp4Error, Pump
+from mirror.model import Attempt, Reason, Receipt, State, is_folder, to_us
+from mirror.ports import Held
+from mirror.state import Partial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from mirror.metrics import Metrics
+    from mirror.mirroring.pump import PumpLimits
+    from mirror.mirroring.spool import Part, Spool
+    from mirror.model import Export
+    from mirror.ports import Body, Source
+    from mirror.state import LedgerThread
+
+UNFIT_RANGE = "unfit_range"
+"""The reason of an answer to Range that cannot be joined to what is held."""
+_log = structlog.get_logger()
+
+
+class Fetcher:
+    """Carries out attempts and records how each ended.
+
+    Args:
+        targets: Names of the targets that will be owed a copy.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerThread,
+        spool: Spool,
+        metrics: Metrics,
+        progress: Progress,
+        limits: PumpLimits,
+        pace: outcome.Pace,
+        targets: Callable[[], list[str]],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._metrics = metrics
+        self._progress = progress
+        self._limits = limits
+        self._pace = pace
+        self._targets = targets
+        self._now = now
+
+    async def attempt(self, source: Source, export: Export) -> Exception | None:
+        """Try once and record it; return what failed, for whoever paces the tries."""
+        key = _key(export)
+        began, began_us = time.monotonic(), to_us(self._now())
+        run = _Run(offset_bytes=export.part_bytes, held_bytes=export.part_bytes)
+        transfer = Transfer(label=export.label, deadline_us=export.deadline_us)
+        self._progress.transfers[key] = transfer
+        receipt: Receipt | None = None
+        failure: Exception | None = None
+        try:
+            receipt = await self._transfer(source, export, run)
+        except asyncio.CancelledError:
+            await finish(self._settle(key, began_us, run, None, None))
+            raise
+        except (FetchError, FileGoneError, OriginRefusedError, SpoolError) as exc:
+            failure = exc
+        finally:
+            self._progress.transfers.pop(key, None)
+        await finish(self._settle(key, began_us, run, receipt, failure))
+        self._metrics.fetch_ended(
+            source.name, run.ended_as(failure), time.monotonic() - began
+        )
+        return failure
+
+    async def _transfer(self, source: Source, export: Export, run: _Run) -> Receipt:
+        part, folder = await self._spool.open(export)
+        run.folder = str(folder)
+        try:
+            receipt = await self._fill(source, export, part, run)
+            run.proven = True
+            return receipt
+        finally:
+            await finish(self._put_away(export, part, run))
+
+    async def _fill(
+        self, source: Source, export: Export, part: Part, run: _Run
+    ) -> Receipt:
+        run.offset_bytes = run.held_bytes = part.size
+        if part.size:
+            run.follow(export.part_total, export.part_etag, export.part_modified)
+            if part.size == run.total:
+                return await self._prove(part, run, explicit_end=True)
+        if export.url is None:
+            raise FileGoneError(Reason.FILE_GONE, "the list shows no url any more")
+        held = Held(
+            size_bytes=0 if export.part_plain else part.size,
+            total_bytes=run.total,
+            etag=run.etag,
+            last_modified=run.last_modified,
+        )
+        async with source.open_file(export.url, export.name, held) as body:
+            run.began = True
+            if body.start_bytes != part.size:
+                await self._spool.run(part.restart)
+                run.offset_bytes = 0
+            run.follow(body.total_bytes, body.etag, body.last_modified)
+            await self._spool.make_room(part, (run.total or 0) - part.size)
+            await self._receive(export, body, part, run)
+        explicit = body.explicit_end or run.total is not None
+        return await self._prove(part, run, explicit_end=explicit)
+
+    async def _receive(self, export: Export, body: Body, part: Part, run: _Run) -> None:
+        transfer = self._progress.transfers[_key(export)]
+        transfer.done_bytes, transfer.total_bytes = part.size, run.total
+
+        def received(number: int, size: int) -> None:
+            self._metrics.bytes_fetched(number)
+            self._progress.received_bytes += number
+            transfer.done_bytes = size
+
+        pump = Pump(
+            self._spool,
+            part,
+            limits=self._limits,
+            checkpoint=lambda: self._checkpoint(export, part, run),
+            received=received,
+        )
+        try:
+            await pump.move(body)
+        except NotMp4Error as exc:
+            raise _no_mp4(export, exc.head) from exc
+        if not part.size:
+            raise _no_mp4(export, b"")
+        if run.total is not None and part.size != run.total:
+            raise FetchError(
+                "cut", f"the transfer ended at {part.size} of {run.total} bytes"
+            )
+
+    async def _prove(self, part: Part, run: _Run, *, explicit_end: bool) -> Receipt:
+        """Check that the file is whole and make it durable."""
+        problem = await self._spool.run(part.examine, explicit_end)
+        if problem is not None:
+            await self._spool.run(part.restart)
+            raise FetchError("not_whole", f"the file is not a whole mp4: {problem}")
+        sha256 = await self._spool.run(part.finish)
+        run.held_bytes = part.size
+        return Receipt(
+            size_bytes=part.size,
+            sha256=sha256,
+            etag=run.etag,
+            last_modified=run.last_modified,
+        )
+
+    async def _put_away(self, export: Export, part: Part, run: _Run) -> None:
+        """Make durable what an unfinished attempt received, and close."""
+        try:
+            if not run.proven:
+                await self._checkpoint(export, part, run)
+        except SpoolError as exc:
+            _log.warning("spool.failed", export=export.label, error=str(exc))
+        finally:
+            await self._spool.run(part.close)
+
+    async def _checkpoint(self, export: Export, part: Part, run: _Run) -> None:
+        size, sha256 = await self._spool.run(part.flush)
+        partial = Partial(
+            spool_dir=run.folder,
+            size_bytes=size,
+            sha256=sha256,
+            total_bytes=run.total,
+            etag=run.etag,
+            last_modified=run.last_modified,
+        )
+        key = _key(export)
+        await self._ledger(lambda ledger: ledger.fetches.checkpoint(key, partial))
+        run.held_bytes = size
+
+    async def _settle(
+        self,
+        key: int,
+        began_us: int,
+        run: _Run,
+        receipt: Receipt | None,
+        failure: Exception | None,
+    ) -> None:
+        now_us = to_us(self._now())
+        attempt = Attempt(
+            number=0,
+            times=1,
+            started_us=began_us,
+            ended_us=now_us,
+            outcome="whole" if receipt else run.outcome(failure),
+            offset_bytes=run.offset_bytes,
+            held_bytes=run.held_bytes,
+            error=None if failure is None else str(failure),
+        )
+        jitter = random.random()  # noqa: S311 -- spreads load, hides nothing
+        targets = self._targets()
+
+        def decide(export: Export) -> Export:
+            if receipt is not None:
+                export = dataclasses.replace(export, spool_dir=run.folder)
+                return outcome.whole(export, receipt, attempt)
+            unfit = getattr(failure, "reason", None) == UNFIT_RANGE
+            plain = unfit or (export.part_plain and not run.began)
+            export = dataclasses.replace(export, part_plain=plain)
+            return self._after(export, failure, now_us=now_us, jitter=jitter)
+
+        after = await self._ledger(
+            lambda ledger: ledger.fetches.settle(key, decide, attempt, targets)
+        )
+        self._tell(after, failure, run)
+
+    def _after(
+        self, export: Export, failure: Exception | None, *, now_us: int, jitter: float
+    ) -> Export:
+        """Decide where a failed attempt leaves the export."""
+        error, pace = str(failure), self._pace
+        if isinstance(failure, FileGoneError):
+            reason = Reason(failure.reason)
+            return outcome.gone(
+                export, reason=reason, error=error, now_us=now_us, pace=pace
+            )
+        if isinstance(failure, OriginRefusedError):
+            return outcome.refused(export, error=error, now_us=now_us, pace=pace)
+        if isinstance(failure, SpoolError):
+            return outcome.postponed(export, error=error, now_us=now_us, pace=pace)
+        if isinstance(failure, FetchError):
+            return outcome.failed(
+                export, error=error, now_us=now_us, pace=pace, jitter=jitter
+            )
+        return outcome.interrupted(export)
+
+    def _tell(self, after: Export, failure: Exception | None, run: _Run) -> None:
+        now_us = to_us(self._now())
+        if after.state is State.SPOOLED:
+            self._progress.fetched_files += 1
+            if after.deadline_us is not None:
+                self._metrics.deadline_margin((after.deadline_us - now_us) / 1e6)
+            return
+        if failure is None:
+            return
+        _log.warning(
+            "export.postponed",
+            export=after.label,
+            state=after.state,
+            reason=after.reason,
+            error=str(failure),
+            held_bytes=run.held_bytes,
+            attempts=after.attempts,
+            retry_in_s=max(0.0, round((after.due_us - now_us) / 1e6, 1)),
+        )
+        if after.state is State.LOST:
+            _log.error("export.lost", export=after.label, reason=after.reason)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class _Run:
+    """What one attempt has come to so far."""
+
+    offset_bytes: int
+    held_bytes: int
+    total: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    folder: str = ""
+    began: bool = False
+    proven: bool = False
+
+    def follow(
+        self, total: int | None, etag: str | None, last_modified: str | None
+    ) -> None:
+        """Take over which version of the file the part belongs to."""
+        self.total, self.etag, self.last_modified = total, etag, last_modified
+
+    def outcome(self, failure: Exception | None) -> str:
+        """Return the name an attempt that did not succeed is recorded by."""
+        if failure is None:
+            return "interrupted"
+        return str(getattr(failure, "reason", Reason.ORIGIN_REFUSED))
+
+    def ended_as(self, failure: Exception | None) -> str:
+        """Return the name an attempt is counted by."""
+        return "whole" if failure is None else self.outcome(failure)
+
+
+def _no_mp4(export: Export, head: bytes) -> Exception:
+    what = "an HTML page" if head.lstrip()[:1] == b"<" else "something else"
+    text = f"the VMS sends {what if head else 'nothing'} instead of an mp4"
+    if export.url is not None and is_folder(export.url):
+        return FileGoneError(Reason.URL_WITHOUT_FILE, text)
+    return FetchError("not_mp4", text)
+
+
+def _key(export: Export) -> int:
+    if export.key is None:
+        raise ValueError("the export is not from the ledger")
+    return export.key

@@ -1,0 +1,72 @@
+"""How much may be asked of one origin at once: falls when it is overloaded."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mirror.errors import FetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SLOW = frozenset({"timeout"})
+_BUSY = frozenset({"busy"})
+
+
+class Gate:
+    """Admits fetches to one origin.
+
+    Concurrency is halved on 429 or 503, or when two different exports time out with
+    no success between, and grows back by one per fetched file.
+
+    Args:
+        limit: The most at once.
+        longest_pause_s: Retry-After is honoured up to here.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        longest_pause_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit = limit
+        self.allowed = limit
+        self.running = 0
+        self._longest_pause_s = longest_pause_s
+        self._clock = clock
+        self._paused_until = 0.0
+        self._slow: set[int] = set()
+
+    @property
+    def room(self) -> bool:
+        """One more may start now."""
+        return self.running < self.allowed and self.pause_s <= 0
+
+    @property
+    def pause_s(self) -> float:
+        """How long nothing may start, in seconds."""
+        return max(0.0, self._paused_until - self._clock())
+
+    def ended(self, key: int, failure: Exception | None) -> None:
+        """Learn from the end of a fetch of the export `key`."""
+        if failure is None:
+            self._slow.clear()
+            self.allowed = min(self.limit, self.allowed + 1)
+            return
+        if not isinstance(failure, FetchError):
+            return
+        if failure.reason in _BUSY:
+            self._fall()
+            pause = min(failure.retry_after_s or 0.0, self._longest_pause_s)
+            self._paused_until = max(self._paused_until, self._clock() + pause)
+        elif failure.reason in _SLOW:
+            self._slow.add(key)
+            if len(self._slow) > 1:
+                self._fall()
+
+    def _fall(self) -> None:
+        self._slow.clear()
+        self.allowed = max(1, self.allowed // 2)

@@ -1,0 +1,301 @@
+"""Decide what a listed row means for an export: pure, no I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+from mirror.model import Export, Reason, Row, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUIET_MISSES = 5
+"""Tries at every walk before a url without a file is tried less often."""
+EXPIRED_WALKS = 3
+"""Walks without the file after which, past its deadline, it counts as expired."""
+GONE_SWEEPS = 2
+"""Complete sweeps without the row after which, past its deadline, it is gone."""
+
+_SETTLED = frozenset({State.SPOOLED, State.SAVED, State.ERASED})
+_ENDED = frozenset({State.LOST, State.UNAVAILABLE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """What a walk knows when it meets a row.
+
+    Attributes:
+        source: Name of the source.
+        at_us: When the walk began, by our clock.
+        previous: Earlier complete walks as (began, window's lower bound by the
+            VMS's clock), newest first.
+        clock_offset_us: The VMS's clock less ours.
+        ours: The source's first complete sweep is over.
+        lifetime_us: How long the VMS keeps a file.
+        waiting_limit_us: How long a row may stay without a file.
+        try_folders: A url that ends in a folder is tried with the name added.
+        rule_for: Name of the rule that excludes a row, or None.
+    """
+
+    source: str
+    at_us: int
+    previous: tuple[tuple[int, int], ...]
+    clock_offset_us: int
+    ours: bool
+    lifetime_us: int
+    waiting_limit_us: int
+    try_folders: bool
+    rule_for: Callable[[Row], str | None]
+
+
+def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
+    """Return the export as it stands after a walk met its row.
+
+    Args:
+        prior: As the ledger has it; None if never listed before.
+        row: As listed now.
+        walk: The walk that met it.
+
+    Returns:
+        `prior` itself where nothing changed, so that nothing need be written.
+    """
+    if prior is None:
+        return _first(row, walk)
+    if prior.state in _SETTLED:
+        return prior
+    if prior.state is State.EXCLUDED:
+        return _still_excluded(prior, row, walk)
+    listed = _relisted(prior, row, walk)
+    if prior.state in _ENDED or prior.state is State.DAMAGED:
+        return _ended(prior, listed, row)
+    if prior.state is State.FETCHING:
+        return listed
+    if not row.shows_file:
+        return _without(listed, walk)
+    if prior.state is State.WAITING:
+        return _awaited(prior, listed, row, walk)
+    return listed
+
+
+def expired(export: Export, now_us: int) -> bool:
+    """Tell whether a waiting export that had a file is lost for good."""
+    return (
+        export.had_file
+        and export.past_deadline(now_us)
+        and export.without_walks >= EXPIRED_WALKS
+    )
+
+
+def lose(export: Export, reason: Reason) -> Export:
+    """Return the export as lost."""
+    return dataclasses.replace(export, state=State.LOST, reason=reason)
+
+
+def renewed(export: Export, *, reason: str | None) -> Export:
+    """Return the export as ready, with its history of failures forgotten."""
+    return dataclasses.replace(
+        export,
+        state=State.READY,
+        reason=reason,
+        due_us=0,
+        barren=0,
+        misses=0,
+        best_bytes=0,
+        without_walks=0,
+        absent_sweeps=0,
+        part_plain=False,
+    )
+
+
+def _first(row: Row, walk: Walk) -> Export:
+    guess = _deadline(None, row, walk)
+    export = Export(
+        source=walk.source,
+        export_id=row.export_id,
+        created_key=row.created_key,
+        created_at=row.created_at,
+        created_us=row.created_us,
+        state=State.READY,
+        first_seen_us=walk.at_us,
+        ours=walk.ours,
+        order_us=guess,
+        deadline_us=guess if row.names_file else None,
+        had_file=row.names_file,
+        walk_us=walk.at_us,
+        **_listed(row),
+    )
+    rule = walk.rule_for(row)
+    if rule is not None:
+        return dataclasses.replace(
+            export, state=State.EXCLUDED, reason=f"rule:{rule}", had_file=False
+        )
+    return _opened(export, row, walk)
+
+
+def _opened(export: Export, row: Row, walk: Walk) -> Export:
+    """Give a new row its first state."""
+    if not row.shows_file:
+        waiting = dataclasses.replace(
+            export, state=State.WAITING, reason=Reason.NO_FILE_YET
+        )
+        return _overdue(waiting, walk)
+    if not row.names_file and not walk.try_folders:
+        return dataclasses.replace(
+            export, state=State.WAITING, reason=Reason.URL_WITHOUT_FILE
+        )
+    return export
+
+
+def _still_excluded(prior: Export, row: Row, walk: Walk) -> Export:
+    rule = walk.rule_for(row)
+    if rule is None:
+        fresh = _first(row, walk)
+        return dataclasses.replace(
+            fresh, key=prior.key, first_seen_us=prior.first_seen_us, ours=prior.ours
+        )
+    reason = f"rule:{rule}"
+    return (
+        prior if prior.reason == reason else dataclasses.replace(prior, reason=reason)
+    )
+
+
+def _relisted(prior: Export, row: Row, walk: Walk) -> Export:
+    """Take over what the row says now; fix the deadline when a file appears."""
+    deadline, order = prior.deadline_us, prior.order_us
+    had_file = prior.had_file
+    if row.shows_file and (not prior.shows_file or deadline is None):
+        order = _deadline(prior, row, walk)
+        deadline = order if row.names_file or had_file else None
+    if row.names_file:
+        had_file = True
+        if deadline is None:
+            deadline = order
+    return dataclasses.replace(
+        prior,
+        had_file=had_file,
+        deadline_us=deadline,
+        order_us=order,
+        absent_sweeps=0,
+        **_listed(row),
+    )
+
+
+class _Listed(TypedDict):
+    """What an export takes over from its row at every walk."""
+
+    updated_at: str | None
+    name: str | None
+    camera_id: int | None
+    stream_type: str | None
+    footage_from: str | None
+    footage_to: str | None
+    user_id: int | None
+    url: str | None
+    has_file: bool
+
+
+def _listed(row: Row) -> _Listed:
+    return _Listed(
+        updated_at=row.updated_at,
+        name=row.name,
+        camera_id=row.camera_id,
+        stream_type=row.stream_type,
+        footage_from=row.footage_from,
+        footage_to=row.footage_to,
+        user_id=row.user_id,
+        url=row.url,
+        has_file=row.has_file,
+    )
+
+
+def _ended(prior: Export, listed: Export, row: Row) -> Export:
+    if not row.shows_file:
+        return listed
+    again = (
+        prior.state is State.DAMAGED
+        or not prior.has_file
+        or row.url != prior.url
+        or row.updated_at != prior.updated_at
+    )
+    return renewed(listed, reason=Reason.MADE_AGAIN) if again else listed
+
+
+def _without(listed: Export, walk: Walk) -> Export:
+    """Meet a row without a file: waiting, counted, and in the end lost."""
+    reason = listed.reason
+    if listed.state is not State.WAITING or listed.had_file:
+        reason = Reason.FILE_GONE
+    elif reason != Reason.FILE_GONE:
+        reason = Reason.NO_FILE_YET
+    export = dataclasses.replace(
+        listed,
+        state=State.WAITING,
+        reason=reason,
+        due_us=0,
+        misses=0,
+        without_walk_us=walk.at_us if listed.had_file else listed.without_walk_us,
+        without_walks=min(listed.without_walks + 1, EXPIRED_WALKS)
+        if listed.had_file and listed.without_walk_us != walk.at_us
+        else listed.without_walks,
+    )
+    if expired(export, walk.at_us):
+        return lose(export, Reason.EXPIRED)
+    return _overdue(export, walk)
+
+
+def _overdue(export: Export, walk: Walk) -> Export:
+    """Give up on a row that never had a file and shows none for too long."""
+    if export.had_file or export.has_file:
+        return export
+    born_us = export.first_seen_us
+    if export.created_us is not None:
+        born_us = export.created_us - walk.clock_offset_us
+    if walk.at_us - born_us <= walk.waiting_limit_us:
+        return export
+    before = export.first_seen_us - born_us > walk.waiting_limit_us
+    return dataclasses.replace(
+        export,
+        state=State.UNAVAILABLE,
+        reason=Reason.BEFORE_FIRST_RUN if before else Reason.NEVER_HAD_A_FILE,
+    )
+
+
+def _awaited(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
+    """Meet a waiting row that shows a file now."""
+    if not row.names_file and not walk.try_folders:
+        return dataclasses.replace(listed, reason=Reason.URL_WITHOUT_FILE)
+    if not prior.shows_file or row.url != prior.url:
+        return dataclasses.replace(renewed(listed, reason=None), walk_us=walk.at_us)
+    if listed.due_us > walk.at_us:
+        return listed
+    return dataclasses.replace(
+        listed, state=State.READY, reason=None, walk_us=walk.at_us
+    )
+
+
+def _deadline(prior: Export | None, row: Row, walk: Walk) -> int:
+    """Return when the VMS may delete the file that this walk first shows."""
+    oldest_us = walk.at_us - walk.lifetime_us
+    born_us = _last_without(prior, row, walk)
+    for stamp_us in (row.created_us, row.updated_us):
+        if born_us is None and stamp_us is not None:
+            ours_us = stamp_us - walk.clock_offset_us
+            if ours_us > oldest_us:
+                born_us = min(ours_us, walk.at_us)
+    return (walk.at_us if born_us is None else born_us) + walk.lifetime_us
+
+
+def _last_without(prior: Export | None, row: Row, walk: Walk) -> int | None:
+    """Return when a walk last saw the row without a file, if one did."""
+    if prior is None:
+        return None
+    if prior.shows_file:
+        return prior.without_us
+    for began_us, since_us in walk.previous:
+        if began_us >= prior.first_seen_us and (
+            row.created_us is None or row.created_us >= since_us
+        ):
+            return began_us
+    return None

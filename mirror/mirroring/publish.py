@@ -1,0 +1,373 @@
+"""Bring spooled files to one target; one pool for each target."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mirror import backoff
+from mirror.errors import SpoolError, TargetError
+from mirror.layout import path_key, with_number
+from mirror.mirroring import sidecar
+from mirror.mirroring.finish import finish
+from mirror.model import to_us
+from mirror.ports import PathTakenError, Publication, SpoolFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from mirror.metrics import Metrics
+    from mirror.mirroring.outcome import Pace
+    from mirror.mirroring.progress import Progress
+    from mirror.mirroring.spool import Spool
+    from mirror.model import Export
+    from mirror.ports import Kept, Target, TargetHealth
+    from mirror.state import Duty, LedgerThread
+
+MAX_NUMBER = 10_000
+"""So many exports may meet at one path."""
+_CHECK_S = 60.0
+_MAX_DOWN = timedelta(seconds=60)
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a publisher knows of the rest.
+
+    Attributes:
+        path_for: Renders an export's path by the target's layout.
+        may_link: A kept file may be the spooled file itself; for one target only.
+        sibling: Where another target's copy can be read, if it can.
+        source_url: Base URL of a source, by its name.
+        required: Targets that an export must lie on to be saved.
+        targets: All configured targets.
+    """
+
+    node_id: str
+    path_for: Callable[[Export], str]
+    may_link: Callable[[], bool]
+    sibling: Callable[[str, str], Path | None]
+    source_url: Callable[[str], str]
+    required: Callable[[], frozenset[str]]
+    targets: Callable[[], frozenset[str]]
+
+
+class Publisher:
+    """Claims copies for one target and publishes them.
+
+    Args:
+        wake: Set by whoever made a copy pending.
+        changed: Called after each publish.
+        pace: Of the retries.
+
+    Attributes:
+        health: As last looked at; None when it must be looked at again.
+        marker_id: Of the target while it is there.
+        failures: Looks in a row that found it unusable.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        ledger: LedgerThread,
+        spool: Spool,
+        metrics: Metrics,
+        progress: Progress,
+        around: Surroundings,
+        concurrency: int,
+        pace: Pace,
+        changed: Callable[[], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.target = target
+        self._ledger = ledger
+        self._spool = spool
+        self._metrics = metrics
+        self._progress = progress
+        self._around = around
+        self._concurrency = concurrency
+        self._pace = pace
+        self._changed = changed
+        self._now = now
+        self.wake = asyncio.Event()
+        self.health: TargetHealth | None = None
+        self.marker_id: str | None = None
+        self.failures = 0
+        self._problem: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._checked_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.target.name
+
+    @property
+    def running(self) -> int:
+        """Publishes under way."""
+        return len(self._tasks)
+
+    async def run(self) -> None:
+        """Publish until cancelled; what a thread has begun ends first."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self.wake.clear()
+                if await self.check():
+                    await self._start_all(group)
+                    await self._sleep(await self._idle_s())
+                else:
+                    wait = backoff.delay(
+                        self.failures,
+                        initial=self._pace.initial,
+                        maximum=min(self._pace.maximum, _MAX_DOWN),
+                        jitter=random.random(),  # noqa: S311 -- spreads load
+                    )
+                    await asyncio.sleep(wait.total_seconds())
+
+    async def check(self, *, afresh: bool = False) -> bool:
+        """Tell whether the target can be used; looked at once a minute."""
+        age_s = time.monotonic() - self._checked_at
+        if self.health is not None and age_s < _CHECK_S and not afresh:
+            return True
+        name = self.name
+        remembered = await self._ledger(lambda ledger: ledger.marker(name))
+        try:
+            self.health = await finish(self.target.open(remembered))
+        except TargetError as exc:
+            await self._down(exc)
+            return False
+        self._checked_at = time.monotonic()
+        self.marker_id = self.health.marker_id
+        health, now_us = self.health, to_us(self._now())
+        await self._ledger(
+            lambda ledger: ledger.target_checked(
+                name,
+                marker_id=health.marker_id,
+                free_bytes=health.free_bytes,
+                problem=None,
+                now_us=now_us,
+            )
+        )
+        self._metrics.target_checked(name, up=True, free_bytes=health.free_bytes)
+        if self._problem is not None:
+            _log.info("target.recovered", target=name)
+        self._problem, self.failures = None, 0
+        return True
+
+    async def _down(self, exc: TargetError) -> None:
+        self.health = self.marker_id = None
+        self.failures += 1
+        name, text, now_us = self.name, str(exc), to_us(self._now())
+        await self._ledger(
+            lambda ledger: ledger.target_checked(
+                name, marker_id=None, free_bytes=None, problem=text, now_us=now_us
+            )
+        )
+        self._metrics.target_checked(name, up=False, free_bytes=None)
+        if self._problem != exc.reason:
+            self._problem = exc.reason
+            _log.error("target.lost", target=name, reason=exc.reason, error=text)
+
+    async def _start_all(self, group: asyncio.TaskGroup) -> None:
+        while len(self._tasks) < self._concurrency:
+            duty = await self._claim()
+            if duty is None:
+                return
+            task = group.create_task(
+                self._publish(duty), name=f"publish {duty.export.label} to {self.name}"
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    async def _claim(self) -> Duty | None:
+        now_us, name = to_us(self._now()), self.name
+        horizon_us = round(self._pace.maximum.total_seconds() * 1e6)
+        return await self._ledger(
+            lambda ledger: ledger.copies.claim(
+                name, now_us=now_us, horizon_us=horizon_us
+            )
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.wake.set()
+        self._changed()
+
+    async def _idle_s(self) -> float:
+        name = self.name
+        due_us = await self._ledger(lambda ledger: ledger.copies.next_due([name]))
+        if due_us is None or len(self._tasks) >= self._concurrency:
+            return _CHECK_S
+        return (due_us - to_us(self._now())) / 1e6
+
+    async def _sleep(self, wait_s: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.05, min(wait_s, _CHECK_S))):
+                await self.wake.wait()
+        except TimeoutError:
+            return
+
+    async def _publish(self, duty: Duty) -> None:
+        """Publish one copy and record how it ended."""
+        key = duty.export.key or 0
+        try:
+            spooled, linkable = self._origin(duty)
+            kept = await finish(self._place(duty, spooled, linkable=linkable))
+        except asyncio.CancelledError:
+            await finish(self._release(key))
+            raise
+        except (TargetError, SpoolError) as exc:
+            await self._failed(duty, exc)
+        except SpoolFileError as exc:
+            await self._spool_file_failed(duty, exc)
+        else:
+            await finish(self._saved(duty, kept))
+
+    def _origin(self, duty: Duty) -> tuple[Path, bool]:
+        """Return the file to copy from, and whether it may be linked."""
+        path = self._spool.path_of(duty.export)
+        if path is not None:
+            return path, self._around.may_link()
+        for target, sibling_path in duty.siblings:
+            sibling = self._around.sibling(target, sibling_path)
+            if sibling is not None:
+                return sibling, False
+        raise TargetError(
+            "no_origin", "no spooled file and no readable copy to take the bytes from"
+        )
+
+    async def _place(self, duty: Duty, spooled: Path, *, linkable: bool) -> Kept:
+        """Find the path that is free or ours, and publish there."""
+        export, around = duty.export, self._around
+        key = export.key or 0
+        rendered = duty.copy.path or around.path_for(export)
+        for number in range(1, MAX_NUMBER):
+            path = rendered if number == 1 else with_number(rendered, number)
+            fixed = await self._ledger(
+                lambda ledger, path: ledger.copies.fix_path(
+                    key, self.name, path, path_key(path)
+                ),
+                path,
+            )
+            if not fixed:
+                continue
+            publication = Publication(
+                spooled=spooled,
+                path=path,
+                sidecar=sidecar.record(
+                    export,
+                    item=duty.item,
+                    source_url=around.source_url(export.source),
+                    node_id=around.node_id,
+                    target=self.name,
+                    path=path,
+                ),
+                size_bytes=export.size_bytes or 0,
+                sha256=export.sha256 or "",
+                token=f"{around.node_id}-{key}",
+                may_link=linkable,
+            )
+            try:
+                return await self.target.publish(publication)
+            except PathTakenError:
+                _log.warning("path.taken", target=self.name, export=export.label)
+        raise TargetError("path_taken", f"{MAX_NUMBER} files lie at the same path")
+
+    async def _saved(self, duty: Duty, kept: Kept) -> None:
+        key, now_us = duty.export.key or 0, to_us(self._now())
+        required = self._around.required()
+        saved = await self._ledger(
+            lambda ledger: ledger.copies.saved(
+                key,
+                self.name,
+                verified=kept.verified,
+                now_us=now_us,
+                required=required,
+            )
+        )
+        self._metrics.copy_ended(self.name, "saved")
+        if saved is not None:
+            self._progress.saved_files += 1
+            _log.info("export.saved", **_facts(saved, self.name, now_us))
+        await self.free(key)
+
+    async def free(self, key: int) -> None:
+        """Free the spool of a file that no target waits for any more."""
+        targets = self._around.targets()
+        done = await self._ledger(lambda ledger: ledger.copies.may_free(key, targets))
+        if done is None:
+            return
+        try:
+            await self._spool.remove(done)
+        except SpoolError as exc:
+            _log.warning("spool.failed", export=done.label, error=str(exc))
+            return
+        await self._ledger(lambda ledger: ledger.copies.freed(key))
+
+    async def _failed(self, duty: Duty, exc: TargetError | SpoolError) -> None:
+        """Record a failure; the target is looked at again before the next claim."""
+        key, now_us = duty.export.key or 0, to_us(self._now())
+        wait = backoff.delay(
+            duty.copy.attempts + 1,
+            initial=self._pace.initial,
+            maximum=self._pace.maximum,
+            jitter=random.random(),  # noqa: S311 -- spreads load, hides nothing
+        )
+        due_us = now_us + round(wait.total_seconds() * 1e6)
+        await self._ledger(
+            lambda ledger: ledger.copies.failed(
+                key, self.name, error=str(exc), due_us=due_us
+            )
+        )
+        self._metrics.copy_ended(self.name, "failed")
+        _log.warning(
+            "copy.postponed",
+            export=duty.export.label,
+            target=self.name,
+            reason=exc.reason,
+            error=str(exc),
+        )
+        self.health = None
+
+    async def _spool_file_failed(self, duty: Duty, exc: SpoolFileError) -> None:
+        """Fetch anew what is truly lost from the spool."""
+        try:
+            lost = await self._spool.lost(duty.export)
+            if lost:
+                await self._spool.remove(duty.export)
+        except SpoolError as away:
+            await self._failed(duty, away)
+            return
+        key = duty.export.key or 0
+        self._metrics.copy_ended(self.name, "spool_lost")
+        _log.error("spool.file_lost", export=duty.export.label, error=str(exc))
+        await self._ledger(lambda ledger: ledger.copies.spool_lost(key, str(exc)))
+        self._changed()
+
+    async def _release(self, key: int) -> None:
+        await self._ledger(lambda ledger: ledger.copies.release(key, self.name))
+
+
+def _facts(export: Export, target: str, now_us: int) -> dict[str, object]:
+    """Return what the one line per saved export says."""
+    facts: dict[str, object] = {
+        "export": export.label,
+        "target": target,
+        "size_bytes": export.size_bytes,
+        "attempts": export.attempts,
+    }
+    if export.started_us is not None:
+        facts["took_s"] = round((now_us - export.started_us) / 1e6, 3)
+    if export.deadline_us is not None:
+        facts["margin_s"] = round((export.deadline_us - now_us) / 1e6)
+    return facts

@@ -1,0 +1,155 @@
+"""Move the bytes of one body into one part of the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror import mp4
+from mirror.errors import FetchError
+from mirror.mirroring.finish import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mirror.mirroring.spool import Part, Spool
+    from mirror.ports import Body
+
+BATCH_BYTES = 256 * 1024
+"""At most so many bytes of one transfer are handed to a thread in one hop."""
+CHECKPOINT_S = 1.0
+"""So often the bytes of a running transfer are made durable."""
+RATE_SPAN_S = 300.0
+_BOX_HEADER = 8
+
+
+class NotMp4Error(Exception):
+    """The body does not begin as an mp4; not a byte of it was kept.
+
+    Attributes:
+        head: Its first bytes.
+    """
+
+    def __init__(self, head: bytes) -> None:
+        super().__init__("not an mp4")
+        self.head = head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PumpLimits:
+    """Bounds of one transfer.
+
+    Attributes:
+        max_bytes: Larger files are refused.
+        min_rate: Bytes per second over five minutes; None sets no floor.
+    """
+
+    max_bytes: int
+    min_rate: float | None
+
+
+class Pump:
+    """Gathers chunks into batches; one batch is written while the next gathers.
+
+    Args:
+        spool: Runs the writes.
+        part: Where the bytes go; nothing else may touch it meanwhile.
+        limits: Of the transfer.
+        checkpoint: Makes the part durable and remembers it.
+        received: Told each batch as (bytes, length of the part).
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        part: Part,
+        *,
+        limits: PumpLimits,
+        checkpoint: Callable[[], Awaitable[None]],
+        received: Callable[[int, int], None],
+    ) -> None:
+        self._spool = spool
+        self._part = part
+        self._limits = limits
+        self._checkpoint = checkpoint
+        self._received = received
+        self._chunks: list[bytes] = []
+        self._gathered = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._proven_at = time.monotonic()
+        self._rate_since = (self._proven_at, part.size)
+
+    async def move(self, body: Body) -> None:
+        """Read the body to its end; whatever ends it, what came is written.
+
+        Raises:
+            FetchError: It broke off, or is larger or slower than allowed.
+            NotMp4Error: It is something else than an mp4.
+            SpoolError: It could not be written.
+        """
+        try:
+            while chunk := await body.read():
+                self._chunks.append(chunk)
+                self._gathered += len(chunk)
+                due = time.monotonic() - self._proven_at >= CHECKPOINT_S
+                if self._gathered >= BATCH_BYTES or due:
+                    await self._hand_over()
+                if due:
+                    await self._prove()
+        finally:
+            await finish(self._drain())
+
+    async def _drain(self) -> None:
+        await self._hand_over()
+        await self._written()
+
+    async def _hand_over(self) -> None:
+        """Give what was gathered to a thread, once the batch before is written."""
+        await self._written()
+        if not self._gathered or not self._begins_right():
+            return
+        batch, size = self._chunks, self._gathered
+        self._chunks, self._gathered = [], 0
+        self._writing = asyncio.create_task(self._write(batch, size))
+
+    async def _write(self, batch: list[bytes], size: int) -> None:
+        await self._spool.run(self._part.append, batch)
+        self._received(size, self._part.size)
+        if self._part.size > self._limits.max_bytes:
+            raise FetchError("too_large", "the file is larger than max_file_size")
+
+    async def _written(self) -> None:
+        if self._writing is None:
+            return
+        try:
+            await asyncio.shield(self._writing)
+        finally:
+            if self._writing.done():
+                self._writing = None
+
+    def _begins_right(self) -> bool:
+        """Look at the first bytes of a file before one of them is kept."""
+        if self._part.size:
+            return True
+        head = b"".join(self._chunks[:_BOX_HEADER])[:64]
+        if len(head) < _BOX_HEADER:
+            return False
+        if not mp4.begins_as_mp4(head):
+            self._chunks, self._gathered = [], 0
+            raise NotMp4Error(head)
+        return True
+
+    async def _prove(self) -> None:
+        await self._written()
+        await self._checkpoint()
+        await self._spool.make_room(self._part, 0)
+        now = self._proven_at = time.monotonic()
+        since, size = self._rate_since
+        if self._limits.min_rate is None or now - since < RATE_SPAN_S:
+            return
+        rate = (self._part.size - size) / (now - since)
+        if rate < self._limits.min_rate:
+            raise FetchError("too_slow", f"only {rate:.0f} bytes/s over 5 minutes")
+        self._rate_since = (now, self._part.size)

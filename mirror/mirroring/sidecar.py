@@ -1,0 +1,105 @@
+"""The provenance record that lies beside each kept file: pure, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mirror import __version__
+from mirror.model import iso
+
+if TYPE_CHECKING:
+    from mirror.model import Export
+
+FORMAT = 1
+
+
+def record(
+    export: Export,
+    *,
+    item: bytes,
+    source_url: str,
+    node_id: str,
+    target: str,
+    path: str,
+) -> bytes:
+    """Return the record of one export on one target, as JSON.
+
+    It holds enough to make the ledger's row again, and no secret: the file's url is
+    cut to its origin, the user to its id.
+
+    Args:
+        export: Spooled, with size and digest.
+        item: The list item as received.
+        source_url: Base URL of the source.
+        node_id: Of the machine that fetched it.
+        target: Name of the target the record lies on.
+        path: Of the file, relative to the target's root.
+    """
+    fields: dict[str, Any] = {
+        "format": FORMAT,
+        "source": export.source,
+        "id": export.export_id,
+        "created_at": export.created_at,
+        "created_key": export.created_key,
+        "size_bytes": export.size_bytes,
+        "sha256": export.sha256,
+        "name": export.name,
+        "camera_id": export.camera_id,
+        "stream_type": export.stream_type,
+        "footage_from": export.footage_from,
+        "footage_to": export.footage_to,
+        "item": _item(item),
+        "item_sha256": hashlib.sha256(item).hexdigest(),
+        "source_url": source_url,
+        "response": {
+            "etag": export.part_etag,
+            "last_modified": export.part_modified,
+        },
+        "first_seen": iso(export.first_seen_us),
+        "deadline": iso(export.deadline_us),
+        "fetch_started": iso(export.started_us),
+        "fetched": iso(export.spooled_us),
+        "attempts": export.attempts,
+        "target": target,
+        "path": path,
+        "node": node_id,
+        "tool": f"archive-mirror {__version__}",
+    }
+    return json.dumps(fields, ensure_ascii=False, indent=1).encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def _item(raw: bytes) -> object:
+    """Return the item with what is secret or personal cut out of it."""
+    try:
+        item = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(item, dict):
+        return None
+    url = item.get("url")
+    if isinstance(url, str):
+        item["url"] = _origin(url)
+        item["url_sha256"] = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
+    user = item.get("user")
+    if isinstance(user, dict):
+        item["user"] = {"id": user.get("id")}
+    elif user is not None:
+        item["user"] = None
+    return item
+
+
+def _origin(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not parts.scheme or not host:
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")

@@ -1,0 +1,291 @@
+"""The spool: partial files and whole files that wait for their targets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mirror import mp4
+from mirror.errors import SpoolError
+from mirror.mirroring.finish import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mirror.model import Export
+
+T = TypeVar("T")
+
+_READ_BYTES = 1024 * 1024
+_MAX_IOV = 512
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A folder that may hold the spool.
+
+    Attributes:
+        path: Of the folder.
+        guard: Raises OSError unless `path` still lies where it is believed to;
+            asked in a thread before each use.
+    """
+
+    path: Path
+    guard: Callable[[], None] | None = None
+
+
+class Part:
+    """One file in the spool, open for appending. Blocking; one thread at a time.
+
+    Attributes:
+        size: Bytes written and hashed.
+        broken: An fsync failed: what is not yet proven must be fetched anew.
+    """
+
+    def __init__(self, fd: int, folder: int, size: int, digest: hashlib._Hash) -> None:
+        self._fd = fd
+        self._folder = folder
+        self._digest = digest
+        self.size = size
+        self.broken = False
+
+    @classmethod
+    def open(cls, path: Path, *, size: int, sha256: str | None) -> Part:
+        """Open a part and keep of it what is proven, perhaps nothing.
+
+        Args:
+            path: Of the file; made if absent. Its folder must exist.
+            size: Durable length, as the ledger has it.
+            sha256: Digest of these bytes.
+        """
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        fd = -1
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(path.name, flags, 0o600, dir_fd=folder)
+            if os.fstat(fd).st_nlink > 1:
+                # A target keeps this very file: it must never change again.
+                os.close(fd)
+                os.unlink(path.name, dir_fd=folder)
+                fd = os.open(path.name, flags | os.O_EXCL, 0o600, dir_fd=folder)
+            digest = _prefix_digest(fd, size)
+            if digest is None or digest.hexdigest() != sha256:
+                size, digest = 0, hashlib.sha256()
+            os.ftruncate(fd, size)
+            return cls(fd, folder, size, digest)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            os.close(folder)
+            raise
+
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Hash and write bytes at the end, all of them or an error."""
+        for start in range(0, len(chunks), _MAX_IOV):
+            group = chunks[start : start + _MAX_IOV]
+            self._write(group)
+            for chunk in group:
+                self._digest.update(chunk)
+                self.size += len(chunk)
+
+    def restart(self) -> None:
+        """Throw away all bytes."""
+        os.ftruncate(self._fd, 0)
+        self.size = 0
+        self._digest = hashlib.sha256()
+
+    def flush(self) -> tuple[int, str]:
+        """Make what is written durable; return its length and digest."""
+        size, sha256 = self.size, self._digest.hexdigest()
+        self._sync(os.fdatasync)
+        return size, sha256
+
+    def free_bytes(self) -> int:
+        """Return the space left on the spool's file system."""
+        found = os.fstatvfs(self._fd)
+        return found.f_bavail * found.f_frsize
+
+    def examine(self, explicit_end: bool) -> str | None:
+        """Return what is wrong with the file as an mp4, if anything."""
+        return mp4.check(self._fd, self.size, explicit_end=not explicit_end)
+
+    def finish(self) -> str:
+        """Make the whole file and its name durable; return its digest."""
+        self._sync(os.fsync)
+        os.fsync(self._folder)
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+        os.close(self._folder)
+
+    def _sync(self, how: Callable[[int], None]) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, "an earlier fsync of this file failed")
+        try:
+            how(self._fd)
+        except OSError:
+            self.broken = True
+            raise
+
+    def _write(self, chunks: Sequence[bytes]) -> None:
+        offset = self.size
+        pending = [memoryview(chunk) for chunk in chunks]
+        while pending:
+            written = os.pwritev(self._fd, pending, offset)
+            offset += written
+            while pending and written >= len(pending[0]):
+                written -= len(pending.pop(0))
+            if written:
+                pending[0] = pending[0][written:]
+
+
+class Spool:
+    """Opens parts and frees them, each call in a thread of its own pool.
+
+    Args:
+        node_id: Part of each file's name.
+        places: Where the spool may lie, best first; the last always works.
+        threads: How many parts are hashed and written at once.
+        reserve_bytes: Of the file system that are left free.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        places: Callable[[], list[Place]],
+        threads: int,
+        reserve_bytes: int = 256 * 1024 * 1024,
+    ) -> None:
+        self._node_id = node_id
+        self._places = places
+        self._reserve_bytes = reserve_bytes
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spool")
+
+    async def run(self, call: Callable[..., T], *args: object) -> T:
+        """Run a blocking call in the spool's threads.
+
+        Raises:
+            SpoolError: The spool cannot do it now.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await finish(loop.run_in_executor(self._pool, call, *args))
+        except OSError as exc:
+            full = exc.errno in _FULL
+            raise SpoolError(
+                "spool_full" if full else "spool_failed",
+                f"the spool cannot be used ({exc.strerror or exc})"
+                + ("; free some space there" if full else ""),
+            ) from exc
+
+    def file_name(self, export: Export) -> str:
+        """Return the name of an export's file in the spool."""
+        mark = hashlib.sha256(export.created_key.encode("utf-8", "replace"))
+        return (
+            f"{export.source}-{export.export_id}-{mark.hexdigest()[:8]}"
+            f".{self._node_id}.part"
+        )
+
+    def path_of(self, export: Export) -> Path | None:
+        """Return where an export's file lies, if it has one."""
+        if export.spool_dir is None:
+            return None
+        return Path(export.spool_dir) / self.file_name(export)
+
+    async def open(self, export: Export) -> tuple[Part, Path]:
+        """Open an export's part in the best place there is now.
+
+        Raises:
+            SpoolError: There is none.
+        """
+        opened: list[Part] = []
+        try:
+            return await self.run(self._open, export, opened)
+        except asyncio.CancelledError:
+            for part in opened:
+                part.close()
+            raise
+
+    async def make_room(self, part: Part, wanted: int) -> None:
+        """Check that so many more bytes leave the reserve free.
+
+        Raises:
+            SpoolError: They would not.
+        """
+        free = await self.run(part.free_bytes)
+        if wanted + self._reserve_bytes > free:
+            raise SpoolError(
+                "spool_full",
+                f"the spool has {free} bytes free, {wanted} are needed and "
+                f"{self._reserve_bytes} stay in reserve; free some space there",
+            )
+
+    async def lost(self, export: Export) -> bool:
+        """Tell whether a file is gone from a spool that is there."""
+        return await self.run(self._lost, export)
+
+    async def remove(self, export: Export) -> None:
+        """Remove an export's file from the spool, if it is there."""
+        path = self.path_of(export)
+        if path is not None:
+            await self.run(_unlink, path)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._pool.shutdown(wait=False)
+
+    def _lost(self, export: Export) -> bool:
+        for place in self._places():
+            if str(place.path) == export.spool_dir:
+                if place.guard is not None:
+                    place.guard()
+                return place.path.is_dir()
+        return True
+
+    def _open(self, export: Export, opened: list[Part]) -> tuple[Part, Path]:
+        failure: OSError | None = None
+        for place in self._places():
+            try:
+                if place.guard is not None:
+                    place.guard()
+                else:
+                    place.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                same = export.spool_dir == str(place.path)
+                part = Part.open(
+                    place.path / self.file_name(export),
+                    size=export.part_bytes if same else 0,
+                    sha256=export.part_sha256,
+                )
+            except OSError as exc:
+                failure = failure or exc
+                continue
+            opened.append(part)
+            return part, place.path
+        raise failure or OSError(errno.ENOENT, "no spool folder is configured")
+
+
+def _prefix_digest(fd: int, size: int) -> hashlib._Hash | None:
+    """Return the digest of the first `size` bytes; None if there are fewer."""
+    digest = hashlib.sha256()
+    offset = 0
+    while offset < size:
+        block = os.pread(fd, min(_READ_BYTES, size - offset), offset)
+        if not block:
+            return None
+        digest.update(block)
+        offset += len(block)
+    return digest
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)

@@ -1,0 +1,291 @@
+"""The names of all misbehaviour, and the scripts that say when it happens."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+class Kind(StrEnum):
+    """What a fault does. For all: lists and files; then files; then lists."""
+
+    STATUS = "status"
+    HTML = "html"
+    JSON_PAGE = "json_page"
+    EMPTY = "empty"
+    HANG = "hang"
+    CUT = "cut"
+    RESET = "reset"
+    STALL = "stall"
+    DRIP = "drip"
+    RATE = "rate"
+    DELAY = "delay"
+    NO_LENGTH = "no_length"
+    CHUNKED = "chunked"
+    GZIP = "gzip"
+    MANY_HEADERS = "many_headers"
+    HUGE_HEADER = "huge_header"
+    REDIRECT = "redirect"
+    WRONG_DATE = "wrong_date"
+    WRONG_TYPE = "wrong_type"
+
+    IGNORE_RANGE = "ignore_range"
+    WRONG_START = "wrong_start"
+    WRONG_TOTAL = "wrong_total"
+    UNKNOWN_TOTAL = "unknown_total"
+    NO_CONTENT_RANGE = "no_content_range"
+    LYING_RANGE = "lying_range"
+    MULTIPART = "multipart"
+    RANGE_REFUSED = "range_refused"
+    IF_RANGE_FULL = "if_range_full"
+    IGNORE_IF_RANGE = "ignore_if_range"
+    WEAK_ETAG = "weak_etag"
+    OTHER_ETAG = "other_etag"
+    NO_ETAG = "no_etag"
+    NO_VALIDATORS = "no_validators"
+    CHANGE = "change"
+    CHANGE_HIDDEN = "change_hidden"
+    SHRINK = "shrink"
+    GROW = "grow"
+    DELETE = "delete"
+    TRUNCATED_MP4 = "truncated_mp4"
+    NO_MOOV = "no_moov"
+    GARBAGE = "garbage"
+    ENDLESS = "endless"
+
+    TRUNCATED_JSON = "truncated_json"
+    NO_DATA = "no_data"
+    DATA_NOT_LIST = "data_not_list"
+    DEEP_JSON = "deep_json"
+    HUGE_BODY = "huge_body"
+    ENDLESS_PAGES = "endless_pages"
+    ENDLESS_ROWS = "endless_rows"
+    DUPLICATE_ROWS = "duplicate_rows"
+    INSERT_ROW = "insert_row"
+    DELETE_ROW = "delete_row"
+    STRING_META = "string_meta"
+    NO_META = "no_meta"
+    BAD_ROW = "bad_row"
+    FLIP_FLAGS = "flip_flags"
+
+    @property
+    def is_for_lists(self) -> bool:
+        """Lists can have it."""
+        return self in _LIST_KINDS or self in _ANY_KINDS
+
+    @property
+    def is_for_files(self) -> bool:
+        """Files can have it."""
+        return self not in _LIST_KINDS
+
+
+_KINDS = tuple(Kind)
+_ANY_KINDS = frozenset(_KINDS[: _KINDS.index(Kind.IGNORE_RANGE)])
+_LIST_KINDS = frozenset(_KINDS[_KINDS.index(Kind.TRUNCATED_JSON) :])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One misbehaviour and its measures; each kind reads only those it needs.
+
+    Attributes:
+        at: Where it happens, as an offset in the FILE (for a list: in the body). A
+            negative one counts from the end; a float is a share of the whole. An
+            answer that begins past it ends without a byte.
+        after: Where it happens, in bytes of this answer's body. Wins over `at`.
+        status: Of the answer.
+        retry_after_s: Sent as `Retry-After`.
+        retry_as_date: Send `Retry-After` as an HTTP date.
+        size: Bytes, headers, depth or rows, as the kind has it.
+        shift: What is added to an offset or a total that is given wrongly.
+        seconds: How long; None means until the client leaves.
+        rate: Bytes a second.
+        to: Of a redirect: `same`, `other`, `loop`, `http`, or a url.
+        text: The raw JSON of a bad row, a body, or a content type.
+        range_only: It spares requests without `Range`, and waits for one with it.
+        page: It waits for the list request for this page.
+    """
+
+    kind: Kind
+    at: int | float | None = None
+    after: int | None = None
+    status: int = 200
+    retry_after_s: int | None = None
+    retry_as_date: bool = False
+    size: int = 0
+    shift: int = 0
+    seconds: float | None = None
+    rate: int = 0
+    to: str = "same"
+    text: str = ""
+    range_only: bool = False
+    page: int | None = None
+
+
+FAULTS: Mapping[str, Fault] = {
+    **{
+        f"status_{status}": Fault(kind=Kind.STATUS, status=status)
+        for status in (204, 400, 401, 403, 404, 409, 410, 422, 500, 502, 503, 504)
+    },
+    "busy_429": Fault(kind=Kind.STATUS, status=429, retry_after_s=2),
+    "busy_503": Fault(kind=Kind.STATUS, status=503, retry_after_s=2),
+    "busy_429_date": Fault(
+        kind=Kind.STATUS, status=429, retry_after_s=2, retry_as_date=True
+    ),
+    "busy_503_date": Fault(
+        kind=Kind.STATUS, status=503, retry_after_s=2, retry_as_date=True
+    ),
+    "html": Fault(kind=Kind.HTML),
+    "json_page": Fault(kind=Kind.JSON_PAGE),
+    "empty": Fault(kind=Kind.EMPTY),
+    "hang": Fault(kind=Kind.HANG),
+    "cut": Fault(kind=Kind.CUT, at=0.5),
+    "reset": Fault(kind=Kind.RESET, at=0.5),
+    "stall": Fault(kind=Kind.STALL, at=0.5),
+    "drip": Fault(kind=Kind.DRIP, size=1, seconds=0.3),
+    "slow": Fault(kind=Kind.RATE, rate=64 * 1024),
+    "delay": Fault(kind=Kind.DELAY, seconds=2.0),
+    "no_length": Fault(kind=Kind.NO_LENGTH),
+    "no_length_cut": Fault(kind=Kind.NO_LENGTH, at=0.5),
+    "chunked": Fault(kind=Kind.CHUNKED),
+    "chunked_cut": Fault(kind=Kind.CHUNKED, at=0.5),
+    "gzip": Fault(kind=Kind.GZIP),
+    "many_headers": Fault(kind=Kind.MANY_HEADERS, size=100_000),
+    "huge_header": Fault(kind=Kind.HUGE_HEADER, size=70_000),
+    "redirect": Fault(kind=Kind.REDIRECT, status=302),
+    "redirect_other": Fault(kind=Kind.REDIRECT, status=302, to="other"),
+    "redirect_loop": Fault(kind=Kind.REDIRECT, status=302, to="loop"),
+    "redirect_http": Fault(kind=Kind.REDIRECT, status=302, to="http"),
+    "wrong_date": Fault(kind=Kind.WRONG_DATE, seconds=3600.0),
+    "wrong_type": Fault(kind=Kind.WRONG_TYPE, text="text/plain; charset=utf-8"),
+    "ignore_range": Fault(kind=Kind.IGNORE_RANGE, range_only=True),
+    "wrong_start": Fault(kind=Kind.WRONG_START, shift=1, range_only=True),
+    "earlier_start": Fault(kind=Kind.WRONG_START, shift=-1, range_only=True),
+    "wrong_total": Fault(kind=Kind.WRONG_TOTAL, shift=1, range_only=True),
+    "unknown_total": Fault(kind=Kind.UNKNOWN_TOTAL, range_only=True),
+    "no_content_range": Fault(kind=Kind.NO_CONTENT_RANGE, range_only=True),
+    "lying_range": Fault(kind=Kind.LYING_RANGE, shift=1, range_only=True),
+    "multipart": Fault(kind=Kind.MULTIPART, range_only=True),
+    "range_refused": Fault(kind=Kind.RANGE_REFUSED, range_only=True),
+    "if_range_full": Fault(kind=Kind.IF_RANGE_FULL),
+    "ignore_if_range": Fault(kind=Kind.IGNORE_IF_RANGE),
+    "weak_etag": Fault(kind=Kind.WEAK_ETAG),
+    "other_etag": Fault(kind=Kind.OTHER_ETAG),
+    "no_etag": Fault(kind=Kind.NO_ETAG),
+    "no_validators": Fault(kind=Kind.NO_VALIDATORS),
+    "change": Fault(kind=Kind.CHANGE),
+    "change_hidden": Fault(kind=Kind.CHANGE_HIDDEN),
+    "shrink": Fault(kind=Kind.SHRINK, size=4096),
+    "grow": Fault(kind=Kind.GROW, size=4096),
+    "delete": Fault(kind=Kind.DELETE),
+    "truncated_mp4": Fault(kind=Kind.TRUNCATED_MP4, at=0.5),
+    "no_moov": Fault(kind=Kind.NO_MOOV),
+    "garbage": Fault(kind=Kind.GARBAGE),
+    "endless": Fault(kind=Kind.ENDLESS),
+    "truncated_json": Fault(kind=Kind.TRUNCATED_JSON, at=0.5),
+    "no_data": Fault(kind=Kind.NO_DATA),
+    "data_not_list": Fault(kind=Kind.DATA_NOT_LIST, text='{"6414": {}}'),
+    "deep_json": Fault(kind=Kind.DEEP_JSON, size=100_000),
+    "huge_body": Fault(kind=Kind.HUGE_BODY, size=100_000_000),
+    "endless_pages": Fault(kind=Kind.ENDLESS_PAGES),
+    "endless_rows": Fault(kind=Kind.ENDLESS_ROWS),
+    "duplicate_rows": Fault(kind=Kind.DUPLICATE_ROWS, size=1),
+    "insert_row": Fault(kind=Kind.INSERT_ROW, size=1),
+    "delete_row": Fault(kind=Kind.DELETE_ROW, size=1),
+    "string_meta": Fault(kind=Kind.STRING_META),
+    "no_meta": Fault(kind=Kind.NO_META),
+    "bad_row": Fault(kind=Kind.BAD_ROW, text='{"id": "not a number", "name": 7}'),
+    "flip_flags": Fault(kind=Kind.FLIP_FLAGS),
+}
+
+Step = Fault | str | None | tuple[Fault | str, ...]
+
+
+def fault(name: str, **changes: Any) -> Fault:  # noqa: ANN401 -- as the fields are
+    """Return a fault by its name in `FAULTS`, with other measures if any are given.
+
+    Raises:
+        ValueError: There is none of that name; the text lists those there are.
+    """
+    if name not in FAULTS:
+        raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(FAULTS))}")
+    return replace(FAULTS[name], **changes)
+
+
+def resolve(step: Step) -> tuple[Fault, ...]:
+    """Return the faults one step of a script stands for; none is good behaviour."""
+    if step is None:
+        return ()
+    members = step if isinstance(step, tuple) else (step,)
+    return tuple(fault(each) if isinstance(each, str) else each for each in members)
+
+
+@dataclass(slots=True)
+class Script:
+    """The faults that requests meet, in order, and then one for ever.
+
+    Attributes:
+        steps: Each is used up by one request.
+        sticky: What every request meets when the steps are used up.
+    """
+
+    steps: deque[tuple[Fault, ...]] = field(default_factory=deque)
+    sticky: tuple[Fault, ...] = ()
+
+    def write(self, steps: Iterable[Step], *, then: Step = None) -> None:
+        """Replace the script."""
+        self.steps = deque(resolve(step) for step in steps)
+        self.sticky = resolve(then)
+
+    @property
+    def over(self) -> bool:
+        """There is nothing left to happen."""
+        return not self.steps and not self.sticky
+
+    def take(
+        self, *, ranged: bool = False, page: int | None = None
+    ) -> tuple[Fault, ...]:
+        """Return what this request meets, and use it up.
+
+        Args:
+            ranged: The request has a `Range`.
+            page: The page it asks for.
+        """
+
+        def fits(step: tuple[Fault, ...]) -> bool:
+            return all(
+                (ranged or not each.range_only)
+                and (each.page is None or page is None or each.page == page)
+                for each in step
+            )
+
+        if self.steps:
+            return self.steps.popleft() if fits(self.steps[0]) else ()
+        return self.sticky if fits(self.sticky) else ()
+
+
+@dataclass(slots=True)
+class Chaos:
+    """Faults that strike at random, the same for the same seed."""
+
+    names: Sequence[str] = ()
+    probability: float = 0.0
+    seed: int = 0
+    _draw: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            fault(name)
+        self._draw = random.Random(self.seed)  # noqa: S311 -- must be reproducible
+
+    def take(self) -> tuple[Fault, ...]:
+        """Return a fault, or most often none."""
+        if not self.names or self._draw.random() >= self.probability:
+            return ()
+        return (fault(self._draw.choice(self.names)),)

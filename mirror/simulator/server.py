@@ -1,0 +1,182 @@
+"""The simulated VMS: a web server that lists exports and serves their files."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import web
+
+from mirror.model import utc_now
+from mirror.simulator.holdings import Holdings
+from mirror.simulator.journal import Journal, Request
+from mirror.simulator.life import Life
+from mirror.simulator.manners import Manners
+from mirror.simulator.responder import Responder
+from mirror.simulator.wire import send
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from mirror.simulator.exports import Export
+    from mirror.simulator.faults import Step
+
+DEFAULT_TOKEN = "demo-token"  # noqa: S105 -- guards nothing but made-up footage
+_SHUTDOWN_S = 0.1
+_LINE_BYTES = 64 * 1024
+
+
+class Vms(Holdings):
+    """A simulated VMS; use as an asynchronous context manager, again if need be.
+
+    Attributes:
+        token: What list requests must carry; may be changed at any time.
+        journal: What was asked and sent.
+        responder: Holds the scripts of the list and of all files.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str = DEFAULT_TOKEN,
+        manners: Manners | None = None,
+        life: Life | None = None,
+        clock: Callable[[], datetime] = utc_now,
+        ssl_context: ssl.SSLContext | None = None,
+        other_origin: bool = True,
+        journal_capacity: int = 10_000,
+        on_request: Callable[[Request], None] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Prepare it; nothing listens yet.
+
+        Args:
+            host: Address to listen on.
+            port: 0 is any free one.
+            token: What list requests must carry.
+            manners: How it behaves.
+            life: What happens by itself.
+            clock: Gives the true time, aware; `manners.clock_skew` comes on top.
+            ssl_context: Serves https.
+            other_origin: Listen on a second port too, always with plain http.
+            journal_capacity: How many requests are kept.
+            on_request: Called with each request when its answer has ended.
+            seed: Makes all bytes of all files others than those of another seed.
+        """
+        super().__init__(
+            manners=manners or Manners(),
+            life=life or Life(),
+            clock=clock,
+            seed=seed,
+        )
+        self.token = token
+        self.journal = Journal(capacity=journal_capacity, on_end=on_request)
+        self.responder = Responder(self)
+        self._host = host
+        self._port = port
+        self._other_port: int | None = None
+        self._ssl = ssl_context
+        self._other_origin = other_origin
+        self._stack = contextlib.AsyncExitStack()
+        self._live: set[asyncio.Transport] = set()
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=_SHUTDOWN_S,
+            max_line_size=_LINE_BYTES,
+            max_field_size=_LINE_BYTES,
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        try:
+            await web.TCPSite(
+                runner, self._host, self._port, ssl_context=self._ssl
+            ).start()
+            if self._other_origin:
+                await web.TCPSite(runner, self._host, 0).start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._port = runner.addresses[0][1]
+        if self._other_origin:
+            self._other_port = runner.addresses[1][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop at once, whatever is being sent."""
+        for transport in list(self._live):
+            transport.abort()
+        await self._stack.aclose()
+
+    @property
+    def url(self) -> str:
+        """The origin it listens on."""
+        scheme = "http" if self._ssl is None else "https"
+        return f"{scheme}://{self._host}:{self._port}"
+
+    @property
+    def other_url(self) -> str:
+        """A second origin with the same content, always plain http."""
+        if self._other_port is None:
+            return f"http://localhost:{self._port}"
+        return f"http://{self._host}:{self._other_port}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._port
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """The requests kept, oldest first."""
+        return list(self.journal.requests)
+
+    def file_requests(self, export: Export | int) -> list[Request]:
+        """Return the requests kept that were for one export's file."""
+        wanted = export if isinstance(export, int) else export.export_id
+        return [each for each in self.requests if each.export_id == wanted]
+
+    def script_files(self, *steps: Step, then: Step = None) -> None:
+        """Say what requests for files meet whose own script is over; see `script`."""
+        self.responder.file_script.write(steps, then=then)
+
+    def script_list(self, *steps: Step, then: Step = None) -> None:
+        """Say what requests for the list meet; see `script`."""
+        self.responder.list_script.write(steps, then=then)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; see `Journal.until`."""
+        await self.journal.until(condition)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.advance()
+        now = self.now()
+        record = self.journal.begin(
+            at=now,
+            method=request.method,
+            target=request.raw_path,
+            headers=request.headers,
+        )
+        transport = request.transport
+        if transport is not None:
+            self._live.add(transport)
+        try:
+            answer = self.responder.answer(record, now)
+            response = await send(request, answer, record, self.journal.touch)
+            record.ended = record.ended or "complete"
+            return response
+        finally:
+            if transport is not None:
+                self._live.discard(transport)
+            self.journal.end(record, record.ended or "left")

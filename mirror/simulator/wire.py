@@ -1,0 +1,222 @@
+"""An answer before it is sent, and the one way to send it, broken or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mirror.simulator.journal import Request
+
+_WRITE_BUFFER = 1024 * 1024
+_FLUSH_S = 2.0
+_TICKS_PER_S = 20
+
+
+class Framing(StrEnum):
+    """How the end of a body is told."""
+
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class Ending(StrEnum):
+    """What happens after the last byte that is sent."""
+
+    COMPLETE = "complete"
+    CUT = "cut"
+    RESET = "reset"
+    STALL = "stall"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes to come.
+
+    Attributes:
+        length: How many; None if that is not known, or there is no end.
+        chunks: Begins to yield them.
+    """
+
+    length: int | None
+    chunks: Callable[[], Iterator[bytes | memoryview]]
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        """Return a body of these bytes."""
+        return cls(len(data), lambda: iter((data,)))
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """An answer as it will be sent; faults change it.
+
+    Attributes:
+        first_byte: Offset in the file of the body's first byte.
+        whole_bytes: Length of the file, for faults that happen at a share of it.
+        stop_after: Bytes of the body after which `ending` happens.
+        rate: Bytes a second; None is as fast as it goes.
+        drip: So many bytes, then so many seconds of nothing.
+        delay_s: Before the first byte of the answer; None is for ever.
+    """
+
+    status: int = 200
+    headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
+    body: Body = field(default_factory=lambda: Body.of(b""))
+    first_byte: int = 0
+    whole_bytes: int = 0
+    framing: Framing = Framing.LENGTH
+    stop_after: int | None = None
+    ending: Ending = Ending.COMPLETE
+    stall_s: float | None = None
+    rate: int | None = None
+    drip: tuple[int, float] | None = None
+    delay_s: float | None = 0.0
+
+    def replace_body(self, status: int, content_type: str, data: bytes) -> None:
+        """Answer with something else altogether."""
+        self.status = status
+        for name in ("Content-Range", "ETag", "Last-Modified", "Accept-Ranges"):
+            self.headers.popall(name, None)
+        self.headers["Content-Type"] = content_type
+        self.body = Body.of(data)
+        self.first_byte = 0
+        self.whole_bytes = len(data)
+
+
+class _Unframed(web.StreamResponse):
+    """A response that sends what it is told, whether or not its headers agree."""
+
+    _length_check = False
+
+
+async def send(
+    request: web.Request,
+    answer: Answer,
+    record: Request,
+    moved: Callable[[], None],
+) -> web.StreamResponse:
+    """Send `answer`, in all its faults.
+
+    Args:
+        request: What it answers.
+        answer: What to send.
+        record: Notes what went out.
+        moved: Called whenever something did.
+    """
+    await _pause(answer.delay_s)
+    response = _Unframed(status=answer.status, headers=answer.headers)
+    if answer.framing is Framing.LENGTH and answer.body.length is not None:
+        response.headers["Content-Length"] = str(answer.body.length)
+    elif answer.framing is Framing.CHUNKED:
+        response.enable_chunked_encoding()
+    else:
+        response.force_close()
+    transport = request.transport
+    if transport is None:
+        record.ended = "left"
+        return response
+    transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+    record.status = answer.status
+    await response.prepare(request)
+    if request.method != "HEAD":
+        for piece in _paced(answer):
+            await response.write(piece.data)
+            record.sent_bytes += len(piece.data)
+            moved()
+            if piece.wait_s is not None:
+                await asyncio.sleep(piece.wait_s)
+    if answer.ending is Ending.COMPLETE:
+        await response.write_eof()
+        return response
+    if answer.ending is Ending.STALL:
+        await _pause(answer.stall_s)
+    record.ended = answer.ending.value
+    if answer.ending is Ending.RESET:
+        await _reset(transport)
+    else:
+        transport.close()
+    return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    data: bytes | memoryview
+    wait_s: float | None
+
+
+def _limited(answer: Answer) -> Iterator[memoryview]:
+    """Yield the body up to where it is to end."""
+    left = answer.stop_after
+    for chunk in answer.body.chunks():
+        view = memoryview(chunk)
+        if left is not None:
+            view = view[:left]
+            left -= len(view)
+        if len(view):
+            yield view
+        if left == 0:
+            return
+
+
+def _paced(answer: Answer) -> Iterator[_Piece]:
+    """Yield the body in pieces, each with the wait that follows it."""
+    size, wait_s = None, None
+    if answer.drip is not None:
+        size, wait_s = answer.drip
+    elif answer.rate is not None:
+        size = max(1, answer.rate // _TICKS_PER_S)
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    for view in _limited(answer):
+        if size is None:
+            yield _Piece(view, None)
+            continue
+        for start in range(0, len(view), size):
+            piece = view[start : start + size]
+            if answer.drip is None and answer.rate is not None:
+                due += len(piece) / answer.rate
+                wait_s = max(0.0, due - loop.time())
+            yield _Piece(piece, wait_s)
+
+
+async def _pause(seconds: float | None) -> None:
+    """Wait; None waits until the client leaves, which cancels the handler."""
+    if seconds is None:
+        await asyncio.Event().wait()
+    elif seconds > 0:
+        await asyncio.sleep(seconds)
+
+
+async def _reset(transport: asyncio.Transport) -> None:
+    """End the connection with RST once all that was written has been received."""
+    raw: socket.socket | None = transport.get_extra_info("socket")
+    if raw is None:
+        transport.abort()
+        return
+    # A reset throws away what still waits to be sent, so let that drain first.
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_FLUSH_S):
+            while transport.get_write_buffer_size() or _unsent(raw):  # noqa: ASYNC110 -- the kernel tells nobody when it has sent
+                await asyncio.sleep(0.005)
+    with contextlib.suppress(OSError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _unsent(raw: socket.socket) -> int:
+    answer = fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    return int.from_bytes(answer, "little")

@@ -1,0 +1,197 @@
+"""Open the ledger's SQLite file: pragmas, migrations, backup before each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from mirror.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LEDGER_NAME = "ledger.sqlite3"
+_MIGRATION = re.compile(r"^(\d{4})\.sql$")
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Return the numbered migrations as (version, SQL), lowest first."""
+    folder = resources.files("mirror.state").joinpath("migrations")
+    found = []
+    for entry in folder.iterdir():
+        match = _MIGRATION.match(entry.name)
+        if match:
+            found.append((int(match.group(1)), entry.read_text("utf-8")))
+    return sorted(found)
+
+
+class Database:
+    """One connection to the ledger. Not safe to share between threads."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.connection = connection
+        self.path = path
+        self._depth = 0
+
+    @classmethod
+    def open(cls, path: Path) -> Database:
+        """Open the ledger for writing; make it or migrate it where needed.
+
+        Raises:
+            LedgerError: Damaged, of a newer version, or not writable.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            os.close(fd)
+            connection = sqlite3.connect(
+                path, isolation_level=None, timeout=10, check_same_thread=False
+            )
+            database = cls(connection, path)
+            database._prepare()
+        except (OSError, sqlite3.Error) as exc:
+            raise LedgerError(
+                f"the ledger {path} cannot be opened: {exc}. Check that the folder is "
+                "on a local file system with free space and belongs to this user"
+            ) from exc
+        return database
+
+    @classmethod
+    def read(cls, path: Path) -> Database:
+        """Open the ledger beside a running service; an absent one reads as empty.
+
+        Raises:
+            LedgerError: Damaged, or of another version than this program.
+        """
+        try:
+            if not path.exists():
+                database = cls(_in_memory(), path)
+                database._migrate(0)
+                return database
+            connection = sqlite3.connect(
+                path, isolation_level=None, timeout=10, check_same_thread=False
+            )
+            database = cls(connection, path)
+            connection.execute("PRAGMA synchronous = FULL")
+            version = database._version()
+        except (OSError, sqlite3.Error) as exc:
+            raise LedgerError(
+                f"the ledger {path} cannot be read: {exc}. Run the command as the "
+                "service's user, or as root"
+            ) from exc
+        newest = migrations()[-1][0]
+        if version == 0:
+            connection.close()
+            database = cls(_in_memory(), path)
+            database._migrate(0)
+        elif version != newest:
+            raise LedgerError(
+                f"the ledger {path} is of version {version}, this program's is "
+                f"{newest}: restart the service so that it is migrated, or use the "
+                "program that wrote it"
+            )
+        return database
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit all that happens within, or none of it. May be nested."""
+        if self._depth:
+            yield self.connection
+            return
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield self.connection
+        except BaseException:
+            self._depth -= 1
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+        self._depth -= 1
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.Error:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def changed_elsewhere(self) -> int:
+        """Return a number that differs once another process has committed."""
+        row = self.connection.execute("PRAGMA data_version").fetchone()
+        return int(row[0])
+
+    def copy_to(self, path: Path) -> None:
+        """Write a whole copy of the ledger, as it is now, to a new file."""
+        path.touch(mode=0o600)
+        copy = sqlite3.connect(path)
+        try:
+            self.connection.backup(copy)
+        finally:
+            copy.close()
+
+    def _prepare(self) -> None:
+        execute = self.connection.execute
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA foreign_keys = ON")
+        execute("PRAGMA temp_store = MEMORY")
+        execute("PRAGMA cache_size = -8192")
+        execute("PRAGMA journal_size_limit = 16777216")
+        version = self._version()
+        newest = migrations()[-1][0]
+        if version > newest:
+            raise LedgerError(
+                f"the ledger {self.path} is of version {version}, newer than this "
+                f"program's {newest}: install the newer archive-mirror again"
+            )
+        problem = execute("PRAGMA quick_check(1)").fetchone()[0] if version else "ok"
+        if problem != "ok":
+            raise LedgerError(
+                f"the ledger {self.path} is damaged ({problem}). Keep the file, move "
+                "it away together with its -wal file, and restore a backup"
+            )
+        self._migrate(version)
+
+    def _version(self) -> int:
+        row = self.connection.execute("PRAGMA user_version").fetchone()
+        return int(row[0])
+
+    def _migrate(self, version: int) -> None:
+        for number, script in migrations():
+            if number <= version:
+                continue
+            if version:
+                self._back_up(version)
+            with self.transaction() as connection:
+                for statement in _statements(script):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number}")
+            version = number
+
+    def _back_up(self, version: int) -> None:
+        """Copy the ledger beside itself before it is migrated."""
+        copy = self.path.with_name(f"{self.path.stem}.v{version}.sqlite3")
+        copy.unlink(missing_ok=True)
+        self.copy_to(copy)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script where SQLite says that a statement is complete."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+
+
+def _in_memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)

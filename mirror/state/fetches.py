@@ -1,0 +1,202 @@
+"""The ledger as the queue of fetches."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.model import State
+from mirror.state import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mirror.model import Attempt, Export
+    from mirror.state.database import Database
+
+ATTEMPTS_KEPT = 200
+_OWE = (
+    "INSERT INTO copies (export, target, state) VALUES (?, ?, 'pending') "
+    "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
+    "verified_us = NULL WHERE state <> 'saved'"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """What of a file lies durable in the spool.
+
+    Attributes:
+        sha256: Over its `size_bytes`.
+        total_bytes: Of the whole file, if known.
+    """
+
+    spool_dir: str
+    size_bytes: int
+    sha256: str
+    total_bytes: int | None
+    etag: str | None
+    last_modified: str | None
+
+
+class Fetches:
+    """Claims, partials, attempts."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def recover(self) -> int:
+        """Return to the queue what a stopped service left claimed."""
+        with self._db.transaction() as connection:
+            fetching = connection.execute(
+                "UPDATE exports SET state = ?, due_us = 0 WHERE state = ?",
+                (State.READY, State.FETCHING),
+            ).rowcount
+            connection.execute(
+                "UPDATE copies SET state = 'pending', due_us = 0 "
+                "WHERE state = 'publishing'"
+            )
+        return fetching
+
+    def claim(
+        self, sources: Sequence[str], *, now_us: int, horizon_us: int
+    ) -> Export | None:
+        """Take the due export with the nearest deadline, if there is one.
+
+        Args:
+            sources: That have room for one more.
+            now_us: Now.
+            horizon_us: The longest wait there can be; a due time beyond it was set
+                before the clock was put back, and counts as now.
+        """
+        with self._db.transaction() as connection:
+            best: tuple[int, int] | None = None
+            for source in sources:
+                row = connection.execute(
+                    "SELECT order_us, key FROM exports WHERE state = 'ready' "
+                    "AND source = ? AND (due_us <= ? OR due_us > ?) "
+                    "ORDER BY order_us LIMIT 1",
+                    (source, now_us, now_us + horizon_us),
+                ).fetchone()
+                if row is not None and (best is None or row < best):
+                    best = row
+            if best is None:
+                return None
+            prior = rows.find(connection, best[1])
+            claimed = dataclasses.replace(
+                prior, state=State.FETCHING, attempts=prior.attempts + 1
+            )
+            rows.update(connection, prior, claimed)
+            return claimed
+
+    def sources_with_work(self, *, now_us: int, horizon_us: int) -> list[str]:
+        """Return the sources that have an export due now."""
+        found = self._db.connection.execute(
+            "SELECT DISTINCT source FROM exports WHERE state = 'ready' "
+            "AND (due_us <= ? OR due_us > ?)",
+            (now_us, now_us + horizon_us),
+        )
+        return [row[0] for row in found]
+
+    def unpark(self, *, now_us: int, horizon_us: int) -> int:
+        """Return parked exports to the queue whose time has come."""
+        parked = self._db.connection.execute(
+            "SELECT 1 FROM exports WHERE state = 'parked' "
+            "AND (due_us <= ? OR due_us > ?) LIMIT 1",
+            (now_us, now_us + horizon_us),
+        ).fetchone()
+        if parked is None:
+            return 0
+        with self._db.transaction() as connection:
+            return connection.execute(
+                "UPDATE exports SET state = 'ready', due_us = 0 "
+                "WHERE state = 'parked' AND (due_us <= ? OR due_us > ?)",
+                (now_us, now_us + horizon_us),
+            ).rowcount
+
+    def next_due(self) -> int | None:
+        """Return when the next ready or parked export falls due."""
+        row = self._db.connection.execute(
+            "SELECT min(due_us) FROM exports WHERE state IN ('ready', 'parked')"
+        ).fetchone()
+        return None if row is None or row[0] is None else int(row[0])
+
+    def checkpoint(self, key: int, partial: Partial) -> None:
+        """Remember how far a partial is durable, and of which version it is."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE exports SET spool_dir = ?, part_bytes = ?, part_sha256 = ?, "
+                "part_total = ?, part_etag = ?, part_modified = ? WHERE key = ?",
+                (
+                    partial.spool_dir,
+                    partial.size_bytes,
+                    partial.sha256,
+                    partial.total_bytes,
+                    partial.etag,
+                    partial.last_modified,
+                    key,
+                ),
+            )
+
+    def settle(
+        self,
+        key: int,
+        decide: Callable[[Export], Export],
+        attempt: Attempt,
+        targets: Iterable[str] = (),
+    ) -> Export:
+        """End a fetch: apply the decision to the export as it stands now.
+
+        Args:
+            key: Of a fetching export.
+            decide: Gives the export after the attempt.
+            attempt: To be recorded; its number is given here.
+            targets: Where copies are owed once it is spooled.
+        """
+        with self._db.transaction() as connection:
+            prior = rows.find(connection, key)
+            after = decide(prior)
+            rows.update(connection, prior, after)
+            self._record(key, attempt)
+            if after.state is State.SPOOLED:
+                for target in targets:
+                    connection.execute(_OWE, (key, target))
+        return after
+
+    def _record(self, key: int, attempt: Attempt) -> None:
+        """Write an attempt; one alike the last only adds to its `times`."""
+        connection = self._db.connection
+        last = connection.execute(
+            "SELECT number, outcome, held_bytes, error FROM attempts "
+            "WHERE export = ? ORDER BY number DESC LIMIT 1",
+            (key,),
+        ).fetchone()
+        number = 1
+        if last is not None:
+            number = last[0] + 1
+            if last[1:] == (attempt.outcome, attempt.held_bytes, attempt.error):
+                connection.execute(
+                    "UPDATE attempts SET times = times + 1, ended_us = ? "
+                    "WHERE export = ? AND number = ?",
+                    (attempt.ended_us, key, last[0]),
+                )
+                return
+        connection.execute(
+            "INSERT INTO attempts (export, number, started_us, ended_us, outcome, "
+            "offset_bytes, held_bytes, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                number,
+                attempt.started_us,
+                attempt.ended_us,
+                attempt.outcome,
+                attempt.offset_bytes,
+                attempt.held_bytes,
+                attempt.error,
+            ),
+        )
+        connection.execute(
+            "DELETE FROM attempts WHERE export = ? AND number <= ? AND number > 1",
+            (key, number - ATTEMPTS_KEPT),
+        )

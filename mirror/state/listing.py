@@ -1,0 +1,242 @@
+"""The ledger's part in a walk: meet rows, notice absence, remember the walk."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.model import Reason, State
+from mirror.state import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mirror.model import Export, Row
+    from mirror.ports import BadRow
+    from mirror.state.database import Database
+
+BAD_ROWS_KEPT = 1000
+_RAW_KEPT = 16384
+_ABSENTABLE = "('waiting', 'ready', 'parked')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecord:
+    """What the ledger remembers of a source.
+
+    Attributes:
+        device_uuid: Made once, sent as X-UUID.
+        first_sweep_us: When the first complete sweep ended; None before.
+        previous: Complete walks as (began, window's lower bound), newest first.
+        problem: What is wrong with it now, if anything.
+    """
+
+    device_uuid: str
+    first_sweep_us: int | None
+    previous: tuple[tuple[int, int], ...]
+    clock_offset_us: int
+    last_success_us: int | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """What a page changed."""
+
+    new: int
+    changed: int
+    lost: tuple[Export, ...]
+
+
+class Listing:
+    """Records what walks see."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def source(self, name: str) -> SourceRecord:
+        """Return what is remembered of a source, making its record if new."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "INSERT INTO sources (name, device_uuid) VALUES (?, ?) "
+                "ON CONFLICT DO NOTHING",
+                (name, str(uuid.uuid4())),
+            )
+            row = connection.execute(
+                "SELECT device_uuid, first_sweep_us, poll_us, poll_from_us, sweep_us, "
+                "sweep_from_us, clock_offset_us, last_success_us, problem "
+                "FROM sources WHERE name = ?",
+                (name,),
+            ).fetchone()
+        device, first, poll, poll_from, sweep, sweep_from, offset, success, bad = row
+        walks = [(poll, poll_from), (sweep, sweep_from)]
+        return SourceRecord(
+            device_uuid=device,
+            first_sweep_us=first,
+            previous=tuple(sorted((w for w in walks if w[0]), reverse=True)),
+            clock_offset_us=offset,
+            last_success_us=success,
+            problem=bad,
+        )
+
+    def meet(
+        self,
+        source: str,
+        listed: Sequence[Row],
+        decide: Callable[[Export | None, Row], Export],
+    ) -> tuple[Met, set[int]]:
+        """Apply the rows of one page, all or none of them.
+
+        Args:
+            source: Whose rows they are.
+            listed: In the server's order; a row met twice is decided twice.
+            decide: Gives the export as it stands after its row.
+
+        Returns:
+            What changed, and the keys of the exports met.
+        """
+        new = changed = 0
+        keys: set[int] = set()
+        lost: list[Export] = []
+        with self._db.transaction() as connection:
+            for row in listed:
+                found = connection.execute(
+                    f"SELECT {rows.COLUMNS} FROM exports "
+                    "WHERE source = ? AND export_id = ? AND created_key = ?",
+                    (source, row.export_id, row.created_key),
+                ).fetchone()
+                prior = rows.export(found) if found else None
+                after = decide(prior, row)
+                if prior is None or prior.key is None:
+                    key = rows.insert(connection, after)
+                    new += 1
+                else:
+                    key = prior.key
+                    altered = rows.update(connection, prior, after)
+                    changed += altered
+                    if altered and after.state is State.LOST is not prior.state:
+                        lost.append(after)
+                keys.add(key)
+                if after is not prior and after.state in rows.NEEDS_ITEM:
+                    rows.keep_item(connection, key, row.raw)
+        return Met(new=new, changed=changed, lost=tuple(lost)), keys
+
+    def expected(self, source: str, since_us: int, until_us: int) -> set[int]:
+        """Return the keys a complete sweep of that window should meet."""
+        query = (
+            "SELECT key FROM exports WHERE source = ? AND had_file = 1 "
+            f"AND state IN {_ABSENTABLE} AND created_us BETWEEN ? AND ?"
+        )
+        found = self._db.connection.execute(query, (source, since_us, until_us))
+        return {row[0] for row in found}
+
+    def absent(
+        self, keys: Iterable[int], decide: Callable[[Export], Export]
+    ) -> list[Export]:
+        """Apply that a complete sweep did not show these; return the lost ones."""
+        lost = []
+        with self._db.transaction() as connection:
+            for key in keys:
+                prior = rows.find(connection, key)
+                if prior.state not in {State.WAITING, State.READY, State.PARKED}:
+                    continue
+                after = decide(prior)
+                rows.update(connection, prior, after)
+                if after.state is State.LOST:
+                    lost.append(after)
+        return lost
+
+    def give_up(self, source: str, *, born_before_us: int, offset_us: int) -> int:
+        """End the rows that never had a file and were not met for too long.
+
+        Args:
+            source: Whose rows.
+            born_before_us: Older than this, by our clock, is too old.
+            offset_us: The VMS's clock less ours.
+
+        Returns:
+            How many ended.
+        """
+        with self._db.transaction() as connection:
+            cursor = connection.execute(
+                "UPDATE exports SET state = ?, reason = ? WHERE state = ? "
+                "AND source = ? AND had_file = 0 AND has_file = 0 "
+                "AND coalesce(created_us - ?, first_seen_us) < ?",
+                (
+                    State.UNAVAILABLE,
+                    Reason.NEVER_HAD_A_FILE,
+                    State.WAITING,
+                    source,
+                    offset_us,
+                    born_before_us,
+                ),
+            )
+            return cursor.rowcount
+
+    def walked(
+        self,
+        source: str,
+        *,
+        sweep: bool,
+        complete: bool,
+        began_us: int,
+        since_us: int,
+        offset_us: int,
+        now_us: int,
+    ) -> None:
+        """Remember a walk that read its pages to the end."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE sources SET last_success_us = ?, problem = NULL, "
+                "clock_offset_us = ? WHERE name = ?",
+                (now_us, offset_us, source),
+            )
+            if not complete:
+                return
+            kind = "sweep" if sweep else "poll"
+            connection.execute(
+                f"UPDATE sources SET {kind}_us = ?, {kind}_from_us = ? WHERE name = ?",
+                (began_us, since_us, source),
+            )
+            if sweep:
+                connection.execute(
+                    "UPDATE sources SET first_sweep_us = coalesce(first_sweep_us, ?) "
+                    "WHERE name = ?",
+                    (now_us, source),
+                )
+
+    def walk_failed(self, source: str, problem: str, now_us: int) -> None:
+        """Remember a walk that failed, and why."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE sources SET last_failure_us = ?, last_failure = ?, problem = ? "
+                "WHERE name = ?",
+                (now_us, problem, problem, source),
+            )
+
+    def bad_row(self, source: str, bad: BadRow, now_us: int) -> bool:
+        """Keep a row that cannot be used; tell whether it is new to us."""
+        digest = hashlib.sha256(bad.raw.encode("utf-8", "replace")).hexdigest()
+        with self._db.transaction() as connection:
+            known = connection.execute(
+                "UPDATE bad_rows SET last_us = ?, times = times + 1 "
+                "WHERE source = ? AND digest = ?",
+                (now_us, source, digest),
+            ).rowcount
+            if known:
+                return False
+            connection.execute(
+                "UPDATE sources SET bad_rows = bad_rows + 1 WHERE name = ?", (source,)
+            )
+            held = connection.execute(
+                "SELECT count(*) FROM bad_rows WHERE source = ?", (source,)
+            ).fetchone()[0]
+            if held < BAD_ROWS_KEPT:
+                raw = bad.raw[:_RAW_KEPT].encode("utf-8", "replace").decode()
+                connection.execute(
+                    "INSERT INTO bad_rows VALUES (?, ?, ?, ?, 1, ?, ?)",
+                    (source, digest, now_us, now_us, bad.error, raw),
+                )
+            return bool(held < BAD_ROWS_KEPT)

@@ -1,0 +1,275 @@
+"""Questions to the ledger: counts, lists, one export in full."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mirror.model import State
+from mirror.state import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mirror.model import Attempt, Copy, Export
+    from mirror.state.database import Database
+
+AT_RISK_US = 30 * 60 * 1_000_000
+"""With less left before its deadline, an export not yet fetched is at risk."""
+_UNFETCHED = "('ready', 'fetching', 'parked')"
+_OWED = (
+    "had_file = 1 AND (state IN ('ready', 'fetching', 'parked', 'spooled') "
+    "OR (state = 'waiting' AND reason = 'file_gone'))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which exports a list shows; None leaves a property open.
+
+    Attributes:
+        since_us: Created at or after, by the VMS's clock.
+        until_us: Created before.
+        name: Glob over the name, case as given.
+    """
+
+    state: State | None = None
+    source: str | None = None
+    camera_id: int | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStatus:
+    """How a source is doing."""
+
+    name: str
+    first_sweep_us: int | None
+    last_success_us: int | None
+    last_failure_us: int | None
+    problem: str | None
+    clock_offset_us: int
+    bad_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetStatus:
+    """How a target is doing.
+
+    Attributes:
+        owed_files: Copies not yet saved there.
+        owed_bytes: Their size.
+    """
+
+    name: str
+    marker_id: str | None
+    checked_us: int | None
+    problem: str | None
+    free_bytes: int | None
+    owed_files: int
+    owed_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What is still to be fetched, and how urgent it is."""
+
+    owed: int
+    at_risk: int
+    oldest_ready_us: int | None
+    earliest_deadline_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dossier:
+    """All that is known of one export."""
+
+    export: Export
+    copies: list[Copy]
+    attempts: list[Attempt]
+    item: bytes
+
+
+class Reads:
+    """Reads only; safe beside a running service."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return how many exports there are by (source, state)."""
+        found = self._db.connection.execute(
+            "SELECT source, state, count(*) FROM exports GROUP BY state, source"
+        )
+        return {(source, state): number for source, state, number in found}
+
+    def totals(self, event: str) -> dict[tuple[str, str], int]:
+        """Return the counts of `saved` or `lost` by (source, reason)."""
+        found = self._db.connection.execute(
+            "SELECT source, reason, total FROM totals WHERE event = ?", (event,)
+        )
+        return {(source, reason): total for source, reason, total in found}
+
+    def backlog(self, now_us: int) -> Backlog:
+        """Return what is owed and at risk now."""
+        one = self._db.connection.execute
+        urgent = one(
+            "SELECT count(*) FILTER (WHERE deadline_us - ? < ?), min(walk_us) "
+            "FILTER (WHERE state <> 'parked'), min(deadline_us) "
+            f"FROM exports WHERE state IN {_UNFETCHED}",
+            (now_us, AT_RISK_US),
+        ).fetchone()
+        return Backlog(
+            owed=self.owed(),
+            at_risk=urgent[0],
+            oldest_ready_us=urgent[1],
+            earliest_deadline_us=urgent[2],
+        )
+
+    def owed(self) -> int:
+        """Return how many exports had a file and are not saved."""
+        query = (
+            "SELECT count(*) FROM exports WHERE state IN "
+            f"('ready', 'fetching', 'parked', 'spooled', 'waiting') AND {_OWED}"
+        )
+        return int(self._db.connection.execute(query).fetchone()[0])
+
+    def unfetched(self, sources: Sequence[str]) -> tuple[int, int]:
+        """Return how many exports of these sources are (ready, fetching)."""
+        ready, fetching = (
+            sum(
+                self._db.connection.execute(
+                    "SELECT count(*) FROM exports WHERE state = ? AND source = ?",
+                    (state, source),
+                ).fetchone()[0]
+                for source in sources
+            )
+            for state in ("ready", "fetching")
+        )
+        return ready, fetching
+
+    def lost(self) -> int:
+        """Return how many exports are lost, ours or not."""
+        query = "SELECT count(*) FROM exports WHERE state = 'lost'"
+        return int(self._db.connection.execute(query).fetchone()[0])
+
+    def sources(self) -> list[SourceStatus]:
+        """Return all sources ever seen."""
+        return self._all(SourceStatus, "sources")
+
+    def targets(self) -> list[TargetStatus]:
+        """Return all targets ever seen."""
+        found = self._db.connection.execute(
+            "SELECT name, marker_id, checked_us, problem, free_bytes FROM targets "
+            "ORDER BY name"
+        ).fetchall()
+        owed = self.owed_copies()
+        return [
+            TargetStatus(
+                name=name,
+                marker_id=marker,
+                checked_us=checked,
+                problem=problem,
+                free_bytes=free,
+                owed_files=owed.get(name, (0, 0))[0],
+                owed_bytes=owed.get(name, (0, 0))[1],
+            )
+            for name, marker, checked, problem, free in found
+        ]
+
+    def owed_copies(self) -> dict[str, tuple[int, int]]:
+        """Return (files, bytes) not yet saved, by target."""
+        found = self._db.connection.execute(
+            "SELECT target, count(*), coalesce(sum(size_bytes), 0) FROM copies "
+            "JOIN exports ON key = export "
+            "WHERE copies.state IN ('pending', 'publishing', 'failed') "
+            "AND exports.state IN ('spooled', 'saved') GROUP BY target"
+        )
+        return {target: (files, size) for target, files, size in found}
+
+    def exports(self, wanted: Filter) -> Iterator[tuple[Export, list[Copy]]]:
+        """Yield the exports that match, newest first, each with its copies."""
+        where, values = _where(wanted)
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports {where} "
+            "ORDER BY created_us DESC, export_id",
+            values,
+        )
+        for row in found:
+            export = rows.export(row)
+            yield export, self._copies(export.key)
+
+    def find(
+        self,
+        export_id: int,
+        *,
+        source: str | None = None,
+        created_at: str | None = None,
+    ) -> list[Export]:
+        """Return the exports of that id, newest first."""
+        query = f"SELECT {rows.COLUMNS} FROM exports WHERE export_id = ?"
+        values: list[Any] = [export_id]
+        for column, value in (("source", source),):
+            if value is not None:
+                query += f" AND {column} = ?"
+                values.append(value)
+        if created_at is not None:
+            query += " AND ? IN (created_at, created_key)"
+            values.append(created_at)
+        query += " ORDER BY coalesce(created_us, 0) DESC, key DESC"
+        return [rows.export(r) for r in self._db.connection.execute(query, values)]
+
+    def dossier(self, export: Export) -> Dossier:
+        """Return all that is known of one export."""
+        if export.key is None:
+            raise ValueError("the export is not from the ledger")
+        found = self._db.connection.execute(
+            "SELECT number, times, started_us, ended_us, outcome, offset_bytes, "
+            "held_bytes, error FROM attempts WHERE export = ? ORDER BY number",
+            (export.key,),
+        )
+        return Dossier(
+            export=export,
+            copies=self._copies(export.key),
+            attempts=[rows.attempt(row) for row in found],
+            item=rows.item(self._db.connection, export.key),
+        )
+
+    def spooled_bytes(self) -> int:
+        """Return what lies in the spool, whole or partial."""
+        row = self._db.connection.execute(
+            "SELECT coalesce(sum(part_bytes), 0) FROM exports "
+            "WHERE spool_dir IS NOT NULL"
+        ).fetchone()
+        return int(row[0])
+
+    def _copies(self, key: int | None) -> list[Copy]:
+        found = self._db.connection.execute(
+            f"SELECT {rows.COPY_COLUMNS} FROM copies WHERE export = ? ORDER BY target",
+            (key,),
+        )
+        return [rows.copy(row) for row in found]
+
+    def _all(self, kind: type[SourceStatus], table: str) -> list[SourceStatus]:
+        names = [field.name for field in dataclasses.fields(kind)]
+        found = self._db.connection.execute(
+            f"SELECT {', '.join(names)} FROM {table} ORDER BY name"
+        )
+        return [kind(**dict(zip(names, row, strict=True))) for row in found]
+
+
+def _where(wanted: Filter) -> tuple[str, list[Any]]:
+    clauses = {
+        "state = ?": wanted.state,
+        "source = ?": wanted.source,
+        "camera_id = ?": wanted.camera_id,
+        "created_us >= ?": wanted.since_us,
+        "created_us < ?": wanted.until_us,
+        "name GLOB ?": wanted.name,
+    }
+    used = {clause: value for clause, value in clauses.items() if value is not None}
+    where = f"WHERE {' AND '.join(used)}" if used else ""
+    return where, list(used.values())

@@ -1,0 +1,8 @@
+"""The VMS: its list, its files, and the words it uses for them."""
+
+from mirror.vms.client import VmsClient, VmsOptions
+from mirror.vms.origins import Origins
+from mirror.vms.sessions import Sessions, Tls
+from mirror.vms.token import TokenFile
+
+__all__ = ["Origins", "Sessions", "Tls", "TokenFile", "VmsClient", "VmsOptions"]

@@ -1,0 +1,300 @@
+"""One account on one VMS over HTTP: its list and its files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from mirror import backoff
+from mirror.errors import AuthError, FetchError, ListError, OriginRefusedError
+from mirror.model import from_us, is_folder, to_us, utc_now
+from mirror.vms import answer
+from mirror.vms.origins import origin_of
+from mirror.vms.schema import decode_page, validation_errors
+from mirror.vms.token import expiry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime, tzinfo
+
+    from yarl import URL
+
+    from mirror.ports import Held, Page
+    from mirror.vms.origins import Origins
+    from mirror.vms.sessions import Sessions, Tls
+    from mirror.vms.token import TokenFile
+
+MAX_PAGE_BYTES = 32 * 1024 * 1024
+MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_OFFSET_NOISE_US = 1_500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmsOptions:
+    """How one source is asked; the keys of `[sources.NAME]`."""
+
+    name: str
+    list_url: URL
+    origins: Origins
+    tls: Tls
+    per_page: int
+    date_format: str
+    footage_zone: tzinfo
+    client: str
+    send_token_to_files: bool
+    max_file_bytes: int
+    now: Callable[[], datetime] = field(default=utc_now)
+
+
+class VmsClient:
+    """A `ports.Source` over aiohttp."""
+
+    def __init__(
+        self,
+        options: VmsOptions,
+        *,
+        sessions: Sessions,
+        token: TokenFile,
+        device_uuid: str,
+    ) -> None:
+        self._options = options
+        self._sessions = sessions
+        self.token = token
+        self._device_uuid = device_uuid
+        self._refused: str | None = None
+        self._contexts: (
+            tuple[ssl.SSLContext | aiohttp.Fingerprint | bool, ssl.SSLContext | bool]
+            | None
+        ) = None
+        self.token_expiry_s: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in the configuration."""
+        return self._options.name
+
+    @property
+    def origin(self) -> str:
+        """The source's own origin."""
+        return self._options.origins.own
+
+    async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
+        """Read one page; see `ports.Source`."""
+        token = await self.token.read()
+        self.token_expiry_s = expiry(token)
+        form = self._options.date_format
+        query = {
+            "per_page": str(self._options.per_page),
+            "page": str(number),
+            "from": from_us(since_us).strftime(form),
+            "to": from_us(until_us).strftime(form),
+        }
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "X-Client": self._options.client,
+            "X-UUID": self._device_uuid,
+        }
+        began_us = to_us(self._options.now())
+        try:
+            async with self._sessions.api.get(
+                self._options.list_url,
+                params=query,
+                headers=headers,
+                allow_redirects=False,
+                ssl=self._tls()[0],
+            ) as response:
+                return await self._read_page(response, began_us)
+        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            reason, text = _explained(exc)
+            raise ListError(reason, f"the list could not be read: {text}") from exc
+
+    @contextlib.asynccontextmanager
+    async def open_file(
+        self, url: str, name: str | None, held: Held
+    ) -> AsyncIterator[_Body]:
+        """Ask for a file or the rest of it; see `ports.Source`."""
+        wanted = answer.range_headers(held)
+        address = self._options.origins.resolve(url, name)
+        try:
+            response = await self._get(address, wanted)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+            reason, text = _explained(exc)
+            raise FetchError(
+                reason, f"the file could not be asked for: {text}"
+            ) from exc
+        try:
+            offer = answer.judge(
+                response.status,
+                response.headers,
+                held=held,
+                asked_range="Range" in wanted,
+                folder=is_folder(url),
+                max_bytes=self._options.max_file_bytes,
+                now=self._options.now(),
+            )
+            yield _Body(response, offer)
+        finally:
+            response.close()
+
+    async def _get(
+        self, address: URL, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Follow redirects by hand, each checked before it is requested."""
+        own, elsewhere = self._tls()
+        credentials: dict[str, str] = {}
+        at_home = origin_of(address) == self.origin
+        if self._options.send_token_to_files and at_home:
+            credentials["Authorization"] = f"Bearer {await self.token.read()}"
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._sessions.files.get(
+                address,
+                headers=headers | credentials,
+                allow_redirects=False,
+                ssl=own if origin_of(address) == self.origin else elsewhere,
+            )
+            if response.status not in _REDIRECTS:
+                return response
+            location = response.headers.get("Location", "")
+            response.close()
+            credentials = {}
+            try:
+                address = self._options.origins.redirect(address, location)
+            except OriginRefusedError as exc:
+                raise OriginRefusedError(f"redirected, but {exc}") from exc
+        raise FetchError("redirects", f"more than {MAX_REDIRECTS} redirects in a row")
+
+    def _tls(
+        self,
+    ) -> tuple[ssl.SSLContext | aiohttp.Fingerprint | bool, ssl.SSLContext | bool]:
+        if self._contexts is None:
+            tls = self._options.tls
+            self._contexts = (tls.context(), tls.context_elsewhere())
+        return self._contexts
+
+    async def _read_page(self, response: aiohttp.ClientResponse, began_us: int) -> Page:
+        offset_us = self._offset(response, began_us)
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MAX_PAGE_BYTES:
+                raise ListError(
+                    "too_large", "a page of the list is larger than 32 MiB; refused"
+                )
+        self._check_status(response, bytes(body))
+        return await asyncio.to_thread(
+            decode_page,
+            bytes(body),
+            footage_zone=self._options.footage_zone,
+            clock_offset_us=offset_us,
+        )
+
+    def _check_status(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        status = response.status
+        if status == HTTPStatus.OK:
+            return
+        wait = backoff.retry_after(
+            response.headers.get("Retry-After"), self._options.now()
+        )
+        if status == HTTPStatus.UNAUTHORIZED:
+            raise AuthError(
+                "unauthorized",
+                f"the VMS refuses the token (401); put a valid one into "
+                f"{self.token.place}",
+                retry_after_s=wait,
+            )
+        told = _STATUS.get(status)
+        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            told = (
+                "it finds fault with the request (422): "
+                f"{validation_errors(body) or 'no field named'}; if a date is meant, "
+                "set date_format"
+            )
+        elif status in _REDIRECTS:
+            told = f"it redirects ({status}); set url to where the VMS is"
+        elif told is None:
+            told = f"it answers {status}"
+        raise ListError(
+            f"http_{status}", f"the VMS gives no list: {told}", retry_after_s=wait
+        )
+
+    def _offset(self, response: aiohttp.ClientResponse, began_us: int) -> int | None:
+        """Return the VMS's clock less ours; its `Date` counts whole seconds."""
+        try:
+            theirs = parsedate_to_datetime(response.headers["Date"])
+            offset = (
+                to_us(theirs) + 500_000 - (began_us + to_us(self._options.now())) // 2
+            )
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return None
+        return 0 if abs(offset) < _OFFSET_NOISE_US else offset
+
+
+_STATUS = {
+    403: "it denies access (403); the account may be blocked or lack the permission",
+    404: (
+        "there is none at this address (404); check url, or set "
+        'list_path = "/api/v1/users/downloads"'
+    ),
+    409: "it finds this client too old (409)",
+    429: "it asks us to slow down (429)",
+    503: "it is under maintenance or busy (503)",
+}
+
+
+class _Body:
+    """A `ports.Body` over an open response."""
+
+    def __init__(self, response: aiohttp.ClientResponse, offer: answer.Offer) -> None:
+        self._content = response.content
+        self._length = offer.length
+        self._received = 0
+        self.start_bytes = offer.start_bytes
+        self.total_bytes = offer.total_bytes
+        self.explicit_end = offer.explicit_end
+        self.etag = offer.etag
+        self.last_modified = offer.last_modified
+
+    async def read(self) -> bytes:
+        """Return the next bytes; empty at the announced end."""
+        if self._received == self._length:
+            return b""
+        try:
+            chunk = await self._content.readany()
+        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            reason, text = _explained(exc)
+            raise FetchError(reason, f"the transfer broke off: {text}") from exc
+        self._received += len(chunk)
+        if not chunk and self._length is not None and self._received < self._length:
+            raise FetchError("cut", "the transfer ended before the announced length")
+        return chunk
+
+
+def _explained(exc: Exception) -> tuple[str, str]:
+    """Return the reason and a text without addresses for an HTTP failure."""
+    if isinstance(exc, TimeoutError):
+        return "timeout", "no answer, or no byte, for too long"
+    if isinstance(exc, aiohttp.ServerFingerprintMismatch):
+        return "tls", "the certificate is not the one whose fingerprint is configured"
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return "tls", f"the certificate is not trusted: {exc.certificate_error}"
+    if isinstance(exc, aiohttp.ClientConnectorSSLError | ssl.SSLError):
+        return "tls", "no TLS connection could be made"
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return "unreachable", f"the host name {exc.host} cannot be resolved"
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return "unreachable", f"no connection to {exc.host}: {exc.strerror}"
+    if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "cut", "the connection was closed too early"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return "bad_answer", f"the answer is not valid HTTP ({type(exc).__name__})"
+    if isinstance(exc, OSError):
+        return "cut", exc.strerror or type(exc).__name__
+    return "bad_answer", type(exc).__name__

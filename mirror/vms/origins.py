@@ -1,0 +1,150 @@
+"""Decide which address a listed url stands for, and whether we may go there."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from yarl import URL
+
+from mirror.errors import OriginRefusedError
+from mirror.model import is_folder
+
+_LEGAL = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
+_CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origins:
+    """Where the files of one source may be fetched from.
+
+    Attributes:
+        base: The source's base URL.
+        allowed: Origins besides the source's own, `scheme://host[:port]`.
+        rewrites: From an origin as listed to the one to be used.
+    """
+
+    base: URL
+    allowed: frozenset[str] = frozenset()
+    rewrites: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def own(self) -> str:
+        """The source's own origin."""
+        return origin_of(self.base)
+
+    def resolve(self, url: str, name: str | None) -> URL:
+        """Return the address of a listed url; a folder gets `name` added.
+
+        Raises:
+            OriginRefusedError: It leads to an origin that is not allowed, or is not
+                an address at all.
+        """
+        folder = self.base
+        if not folder.raw_path.endswith("/"):
+            folder = folder.with_path(folder.raw_path + "/", encoded=True)
+        address = self._checked(_parse(url, folder))
+        if not is_folder(url) or name is None:
+            return address
+        path = address.raw_path + ("" if address.raw_path.endswith("/") else "/")
+        return address.with_path(path + quote(name, safe=""), encoded=True)
+
+    def redirect(self, current: URL, location: str) -> URL:
+        """Return where a redirect leads.
+
+        Raises:
+            OriginRefusedError: As `resolve`.
+        """
+        return self._checked(_parse(location, current))
+
+    def _checked(self, address: URL) -> URL:
+        if address.scheme not in _PORTS or not address.host:
+            raise OriginRefusedError(
+                f"the url does not begin with http:// or https:// "
+                f"({address.scheme or 'no'} scheme); nothing was requested"
+            )
+        if address.user is not None or address.password is not None:
+            raise OriginRefusedError(
+                "the url carries a user name; nothing was requested"
+            )
+        address = self._rewritten(address)
+        origin = origin_of(address)
+        if origin != self.own and origin not in self.allowed:
+            raise OriginRefusedError(
+                f"{origin} is not where this source's files may come from; add it to "
+                f"file_origins, or map it to the right one in rewrite_origins"
+            )
+        return address
+
+    def _rewritten(self, address: URL) -> URL:
+        origin = origin_of(address)
+        for listed, wanted in self.rewrites:
+            if origin == listed:
+                return _moved(address, URL(wanted))
+        if origin in self.allowed:
+            return address
+        own = URL(self.own)
+        if is_loopback(address.host) and not is_loopback(own.host):
+            return _moved(address, own)
+        upgrade = (
+            own.scheme == "https"
+            and address.scheme == "http"
+            and address.port == _PORTS["http"]
+            and address.host == own.host
+        )
+        return _moved(address, own) if upgrade else address
+
+
+def origin_of(address: URL) -> str:
+    """Return `scheme://host[:port]`, lower case, without a default port."""
+    host = (address.raw_host or "").lower().rstrip(".")
+    if ":" in host:
+        host = f"[{host}]"
+    port = address.port
+    suffix = "" if port in {None, _PORTS.get(address.scheme)} else f":{port}"
+    return f"{address.scheme}://{host}{suffix}"
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether a host is this machine by name or number."""
+    if host is None:
+        return False
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _moved(address: URL, origin: URL) -> URL:
+    return origin.join(URL(address.raw_path_qs, encoded=True))
+
+
+def _parse(url: str, base: URL) -> URL:
+    """Return the absolute address; what is not legal in a url is encoded once."""
+    text = url.strip().split("#", 1)[0]
+    try:
+        if not _LEGAL.fullmatch(text):
+            text = _encoded(text)
+        relative = URL(text, encoded=True)
+        address = relative if relative.absolute else base.join(relative)
+        host = address.raw_host
+        return address if host is None else address.with_host(host.lower())
+    except ValueError as exc:
+        raise OriginRefusedError(
+            "the url cannot be understood; nothing was requested"
+        ) from exc
+
+
+def _encoded(text: str) -> str:
+    authority = text.split("/", 3)[2] if "//" in text[:10] else ""
+    if _CONTROL.search(authority):
+        raise ValueError("a host with control characters")
+    whole = _STRAY_PERCENT.sub("%25", text)
+    return quote(whole, safe="%:/?#[]@!$&'()*+,;=~", errors="surrogatepass")

@@ -1,0 +1,209 @@
+"""Decode the list, row by row, as far as each can be decoded.
+
+The shape is that of a Laravel paginator; a row is one download record.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+import msgspec
+
+from mirror.errors import ListError
+from mirror.model import Row, to_us
+from mirror.ports import BadRow, Page
+
+_MAX_ID = 2**63 - 1
+_MAX_TEXT = 8192
+_DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_FRACTION = re.compile(r"(\.\d{6})\d+")
+
+
+class _Answer(msgspec.Struct):
+    data: list[msgspec.Raw]
+    meta: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def decode_page(
+    body: bytes, *, footage_zone: tzinfo, clock_offset_us: int | None
+) -> Page:
+    """Decode one answer of the list.
+
+    Args:
+        body: As received, decompressed.
+        footage_zone: Of footage times that carry no zone.
+        clock_offset_us: Measured on the answer; passed on.
+
+    Raises:
+        ListError: It is not a list; a bad row alone is no reason.
+    """
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise ListError("not_a_list", _not_a_list(body, exc)) from exc
+    listed: list[Row] = []
+    bad: list[BadRow] = []
+    for raw in answer.data:
+        try:
+            listed.append(_row(bytes(raw), footage_zone))
+        except ValueError as exc:
+            text = bytes(raw).decode("utf-8", "replace")
+            bad.append(BadRow(raw=text, error=str(exc)))
+    meta = _object(bytes(answer.meta))
+    return Page(
+        rows=listed,
+        bad_rows=bad,
+        size=len(answer.data),
+        total=_number(meta.get("total")),
+        last_page=_number(meta.get("last_page")),
+        clock_offset_us=clock_offset_us,
+    )
+
+
+def validation_errors(body: bytes) -> str:
+    """Return what a 422 says of each field, on one line; empty if unreadable."""
+    errors = _object(body).get("errors")
+    if isinstance(errors, str):
+        return errors[:_MAX_TEXT]
+    if not isinstance(errors, dict):
+        return ""
+    parts = []
+    for field, texts in list(errors.items())[:20]:
+        said = texts if isinstance(texts, list) else [texts]
+        parts.append(f"{field}: {' '.join(str(text) for text in said[:5])}")
+    return "; ".join(parts)[:1000]
+
+
+def _not_a_list(body: bytes, exc: Exception) -> str:
+    head = body[:64].lstrip().lower()
+    if not body.strip():
+        return "the answer is empty"
+    if head.startswith((b"<!doctype", b"<html", b"<")):
+        return "the answer is an HTML page, not the list; check url and list_path"
+    if isinstance(exc, RecursionError):
+        return "the answer is nested too deeply to be a list"
+    return f"the answer is not the list that was asked for ({exc})"
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _row(raw: bytes, footage_zone: tzinfo) -> Row:
+    """Decode one row.
+
+    Raises:
+        ValueError: It has no usable id, so that nothing can be kept of it.
+    """
+    fields = _fields(raw)
+    export_id = _number(_value(fields, "id"))
+    if export_id is None or export_id > _MAX_ID:
+        raise ValueError("the row has no id that is a whole number")
+    created = _value(fields, "created_at")
+    created_moment = _moment(created, UTC)
+    created_us = None if created_moment is None else to_us(created_moment)
+    stream = _value(fields, "stream")
+    stream = stream if isinstance(stream, dict) else {}
+    url = _text(_value(fields, "url"))
+    user = _value(fields, "user")
+    user_id = _number(_value(fields, "user_id"))
+    if user_id is None and isinstance(user, dict):
+        user_id = _number(user.get("id"))
+    return Row(
+        export_id=export_id,
+        created_key=_created_key(created, created_moment),
+        created_at=_as_listed(created, created_moment),
+        created_us=created_us,
+        updated_at=_text(_value(fields, "updated_at")),
+        updated_us=_us(_moment(_value(fields, "updated_at"), UTC)),
+        url=url.strip() if url and url.strip() else None,
+        has_file=_value(fields, "is_file_exists") is True,
+        name=_text(_value(fields, "name")),
+        camera_id=_number(stream.get("camera_id")),
+        stream_type=_text(stream.get("type")),
+        footage_from=_instant(_value(fields, "from"), footage_zone),
+        footage_to=_instant(_value(fields, "to"), footage_zone),
+        user_id=user_id,
+        raw=raw,
+    )
+
+
+def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise ValueError(f"the row is not a JSON object ({exc})") from exc
+
+
+def _value(fields: dict[str, msgspec.Raw], name: str) -> Any:  # noqa: ANN401 -- JSON
+    """Return one field's value; None where it is absent or unreadable."""
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(bytes(raw))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _number(value: object) -> int | None:
+    """Return a whole number given as one or as digits; None otherwise."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    if isinstance(value, int) and 0 <= value <= _MAX_ID:
+        return value
+    return None
+
+
+def _text(value: object) -> str | None:
+    return value[:_MAX_TEXT] if isinstance(value, str) else None
+
+
+def _moment(value: object, zone: tzinfo) -> datetime | None:
+    """Return the aware instant of an ISO 8601 text; without a zone, in `zone`."""
+    if not isinstance(value, str) or not 8 <= len(value) <= 40:  # noqa: PLR2004 -- bounds
+        return None
+    try:
+        moment = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=zone)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _us(moment: datetime | None) -> int | None:
+    return None if moment is None else to_us(moment)
+
+
+def _instant(value: object, zone: tzinfo) -> str | None:
+    moment = _moment(value, zone)
+    if moment is None:
+        return None
+    digits = "microseconds" if moment.microsecond else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=digits) + "Z"
+
+
+def _created_key(listed: object, moment: datetime | None) -> str:
+    if moment is not None:
+        return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if isinstance(listed, str):
+        return listed[:_MAX_TEXT]
+    return "" if listed is None else msgspec.json.encode(listed).decode()[:_MAX_TEXT]
+
+
+def _as_listed(listed: object, moment: datetime | None) -> str | None:
+    if moment is None or not isinstance(listed, str):
+        return None
+    text = listed.strip()
+    if text.endswith("Z") and "T" in text:
+        return text
+    return _created_key(listed, moment)

@@ -1,0 +1,98 @@
+"""The two HTTP sessions: the API's and the files'. They share nothing."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+
+from mirror import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_AGENT = f"archive-mirror/{__version__}"
+_CONNECT_S = 15
+_READ_BUFFER = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How a source's certificate is checked.
+
+    Attributes:
+        ca_file: Trusted besides the system's authorities.
+        fingerprint: SHA-256 of the one certificate that is trusted.
+        verify: False trusts any certificate.
+    """
+
+    ca_file: Path | None = None
+    fingerprint: bytes | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
+        """Return what aiohttp takes as `ssl`, for the source's own origin.
+
+        Raises:
+            OSError: The `ca_file` cannot be read or holds no certificate.
+        """
+        if self.fingerprint is not None:
+            return aiohttp.Fingerprint(self.fingerprint)
+        return self.context_elsewhere() if self.verify else False
+
+    def context_elsewhere(self) -> ssl.SSLContext | bool:
+        """Return the same for other origins: always verified.
+
+        Raises:
+            OSError: As `context`.
+        """
+        if self.ca_file is None:
+            return True
+        context = ssl.create_default_context()
+        context.load_verify_locations(self.ca_file)
+        return context
+
+
+class Sessions:
+    """Opens both sessions; use as a context manager.
+
+    Attributes:
+        api: For lists; sends JSON headers, decompresses.
+        files: For bulk bytes; asks for them as they are and never decodes.
+    """
+
+    api: aiohttp.ClientSession
+    files: aiohttp.ClientSession
+
+    def __init__(self, *, stall_timeout_s: float, list_timeout_s: float = 60) -> None:
+        self._stall_s = stall_timeout_s
+        self._list_s = list_timeout_s
+
+    async def __aenter__(self) -> Self:
+        """Open both."""
+        self.api = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": _AGENT, "Accept": "application/json"},
+            timeout=aiohttp.ClientTimeout(
+                total=self._list_s, sock_connect=_CONNECT_S, sock_read=self._stall_s
+            ),
+        )
+        self.files = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": _AGENT, "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=_CONNECT_S, sock_read=self._stall_s
+            ),
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close both."""
+        await self.api.close()
+        await self.files.close()

@@ -1,0 +1,107 @@
+"""The token: read from its file, read again when the file changes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING
+
+import aiofiles
+import aiofiles.os
+import msgspec
+
+from mirror.errors import AuthError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_MAX_BYTES = 65536
+
+
+class TokenFile:
+    """One source's bearer token, kept in a file that others may replace.
+
+    Args:
+        path: Of the file; None where neither `token_file` nor a credential is there.
+        source: For error texts.
+        learned: Told each token, so that logs never show it.
+    """
+
+    def __init__(
+        self, path: Path | None, *, source: str, learned: Callable[[str], None]
+    ) -> None:
+        self._path = path
+        self._source = source
+        self._learned = learned
+        self._stamp: tuple[int, int, int] | None = None
+        self._token: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the operator puts the token, for error texts."""
+        if self._path is None:
+            return f"token_file of sources.{self._source}"
+        return str(self._path)
+
+    async def changed(self) -> bool:
+        """Tell whether the file is another than the one last read."""
+        return await self._look() != self._stamp
+
+    async def read(self) -> str:
+        """Return the token, without a leading `Bearer`.
+
+        Raises:
+            AuthError: There is no usable token; the text says where to put one.
+        """
+        if self._path is None:
+            raise AuthError(
+                "no_token",
+                f"no token: set token_file of sources.{self._source}, or give the "
+                f"systemd credential {self._source}.token",
+            )
+        stamp = await self._look()
+        if stamp is not None and stamp == self._stamp and self._token is not None:
+            return self._token
+        self._stamp, self._token = stamp, None
+        try:
+            async with aiofiles.open(self._path, "rb") as file:
+                raw = await file.read(_MAX_BYTES)
+        except OSError as exc:
+            raise AuthError(
+                "no_token",
+                f"the token file {self._path} cannot be read: {exc.strerror}",
+            ) from exc
+        text = raw.decode("utf-8", "replace").strip()
+        token = text[7:].strip() if text[:7].lower() == "bearer " else text
+        if not _VISIBLE.fullmatch(token):
+            what = "is empty" if not token else "holds more than one token on one line"
+            raise AuthError("no_token", f"the token file {self._path} {what}")
+        self._learned(token)
+        self._token = token
+        return token
+
+    async def _look(self) -> tuple[int, int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            found = await aiofiles.os.stat(self._path)
+        except OSError:
+            return None
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def expiry(token: str) -> int | None:
+    """Return when a JWT expires, in seconds since 1970; None if it is none."""
+    parts = token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004 -- header, claims, signature
+        return None
+    try:
+        claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        value = msgspec.json.decode(claims)
+    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
+        return None
+    at = value.get("exp") if isinstance(value, dict) else None
+    return int(at) if isinstance(at, int | float) and 0 < at < 2**40 else None
