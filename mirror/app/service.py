@@ -207,17 +207,20 @@ class Service:
         if not running.cancelled() and running.exception() is not None:
             raise running.exception() or RuntimeError("unreachable")
 
+    def stop(self) -> None:
+        """Stop: what is in flight keeps its bytes and is due at once."""
+        self._stop.set()
+
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set():
+            os._exit(0)
+        _log.info("service.stopping")
+        self.stop()
+
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            if self._stop.is_set():
-                os._exit(0)
-            _log.info("service.stopping")
-            self._stop.set()
-
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
     async def _ill(self) -> list[str]:

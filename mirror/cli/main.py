@@ -6,7 +6,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import structlog
 import typer
 
 from mirror import __version__, errors
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 EXIT_LOCKED = 75
 EXIT_CONFIG = 78
 EXIT_LEDGER = 74
+EXIT_UNFORESEEN = 70
 _GLOBAL = ("--config", "-c", "--log-level", "--log-format")
 
 app = typer.Typer(
@@ -101,11 +101,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as exc:
         if "debug" in given:
             raise
-        structlog.get_logger().error(
-            "program.failed", error=f"{type(exc).__name__}: {exc}"
-        )
-        _leave(70)
+        _leave(_unforeseen(exc))
     _leave(0)
+
+
+def _unforeseen(exc: BaseException) -> int:
+    """Say on one line what happened; return the exit code."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    if isinstance(exc, errors.LedgerError):
+        typer.echo(f"archive-mirror: {exc}", err=True)
+        return EXIT_LEDGER
+    typer.echo(
+        f"archive-mirror: unexpected failure ({type(exc).__name__}: {exc}); run it "
+        "with --log-level debug to see where, and report it",
+        err=True,
+    )
+    return EXIT_UNFORESEEN
 
 
 def _leave(code: int) -> NoReturn:

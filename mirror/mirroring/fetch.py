@@ -87,6 +87,12 @@ class Fetcher:
         )
         return failure
 
+    async def give_back(self, export: Export, failure: FetchError) -> None:
+        """Record an attempt that ended in a way nobody foresaw."""
+        run = _Run(offset_bytes=export.part_bytes, held_bytes=export.part_bytes)
+        began_us = to_us(self._now())
+        await self._settle(_key(export), began_us, run, None, failure)
+
     async def _transfer(self, source: Source, export: Export, run: _Run) -> Receipt:
         part, folder = await self._spool.open(export)
         run.folder = str(folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mirror import backoff
-from mirror.errors import AuthError, ListError
+from mirror.errors import AuthError, LedgerError, ListError
 from mirror.model import to_us
 
 if TYPE_CHECKING:
@@ -84,6 +84,13 @@ class Lister:
         except ListError as exc:
             await self._failed(exc)
             return exc
+        except LedgerError:
+            raise
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this walk only
+            _log.error("list.crashed", source=self.name, exc_info=exc)
+            failure = ListError("unexpected", f"the walk failed: {exc!r}")
+            await self._failed(failure)
+            return failure
         finally:
             self.tried = True
         self._metrics.poll_ended(self.name, "ok", to_us(self._now()) / 1e6)

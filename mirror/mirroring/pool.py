@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import SpoolError
+from mirror.errors import FetchError, LedgerError, SpoolError
 from mirror.model import to_us
 
 if TYPE_CHECKING:
@@ -170,7 +170,14 @@ class FetchPool:
         task.add_done_callback(ended)
 
     async def _attempt(self, lane: Lane, export: Export) -> None:
-        failure = await self._fetcher.attempt(lane.source, export)
+        try:
+            failure = await self._fetcher.attempt(lane.source, export)
+        except LedgerError:
+            raise
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this file only
+            _log.error("fetch.crashed", export=export.label, exc_info=exc)
+            failure = FetchError("unexpected", f"the attempt failed: {exc!r}")
+            await self._fetcher.give_back(export, failure)
         lane.gate.ended(export.key or 0, failure)
         self._note_spool(failure)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mirror import backoff
-from mirror.errors import SpoolError, TargetError
+from mirror.errors import LedgerError, SpoolError, TargetError
 from mirror.layout import path_key, with_number
 from mirror.mirroring import sidecar
 from mirror.mirroring.finish import finish
@@ -146,6 +146,10 @@ class Publisher:
         except TargetError as exc:
             await self._down(exc)
             return False
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this target only
+            _log.error("target.crashed", target=name, exc_info=exc)
+            await self._down(TargetError("unexpected", f"target {name}: {exc!r}"))
+            return False
         self._checked_at = time.monotonic()
         self.marker_id = self.health.marker_id
         health, now_us = self.health, to_us(self._now())
@@ -230,6 +234,12 @@ class Publisher:
             await self._failed(duty, exc)
         except SpoolFileError as exc:
             await self._spool_file_failed(duty, exc)
+        except LedgerError:
+            raise
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this copy only
+            _log.error("publish.crashed", export=duty.export.label, exc_info=exc)
+            failure = TargetError("unexpected", f"the publish failed: {exc!r}")
+            await self._failed(duty, failure)
         else:
             await finish(self._saved(duty, kept))
 

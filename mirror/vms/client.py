@@ -269,12 +269,22 @@ class _Body:
         try:
             chunk = await self._content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            reason, text = _explained(exc)
-            raise FetchError(reason, f"the transfer broke off: {text}") from exc
+            chunk = self._left_over()
+            if not chunk:
+                reason, text = _explained(exc)
+                raise FetchError(reason, f"the transfer broke off: {text}") from exc
         self._received += len(chunk)
         if not chunk and self._length is not None and self._received < self._length:
             raise FetchError("cut", "the transfer ended before the announced length")
         return chunk
+
+    def _left_over(self) -> bytes:
+        """Return what had arrived before the body broke off.
+
+        aiohttp raises at once and keeps these bytes to itself; thrown away each
+        time, a line that breaks often would never bring a file.
+        """
+        return self._content._read_nowait(-1)  # noqa: SLF001 -- no public way
 
 
 def _explained(exc: Exception) -> tuple[str, str]:

@@ -476,7 +476,7 @@ class TestFileFault:
         vms.script(export, Fault(kind=Kind.DRIP, size=1, seconds=0.05))
         reply = await ask(vms, vms.file_path(export), patience_s=0.5)
 
-        assert 2 < len(reply.raw) < 12
+        assert 0 < len(reply.raw) < 12
         assert reply.end == "open"
 
     @pytest.mark.parametrize(
@@ -798,8 +798,8 @@ class TestListFault:
         assert not any(r["is_file_exists"] for r in json.loads(reply.body)["data"])
 
     async def test_a_list_may_be_late_slow_or_never_come(self, vms: Vms) -> None:
-        for fault in ("hang", Fault(kind=Kind.DRIP, size=1, seconds=0.1)):
-            vms.script_list(fault)
+        for step in ("hang", fault("drip", seconds=0.1)):
+            vms.script_list(step)
             reply = await ask(vms, list_path(), HEADERS, patience_s=0.4)
             assert (reply.end, len(reply.raw) < 10) == ("open", True)
 
