@@ -6,7 +6,6 @@ import errno
 import json
 import os
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror.app import filesystems
@@ -14,6 +13,7 @@ from mirror.mirroring.spool import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from mirror.config import Settings
     from mirror.mirroring.publish import Publisher

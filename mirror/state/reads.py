@@ -6,13 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror.model import State
 from mirror.state import rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mirror.model import Attempt, Copy, Export
+    from mirror.model import Attempt, Copy, Export, State
     from mirror.state.database import Database
 
 AT_RISK_US = 30 * 60 * 1_000_000
