@@ -76,10 +76,7 @@ class Service:
             LedgerError: The ledger cannot be used.
         """
         self._listen_to_signals()
-        async with (
-            ground.held(self._settings) as held,
-            ground.sessions_for(self._settings) as sessions,
-        ):
+        async with ground.held(self._settings) as held:
             self._ground = held
             server = HttpServer(
                 self._metrics.registry,
@@ -92,7 +89,8 @@ class Service:
             self._metrics.config_reloaded(successful=True)
             try:
                 while not self._stop.is_set():
-                    await self._serve(held, sessions)
+                    async with ground.sessions_for(self._settings) as sessions:
+                        await self._serve(held, sessions)
             finally:
                 self._notifier.stopping()
                 await server.stop()

@@ -45,7 +45,12 @@ class SpoolPlaces:
             return [self._fallback]
         root = self._settings.targets[name].path
         guard = partial(self._guard, name, root)
-        return [Place(path=root / HIDDEN / "spool", guard=guard), self._fallback]
+        here = Place(
+            path=root / HIDDEN / "spool",
+            guard=guard,
+            min_free=self._settings.targets[name].min_free,
+        )
+        return [here, self._fallback]
 
     def free_bytes(self) -> int | None:
         """Return the space left where the spool lies now. Called in a thread."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mirror.app.once import OnceReport
 
 
+_INTERRUPTED = 130
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("run")(run)
@@ -77,9 +80,12 @@ def once(
         _print_intent(intent)
         raise typer.Exit(1 if intent.unread else 0)
     with _watcher() as watch:
-        report = asyncio.run(
-            one_run.run(settings, metrics=metrics, secret=secret, watch=watch)
-        )
+        try:
+            report = asyncio.run(
+                one_run.run(settings, metrics=metrics, secret=secret, watch=watch)
+            )
+        except KeyboardInterrupt as exc:
+            raise typer.Exit(_INTERRUPTED) from exc
     _print_report(report)
     raise typer.Exit(report.exit_code)
 

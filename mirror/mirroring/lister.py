@@ -59,6 +59,8 @@ class Lister:
         self.poll_due = asyncio.Event()
         self.sweep_due = asyncio.Event()
         self.tried = False
+        self._well = asyncio.Event()
+        self._well.set()
         self._problem: str | None = None
 
     async def run(self) -> None:
@@ -94,6 +96,7 @@ class Lister:
         finally:
             self.tried = True
         self._metrics.poll_ended(self.name, "ok", to_us(self._now()) / 1e6)
+        self._well.set()
         if self._problem is not None:
             _log.info("source.recovered", source=self.name)
             self._problem = None
@@ -114,6 +117,9 @@ class Lister:
         failures = 0
         while True:
             await due.wait()
+            if sweep:
+                # While the list cannot be read, polls alone find out when it can.
+                await self._well.wait()
             due.clear()
             failure = await self.walk(sweep=sweep)
             if failure is None:
@@ -124,6 +130,7 @@ class Lister:
             due.set()
 
     async def _failed(self, exc: ListError) -> None:
+        self._well.clear()
         unauthorized = isinstance(exc, AuthError)
         outcome = "unauthorized" if unauthorized else "failed"
         self._metrics.poll_ended(self.name, outcome, None)

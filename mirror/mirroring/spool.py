@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _READ_BYTES = 1024 * 1024
 _MAX_IOV = 512
+_RESERVE_BYTES = 256 * 1024 * 1024
+_RESERVE_SHARE = 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -35,9 +37,11 @@ class Place:
         path: Of the folder.
         guard: Raises OSError unless `path` still lies where it is believed to;
             asked in a thread before each use.
+        min_free: Bytes that must stay free there.
     """
 
     path: Path
+    min_free: int = 0
     guard: Callable[[], None] | None = None
 
 
@@ -46,6 +50,7 @@ class Part:
 
     Attributes:
         size: Bytes written and hashed.
+        min_free: Bytes that must stay free on its file system.
         broken: An fsync failed: what is not yet proven must be fetched anew.
     """
 
@@ -54,6 +59,7 @@ class Part:
         self._folder = folder
         self._digest = digest
         self.size = size
+        self.min_free = 0
         self.broken = False
 
     @classmethod
@@ -107,10 +113,16 @@ class Part:
         self._sync(os.fdatasync)
         return size, sha256
 
-    def free_bytes(self) -> int:
-        """Return the space left on the spool's file system."""
+    def room_bytes(self) -> int:
+        """Return how much may still be written before the reserve is touched.
+
+        The reserve is `min_free`, and never less than a twentieth of a small file
+        system or 256 MiB of a large one.
+        """
         found = os.fstatvfs(self._fd)
-        return found.f_bavail * found.f_frsize
+        share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
+        reserve = max(self.min_free, min(_RESERVE_BYTES, share))
+        return found.f_bavail * found.f_frsize - reserve
 
     def examine(self, explicit_end: bool) -> str | None:
         """Return what is wrong with the file as an mp4, if anything."""
@@ -155,7 +167,6 @@ class Spool:
         node_id: Part of each file's name.
         places: Where the spool may lie, best first; the last always works.
         threads: How many parts are hashed and written at once.
-        reserve_bytes: Of the file system that are left free.
     """
 
     def __init__(
@@ -164,11 +175,9 @@ class Spool:
         node_id: str,
         places: Callable[[], list[Place]],
         threads: int,
-        reserve_bytes: int = 256 * 1024 * 1024,
     ) -> None:
         self._node_id = node_id
         self._places = places
-        self._reserve_bytes = reserve_bytes
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spool")
 
     async def run(self, call: Callable[..., T], *args: object) -> T:
@@ -222,12 +231,12 @@ class Spool:
         Raises:
             SpoolError: They would not.
         """
-        free = await self.run(part.free_bytes)
-        if wanted + self._reserve_bytes > free:
+        room = await self.run(part.room_bytes)
+        if wanted > room:
             raise SpoolError(
                 "spool_full",
-                f"the spool has {free} bytes free, {wanted} are needed and "
-                f"{self._reserve_bytes} stay in reserve; free some space there",
+                f"the spool has room for {max(0, room)} bytes above its reserve, "
+                f"{wanted} are needed; free some space there",
             )
 
     async def lost(self, export: Export) -> bool:
@@ -269,6 +278,7 @@ class Spool:
             except OSError as exc:
                 failure = failure or exc
                 continue
+            part.min_free = place.min_free
             opened.append(part)
             return part, place.path
         raise failure or OSError(errno.ENOENT, "no spool folder is configured")

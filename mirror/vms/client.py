@@ -109,7 +109,7 @@ class VmsClient:
                 params=query,
                 headers=headers,
                 allow_redirects=False,
-                ssl=self._tls()[0],
+                ssl=self._tls(ListError)[0],
             ) as response:
                 return await self._read_page(response, began_us)
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
@@ -148,7 +148,7 @@ class VmsClient:
         self, address: URL, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
         """Follow redirects by hand, each checked before it is requested."""
-        own, elsewhere = self._tls()
+        own, elsewhere = self._tls(FetchError)
         credentials: dict[str, str] = {}
         at_home = origin_of(address) == self.origin
         if self._options.send_token_to_files and at_home:
@@ -172,11 +172,18 @@ class VmsClient:
         raise FetchError("redirects", f"more than {MAX_REDIRECTS} redirects in a row")
 
     def _tls(
-        self,
+        self, failure: type[ListError | FetchError]
     ) -> tuple[ssl.SSLContext | aiohttp.Fingerprint | bool, ssl.SSLContext | bool]:
         if self._contexts is None:
             tls = self._options.tls
-            self._contexts = (tls.context(), tls.context_elsewhere())
+            try:
+                self._contexts = (tls.context(), tls.context_elsewhere())
+            except OSError as exc:
+                raise failure(
+                    "tls",
+                    f"tls.ca_file {tls.ca_file} cannot be used: {exc.strerror}; put "
+                    "the VMS's certificate, or that of its authority, there as PEM",
+                ) from exc
         return self._contexts
 
     async def _read_page(self, response: aiohttp.ClientResponse, began_us: int) -> Page:
