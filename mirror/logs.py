@@ -102,9 +102,7 @@ def configure(
 
 def _renderer(form: str, *, colors: bool) -> Processor:
     if form == "json":
-        return structlog.processors.JSONRenderer(
-            serializer=json.dumps, ensure_ascii=False, default=str
-        )
+        return structlog.processors.JSONRenderer(serializer=json.dumps, default=str)
     if form == "logfmt":
         return _logfmt
     console = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -16,15 +15,15 @@ from mirror.app import ground, once
 from mirror.app.engine import Engine
 from mirror.app.service import Service
 from mirror.metrics import Metrics
-from mirror.model import State
 from mirror.server import Notifier
 from mirror.state import Dossier, Filter, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from mirror.app.once import OnceReport
-    from mirror.model import Export
+    from mirror.model import Export, State
     from mirror.simulator import Export as Served
     from mirror.simulator import Vms
 
@@ -164,7 +163,7 @@ class Site:
     async def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait until something is so, looking often."""
         async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 -- what is watched sets no event
+            while not condition():
                 await asyncio.sleep(0.02)
 
     async def until_state(self, served: Served, state: State) -> None:

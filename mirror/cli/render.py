@@ -88,4 +88,4 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def as_json(value: dict[str, Any]) -> None:
     """Print one JSON object on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(json.dumps(value))

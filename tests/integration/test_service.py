@@ -12,10 +12,10 @@ from datetime import timedelta
 
 import aiohttp
 import pytest
-from tests.harness import Site
 
 from mirror.model import State
 from mirror.simulator import Fault, Kind, Stage, Vms
+from tests.harness import Site
 
 MB = 1_000_000
 
@@ -295,7 +295,7 @@ async def test_a_second_instance_is_refused(tmp_path, vms):
     """One service per state directory: exit 75."""
     site = Site.make(tmp_path, vms)
     async with site.service():
-        await site.until(lambda: (tmp_path / "state" / "ledger.sqlite3").exists())
+        await site.until((tmp_path / "state" / "ledger.sqlite3").exists)
         second = await start(site)
         assert second.stderr is not None
         text = (await second.stderr.read()).decode()

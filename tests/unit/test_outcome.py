@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tests import builders
-from tests.builders import FOLDER, HOUR, MINUTE, NOW
 
 from mirror.mirroring import outcome
 from mirror.mirroring.outcome import Pace
 from mirror.model import Reason, State
+from tests import builders
+from tests.builders import FOLDER, HOUR, MINUTE, NOW
 
 PACE = Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
 
@@ -72,12 +72,10 @@ def test_tries_after_three_walks_past_the_deadline_lose_it():
     for number in range(1, 4):
         assert export.state is not State.LOST
         export = builders.export(
-            **{
-                "deadline_us": NOW - MINUTE,
-                "without_walks": export.without_walks,
-                "without_walk_us": export.without_walk_us,
-                "walk_us": number,
-            }
+            deadline_us=NOW - MINUTE,
+            without_walks=export.without_walks,
+            without_walk_us=export.without_walk_us,
+            walk_us=number,
         )
         export = outcome.gone(
             export, reason=Reason.FILE_GONE, error="404", now_us=NOW, pace=PACE

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests import builders
-from tests.builders import FOLDER, HOUR, MINUTE, NOW, URL
 
 from mirror.mirroring.plan import plan
 from mirror.model import Reason, State
+from tests import builders
+from tests.builders import FOLDER, HOUR, MINUTE, NOW, URL
 
 NO_FILE = {"has_file": False}
 

@@ -1,0 +1,32 @@
+"""What systemd is told, over a real socket."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from mirror.server import Notifier
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_notifications_arrive(tmp_path, abstract):
+    """READY, RELOADING with its time, WATCHDOG, STOPPING; abstract sockets too."""
+    name = f"@archive-mirror-test-{tmp_path.name}" if abstract else str(tmp_path / "n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(name.replace("@", "\0", 1) if abstract else name)
+        listener.settimeout(5)
+        notifier = Notifier.from_environ({"NOTIFY_SOCKET": name})
+        for call in ("ready", "reloading", "watchdog", "stopping"):
+            getattr(notifier, call)()
+        told = [listener.recv(4096).decode() for _ in range(4)]
+
+    assert told[0] == "READY=1"
+    assert told[1].startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert told[2:] == ["WATCHDOG=1", "STOPPING=1"]
+
+
+def test_nobody_listening_is_no_error(tmp_path):
+    """Outside systemd, or with its socket gone, nothing happens."""
+    Notifier.from_environ({}).ready()
+    Notifier(str(tmp_path / "absent")).ready()

@@ -1,0 +1,124 @@
+"""Logs: one event a line, nothing secret in it, priorities for the journal."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+
+import pytest
+import structlog
+
+from mirror import logs
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    """Leave the logging of the test run as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def logged(form, *, level="info"):
+    """Return a logger, what it writes to, and its redactor."""
+    stream, redactor = io.StringIO(), logs.Redactor()
+    logs.configure(level, form, stream, redactor=redactor)
+    return structlog.get_logger(), stream, redactor
+
+
+def failure():
+    """Return an exception that was raised."""
+    try:
+        int("broken")
+    except ValueError as exc:
+        return exc
+
+
+def test_json_is_the_default_off_a_terminal():
+    """One object a line, with time, level and event."""
+    log, stream, _ = logged(None)
+    log.warning("source.lost", source="hq", seconds=3)
+
+    event = json.loads(stream.getvalue())
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {
+        "event": "source.lost",
+        "level": "warning",
+        "source": "hq",
+        "seconds": 3,
+    }
+
+
+@pytest.mark.parametrize("form", ["json", "logfmt", "console"])
+def test_secrets_and_capabilities_never_show(form):
+    """Known tokens are replaced, urls are cut to their origin, wherever they stand."""
+    log, stream, redactor = logged(form)
+    redactor.add("s3cr3t-token")
+    log.error(
+        "a",
+        error="GET https://user:pw@vms.example:8443/storage/x.mp4?sig=abc failed",
+        nested={"list": ["Bearer s3cr3t-token", "http://h/p"]},
+        exc_info=ValueError("https://vms.example/path s3cr3t-token"),
+    )
+    logging.getLogger("aiohttp").error("went to %s", "https://vms.example/secret")
+
+    text = stream.getvalue()
+    for secret in ("s3cr3t", "x.mp4", "sig=", "user:pw", "/p", "/path", "/secret"):
+        assert secret not in text
+    assert "https://vms.example:8443" in text and "[redacted]" in text
+
+
+@pytest.mark.parametrize("form", ["json", "logfmt", "console"])
+def test_a_hostile_name_cannot_break_the_line(form):
+    """Newlines and escape sequences from the VMS stay inside one line."""
+    log, stream, _ = logged(form)
+    log.info("row.refused", name="a\nlevel=error\x1b[31m\r\x00\u2028b")
+
+    text = stream.getvalue()
+    assert len(text.splitlines()) == 1
+    assert "\x1b[31m" not in text
+
+
+def test_no_traceback_unless_debug():
+    """The type and the text are enough at 3 a.m."""
+    for level, expected in (("info", False), ("debug", True)):
+        log, stream, _ = logged("json", level=level)
+        log.error("x", exc_info=failure())
+        assert ("Traceback" in stream.getvalue()) is expected
+        assert "broken" in stream.getvalue()
+
+
+def test_levels_below_the_threshold_are_silent():
+    """--log-level warning shows no info."""
+    log, stream, _ = logged("json", level="warning")
+    log.info("a")
+    log.warning("b")
+
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "b"
+    ]
+
+
+def test_lines_to_the_journal_begin_with_their_priority(tmp_path, monkeypatch):
+    """Journald reads <3> as an error and <6> as information."""
+    path = tmp_path / "journal"
+    with path.open("w") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        logs.configure("info", "json", stream, redactor=logs.Redactor())
+        structlog.get_logger().error("bad")
+        structlog.get_logger().info("good")
+        logging.getLogger("x").warning("foreign")
+
+    lines = path.read_text().splitlines()
+    assert [line[:3] for line in lines] == ["<3>", "<6>", "<4>"]
+    assert [json.loads(line[3:])["event"] for line in lines] == [
+        "bad",
+        "good",
+        "foreign",
+    ]

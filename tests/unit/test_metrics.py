@@ -1,0 +1,113 @@
+"""Metrics: the names and labels that dashboards rely on."""
+
+from __future__ import annotations
+
+import re
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from mirror.metrics import LedgerSnapshot, Metrics
+
+PROMISED = {
+    "exports": {"source", "state"},
+    "exports_saved_total": {"source"},
+    "exports_lost_total": {"source", "reason"},
+    "polls_total": {"source", "outcome"},
+    "source_last_success_timestamp_seconds": {"source"},
+    "source_up": {"source"},
+    "fetches_total": {"source", "outcome"},
+    "fetched_bytes_total": set(),
+    "fetch_duration_seconds_count": set(),
+    "oldest_ready_timestamp_seconds": set(),
+    "earliest_deadline_timestamp_seconds": set(),
+    "exports_at_risk": set(),
+    "deadline_margin_seconds_count": set(),
+    "copies_total": {"target", "outcome"},
+    "target_up": {"target"},
+    "target_owed_files": {"target"},
+    "target_owed_bytes": {"target"},
+    "target_free_bytes": {"target"},
+    "spool_bytes": set(),
+    "spool_free_bytes": set(),
+    "holdup_seconds": {"target"},
+    "clock_offset_seconds": {"source"},
+    "token_expiry_timestamp_seconds": {"source"},
+    "config_last_reload_successful": set(),
+    "build_info": {"version", "python"},
+}
+
+
+def told(metrics):
+    """Return the exposition as {name: {labels: value}}."""
+    text = generate_latest(metrics.registry).decode()
+    found = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"archive_mirror_(\w+)(?:\{(.*)\})? (\S+)", line)
+        if match:
+            found.setdefault(match[1], {})[match[2] or ""] = float(match[3])
+    return found
+
+
+def used():
+    """Return metrics that have seen one of everything."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.declare(["hq"], ["nas"])
+    metrics.poll_ended("hq", "ok", 1000.0)
+    metrics.fetch_ended("hq", "whole", 2.0)
+    metrics.fetch_ended("hq", "never heard of", 2.0)
+    metrics.bytes_fetched(10)
+    metrics.deadline_margin(60)
+    metrics.copy_ended("nas", "saved")
+    metrics.target_checked("nas", up=True, free_bytes=5)
+    metrics.spool_measured(used_bytes=1, free_bytes=2)
+    metrics.holdup("nas", 3.0)
+    metrics.token_expiry("hq", 4)
+    metrics.config_reloaded(successful=True)
+    metrics.show(
+        LedgerSnapshot(
+            exports={("hq", "saved"): 3, ("gone", "saved"): 9},
+            lost_total={("hq", "expired"): 2},
+        )
+    )
+    return metrics
+
+
+def test_every_promised_metric_is_there_with_its_labels():
+    """No more and no other labels than promised."""
+    found = told(used())
+
+    for name, labels in PROMISED.items():
+        series = next(iter(found[name]))
+        assert set(re.findall(r"(\w+)=", series)) == labels, name
+    assert not [name for name in found if name.endswith("_created")]
+
+
+def test_known_series_begin_at_zero():
+    """A rate over a counter that is not there yet is no rate."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.declare(["hq"], ["nas"])
+    found = told(metrics)
+
+    assert found["exports"]['source="hq",state="lost"'] == 0
+    assert found["exports_lost_total"]['reason="expired",source="hq"'] == 0
+    assert found["polls_total"]['outcome="unauthorized",source="hq"'] == 0
+    assert found["copies_total"]['outcome="failed",target="nas"'] == 0
+
+
+def test_the_ledger_is_what_counts():
+    """Counts come from the ledger's snapshot; unknown sources are left out."""
+    found = told(used())
+
+    assert found["exports"]['source="hq",state="saved"'] == 3
+    assert found["exports_lost_total"]['reason="expired",source="hq"'] == 2
+    assert not any("gone" in series for series in found["exports"])
+
+
+def test_removed_names_are_forgotten():
+    """After a reload no dead series is shown as if it lived."""
+    metrics = used()
+    metrics.declare(["two"], ["other"])
+    found = told(metrics)
+
+    assert not any("hq" in series for series in found["source_up"])
+    assert not any("nas" in series for series in found["target_up"])
