@@ -72,6 +72,7 @@ def walk(**given: Any) -> Walk:
         "lifetime_us": 3 * HOUR,
         "waiting_limit_us": 24 * HOUR,
         "try_folders": True,
+        "retry_max_us": 10 * MINUTE,
         "rule_for": lambda _: None,
     }
     return Walk(**(values | given))

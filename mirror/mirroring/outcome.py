@@ -7,7 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mirror import backoff
-from mirror.mirroring.plan import EXPIRED_WALKS, QUIET_MISSES, expired, lose
+from mirror.mirroring.plan import (
+    EXPIRED_WALKS,
+    QUIET_MISSES,
+    RARELY_US,
+    expired,
+    lose,
+)
 from mirror.model import Reason, State
 
 if TYPE_CHECKING:
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
 
 BARREN_ATTEMPTS = 10
 """Attempts in a row that gained nothing, after which an export is parked."""
-_RARELY = timedelta(hours=6)
+_RARELY = timedelta(microseconds=RARELY_US)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 QUIET_MISSES = 5
 """Tries at every walk before a url without a file is tried less often."""
+RARELY_US = 6 * 3_600_000_000
+"""The longest wait between tries of a url that never gave a file."""
 EXPIRED_WALKS = 3
 """Walks without the file after which, past its deadline, it counts as expired."""
 GONE_SWEEPS = 2
@@ -36,6 +38,7 @@ class Walk:
         lifetime_us: How long the VMS keeps a file.
         waiting_limit_us: How long a row may stay without a file.
         try_folders: A url that ends in a folder is tried with the name added.
+        retry_max_us: No export that had a file waits longer between tries.
         rule_for: Name of the rule that excludes a row, or None.
     """
 
@@ -47,6 +50,7 @@ class Walk:
     lifetime_us: int
     waiting_limit_us: int
     try_folders: bool
+    retry_max_us: int
     rule_for: Callable[[Row], str | None]
 
 
@@ -268,11 +272,18 @@ def _awaited(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
         return dataclasses.replace(listed, reason=Reason.URL_WITHOUT_FILE)
     if not prior.shows_file or row.url != prior.url:
         return dataclasses.replace(renewed(listed, reason=None), walk_us=walk.at_us)
-    if listed.due_us > walk.at_us:
+    if _still_pausing(listed, walk):
         return listed
     return dataclasses.replace(
         listed, state=State.READY, reason=None, walk_us=walk.at_us
     )
+
+
+def _still_pausing(export: Export, walk: Walk) -> bool:
+    """Tell whether a try is not due yet; a wait too long is of a clock put back."""
+    left_us = export.due_us - walk.at_us
+    longest_us = walk.retry_max_us if export.had_file else RARELY_US
+    return 0 < left_us <= max(longest_us, walk.retry_max_us)
 
 
 def _deadline(prior: Export | None, row: Row, walk: Walk) -> int:

@@ -254,11 +254,14 @@ class Spool:
         self._pool.shutdown(wait=False)
 
     def _lost(self, export: Export) -> bool:
+        folder = Path(export.spool_dir or "")
         for place in self._places():
-            if str(place.path) == export.spool_dir:
+            if place.path == folder:
                 if place.guard is not None:
                     place.guard()
-                return place.path.is_dir()
+                return True
+        if not folder.is_dir():
+            raise OSError(errno.ENODEV, "the folder of the spooled file is away")
         return True
 
     def _open(self, export: Export, opened: list[Part]) -> tuple[Part, Path]:

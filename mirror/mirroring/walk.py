@@ -45,6 +45,7 @@ class WalkRules:
     file_lifetime: timedelta
     waiting_limit: timedelta
     try_folders: bool
+    retry_max: timedelta
     rule_for: Callable[[Row, int], str | None]
 
 
@@ -110,6 +111,7 @@ class Walker:
             lifetime_us=_us(rules.file_lifetime),
             waiting_limit_us=_us(rules.waiting_limit),
             try_folders=rules.try_folders,
+            retry_max_us=_us(rules.retry_max),
             rule_for=lambda row: rules.rule_for(row, began_us),
         )
         missing: set[int] = set()

@@ -1,1 +1,1 @@
-"""Places that keep copies."""
+"""Places that keep copies; each implements `ports.Target`."""

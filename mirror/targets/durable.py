@@ -1,162 +1,217 @@
-"""Put files in place so that they are there whole or not at all. Blocking.
+"""Files written so that a crash leaves all or nothing: blocking, by descriptor.
 
-All paths are relative to an open directory, so that what is written lands on the
-disk that was looked at, whatever is mounted over its path meanwhile.
+Every name is taken relative to an open folder, so that what is written lands on the
+file system that was looked at, even if another one is mounted there meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
 import os
-import stat
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-READ_BYTES = 1024 * 1024
-NO_LINKS = frozenset(
+READ_BYTES: Final = 1024 * 1024
+CANNOT_LINK: Final = frozenset(
     {
         errno.EPERM,
         errno.EOPNOTSUPP,
-        errno.ENOTSUP,
-        errno.ENOSYS,
-        errno.EMLINK,
         errno.EXDEV,
-        errno.EINVAL,
+        errno.EMLINK,
+        errno.ENOSYS,
     }
 )
-_RENAME_NOREPLACE = 1
-_NO_RENAMEAT2 = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""A file system says by these that it makes no hard link here."""
+
+_CANNOT_RENAME_SO: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_CANNOT_CHMOD: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_RENAME_NOREPLACE: Final = 1
 
 
-def open_folder(parent: int, name: str) -> int:
-    """Open a directory below another, never through a symbolic link."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(name, flags, dir_fd=parent)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How files and folders are made; `gid` -1 leaves the group alone."""
+
+    file_mode: int
+    dir_mode: int
+    gid: int = -1
 
 
-def make_folders(
-    root: int, segments: list[str], *, mode: int, prepare: Callable[[int], None]
-) -> int:
-    """Open the directory at the end of `segments`, making what is missing.
-
-    Each directory made is durable in its parent before it is used.
-
-    Args:
-        root: Open directory; stays open.
-        segments: Names, outermost first.
-        mode: Of the directories made.
-        prepare: Given each directory made, open; sets its mode and group.
-    """
-    current = os.dup(root)
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Close a descriptor that nothing was written to at the end."""
     try:
-        for segment in segments:
-            made = False
-            try:
-                below = open_folder(current, segment)
-            except FileNotFoundError:
-                try:
-                    os.mkdir(segment, mode, dir_fd=current)
-                    made = True
-                except FileExistsError:
-                    made = False
-                below = open_folder(current, segment)
-            parent, current = current, below
-            try:
-                if made:
-                    prepare(below)
-                    os.fsync(parent)
-            finally:
-                os.close(parent)
-    except BaseException:
-        os.close(current)
-        raise
-    return current
-
-
-def write_new(folder: int, name: str, content: bytes, *, mode: int) -> None:
-    """Write a small new file whole and durable; it must not be there yet."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, mode, dir_fd=folder)
-    try:
-        write_all(fd, content)
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
 
 
-def write_all(fd: int, content: bytes | memoryview) -> None:
-    """Write all bytes, however short the single writes are."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
+def open_folder(name: str, *, within: int) -> int:
+    """Open a folder, never through a symbolic link."""
+    return os.open(name, _FOLDER, dir_fd=within)
 
 
-def digest_of(fd: int) -> str:
-    """Return the SHA-256 of a whole file."""
+def open_file(name: str, *, within: int) -> int:
+    """Open a file for reading, never through a symbolic link, never blocking."""
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=within)
+
+
+def make_folder(name: str, *, within: int, mode: int, gid: int = -1) -> bool:
+    """Make a folder unless it is there; tell whether it is new. Not yet durable."""
+    try:
+        os.mkdir(name, mode, dir_fd=within)
+    except FileExistsError:
+        return False
+    with closing(open_folder(name, within=within)) as fd:
+        give_mode(fd, mode, gid)
+    return True
+
+
+def give_mode(fd: int, mode: int, gid: int) -> None:
+    """Set mode and group where they differ.
+
+    A file system without modes (FAT, SMB) is left as its mount options say.
+    """
+    found = os.fstat(fd)
+    if gid not in {-1, found.st_gid}:
+        os.fchown(fd, -1, gid)
+    if found.st_mode & 0o7777 != mode or gid not in {-1, found.st_gid}:
+        try:
+            os.fchmod(fd, mode)
+        except OSError as exc:
+            if exc.errno not in _CANNOT_CHMOD:
+                raise
+
+
+def write_new(
+    name: str, chunks: Iterable[bytes], *, within: int, manners: Manners
+) -> str:
+    """Write and flush a new file; return the digest of what was written.
+
+    A failed flush is not tried again on the same file: the caller throws it away.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: Anything else, also at closing; the file is not to be trusted.
+    """
     digest = hashlib.sha256()
-    offset = 0
-    while block := os.pread(fd, READ_BYTES, offset):
-        digest.update(block)
-        offset += len(block)
+    fd = os.open(name, _NEW_FILE, 0o600, dir_fd=within)
+    try:
+        for chunk in chunks:
+            digest.update(chunk)
+            _write_all(fd, chunk)
+        give_mode(fd, manners.file_mode, manners.gid)
+        os.fsync(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        raise
+    os.close(fd)  # NFS and SMB may tell of a lost write only here
     return digest.hexdigest()
 
 
-def is_file(folder: int, name: str) -> bool:
-    """Tell whether a regular file of that name is there."""
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return stat.S_ISREG(found.st_mode)
+def chunks_of(fd: int) -> Iterator[bytes]:
+    """Yield what lies in an open file, from its beginning."""
+    offset = 0
+    while chunk := os.pread(fd, READ_BYTES, offset):
+        offset += len(chunk)
+        yield chunk
 
 
-def remove(folder: int, name: str) -> None:
-    """Remove a file of our own, if it is there."""
-    try:
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return
+def digest_on_disk(fd: int) -> str:
+    """Return the digest of a flushed file, read past the page cache if possible."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    digest = hashlib.sha256()
+    for chunk in chunks_of(fd):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
-def move_new(source: int, old: str, folder: int, new: str) -> None:
-    """Give a file of our own its final name, never over another file.
+def place(temporary: str, name: str, *, source: int, within: int) -> None:
+    """Give a flushed file its final name at once, never replacing anything.
 
-    By link and unlink; where links cannot be had, by a rename that refuses to
-    replace; where that cannot be had either, by a rename after a look.
+    The temporary name may remain where links are made; the folder is not flushed.
+
+    Args:
+        temporary: Name in the folder `source`.
+        name: Final name in the folder `within`.
+        source: Descriptor of a folder.
+        within: Descriptor of a folder on the same file system.
 
     Raises:
-        FileExistsError: Something lies there.
+        FileExistsError: The name is taken.
     """
     try:
-        os.link(old, new, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-    except FileExistsError:
-        raise
+        os.link(
+            temporary,
+            name,
+            src_dir_fd=source,
+            dst_dir_fd=within,
+            follow_symlinks=False,
+        )
     except OSError as exc:
-        if exc.errno not in NO_LINKS:
+        if exc.errno not in CANNOT_LINK:
             raise
-        rename_new(source, old, folder, new)
+    else:
         return
-    remove(source, old)
-
-
-def rename_new(source: int, old: str, folder: int, new: str) -> None:
-    """Rename without replacing; see `move_new`."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    failed = libc.renameat2(
-        source, os.fsencode(old), folder, os.fsencode(new), _RENAME_NOREPLACE
-    )
-    if not failed:
-        return
-    code = ctypes.get_errno()
-    if code not in _NO_RENAMEAT2:
-        raise OSError(code, os.strerror(code), new)
     try:
-        os.stat(new, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        os.rename(old, new, src_dir_fd=source, dst_dir_fd=folder)
+        rename_noreplace(temporary, name, source=source, within=within)
+    except OSError as exc:
+        if exc.errno not in _CANNOT_RENAME_SO:
+            raise
+    else:
         return
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    # Neither way is there (some FUSE file systems): all names carry an export's id,
+    # so nobody else makes this one between the look and the rename.
+    if exists(name, within=within):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    os.rename(temporary, name, src_dir_fd=source, dst_dir_fd=within)
+
+
+def exists(name: str, *, within: int) -> bool:
+    """Tell whether anything has the name, be it a dangling link."""
+    try:
+        os.stat(name, dir_fd=within, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def rename_noreplace(old: str, new: str, *, source: int, within: int) -> None:
+    """Rename unless the new name is taken (Linux, renameat2)."""
+    call = _renameat2()
+    failed = call(source, os.fsencode(old), within, os.fsencode(new), _RENAME_NOREPLACE)
+    if failed:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), new)
+
+
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], int]:
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError as exc:  # glibc before 2.28
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from exc
+    call.argtypes = [
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    ]
+    call.restype = ctypes.c_int
+    return call  # ctypes knows no function types
+
+
+def _write_all(fd: int, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

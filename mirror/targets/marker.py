@@ -1,100 +1,172 @@
-"""The marker: by which a directory target is known, whatever its path. Blocking."""
+"""A directory target's root: is it there, is it mounted, is it the one we know."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from mirror import __version__
 from mirror.errors import TargetError
 from mirror.model import iso, to_us, utc_now
 from mirror.targets import durable
+from mirror.targets.durable import Manners
 
-HIDDEN = ".archive-mirror"
-TEMPORARY = "tmp"
-_MARKER = "target.json"
-_MAX_BYTES = 65536
-_MOUNTS = Path("/proc/self/mountinfo")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HIDDEN: Final = ".archive-mirror"
+MARKER: Final = "target.json"
+TEMPORARY: Final = "tmp"
+_MARKER_BYTES: Final = 65536
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_PRIVATE: Final = Manners(file_mode=0o644, dir_mode=0o700)
 
 
-def open_root(name: str, path: Path, *, mount: bool) -> int:
-    """Open a target's root.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """Where a target is believed to lie.
 
-    Raises:
-        OSError: It is not there.
-        TargetError: It must be a mount point and is none.
+    Attributes:
+        target: The target's name.
+        mount: It must be a mount point.
     """
-    if mount and not _is_mount(path):
-        raise TargetError(
-            "not_mounted",
-            f"target {name}: nothing is mounted at {path}; mount it (systemctl status "
-            "of the mount unit tells why it is not), nothing was written",
-        )
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    target: str
+    path: Path
+    mount: bool
 
-def read(root: int) -> str | None:
-    """Return the id in the marker below an open root; None if there is none.
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """Hold the root open; what is done through it stays on one file system."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as exc:
+            raise self._missing() from exc
+        with durable.closing(fd):
+            if self.mount and not is_mount(fd, self.path):
+                raise TargetError(
+                    "not_mounted",
+                    f"target {self.target}: nothing is mounted at {self.path}; mount "
+                    "its disk there, or set mount = false",
+                )
+            yield fd
 
-    Raises:
-        OSError: It is there and cannot be read.
-        ValueError: It is there and is no marker.
-    """
-    try:
-        folder = durable.open_folder(root, HIDDEN)
-    except FileNotFoundError:
-        return None
-    try:
-        fd = os.open(_MARKER, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-    except FileNotFoundError:
-        return None
-    finally:
-        os.close(folder)
-    with os.fdopen(fd, "rb") as file:
-        found = json.loads(file.read(_MAX_BYTES))
-    target_id = found.get("target_id") if isinstance(found, dict) else None
-    if not isinstance(target_id, str) or not target_id:
-        raise ValueError("the marker holds no target_id")
-    return target_id
+    def make(self, dir_mode: int) -> None:
+        """Make the root at first use, if its parent is there and no mount is asked."""
+        if self.mount or self.path.exists() or not self.path.parent.is_dir():
+            return
+        with durable.closing(os.open(self.path.parent, os.O_RDONLY)) as parent:
+            durable.make_folder(self.path.name, within=parent, mode=dir_mode)
+            os.fsync(parent)
 
+    def marker(self, root: int) -> str | None:
+        """Return the id in the marker, read through the open root; None if none.
 
-def make(root: int) -> str:
-    """Write a marker where there is none, durably, and return its id."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(HIDDEN, 0o700, dir_fd=root)
-        os.fsync(root)
-    target_id = str(uuid.uuid4())
-    content = {
-        "target_id": target_id,
-        "created_at": iso(to_us(utc_now())),
-        "tool": f"archive-mirror {__version__}",
-    }
-    folder = durable.open_folder(root, HIDDEN)
-    try:
-        temporary = f"{_MARKER}.{target_id}"
+        Raises:
+            TargetError: There is one that cannot be understood.
+        """
+        try:
+            with durable.closing(durable.open_folder(HIDDEN, within=root)) as hidden:
+                return self._read(hidden)
+        except FileNotFoundError:
+            return None
+
+    def make_marker(self, root: int, below: int, temporary: str) -> str:
+        """Make a marker where there is none; return its id, or a quicker node's.
+
+        Args:
+            root: Descriptor of the root.
+            below: Descriptor of the folder for temporary files.
+            temporary: A free name in it.
+        """
+        content = {
+            "target_id": str(uuid.uuid4()),
+            "created_at": iso(to_us(utc_now())),
+            "tool": f"archive-mirror {__version__}",
+        }
         text = json.dumps(content, indent=1).encode()
-        durable.write_new(folder, temporary, text, mode=0o644)
-        durable.move_new(folder, temporary, folder, _MARKER)
-        os.fsync(folder)
-    except FileExistsError:
-        durable.remove(folder, f"{_MARKER}.{target_id}")
-        return read(root) or target_id
-    finally:
-        os.close(folder)
-    return target_id
+        durable.write_new(temporary, [text], within=below, manners=_PRIVATE)
+        with durable.closing(durable.open_folder(HIDDEN, within=root)) as hidden:
+            with contextlib.suppress(FileExistsError):
+                durable.place(temporary, MARKER, source=below, within=hidden)
+            os.fsync(hidden)
+            found = self._read(hidden)
+        if found is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
+        return found
+
+    def expect(self, found: str | None, expected: str) -> None:
+        """Make sure that the marker found is the one we know.
+
+        Raises:
+            TargetError: It is not; the text says how to accept what is there.
+        """
+        remedy = (
+            f"if the disk now at {self.path} is the right one, accept it by "
+            f"`archive-mirror check --adopt {self.target}`"
+        )
+        where = f"target {self.target}: {self.path}/{HIDDEN}/{MARKER}"
+        if found is None:
+            raise TargetError(
+                "marker_missing",
+                f"{where} is missing: its disk is not mounted there, or was emptied. "
+                f"Nothing is written. Mount it; {remedy}",
+            )
+        if found != expected:
+            raise TargetError(
+                "marker_differs",
+                f"{where} is that of another target ({found}, not {expected}). "
+                f"Nothing is written. Mount the right disk; {remedy}",
+            )
+
+    def _read(self, hidden: int) -> str | None:
+        try:
+            fd = durable.open_file(MARKER, within=hidden)
+        except FileNotFoundError:
+            return None
+        with durable.closing(fd):
+            text = os.read(fd, _MARKER_BYTES)
+        try:
+            found = json.loads(text)["target_id"]
+        except (ValueError, RecursionError, TypeError, KeyError):
+            found = None
+        if not isinstance(found, str) or not found:
+            raise TargetError(
+                "marker_broken",
+                f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} cannot be "
+                "understood; check the disk, and restore or remove that file",
+            )
+        return found
+
+    def _missing(self) -> TargetError:
+        if self.mount:
+            remedy = "its disk is not mounted; make the mount point and mount it"
+        else:
+            remedy = f"its disk is away; or at first use: mkdir -p {self.path}"
+        return TargetError(
+            "root_missing", f"target {self.target}: {self.path} is missing: {remedy}"
+        )
 
 
-def _is_mount(path: Path) -> bool:
-    """Tell whether something is mounted at `path`, bind mounts included."""
-    if path.is_mount():
+def is_mount(root: int, path: Path) -> bool:
+    """Tell whether the open root is where a file system is mounted."""
+    if os.fstat(root).st_dev != os.stat("..", dir_fd=root).st_dev:
         return True
     try:
-        lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
-        wanted = str(path.resolve())
+        lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return False
-    points = (line.split(" ")[4] for line in lines if line.count(" ") > 4)  # noqa: PLR2004 -- proc(5)
-    return any(point.replace("\\040", " ") == wanted for point in points)
+    wanted = os.fsencode(os.path.realpath(path))
+    return any(_unescaped(line.split(b" ")[4]) == wanted for line in lines)
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Undo how the kernel writes spaces and the like: as backslash and octal."""
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)

@@ -40,7 +40,7 @@ PROMISED = {
 def told(metrics):
     """Return the exposition as {name: {labels: value}}."""
     text = generate_latest(metrics.registry).decode()
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for line in text.splitlines():
         match = re.fullmatch(r"archive_mirror_(\w+)(?:\{(.*)\})? (\S+)", line)
         if match:

@@ -260,3 +260,21 @@ def test_an_unchanged_row_writes_nothing():
     again = plan(first, builders.row(), builders.walk(at_us=NOW + MINUTE))
 
     assert again == first
+
+
+@pytest.mark.parametrize(
+    ("left", "state"),
+    [
+        (-1, State.READY),
+        (MINUTE, State.WAITING),
+        (10 * MINUTE, State.WAITING),
+        (3 * HOUR, State.READY),
+    ],
+)
+def test_a_pause_that_a_clock_put_back_made_too_long_is_over(left, state):
+    """No export that had a file waits longer than retry_max."""
+    prior = builders.export(
+        state=State.WAITING, reason=Reason.FILE_GONE, misses=9, due_us=NOW + left
+    )
+
+    assert plan(prior, builders.row(), builders.walk()).state is state

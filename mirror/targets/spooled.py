@@ -1,0 +1,70 @@
+"""The spooled file as a target reads it; its faults are none of the target's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from mirror.errors import TargetError
+from mirror.ports import SpoolFileError
+from mirror.targets import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mirror.ports import Publication
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+@contextlib.contextmanager
+def opened(publication: Publication) -> Iterator[int]:
+    """Hold the spooled file open for reading.
+
+    Raises:
+        SpoolFileError: It is gone, or of another length.
+        TargetError: It cannot be reached just now.
+    """
+    path = publication.spooled
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno in _GONE:
+            raise SpoolFileError(f"{path} is gone") from exc
+        raise _unreachable(publication, exc) from exc
+    with durable.closing(fd):
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != publication.size_bytes:
+            raise SpoolFileError(
+                f"{path} is {found.st_size} bytes long, not {publication.size_bytes}"
+            )
+        yield fd
+
+
+def chunks(fd: int, publication: Publication) -> Iterator[bytes]:
+    """Yield the spooled file's bytes.
+
+    Raises:
+        SpoolFileError: The disk cannot read them.
+        TargetError: It cannot be reached just now.
+    """
+    read = durable.chunks_of(fd)
+    while True:
+        try:
+            chunk = next(read, b"")
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                raise SpoolFileError(f"{publication.spooled}: {exc.strerror}") from exc
+            raise _unreachable(publication, exc) from exc
+        if not chunk:
+            return
+        yield chunk
+
+
+def _unreachable(publication: Publication, exc: OSError) -> TargetError:
+    return TargetError(
+        "no_origin", f"the bytes to copy: {publication.spooled}: {exc.strerror}"
+    )

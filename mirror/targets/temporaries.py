@@ -1,0 +1,52 @@
+"""Names for files under way, so that no two attempts ever share one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Temporaries:
+    """This node's temporary files on one target; used by several threads.
+
+    Args:
+        node_id: Begins each name, so that several machines can share a target.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self._prefix = f"{node_id}-"
+        self._used: set[str] = set()
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def named(self, token: str, *, within: int) -> Iterator[str]:
+        """Reserve a name, not yet taken, in an open folder; removed at the end.
+
+        A hung attempt that wakes up late finds its file gone, never another's.
+        """
+        stem = token if token.startswith(self._prefix) else f"{self._prefix}{token}"
+        name = f"{stem}-{secrets.token_hex(4)}.part"
+        with self._lock:
+            self._used.add(name)
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=within)
+            with self._lock:
+                self._used.discard(name)
+
+    def clean(self, folder: int) -> None:
+        """Remove what earlier runs of this node left behind."""
+        for name in os.listdir(folder):
+            if not name.startswith(self._prefix):
+                continue
+            with self._lock, contextlib.suppress(FileNotFoundError):
+                if name not in self._used:
+                    os.unlink(name, dir_fd=folder)
