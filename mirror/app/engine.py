@@ -119,7 +119,7 @@ class Engine:
     async def prepare(self) -> None:
         """Look at the targets once, and take up what an earlier run left."""
         looks = [
-            asyncio.create_task(publisher.check(), name=f"check {name}")
+            asyncio.create_task(publisher.standing.check(), name=f"check {name}")
             for name, publisher in self.publishers.items()
         ]
         # A hung mount must not keep the rest from starting.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from mirror.errors import LedgerError, SpoolError, TargetError
 from mirror.layout import path_key, with_number
 from mirror.mirroring import sidecar
 from mirror.mirroring.finish import finish
+from mirror.mirroring.standing import CHECK_S, Standing
 from mirror.model import to_us
 from mirror.ports import PathTakenError, Publication, SpoolFileError
 
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from mirror.mirroring.progress import Progress
     from mirror.mirroring.spool import Spool
     from mirror.model import Export
-    from mirror.ports import Kept, Target, TargetHealth
+    from mirror.ports import Kept, Target
     from mirror.state import Duty, LedgerThread
 
 MAX_NUMBER = 10_000
 """So many exports may meet at one path."""
-_CHECK_S = 60.0
 _MAX_DOWN = timedelta(seconds=60)
 _log = structlog.get_logger()
 
@@ -70,9 +69,7 @@ class Publisher:
         pace: Of the retries.
 
     Attributes:
-        health: As last looked at; None when it must be looked at again.
-        marker_id: Of the target while it is there.
-        failures: Looks in a row that found it unusable.
+        standing: Whether the target can be used.
     """
 
     def __init__(
@@ -100,12 +97,8 @@ class Publisher:
         self._changed = changed
         self._now = now
         self.wake = asyncio.Event()
-        self.health: TargetHealth | None = None
-        self.marker_id: str | None = None
-        self.failures = 0
-        self._problem: str | None = None
+        self.standing = Standing(target, ledger=ledger, metrics=metrics, now=now)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._checked_at = 0.0
 
     @property
     def name(self) -> str:
@@ -122,65 +115,17 @@ class Publisher:
         async with asyncio.TaskGroup() as group:
             while True:
                 self.wake.clear()
-                if await self.check():
+                if await self.standing.check():
                     await self._start_all(group)
                     await self._sleep(await self._idle_s())
                 else:
                     wait = backoff.delay(
-                        self.failures,
+                        self.standing.failures,
                         initial=self._pace.initial,
                         maximum=min(self._pace.maximum, _MAX_DOWN),
                         jitter=random.random(),  # noqa: S311 -- spreads load
                     )
                     await asyncio.sleep(wait.total_seconds())
-
-    async def check(self, *, afresh: bool = False) -> bool:
-        """Tell whether the target can be used; looked at once a minute."""
-        age_s = time.monotonic() - self._checked_at
-        if self.health is not None and age_s < _CHECK_S and not afresh:
-            return True
-        name = self.name
-        remembered = await self._ledger(lambda ledger: ledger.marker(name))
-        try:
-            self.health = await finish(self.target.open(remembered))
-        except TargetError as exc:
-            await self._down(exc)
-            return False
-        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this target only
-            _log.error("target.crashed", target=name, exc_info=exc)
-            await self._down(TargetError("unexpected", f"target {name}: {exc!r}"))
-            return False
-        self._checked_at = time.monotonic()
-        self.marker_id = self.health.marker_id
-        health, now_us = self.health, to_us(self._now())
-        await self._ledger(
-            lambda ledger: ledger.target_checked(
-                name,
-                marker_id=health.marker_id,
-                free_bytes=health.free_bytes,
-                problem=None,
-                now_us=now_us,
-            )
-        )
-        self._metrics.target_checked(name, up=True, free_bytes=health.free_bytes)
-        if self._problem is not None:
-            _log.info("target.recovered", target=name)
-        self._problem, self.failures = None, 0
-        return True
-
-    async def _down(self, exc: TargetError) -> None:
-        self.health = self.marker_id = None
-        self.failures += 1
-        name, text, now_us = self.name, str(exc), to_us(self._now())
-        await self._ledger(
-            lambda ledger: ledger.target_checked(
-                name, marker_id=None, free_bytes=None, problem=text, now_us=now_us
-            )
-        )
-        self._metrics.target_checked(name, up=False, free_bytes=None)
-        if self._problem != exc.reason:
-            self._problem = exc.reason
-            _log.error("target.lost", target=name, reason=exc.reason, error=text)
 
     async def _start_all(self, group: asyncio.TaskGroup) -> None:
         while len(self._tasks) < self._concurrency:
@@ -211,12 +156,12 @@ class Publisher:
         name = self.name
         due_us = await self._ledger(lambda ledger: ledger.copies.next_due([name]))
         if due_us is None or len(self._tasks) >= self._concurrency:
-            return _CHECK_S
+            return CHECK_S
         return (due_us - to_us(self._now())) / 1e6
 
     async def _sleep(self, wait_s: float) -> None:
         try:
-            async with asyncio.timeout(max(0.05, min(wait_s, _CHECK_S))):
+            async with asyncio.timeout(max(0.05, min(wait_s, CHECK_S))):
                 await self.wake.wait()
         except TimeoutError:
             return
@@ -347,7 +292,7 @@ class Publisher:
             reason=exc.reason,
             error=str(exc),
         )
-        self.health = None
+        self.standing.doubt()
 
     async def _spool_file_failed(self, duty: Duty, exc: SpoolFileError) -> None:
         """Fetch anew what is truly lost from the spool."""

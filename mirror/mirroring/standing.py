@@ -1,0 +1,103 @@
+"""Know whether a target can be used, and tell when that changes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mirror.errors import TargetError
+from mirror.mirroring.finish import finish
+from mirror.model import to_us
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from mirror.metrics import Metrics
+    from mirror.ports import Target, TargetHealth
+    from mirror.state import LedgerThread
+
+CHECK_S = 60.0
+"""So often a target in use is looked at."""
+_log = structlog.get_logger()
+
+
+class Standing:
+    """How one target is.
+
+    Attributes:
+        marker_id: Of the target while it is there.
+        failures: Looks in a row that found it unusable.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        ledger: LedgerThread,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._target = target
+        self._ledger = ledger
+        self._metrics = metrics
+        self._now = now
+        self._health: TargetHealth | None = None
+        self._problem: str | None = None
+        self._checked_at = 0.0
+        self.marker_id: str | None = None
+        self.failures = 0
+
+    def doubt(self) -> None:
+        """Look again before the next use: something went wrong."""
+        self._health = None
+
+    async def check(self) -> bool:
+        """Tell whether the target can be used; looked at once a minute."""
+        age_s = time.monotonic() - self._checked_at
+        if self._health is not None and age_s < CHECK_S:
+            return True
+        name = self._target.name
+        remembered = await self._ledger(lambda ledger: ledger.marker(name))
+        try:
+            self._health = await finish(self._target.open(remembered))
+        except TargetError as exc:
+            await self._down(exc)
+            return False
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this target only
+            _log.error("target.crashed", target=name, exc_info=exc)
+            await self._down(TargetError("unexpected", f"target {name}: {exc!r}"))
+            return False
+        self._checked_at = time.monotonic()
+        self.marker_id = self._health.marker_id
+        health, now_us = self._health, to_us(self._now())
+        await self._ledger(
+            lambda ledger: ledger.target_checked(
+                name,
+                marker_id=health.marker_id,
+                free_bytes=health.free_bytes,
+                problem=None,
+                now_us=now_us,
+            )
+        )
+        self._metrics.target_checked(name, up=True, free_bytes=health.free_bytes)
+        if self._problem is not None:
+            _log.info("target.recovered", target=name)
+        self._problem, self.failures = None, 0
+        return True
+
+    async def _down(self, exc: TargetError) -> None:
+        self._health = self.marker_id = None
+        self.failures += 1
+        name, text, now_us = self._target.name, str(exc), to_us(self._now())
+        await self._ledger(
+            lambda ledger: ledger.target_checked(
+                name, marker_id=None, free_bytes=None, problem=text, now_us=now_us
+            )
+        )
+        self._metrics.target_checked(name, up=False, free_bytes=None)
+        if self._problem != exc.reason:
+            self._problem = exc.reason
+            _log.error("target.lost", target=name, reason=exc.reason, error=text)
