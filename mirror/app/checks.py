@@ -49,7 +49,9 @@ async def run(
     secret: Callable[[str], None],
     adopt: str | None = None,
 ) -> list[Finding]:
-    """Check sources, targets and the state directory; changes nothing there.
+    """Check sources, targets and the state directory.
+
+    A target that was never used gets its marker.
 
     Args:
         settings: The configuration.

@@ -296,6 +296,10 @@ class Publisher:
 
     async def _spool_file_failed(self, duty: Duty, exc: SpoolFileError) -> None:
         """Fetch anew what is truly lost from the spool."""
+        if duty.export.spool_dir is None:
+            # The bytes came from a sibling copy, which is damaged or gone.
+            await self._failed(duty, TargetError("no_origin", str(exc)))
+            return
         try:
             lost = await self._spool.lost(duty.export)
             if lost:

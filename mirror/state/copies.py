@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from mirror.state.database import Database
 
 
+OPEN = "('pending', 'publishing', 'failed')"
+"""Written in each query as in the index over open copies, else it is not used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duty:
     """One copy to be published.
@@ -53,11 +57,12 @@ class Copies:
         with self._db.transaction() as connection:
             row = connection.execute(
                 f"SELECT export, {rows.COPY_COLUMNS} FROM copies "
-                "JOIN exports ON key = export WHERE target = ? "
-                "AND copies.state IN ('pending', 'failed') "
+                "INDEXED BY copies_open CROSS JOIN exports ON key = export "
+                "WHERE target = ? "
+                f"AND copies.state IN {OPEN} AND copies.state <> 'publishing' "
                 "AND exports.state IN ('spooled', 'saved') "
                 "AND (copies.due_us <= ? OR copies.due_us > ?) "
-                "ORDER BY copies.due_us LIMIT 1",
+                "ORDER BY copies.due_us, copies.export LIMIT 1",
                 (target, now_us, now_us + horizon_us),
             ).fetchone()
             if row is None:
@@ -197,8 +202,10 @@ class Copies:
         """Return when the next open copy on one of the targets falls due."""
         dues = [
             self._db.connection.execute(
-                "SELECT min(copies.due_us) FROM copies JOIN exports ON key = export "
-                "WHERE target = ? AND copies.state IN ('pending', 'failed') "
+                "SELECT min(copies.due_us) FROM copies INDEXED BY copies_open "
+                "CROSS JOIN exports ON key = export "
+                f"WHERE target = ? AND copies.state IN {OPEN} "
+                "AND copies.state <> 'publishing' "
                 "AND exports.state IN ('spooled', 'saved')",
                 (target,),
             ).fetchone()[0]
@@ -242,8 +249,9 @@ class Copies:
     def hopeful(self, target: str, tries: int) -> int:
         """Return how many open copies were tried less than so often."""
         row = self._db.connection.execute(
-            "SELECT count(*) FROM copies JOIN exports ON key = export "
-            "WHERE target = ? AND copies.state IN ('pending', 'publishing', 'failed') "
+            "SELECT count(*) FROM copies INDEXED BY copies_open "
+            "CROSS JOIN exports ON key = export "
+            f"WHERE target = ? AND copies.state IN {OPEN} "
             "AND copies.attempts < ? AND exports.state IN ('spooled', 'saved')",
             (target, tries),
         ).fetchone()

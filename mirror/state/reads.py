@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror.state import rows
+from mirror.state.copies import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -182,9 +183,9 @@ class Reads:
     def owed_copies(self) -> dict[str, tuple[int, int]]:
         """Return (files, bytes) not yet saved, by target."""
         found = self._db.connection.execute(
-            "SELECT target, count(*), coalesce(sum(size_bytes), 0) FROM copies "
-            "JOIN exports ON key = export "
-            "WHERE copies.state IN ('pending', 'publishing', 'failed') "
+            "SELECT target, count(*), coalesce(sum(size_bytes), 0) "
+            "FROM copies INDEXED BY copies_open CROSS JOIN exports ON key = export "
+            f"WHERE copies.state IN {OPEN} "
             "AND exports.state IN ('spooled', 'saved') GROUP BY target"
         )
         return {target: (files, size) for target, files, size in found}

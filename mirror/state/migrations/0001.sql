@@ -115,7 +115,7 @@ CREATE TABLE copies (
 ) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX copies_path ON copies (target, path_key) WHERE path_key IS NOT NULL;
-CREATE INDEX copies_open ON copies (target, due_us)
+CREATE INDEX copies_open ON copies (target, due_us, export)
     WHERE state IN ('pending', 'publishing', 'failed');
 
 -- Counters that must not fall when the service restarts.

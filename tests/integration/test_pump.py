@@ -1,0 +1,500 @@
+"""The pump: what came over the wire lies in the spool, whatever ended it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mirror.errors import FetchError, SpoolError
+from mirror.mirroring import pump as pumping
+from mirror.mirroring.pump import BATCH_BYTES, NotMp4Error, Pump, PumpLimits
+from mirror.mirroring.spool import Place, Spool
+from tests import builders
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+    from mirror.mirroring.spool import Part
+
+HEAD = (24).to_bytes(4, "big") + b"ftypisom" + bytes(12)
+KIB = 1024
+
+
+class Body:
+    """An answer that plays a script: bytes are sent, errors raised, floats slept."""
+
+    start_bytes = 0
+    total_bytes = None
+    explicit_end = True
+    etag = None
+    last_modified = None
+
+    def __init__(self, script: Iterable[Any]) -> None:
+        self._script = iter(script)
+        self.sent: list[bytes] = []
+        self.waits = asyncio.Event()
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        for step in self._script:
+            if isinstance(step, Exception):
+                raise step
+            if callable(step):
+                step()
+            elif step is ...:
+                self.waits.set()
+                await asyncio.Event().wait()
+            else:
+                self.sent.append(step)
+                return bytes(step)
+        return b""
+
+    @property
+    def content(self) -> bytes:
+        """All that was sent so far."""
+        return b"".join(self.sent)
+
+
+class Rig:
+    """A pump on a real part, with what it told."""
+
+    def __init__(self, spool: Spool, part: Part, path: Path) -> None:
+        self.spool = spool
+        self.part = part
+        self.path = path
+        self.batches: list[int] = []
+        self.sizes: list[int] = []
+        self.checkpoints: list[int] = []
+
+    def pump(
+        self, *, max_bytes: int = 1 << 40, min_rate: float | None = None, check=None
+    ) -> Pump:
+        """Return a pump into the part."""
+
+        async def checkpoint() -> None:
+            size, _ = await self.spool.run(self.part.flush)
+            self.checkpoints.append(size)
+            if check is not None:
+                await check()
+
+        def received(number: int, size: int) -> None:
+            self.batches.append(number)
+            self.sizes.append(size)
+
+        return Pump(
+            self.spool,
+            self.part,
+            limits=PumpLimits(max_bytes=max_bytes, min_rate=min_rate),
+            checkpoint=checkpoint,
+            received=received,
+        )
+
+    def held(self) -> bytes:
+        """Return what the part proves that it holds."""
+        size, sha256 = self.part.flush()
+        content = self.path.read_bytes()[:size]
+        assert hashlib.sha256(content).hexdigest() == sha256
+        assert len(content) == size == self.part.size
+        return content
+
+
+class Clock:
+    """Stands in for the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def later(self, seconds: float):
+        """Return a step of a script that lets time pass."""
+
+        def pass_by() -> None:
+            self.now += seconds
+
+        return pass_by
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    place = Place(path=tmp_path / "spool")
+    spool = Spool(node_id="n", places=lambda: [place], threads=2)
+    export = builders.export()
+    part, folder = await spool.open(export)
+    yield Rig(spool, part, folder / spool.file_name(export))
+    part.close()
+    spool.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(pumping, "time", made)
+    monkeypatch.setattr(made, "monotonic", made, raising=False)
+    return made
+
+
+def blocks(number: int, size: int = 64 * KIB) -> list[bytes]:
+    """Return chunks that all differ, the first one the head of an mp4."""
+    made = [
+        index.to_bytes(4, "big") + bytes([index % 251]) * (size - 4)
+        for index in range(number)
+    ]
+    return [HEAD, *made]
+
+
+async def test_all_that_came_is_written_in_order(rig):
+    """A body read to its end is in the part byte for byte."""
+    body = Body(blocks(30))
+    await rig.pump().move(body)
+
+    assert rig.held() == body.content
+    assert sum(rig.batches) == len(body.content)
+    assert rig.sizes[-1] == len(body.content)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 5, 9])
+async def test_all_that_came_before_an_error_is_written(rig, number):
+    """A cut or a stall keeps each byte that came before it, and is told."""
+    body = Body([*blocks(number), FetchError("cut", "gone")])
+    with pytest.raises(FetchError, match="gone"):
+        await rig.pump().move(body)
+
+    assert rig.held() == body.content
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 5, 9])
+async def test_all_that_came_before_a_cancellation_is_written(rig, number):
+    """A stop while the body is awaited keeps each byte that came before it."""
+    body = Body([*blocks(number), ...])
+    moving = asyncio.create_task(rig.pump().move(body))
+    await body.waits.wait()
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+
+    assert rig.held() == body.content
+
+
+@pytest.mark.parametrize("turns", range(1, 80, 3))
+async def test_a_cancellation_at_any_await_keeps_what_came(
+    rig, clock, monkeypatch, turns
+):
+    """Wherever the stop falls, the part is whole up to what came."""
+    real = os.pwritev
+
+    def slow(fd: int, buffers, offset: int) -> int:
+        time.sleep(0.002)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", slow)
+    script = [step for one in blocks(40) for step in (one, clock.later(0.4))]
+    body = Body([*script, ...])
+    moving = asyncio.create_task(rig.pump().move(body))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+
+    assert rig.held() == body.content
+
+
+@pytest.mark.parametrize("more", [1, 2, 3])
+async def test_further_cancellations_lose_nothing_either(rig, monkeypatch, more):
+    """Cancelled again while the last batch is written, the write still ends first."""
+    real = os.pwritev
+
+    def slow(fd: int, buffers, offset: int) -> int:
+        time.sleep(0.05)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", slow)
+    body = Body([*blocks(5), ...])
+    moving = asyncio.create_task(rig.pump().move(body))
+    await body.waits.wait()
+    moving.cancel()
+    for _ in range(more):
+        await asyncio.sleep(0.005)
+        moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+
+    assert rig.held() == body.content
+
+
+async def test_a_cancellation_while_a_checkpoint_runs_keeps_what_came(rig, clock):
+    """Bytes gathered meanwhile are written before the stop goes on."""
+    within = asyncio.Event()
+
+    async def stuck() -> None:
+        within.set()
+        await asyncio.Event().wait()
+
+    body = Body([HEAD, b"a" * KIB, clock.later(2.0), b"b" * KIB, b"c" * KIB, ...])
+    moving = asyncio.create_task(rig.pump(check=stuck).move(body))
+    await within.wait()
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+
+    assert rig.held() == body.content
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("partly", [0, 100_000])
+async def test_a_failed_write_leaves_no_hole(rig, monkeypatch, after, partly):
+    """After a batch that could not be written, nothing may be written behind it."""
+    real, calls = os.pwritev, []
+
+    def fails_once(fd: int, buffers, offset: int) -> int:
+        calls.append(offset)
+        if len(calls) == after:
+            if partly:
+                os.pwrite(fd, b"".join(buffers)[:partly], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", fails_once)
+    body = Body(blocks(20))
+    with pytest.raises(SpoolError) as caught:
+        await rig.pump().move(body)
+
+    assert caught.value.reason == "spool_full"
+    held = rig.held()
+    assert held == body.content[: len(held)]
+
+
+async def test_a_write_that_fails_as_the_body_ends_is_told(rig, monkeypatch):
+    """The last batch is as much part of the file as the first."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwritev", full)
+    with pytest.raises(SpoolError):
+        await rig.pump().move(Body([HEAD, b"x" * KIB]))
+
+    assert rig.held() == b""
+
+
+@pytest.mark.parametrize("sizes", [[1] * 7, [3, 4], [7]])
+async def test_fewer_than_eight_bytes_are_not_kept(rig, sizes):
+    """So few cannot be told from an mp4, and are no file."""
+    data = iter(HEAD)
+    body = Body([bytes(next(data) for _ in range(size)) for size in sizes])
+    await rig.pump().move(body)
+
+    assert rig.held() == b""
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 9])
+async def test_a_head_in_small_pieces_is_recognised(rig, size):
+    """However the first bytes are cut up, an mp4 is an mp4."""
+    content = HEAD + b"x" * 100
+    pieces = [content[i : i + size] for i in range(0, len(content), size)]
+    await rig.pump().move(Body(pieces))
+
+    assert rig.held() == content
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b"<html><body>Login</body></html>"],
+        [b"<htm", b"l><body>"],
+        [b"<"] * 40,
+        [b"x" * 300 * KIB],
+        [b"<html>" * 100, ...],
+    ],
+)
+async def test_something_else_than_an_mp4_is_not_kept(rig, clock, chunks):
+    """Not a byte of a page is written, and its head is told."""
+    body = Body([step for one in chunks for step in (clock.later(2.0), one)])
+    with pytest.raises(NotMp4Error) as caught:
+        async with asyncio.timeout(5):
+            await rig.pump().move(body)
+
+    assert rig.held() == b""
+    assert body.content.startswith(caught.value.head[:8])
+
+
+async def test_a_part_that_is_continued_needs_no_head(rig):
+    """The first bytes of the rest of a file are any bytes."""
+    rig.part.append([HEAD])
+    await rig.pump().move(Body([b"<html>"]))
+
+    assert rig.held() == HEAD + b"<html>"
+
+
+@pytest.mark.parametrize(
+    ("steps", "max_bytes"), [([b"<html>" * 10], 1 << 40), (blocks(1), 100)]
+)
+async def test_a_cancelled_transfer_ends_as_cancelled(rig, steps, max_bytes):
+    """What the last batch turns out to be does not swallow a cancellation."""
+    body = Body([*steps, ...])
+    moving = asyncio.create_task(rig.pump(max_bytes=max_bytes).move(body))
+    await body.waits.wait()
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+
+
+@pytest.mark.parametrize("size", [1000, 16 * KIB, 100_000, BATCH_BYTES, 700_000])
+async def test_a_batch_is_bounded(rig, size):
+    """No hop to a thread carries more than 256 KiB and one chunk."""
+    await rig.pump().move(Body(blocks(2_000_000 // size + 3, size)))
+
+    assert max(rig.batches) <= BATCH_BYTES + size
+    assert rig.part.size > 2_000_000
+
+
+async def test_a_slow_disk_stops_the_reading(rig, monkeypatch):
+    """While a batch is written at most one more is gathered."""
+    go, real = [], os.pwritev
+    stuck = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def waits(fd: int, buffers, offset: int) -> int:
+        loop.call_soon_threadsafe(stuck.set)
+        while not go:
+            time.sleep(0.002)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", waits)
+    body = Body(blocks(60))
+    moving = asyncio.create_task(rig.pump().move(body))
+    await stuck.wait()
+    await asyncio.sleep(0.1)
+    read_meanwhile = len(body.content)
+    go.append(True)
+    await moving
+
+    assert read_meanwhile <= 2 * (BATCH_BYTES + 64 * KIB)
+    assert rig.held() == body.content
+
+
+async def test_a_checkpoint_each_second_and_not_more_often(rig, clock):
+    """A second after the last one what came is made durable."""
+    step = clock.later(0.4)
+    script = [one for index in range(9) for one in (step, bytes([index]) * 10)]
+    await rig.pump().move(Body([HEAD, *script]))
+
+    assert rig.checkpoints == [len(HEAD) + 30, len(HEAD) + 60, len(HEAD) + 90]
+
+
+async def test_no_checkpoint_before_a_second_is_over(rig, clock):
+    """Bytes alone make none; the end of the attempt does that."""
+    await rig.pump().move(Body(blocks(20)))
+
+    assert rig.checkpoints == []
+
+
+async def test_a_checkpoint_that_fails_ends_the_transfer_and_keeps_the_bytes(
+    rig, clock
+):
+    """What came is written even then."""
+
+    async def fails() -> None:
+        raise SpoolError("spool_failed", "no fsync")
+
+    body = Body([HEAD, b"a" * 10, clock.later(2.0), b"b" * 10, b"c"])
+    with pytest.raises(SpoolError, match="no fsync"):
+        await rig.pump(check=fails).move(body)
+
+    assert rig.held() == body.content == HEAD + b"a" * 10 + b"b" * 10
+
+
+async def test_the_reserve_is_looked_after_while_a_file_grows(rig, clock):
+    """Once the reserve is touched the transfer ends, at the next checkpoint."""
+    rig.part.min_free = 1 << 60
+    body = Body([HEAD, clock.later(2.0), b"b" * 10, b"c" * 10])
+    with pytest.raises(SpoolError) as caught:
+        await rig.pump().move(body)
+
+    assert caught.value.reason == "spool_full"
+    assert rig.held() == HEAD + b"b" * 10
+
+
+def dripping(clock: Clock, *, seconds: int, size: int) -> list[Any]:
+    """Return a script of one chunk in ten seconds."""
+    step = clock.later(10.0)
+    return [one for _ in range(seconds // 10) for one in (step, b"x" * size)]
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "slow"),
+    [(10, 290, False), (10, 310, True), (990, 310, True), (1010, 900, False)],
+)
+async def test_the_floor_of_the_rate_is_over_five_minutes(
+    rig, clock, size, seconds, slow
+):
+    """Slower than min_rate over five minutes is refused, and not before."""
+    body = Body([HEAD, *dripping(clock, seconds=seconds, size=size)])
+    moving = rig.pump(min_rate=100.0).move(body)
+    if slow:
+        with pytest.raises(FetchError) as caught:
+            await moving
+        assert caught.value.reason == "too_slow"
+    else:
+        await moving
+
+    assert rig.held() == body.content
+
+
+async def test_the_rate_is_that_of_the_last_five_minutes(rig, clock):
+    """A fast start does not excuse a crawl after it."""
+    fast = dripping(clock, seconds=310, size=100_000)
+    body = Body([HEAD, *fast, *dripping(clock, seconds=620, size=10)])
+    with pytest.raises(FetchError) as caught:
+        await rig.pump(min_rate=100.0).move(body)
+
+    assert caught.value.reason == "too_slow"
+
+
+async def test_what_was_held_before_does_not_count_as_fast(rig, clock):
+    """Only the bytes of this transfer count."""
+    rig.part.append([HEAD, b"x" * 1_000_000])
+    with pytest.raises(FetchError) as caught:
+        await rig.pump(min_rate=100.0).move(
+            Body(dripping(clock, seconds=320, size=10))
+        )
+
+    assert caught.value.reason == "too_slow"
+
+
+async def test_without_a_floor_any_rate_will_do(rig, clock):
+    """min_rate unset refuses nothing."""
+    body = Body([HEAD, *dripping(clock, seconds=4000, size=1)])
+    await rig.pump().move(body)
+
+    assert rig.held() == body.content
+
+
+async def test_a_file_larger_than_allowed_is_refused_soon(rig):
+    """A body that announced nothing ends at most two batches past max_bytes."""
+    limit = 1_000_000
+    body = Body(blocks(400))
+    with pytest.raises(FetchError) as caught:
+        await rig.pump(max_bytes=limit).move(body)
+
+    assert caught.value.reason == "too_large"
+    assert len(body.content) <= limit + 3 * (BATCH_BYTES + 64 * KIB)
+
+
+async def test_a_file_as_large_as_allowed_is_taken(rig):
+    """The bound itself is allowed, one byte more is not, even at the very end."""
+    content = HEAD + b"x" * 76
+    await rig.pump(max_bytes=100).move(Body([content]))
+    assert rig.held() == content
+
+    with pytest.raises(FetchError):
+        await rig.pump(max_bytes=100).move(Body([b"y"]))

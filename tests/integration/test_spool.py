@@ -1,0 +1,495 @@
+"""The spool: only proven bytes are continued, and what fails is never believed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import stat
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mirror.errors import SpoolError
+from mirror.mirroring.spool import Part, Place, Spool
+from tests import builders
+
+BYTES = bytes(range(256)) * 8
+FDS = Path("/proc/self/fd")
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def opened(path: Path, size: int, sha256: str | None) -> tuple[int, bytes]:
+    """Open a part, close it, and return its size and what then lies there."""
+    part = Part.open(path, size=size, sha256=sha256)
+    part.close()
+    return part.size, path.read_bytes()
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return what this process holds open below a folder."""
+    found = []
+    for fd in FDS.iterdir():
+        try:
+            target = str(fd.readlink())
+        except OSError:
+            continue
+        if target.startswith(str(folder)):
+            found.append(target)
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.part"
+
+
+@pytest.fixture
+def slow_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each opening of a part take its time."""
+    real = Part.open.__func__  # type: ignore[attr-defined]
+
+    def slow(cls, path: Path, **given) -> Part:
+        time.sleep(0.05)
+        part: Part = real(cls, path, **given)
+        time.sleep(0.05)
+        return part
+
+    monkeypatch.setattr(Part, "open", classmethod(slow))
+
+
+def spool_in(*places: Place) -> Spool:
+    """Return a spool that may lie in these places."""
+    return Spool(node_id="n", places=lambda: list(places), threads=2)
+
+
+@pytest.mark.parametrize(
+    ("lies", "size", "sha256", "kept"),
+    [
+        (BYTES, 2048, digest(BYTES), 2048),
+        (BYTES, 1000, digest(BYTES[:1000]), 1000),
+        (BYTES, 1000, digest(BYTES), 0),
+        (BYTES, 2048, "0" * 64, 0),
+        (BYTES, 2048, None, 0),
+        (BYTES[:500], 1000, digest(BYTES[:1000]), 0),
+        (b"", 1000, digest(BYTES[:1000]), 0),
+        (BYTES, 0, None, 0),
+        (None, 1000, digest(BYTES[:1000]), 0),
+    ],
+)
+def test_only_the_proven_prefix_is_kept(path, lies, size, sha256, kept):
+    """What the ledger's digest does not prove is cut off or thrown away."""
+    if lies is not None:
+        path.write_bytes(lies)
+
+    assert opened(path, size, sha256) == (kept, BYTES[:kept])
+
+
+def test_a_prefix_longer_than_one_read_is_proven(path):
+    """Large parts are read in blocks, and each block counts."""
+    content = os.urandom(3 * 1024 * 1024 + 17)
+    path.write_bytes(content)
+    assert opened(path, len(content), digest(content))[0] == len(content)
+
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert opened(path, len(content), digest(content)) == (0, b"")
+
+
+def test_what_is_appended_continues_the_digest(path):
+    """The digest covers the kept prefix and the new bytes."""
+    path.write_bytes(BYTES[:700] + b"unproven")
+    part = Part.open(path, size=700, sha256=digest(BYTES[:700]))
+    part.append([BYTES[700:1000], BYTES[1000:]])
+
+    assert part.flush() == (len(BYTES), digest(BYTES))
+    assert part.finish() == digest(BYTES)
+    assert path.read_bytes() == BYTES
+    part.close()
+
+
+def test_a_symlink_is_refused(tmp_path, path):
+    """Nobody makes us write into another file."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(BYTES)
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="x.part") as caught:
+        Part.open(path, size=0, sha256=None)
+
+    assert caught.value.errno == errno.ELOOP
+    assert victim.read_bytes() == BYTES
+    assert open_files(tmp_path) == []
+
+
+def test_a_file_that_a_target_keeps_too_is_replaced(tmp_path, path):
+    """Linked bytes never change again; the part begins as a new, empty file."""
+    kept = tmp_path / "kept.mp4"
+    kept.write_bytes(BYTES)
+    path.hardlink_to(kept)
+    part = Part.open(path, size=len(BYTES), sha256=digest(BYTES))
+    assert part.size == 0
+    part.append([b"new"])
+    part.close()
+
+    assert (kept.read_bytes(), path.read_bytes()) == (BYTES, b"new")
+    assert kept.stat().st_nlink == path.stat().st_nlink == 1
+
+
+def test_a_linked_file_that_cannot_be_replaced_is_told(tmp_path, path, monkeypatch):
+    """The error is that of the failed step, and each descriptor is closed once."""
+    kept = tmp_path / "kept.mp4"
+    kept.write_bytes(BYTES)
+    path.hardlink_to(kept)
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "unlink", refuses)
+    with pytest.raises(OSError, match="Read-only"):
+        Part.open(path, size=0, sha256=None)
+
+    assert kept.read_bytes() == BYTES
+    assert open_files(tmp_path) == []
+
+
+def test_a_part_is_for_its_owner_alone(path):
+    """Footage is not for everybody on the machine."""
+    opened(path, 0, None)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("step", [1, 7, 300, 5000])
+def test_short_writes_are_continued(path, monkeypatch, step):
+    """A disk that takes few bytes at a time gets them all, in order."""
+    real = os.pwritev
+
+    def short(fd: int, buffers, offset: int) -> int:
+        return real(fd, [b"".join(buffers)[:step]], offset)
+
+    monkeypatch.setattr(os, "pwritev", short)
+    chunks = [BYTES[:1], b"", BYTES[1:300], BYTES[300:301], BYTES[301:]]
+    part = Part.open(path, size=0, sha256=None)
+    part.append(chunks)
+    part.append([b"tail"])
+
+    assert part.flush() == (len(BYTES) + 4, digest(BYTES + b"tail"))
+    assert path.read_bytes() == BYTES + b"tail"
+    part.close()
+
+
+def test_more_chunks_than_one_call_takes(path):
+    """Thousands of tiny chunks are written in groups."""
+    chunks = [bytes([index % 256]) for index in range(3000)]
+    part = Part.open(path, size=0, sha256=None)
+    part.append(chunks)
+    part.close()
+
+    assert path.read_bytes() == b"".join(chunks)
+
+
+def test_a_failed_append_is_not_counted(path, monkeypatch):
+    """Size and digest stay those of the bytes that are surely there."""
+    part = Part.open(path, size=0, sha256=None)
+    part.append([BYTES])
+    real = os.pwritev
+
+    def full(fd: int, buffers, offset: int) -> int:
+        if offset > len(BYTES):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, [b"".join(buffers)[:10]], offset)
+
+    monkeypatch.setattr(os, "pwritev", full)
+    with pytest.raises(OSError, match="No space"):
+        part.append([b"y" * 100])
+    assert part.flush() == (len(BYTES), digest(BYTES))
+    part.close()
+
+    assert opened(path, len(BYTES), digest(BYTES)) == (len(BYTES), BYTES)
+
+
+@pytest.mark.parametrize(
+    ("call", "how"), [("flush", "fdatasync"), ("finish", "fsync")]
+)
+@pytest.mark.parametrize("later", ["flush", "finish"])
+def test_a_failed_fsync_is_never_repeated(path, monkeypatch, call, how, later):
+    """The part is broken: the kernel may have dropped what it could not write."""
+    asked = []
+
+    def fails(fd: int) -> None:
+        asked.append(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    part = Part.open(path, size=0, sha256=None)
+    part.append([BYTES])
+    monkeypatch.setattr(os, how, fails)
+    with pytest.raises(OSError, match="Input/output"):
+        getattr(part, call)()
+    assert part.broken
+    monkeypatch.setattr(os, "fsync", asked.append)
+    monkeypatch.setattr(os, "fdatasync", asked.append)
+    with pytest.raises(OSError, match="earlier fsync"):
+        getattr(part, later)()
+
+    assert len(asked) == 1
+    part.close()
+
+
+def test_restart_throws_all_away(path):
+    """Nothing of the earlier version of a file is left."""
+    part = Part.open(path, size=0, sha256=None)
+    part.append([BYTES])
+    part.restart()
+    assert (part.size, path.read_bytes()) == (0, b"")
+    part.append([b"new"])
+
+    assert part.flush() == (3, digest(b"new"))
+    part.close()
+
+
+MB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("disk", "free", "min_free", "room"),
+    [
+        (1000 * MB, 100 * MB, 0, 50 * MB),
+        (1000 * MB, 100 * MB, 80 * MB, 20 * MB),
+        (1000 * MB, 10 * MB, 0, -40 * MB),
+        (100_000 * MB, 1000 * MB, 0, 744 * MB),
+        (100_000 * MB, 1000 * MB, 900 * MB, 100 * MB),
+        (100_000 * MB, 1000 * MB, 2000 * MB, -1000 * MB),
+    ],
+)
+async def test_the_reserve_stays_free(
+    tmp_path, monkeypatch, disk, free, min_free, room
+):
+    """min_free, at least a twentieth of a small disk or 256 MiB of a large one."""
+    found = SimpleNamespace(
+        f_blocks=disk // 4096,
+        f_frsize=4096,
+        f_bavail=free // 4096,
+        f_bfree=free,
+        f_bsize=1 << 20,
+    )
+    monkeypatch.setattr(os, "fstatvfs", lambda _: found)
+    spool = spool_in(Place(path=tmp_path, min_free=min_free))
+    part, _ = await spool.open(builders.export())
+
+    assert part.room_bytes() == room
+    if room >= 0:
+        await spool.make_room(part, room)
+    with pytest.raises(SpoolError) as caught:
+        await spool.make_room(part, room + 1)
+    assert caught.value.reason == "spool_full"
+    part.close()
+    spool.close()
+
+
+async def test_the_best_place_that_works_is_taken(tmp_path):
+    """A guard that raises passes on to the next place, in order."""
+    away = tmp_path / "away"
+    away.mkdir()
+
+    def gone() -> None:
+        raise OSError(errno.ENOTCONN, "not mounted")
+
+    spool = spool_in(
+        Place(path=away, guard=gone),
+        Place(path=tmp_path / "second", min_free=7),
+        Place(path=tmp_path / "third"),
+    )
+    part, folder = await spool.open(builders.export())
+    part.close()
+    spool.close()
+
+    assert folder == tmp_path / "second"
+    assert part.min_free == 7
+    assert list(away.iterdir()) == []
+    assert not (tmp_path / "third").exists()
+
+
+async def test_no_place_tells_the_first_cause(tmp_path):
+    """The best place's problem is the one to be solved."""
+
+    def cause(text: str):
+        def guard() -> None:
+            raise OSError(errno.ENOTCONN, text)
+
+        return guard
+
+    spool = spool_in(
+        Place(path=tmp_path / "a", guard=cause("disk one is away")),
+        Place(path=tmp_path / "b", guard=cause("disk two is away")),
+    )
+    with pytest.raises(SpoolError, match="disk one is away"):
+        await spool.open(builders.export())
+    spool.close()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_guarded_place_is_never_made(tmp_path):
+    """Below a mount point that is away nothing is created."""
+    spool = spool_in(Place(path=tmp_path / "mnt" / "x", guard=lambda: None))
+    with pytest.raises(SpoolError):
+        await spool.open(builders.export())
+    spool.close()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_bytes_of_another_place_are_not_continued(tmp_path):
+    """Where the partial lies elsewhere, the file is begun anew."""
+    spool = spool_in(Place(path=tmp_path / "new"))
+    export = builders.export(
+        spool_dir=str(tmp_path / "old"), part_bytes=5, part_sha256=digest(b"12345")
+    )
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / spool.file_name(export)).write_bytes(b"12345")
+    part, _ = await spool.open(export)
+    assert part.size == 0
+    part.close()
+    spool.close()
+
+
+async def test_bytes_of_the_same_place_are_continued(tmp_path):
+    """The ledger's proof is what the part is opened with."""
+    spool = spool_in(Place(path=tmp_path))
+    export = builders.export(
+        spool_dir=str(tmp_path), part_bytes=5, part_sha256=digest(b"12345")
+    )
+    (tmp_path / spool.file_name(export)).write_bytes(b"12345678")
+    part, _ = await spool.open(export)
+    assert part.size == 5
+    part.close()
+    spool.close()
+
+
+async def test_each_export_has_its_own_file(tmp_path):
+    """Source, id, creation and node tell names apart."""
+    one, other = spool_in(), Spool(node_id="m", places=list, threads=1)
+    names = {
+        one.file_name(builders.export()),
+        one.file_name(builders.export(source="hq2")),
+        one.file_name(builders.export(export_id=8)),
+        one.file_name(builders.export(created_key="k2")),
+        one.file_name(builders.export(created_key="../\ud800/x")),
+        other.file_name(builders.export()),
+    }
+    one.close()
+    other.close()
+
+    assert len(names) == 6
+    assert not any("/" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "spool_full"),
+        (errno.EDQUOT, "spool_full"),
+        (errno.EIO, "spool_failed"),
+    ],
+)
+async def test_a_failure_of_the_disk_is_the_spools(number, reason):
+    """It is told as such, and full apart from failed."""
+
+    def fails() -> None:
+        raise OSError(number, os.strerror(number))
+
+    spool = spool_in()
+    with pytest.raises(SpoolError) as caught:
+        await spool.run(fails)
+    spool.close()
+
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.06, 0.09])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_opening_leaves_nothing_open(
+    tmp_path, slow_open, after_s, times
+):
+    """However often and whenever cancelled, each descriptor is closed."""
+    spool = spool_in(Place(path=tmp_path))
+    opening = asyncio.create_task(spool.open(builders.export()))
+    await asyncio.sleep(after_s)
+    for _ in range(times):
+        opening.cancel()
+        await asyncio.sleep(0.002)
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await asyncio.sleep(0.2)
+    spool.close()
+
+    assert open_files(tmp_path) == []
+
+
+async def test_a_cancelled_call_has_ended_before_its_caller_goes_on(tmp_path):
+    """Whoever closes a file after a stop closes it under no running thread."""
+    spool, ended = spool_in(), []
+
+    def work() -> None:
+        time.sleep(0.05)
+        ended.append(True)
+
+    running = asyncio.create_task(spool.run(work))
+    await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    spool.close()
+
+    assert ended
+
+
+async def test_a_failed_opening_leaves_nothing_open(tmp_path, monkeypatch):
+    """Errors close what they opened."""
+
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    spool = spool_in(Place(path=tmp_path))
+    export = builders.export(spool_dir=str(tmp_path), part_bytes=5, part_sha256="x")
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(SpoolError):
+        await spool.open(export)
+    spool.close()
+
+    assert open_files(tmp_path) == []
+
+
+async def test_a_file_is_lost_only_from_a_spool_that_is_there(tmp_path):
+    """A disk that is away has lost nothing yet."""
+    here, away = tmp_path / "here", tmp_path / "away"
+    here.mkdir()
+
+    def gone() -> None:
+        raise OSError(errno.ENOTCONN, "not mounted")
+
+    spool = spool_in(Place(path=here), Place(path=away, guard=gone))
+    assert await spool.lost(builders.export(spool_dir=str(here)))
+    with pytest.raises(SpoolError):
+        await spool.lost(builders.export(spool_dir=str(away)))
+    spool.close()
+
+
+async def test_a_file_is_removed_once_and_again(tmp_path):
+    """Removing what is gone is no error, and nothing else goes."""
+    spool = spool_in(Place(path=tmp_path))
+    export = builders.export(spool_dir=str(tmp_path))
+    (tmp_path / spool.file_name(export)).write_bytes(b"x")
+    (tmp_path / "other").write_bytes(b"x")
+    for _ in range(2):
+        await spool.remove(export)
+    await spool.remove(builders.export(spool_dir=None))
+    spool.close()
+
+    assert [one.name for one in tmp_path.iterdir()] == ["other"]
