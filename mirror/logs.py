@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -15,8 +17,16 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, Processor
 
-_URL = re.compile(r"(https?://)(?:[^\s/@\"']*@)?([^\s/?#\"'<>]+)[^\s\"'<>)\]]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Paths may hold brackets and quotes, so a url ends at white space, `"`, `<` or `>`.
+# PHP escapes slashes in JSON: `https:\/\/`.
+_URL = re.compile(
+    r"""(https?:\\?/\\?/)(?:[^\s/?#\\"<>]*@)?([^\s/?#\\"'<>]*)[^\s"<>]*""",
+    re.IGNORECASE,
+)
+# Also what turns the direction of writing, and surrogates, which UTF-8 cannot say.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _HIDDEN = "[redacted]"
 _MIN_SECRET = 4
@@ -26,31 +36,43 @@ class Redactor:
     """Takes known secrets and the paths of urls out of every value."""
 
     def __init__(self) -> None:
-        self._secrets: set[str] = set()
+        self._secrets: list[str] = []
 
     def add(self, secret: str) -> None:
         """Learn a secret."""
-        if len(secret) >= _MIN_SECRET:
-            self._secrets.add(secret)
+        if len(secret) >= _MIN_SECRET and secret not in self._secrets:
+            # Longest first: a secret within another must not leave its rest behind.
+            self._secrets = sorted([*self._secrets, secret], key=len, reverse=True)
 
     def __call__(
         self, _logger: object, _method: str, event: EventDict
     ) -> MutableMapping[str, Any]:
         """Clean one event; a structlog processor."""
-        return {key: self._clean(value) for key, value in event.items()}
+        return self._clean_keys(event)
 
     def _clean(self, value: object) -> object:
-        if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, _HIDDEN)
-            return _URL.sub(r"\1\2", value)
         if isinstance(value, dict):
-            return {key: self._clean(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
+            return self._clean_keys(value)
+        if isinstance(value, list | tuple | set | frozenset):
             return [self._clean(inner) for inner in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)  # JSON has no word for it
+        if value is None or isinstance(value, bool | int | float):
+            return value
         if isinstance(value, BaseException):
-            return self._clean(f"{type(value).__name__}: {value}")
-        return value
+            return self._clean_text(_described(value))
+        return self._clean_text(str(value))
+
+    def _clean_keys(self, event: MutableMapping[str, Any]) -> dict[str, Any]:
+        return {
+            self._clean_text(str(key)): self._clean(value)
+            for key, value in event.items()
+        }
+
+    def _clean_text(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return _URL.sub(r"\1\2", text)
 
 
 def configure(
@@ -105,7 +127,11 @@ def _renderer(form: str, *, colors: bool) -> Processor:
         return structlog.processors.JSONRenderer(serializer=json.dumps, default=str)
     if form == "logfmt":
         return _logfmt
-    console = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)
+    console = structlog.dev.ConsoleRenderer(
+        colors=colors,
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
 
     def render(logger: object, method: str, event: EventDict) -> str:
         return str(console(logger, method, _one_line(event)))
@@ -125,11 +151,19 @@ def _logfmt(_logger: object, _method: str, event: EventDict) -> str:
 def _one_line(event: EventDict) -> EventDict:
     """Escape what could break the line or move the cursor."""
     return {
-        key: _CONTROL.sub(lambda found: repr(found.group())[1:-1], value)
-        if isinstance(value, str) and key != "exception"
+        key: _escaped(value, keep="\n" if key == "exception" else "")
+        if isinstance(value, str)
         else value
         for key, value in event.items()
     }
+
+
+def _escaped(text: str, *, keep: str) -> str:
+    def escape(found: re.Match[str]) -> str:
+        control = found.group()
+        return control if control in keep else repr(control)[1:-1]
+
+    return _CONTROL.sub(escape, text)
 
 
 def _with_tracebacks(logger: object, method: str, event: EventDict) -> EventDict:
@@ -141,11 +175,18 @@ def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> Even
     found = event.pop("exc_info", None)
     if isinstance(found, tuple):
         found = found[1]
+    elif found and not isinstance(found, BaseException):
+        found = sys.exception()
     if isinstance(found, BaseException):
-        event.setdefault("error", f"{type(found).__name__}: {found}")
+        event.setdefault("error", _described(found))
     event.pop("exception", None)
     event.pop("stack_info", None)
     return event
+
+
+def _described(failure: BaseException) -> str:
+    """Return the type and the text, if there is any."""
+    return f"{type(failure).__name__}: {failure}".removesuffix(": ")
 
 
 def _remember_level(_logger: object, method: str, event: EventDict) -> EventDict:

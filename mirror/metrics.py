@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    GCCollector,
     Gauge,
     Histogram,
     PlatformCollector,
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 PREFIX = "archive_mirror_"
 LOSS_REASONS = ("expired", "row_gone")
-_MARGINS_S = (-3600, -600, 0, 60, 300, 900, 1800, 3600, 5400, 7200, 9000, 10800)
+_MARGINS_S = (
+    *(-10800, -3600, -600, 0),
+    *(60, 300, 900, 1800, 3600, 5400, 7200, 9000, 10800),
+)
 _DURATIONS_S = (0.1, 0.5, 1, 5, 15, 60, 180, 600, 1800, 3600, 10800)
 
 
@@ -123,18 +127,28 @@ class Metrics:
         self._snapshot = LedgerSnapshot()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
         registry.register(_FromLedger(self))
         self._polls = self._counter(
-            "polls_total", "Walks over a source's list.", "source", "outcome"
+            "polls_total",
+            "Walks over a source's list; unauthorized: the VMS refuses the token.",
+            "source",
+            "outcome",
         )
         self._fetches = self._counter(
-            "fetches_total", "Attempts to fetch a file.", "source", "outcome"
+            "fetches_total",
+            "Attempts to fetch a file; whole: it is proven in the spool.",
+            "source",
+            "outcome",
         )
         self._fetched_bytes = self._counter(
             "fetched_bytes_total", "Bytes of files received from all sources."
         )
         self._copies = self._counter(
-            "copies_total", "Publishes to a target.", "target", "outcome"
+            "copies_total",
+            "Publishes to a target; saved: the copy there is proven.",
+            "target",
+            "outcome",
         )
         self._last_success = self._gauge(
             "source_last_success_timestamp_seconds",
@@ -185,12 +199,14 @@ class Metrics:
 
     def declare(self, sources: Sequence[str], targets: Sequence[str]) -> None:
         """Show every series that can come, at 0; forget removed names."""
+        of_sources = (self._last_success, self._source_up, self._token_expiry)
         for gone in set(self._sources) - set(sources):
-            for metric in (self._last_success, self._source_up, self._token_expiry):
-                _forget(metric, gone)
+            for metric in (*of_sources, self._polls, self._fetches):
+                metric.remove_by_labels({"source": gone})
+        of_targets = (self._target_up, self._target_free, self._holdup, self._copies)
         for gone in set(self._targets) - set(targets):
-            for metric in (self._target_up, self._target_free, self._holdup):
-                _forget(metric, gone)
+            for metric in of_targets:
+                metric.remove_by_labels({"target": gone})
         self._sources, self._targets = tuple(sources), tuple(targets)
         for source in sources:
             for poll in PollOutcome:
@@ -339,10 +355,3 @@ class _FromLedger(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield the families."""
         return self._metrics.from_ledger()
-
-
-def _forget(metric: Gauge, name: str) -> None:
-    try:
-        metric.remove(name)
-    except KeyError:
-        return

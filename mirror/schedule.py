@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -48,13 +50,13 @@ class Schedule:
         interval: timedelta,
         trigger: Callable[[], None],
         *,
-        jitter: timedelta,
-        immediately: bool,
+        jitter: timedelta | None = None,
+        immediately: bool = False,
     ) -> None:
         """Call `trigger` at each interval, give or take `jitter`.
 
         Args:
-            name: Unique; a job of that name is replaced.
+            name: Unique; a job of that name is replaced, which reschedules it.
             interval: At least 1 ms.
             trigger: Only sets an event: jobs are not where work is done.
             jitter: So that machines do not fall into step.
@@ -65,13 +67,18 @@ class Schedule:
             _as_coroutine(trigger),
             IntervalTrigger(
                 seconds=max(interval.total_seconds(), 0.001),
-                jitter=jitter.total_seconds(),
+                jitter=jitter.total_seconds() if jitter else None,
                 timezone=UTC,
             ),
             id=name,
             replace_existing=True,
             **first,
         )
+
+    def remove(self, name: str) -> None:
+        """Call a job no more; one that is not there is no error."""
+        with contextlib.suppress(JobLookupError):
+            self._scheduler.remove_job(name)
 
     def start(self) -> None:
         """Begin to call."""

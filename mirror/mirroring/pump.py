@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirror import mp4
-from mirror.errors import FetchError
+from mirror.errors import FetchError, SpoolError
 from mirror.mirroring.finish import finish
 
 if TYPE_CHECKING:
@@ -125,6 +125,10 @@ class Pump:
             return
         try:
             await asyncio.shield(self._writing)
+        except (FetchError, SpoolError):
+            # What follows must not be written behind a gap.
+            self._chunks, self._gathered = [], 0
+            raise
         finally:
             if self._writing.done():
                 self._writing = None

@@ -61,6 +61,7 @@ class Part:
         self.size = size
         self.min_free = 0
         self.broken = False
+        self._stuck = False
 
     @classmethod
     def open(cls, path: Path, *, size: int, sha256: str | None) -> Part:
@@ -93,10 +94,18 @@ class Part:
             raise
 
     def append(self, chunks: Sequence[bytes]) -> None:
-        """Hash and write bytes at the end, all of them or an error."""
+        """Hash and write bytes at the end, all of them or an error.
+
+        After an error nothing more is taken: what came next would lie where the
+        bytes that failed belong.
+        """
+        if self._stuck:
+            raise OSError(errno.EIO, "an earlier write to this file failed")
         for start in range(0, len(chunks), _MAX_IOV):
             group = chunks[start : start + _MAX_IOV]
+            self._stuck = True
             self._write(group)
+            self._stuck = False
             for chunk in group:
                 self._digest.update(chunk)
                 self.size += len(chunk)
