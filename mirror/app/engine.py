@@ -118,6 +118,9 @@ class Engine:
 
     async def prepare(self) -> None:
         """Look at the targets once, and take up what an earlier run left."""
+        interrupted = await self.ledger(lambda ledger: ledger.fetches.recover())
+        if interrupted:
+            _log.info("fetches.recovered", exports=interrupted)
         looks = [
             asyncio.create_task(publisher.standing.check(), name=f"check {name}")
             for name, publisher in self.publishers.items()

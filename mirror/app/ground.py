@@ -6,8 +6,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from mirror.app import lock
 from mirror.model import to_us, utc_now
 from mirror.state import Ledger, LedgerThread
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from mirror.config import Settings
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +53,6 @@ async def held(
         ledger = LedgerThread(Ledger.open(settings.state_dir), patience_s=patience_s)
         reader = LedgerThread(Ledger.read(settings.state_dir), patience_s=patience_s)
         try:
-            interrupted = await ledger(lambda opened: opened.fetches.recover())
-            if interrupted:
-                _log.info("fetches.recovered", exports=interrupted)
             now_us = to_us(utc_now())
             node_id = await ledger(lambda opened: opened.node_id(now_us))
             yield Ground(ledger=ledger, reader=reader, node_id=node_id)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import time
 from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
-from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.exposition import choose_encoder
 
-from mirror.errors import ConfigError
+from mirror.errors import MirrorError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 _FRESH_S = 1.0
+_REFRESH_S = 5.0
+"""Less than the 10 s that Prometheus waits, so that it hears why."""
+_CLOSE_S = 1.0
 _log = structlog.get_logger()
+
+
+class ListenError(TransientError):
+    """The address cannot be listened on now; another process may have it."""
 
 
 class HttpServer:
@@ -39,11 +48,11 @@ class HttpServer:
         ready: Callable[[], Awaitable[list[str]]],
         refresh: Callable[[], Awaitable[None]],
     ) -> None:
-        self._expose = make_aiohttp_handler(registry)
+        self._registry = registry
         self._healthy = healthy
         self._ready = ready
         self._refresh = refresh
-        self._refreshed_at = 0.0
+        self._refreshed_at = -math.inf
         self._refreshing = asyncio.Lock()
         self._runner: web.AppRunner | None = None
 
@@ -51,28 +60,22 @@ class HttpServer:
         """Listen; return the port, which port 0 leaves to the system.
 
         Raises:
-            ConfigError: The address cannot be used.
+            ListenError: The address cannot be used now. No fault of the
+                configuration's, which would keep systemd from trying again.
         """
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(application, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSE_S)
+        await runner.setup()
         try:
-            await site.start()
+            await web.TCPSite(runner, host, port).start()
         except OSError as exc:
-            await self._runner.cleanup()
-            raise ConfigError(
-                [
-                    (
-                        f"http.listen: {host or ''}:{port} cannot be listened on "
-                        f"({exc.strerror}); choose another address or port"
-                    )
-                ]
-            ) from exc
-        actual = int(self._runner.addresses[0][1])
+            await runner.cleanup()
+            raise ListenError("listen", _refused(host, port, exc)) from exc
+        self._runner = runner
+        actual = int(runner.addresses[0][1])
         _log.info("http.listening", host=host or "*", port=actual)
         return actual
 
@@ -82,17 +85,39 @@ class HttpServer:
             await self._runner.cleanup()
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        async with self._refreshing:
-            if time.monotonic() - self._refreshed_at >= _FRESH_S:
-                await self._refresh()
-                self._refreshed_at = time.monotonic()
-        return await self._expose(request)
+        try:
+            async with asyncio.timeout(_REFRESH_S), self._refreshing:
+                if time.monotonic() - self._refreshed_at >= _FRESH_S:
+                    await self._refresh()
+                    self._refreshed_at = time.monotonic()
+        except (MirrorError, TimeoutError) as exc:
+            # Old numbers would look like a service at rest; a failed scrape is seen.
+            reason = f"the ledger does not answer ({type(exc).__name__})"
+            raise web.HTTPServiceUnavailable(text=reason) from exc
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        response = web.Response(
+            body=await asyncio.to_thread(encode, self._registry),
+            headers={"Content-Type": content_type},
+        )
+        response.enable_compression()
+        return response
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _told(await self._healthy())
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return _told(await self._ready())
+
+
+def _refused(host: str | None, port: int, failure: OSError) -> str:
+    shown = f"[{host}]" if host and ":" in host else host or ""
+    # asyncio's own text repeats the address; failed look-ups have negative numbers.
+    code = failure.errno or 0
+    reason = os.strerror(code) if code > 0 else failure.strerror or failure
+    return (
+        f"http.listen: {shown}:{port} cannot be listened on ({reason}); "
+        "free it, or choose another address or port"
+    )
 
 
 def _told(reasons: list[str]) -> web.Response:
