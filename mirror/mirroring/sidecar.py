@@ -83,14 +83,18 @@ def _item(raw: bytes) -> object:
         return None
     url = item.get("url")
     if isinstance(url, str):
-        item["url"] = _origin(url)
         item["url_sha256"] = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
-    user = item.get("user")
-    if isinstance(user, dict):
-        item["user"] = {"id": user.get("id")}
-    elif user is not None:
-        item["user"] = None
+    if url is not None:
+        item["url"] = _origin(url) if isinstance(url, str) else None
+    if item.get("user") is not None:
+        item["user"] = _only_id(item["user"])
     return item
+
+
+def _only_id(user: object) -> dict[str, int] | None:
+    """Return a user's id, if it is a number; all else of a user is personal."""
+    found = user.get("id") if isinstance(user, dict) else None
+    return {"id": found} if isinstance(found, int) else None
 
 
 def _origin(url: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from mirror.errors import MirrorError, TransientError
 
@@ -84,7 +84,7 @@ class HttpServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+    async def _metrics(self, _: web.Request) -> web.StreamResponse:
         try:
             async with asyncio.timeout(_REFRESH_S), self._refreshing:
                 if time.monotonic() - self._refreshed_at >= _FRESH_S:
@@ -94,10 +94,11 @@ class HttpServer:
             # Old numbers would look like a service at rest; a failed scrape is seen.
             reason = f"the ledger does not answer ({type(exc).__name__})"
             raise web.HTTPServiceUnavailable(text=reason) from exc
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        # Always the text format: OpenMetrics wants a sum of each histogram, but none
+        # where a bucket is negative, so strict readers would refuse every metric.
         response = web.Response(
-            body=await asyncio.to_thread(encode, self._registry),
-            headers={"Content-Type": content_type},
+            body=await asyncio.to_thread(generate_latest, self._registry),
+            headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4},
         )
         response.enable_compression()
         return response
