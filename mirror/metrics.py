@@ -325,18 +325,19 @@ class Metrics:
         for name, text, moment_us in (
             (
                 "oldest_ready_timestamp_seconds",
-                "Since when the oldest export not yet fetched is ready; 0 if none is.",
+                "Since when the oldest export not yet fetched is ready.",
                 taken.oldest_ready_us,
             ),
             (
                 "earliest_deadline_timestamp_seconds",
-                "The nearest deadline of an export not yet fetched; 0 if none is.",
+                "The nearest deadline of an export not yet fetched.",
                 taken.earliest_deadline_us,
             ),
         ):
-            yield GaugeMetricFamily(
-                f"{PREFIX}{name}", text, value=(moment_us or 0) / 1e6
-            )
+            family = GaugeMetricFamily(f"{PREFIX}{name}", text)
+            if moment_us is not None:
+                family.add_metric([], moment_us / 1e6)
+            yield family
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}{name}", text, labels, registry=self.registry)

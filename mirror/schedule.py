@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -74,11 +72,6 @@ class Schedule:
             replace_existing=True,
             **first,
         )
-
-    def remove(self, name: str) -> None:
-        """Call a job no more; one that is not there is no error."""
-        with contextlib.suppress(JobLookupError):
-            self._scheduler.remove_job(name)
 
     def start(self) -> None:
         """Begin to call."""

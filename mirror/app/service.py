@@ -18,7 +18,7 @@ from mirror.app.engine import Engine
 from mirror.errors import ConfigError
 from mirror.model import to_us, utc_now
 from mirror.schedule import Schedule
-from mirror.server import HttpServer
+from mirror.server import HttpServer, ListenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +33,7 @@ _TICK_S = 1.0
 _LEDGER_ANSWERS_S = 5.0
 _JITTER = 0.1
 _INFLOW_S = 3600.0
+_LISTEN_AGAIN_S = 5.0
 _log = structlog.get_logger()
 
 
@@ -71,7 +72,7 @@ class Service:
         """Serve until SIGTERM or SIGINT.
 
         Raises:
-            ConfigError: The state directory or the port cannot be used.
+            ConfigError: The state directory cannot be used.
             LockedError: Another process holds the state directory.
             LedgerError: The ledger cannot be used.
         """
@@ -84,16 +85,32 @@ class Service:
                 ready=self._unready,
                 refresh=self._refresh,
             )
-            listen = self._settings.http.listen
-            await server.start(listen.host, listen.port)
             self._metrics.config_reloaded(successful=True)
+            listening = asyncio.create_task(self._listen(server), name="listen")
             try:
                 while not self._stop.is_set():
                     async with ground.sessions_for(self._settings) as sessions:
                         await self._serve(held, sessions)
             finally:
                 self._notifier.stopping()
+                listening.cancel()
+                await asyncio.wait([listening])
                 await server.stop()
+
+    async def _listen(self, server: HttpServer) -> None:
+        """Listen, when the address can be had: footage is rescued meanwhile."""
+        listen = self._settings.http.listen
+        told = False
+        while True:
+            try:
+                await server.start(listen.host, listen.port)
+            except ListenError as exc:
+                if not told:
+                    _log.error("http.lost", error=str(exc))
+                told = True
+                await asyncio.sleep(_LISTEN_AGAIN_S)
+            else:
+                return
 
     async def _serve(self, held: Ground, sessions: Sessions) -> None:
         """Run one configuration until it is replaced or the service stops."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -90,16 +91,25 @@ class Pump:
             SpoolError: It could not be written.
         """
         try:
-            while chunk := await body.read():
-                self._chunks.append(chunk)
-                self._gathered += len(chunk)
-                due = time.monotonic() - self._proven_at >= CHECKPOINT_S
-                if self._gathered >= BATCH_BYTES or due:
-                    await self._hand_over()
-                if due:
-                    await self._prove()
-        finally:
+            await self._take_all(body)
+        except asyncio.CancelledError:
+            with contextlib.suppress(NotMp4Error, FetchError, SpoolError):
+                await finish(self._drain())
+            raise
+        except BaseException:
             await finish(self._drain())
+            raise
+        await finish(self._drain())
+
+    async def _take_all(self, body: Body) -> None:
+        while chunk := await body.read():
+            self._chunks.append(chunk)
+            self._gathered += len(chunk)
+            due = time.monotonic() - self._proven_at >= CHECKPOINT_S
+            if self._gathered >= BATCH_BYTES or due:
+                await self._hand_over()
+            if due:
+                await self._prove()
 
     async def _drain(self) -> None:
         await self._hand_over()

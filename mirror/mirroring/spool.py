@@ -80,6 +80,7 @@ class Part:
             if os.fstat(fd).st_nlink > 1:
                 # A target keeps this very file: it must never change again.
                 os.close(fd)
+                fd = -1
                 os.unlink(path.name, dir_fd=folder)
                 fd = os.open(path.name, flags | os.O_EXCL, 0o600, dir_fd=folder)
             digest = _prefix_digest(fd, size)

@@ -112,12 +112,14 @@ class Walker:
             waiting_limit_us=_us(rules.waiting_limit),
             try_folders=rules.try_folders,
             retry_max_us=_us(rules.retry_max),
-            rule_for=lambda row: rules.rule_for(row, began_us),
+            rule_for=lambda row: rules.rule_for(row, began_us + offset_us),
         )
         missing: set[int] = set()
         if sweep:
             missing = await self._ledger(
-                lambda ledger: ledger.listing.expected(name, since_us, began_us)
+                lambda ledger: ledger.listing.expected(
+                    name, since_us, began_us + offset_us
+                )
             )
         reading = _Reading()
         while not reading.ended:
@@ -125,14 +127,14 @@ class Walker:
                 reading.number, since_us=since_us, until_us=until_us
             )
             if reading.number == 1 and page.clock_offset_us is not None:
-                walk = dataclasses.replace(walk, clock_offset_us=page.clock_offset_us)
+                walk = _corrected(walk, rules, page.clock_offset_us)
             keys = await self._meet(page, walk, report)
             missing -= keys
             reading.take(page, keys)
             await asyncio.sleep(_PACE_S if sweep else 0)
         if reading.endless:
             _log.error("list.endless", source=name, pages=reading.number)
-        report.complete = not reading.moved and not reading.endless
+        report.complete = reading.whole
         await self._close(
             walk,
             sweep=sweep,
@@ -217,6 +219,16 @@ class Walker:
         )
 
 
+def _corrected(walk: planning.Walk, rules: WalkRules, offset_us: int) -> planning.Walk:
+    """Return the walk knowing the VMS's clock as its first page shows it."""
+    theirs_us = walk.at_us + offset_us
+    return dataclasses.replace(
+        walk,
+        clock_offset_us=offset_us,
+        rule_for=lambda row: rules.rule_for(row, theirs_us),
+    )
+
+
 def _absent(export: Export, now_us: int) -> Export:
     """Return the export that a complete sweep should have shown and did not."""
     sweeps = min(export.absent_sweeps + 1, planning.GONE_SWEEPS)
@@ -234,22 +246,29 @@ class _Reading:
         number: Of the page to be read next.
         moved: The total changed between pages.
         endless: The server gives more pages than its rows can fill.
+        total: Rows the window holds, as the first page says.
     """
 
     number: int = 1
     ended: bool = False
     moved: bool = False
     endless: bool = False
+    total: int | None = None
     _seen: int = 0
-    _total: int | None = None
     _keys: set[int] = field(default_factory=set)
     _repeats: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """All was read that the server says there is, and it stayed the same."""
+        short = self.total is not None and self._seen < self.total
+        return not (self.moved or self.endless or short)
 
     def take(self, page: Page, keys: set[int]) -> None:
         """Count a page; by numbers alone, whatever its links say."""
         if self.number == 1:
-            self._total = page.total
-        self.moved = self.moved or page.total != self._total
+            self.total = page.total
+        self.moved = self.moved or page.total != self.total
         self._seen += page.size
         self._repeats = self._repeats + 1 if keys and keys == self._keys else 0
         self._keys = keys

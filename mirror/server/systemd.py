@@ -16,26 +16,15 @@ _TIMEOUT_S = 1.0
 
 
 class Notifier:
-    """Sends notifications; silent where nobody listens.
+    """Sends notifications; silent where nobody listens."""
 
-    Attributes:
-        watchdog_interval_s: How often to call `watchdog`: half of what systemd allows;
-            None if it does not watch.
-    """
-
-    def __init__(
-        self, address: str | None, *, watchdog_interval_s: float | None = None
-    ) -> None:
+    def __init__(self, address: str | None) -> None:
         self._address = address
-        self.watchdog_interval_s = watchdog_interval_s
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Return the notifier that NOTIFY_SOCKET and WATCHDOG_USEC ask for."""
-        return cls(
-            environ.get("NOTIFY_SOCKET") or None,
-            watchdog_interval_s=_watchdog_interval_s(environ),
-        )
+        """Return the notifier that NOTIFY_SOCKET asks for."""
+        return cls(environ.get("NOTIFY_SOCKET") or None)
 
     def ready(self) -> None:
         """The service serves."""
@@ -49,10 +38,6 @@ class Notifier:
     def stopping(self) -> None:
         """The service is about to end."""
         self._send("STOPPING=1")
-
-    def status(self, text: str) -> None:
-        """Show one line in `systemctl status`."""
-        self._send("STATUS=" + " ".join(text.split()))
 
     def watchdog(self) -> None:
         """The service is alive."""
@@ -70,13 +55,3 @@ class Notifier:
         ):
             sender.settimeout(_TIMEOUT_S)  # a full queue must not stop the loop
             sender.sendto(text.encode(errors="replace"), os.fsencode(address))
-
-
-def _watchdog_interval_s(environ: Mapping[str, str]) -> float | None:
-    """Read sd_watchdog_enabled(3): WATCHDOG_PID, if set, must be this process."""
-    allowed_us = environ.get("WATCHDOG_USEC", "")
-    if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None
-    if not allowed_us.isascii() or not allowed_us.isdecimal() or int(allowed_us) == 0:
-        return None
-    return int(allowed_us) / 2e6

@@ -51,13 +51,17 @@ class Database:
             connection = sqlite3.connect(
                 path, isolation_level=None, timeout=10, check_same_thread=False
             )
-            database = cls(connection, path)
-            database._prepare()
         except (OSError, sqlite3.Error) as exc:
-            raise LedgerError(
-                f"the ledger {path} cannot be opened: {exc}. Check that the folder is "
-                "on a local file system with free space and belongs to this user"
-            ) from exc
+            raise _unusable(path, exc) from exc
+        database = cls(connection, path)
+        try:
+            database._prepare()
+        except sqlite3.Error as exc:
+            connection.close()
+            raise _unusable(path, exc) from exc
+        except BaseException:
+            connection.close()
+            raise
         return database
 
     @classmethod
@@ -67,33 +71,37 @@ class Database:
         Raises:
             LedgerError: Damaged, or of another version than this program.
         """
+        if not path.exists():
+            return cls._empty(path)
         try:
-            if not path.exists():
-                database = cls(_in_memory(), path)
-                database._migrate(0)
-                return database
             connection = sqlite3.connect(
                 path, isolation_level=None, timeout=10, check_same_thread=False
             )
-            database = cls(connection, path)
+        except sqlite3.Error as exc:
+            raise _unusable(path, exc) from exc
+        database = cls(connection, path)
+        try:
             connection.execute("PRAGMA synchronous = FULL")
             version = database._version()
-        except (OSError, sqlite3.Error) as exc:
-            raise LedgerError(
-                f"the ledger {path} cannot be read: {exc}. Run the command as the "
-                "service's user, or as root"
-            ) from exc
-        newest = migrations()[-1][0]
-        if version == 0:
+        except sqlite3.Error as exc:
             connection.close()
-            database = cls(_in_memory(), path)
-            database._migrate(0)
-        elif version != newest:
-            raise LedgerError(
-                f"the ledger {path} is of version {version}, this program's is "
-                f"{newest}: restart the service so that it is migrated, or use the "
-                "program that wrote it"
-            )
+            raise _unusable(path, exc) from exc
+        newest = migrations()[-1][0]
+        if version == newest:
+            return database
+        connection.close()
+        if version == 0:
+            return cls._empty(path)
+        raise LedgerError(
+            f"the ledger {path} is of version {version}, this program's is {newest}: "
+            "restart the service so that it is migrated, or use the program that "
+            "wrote it"
+        )
+
+    @classmethod
+    def _empty(cls, path: Path) -> Database:
+        database = cls(_in_memory(), path)
+        database._migrate(0)
         return database
 
     def close(self) -> None:
@@ -195,3 +203,18 @@ def _statements(script: str) -> Iterator[str]:
 
 def _in_memory() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+
+
+def _unusable(path: Path, exc: Exception) -> LedgerError:
+    """Say what is wrong with a ledger that SQLite or the system refuses."""
+    if isinstance(exc, sqlite3.DatabaseError) and not isinstance(
+        exc, sqlite3.OperationalError
+    ):
+        return LedgerError(
+            f"the ledger {path} is damaged ({exc}). Keep the file, move it away "
+            "together with its -wal file, and restore a backup"
+        )
+    return LedgerError(
+        f"the ledger {path} cannot be opened: {exc}. Check that the folder is on a "
+        "local file system with free space, and run as the service's user or as root"
+    )

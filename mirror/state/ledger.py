@@ -205,6 +205,8 @@ class LedgerThread:
                     _log.error("ledger.lost", error=str(exc))
                 self.problem = str(exc)
                 await asyncio.sleep(_REPEAT_S)
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise
             except sqlite3.DatabaseError as exc:
                 raise LedgerError(f"the ledger is damaged: {exc}") from exc
             else:

@@ -111,6 +111,7 @@ class Listing:
                 after = decide(prior, row)
                 if prior is None or prior.key is None:
                     key = rows.insert(connection, after)
+                    altered = True
                     new += 1
                 else:
                     key = prior.key
@@ -119,7 +120,7 @@ class Listing:
                     if altered and after.state is State.LOST is not prior.state:
                         lost.append(after)
                 keys.add(key)
-                if after is not prior and after.state in rows.NEEDS_ITEM:
+                if altered and after.state in rows.NEEDS_ITEM:
                     rows.keep_item(connection, key, row.raw)
         return Met(new=new, changed=changed, lost=tuple(lost)), keys
 
@@ -227,16 +228,17 @@ class Listing:
             ).rowcount
             if known:
                 return False
-            connection.execute(
-                "UPDATE sources SET bad_rows = bad_rows + 1 WHERE name = ?", (source,)
-            )
             held = connection.execute(
                 "SELECT count(*) FROM bad_rows WHERE source = ?", (source,)
             ).fetchone()[0]
-            if held < BAD_ROWS_KEPT:
-                raw = bad.raw[:_RAW_KEPT].encode("utf-8", "replace").decode()
-                connection.execute(
-                    "INSERT INTO bad_rows VALUES (?, ?, ?, ?, 1, ?, ?)",
-                    (source, digest, now_us, now_us, bad.error, raw),
-                )
-            return bool(held < BAD_ROWS_KEPT)
+            if held >= BAD_ROWS_KEPT:
+                return False
+            raw = bad.raw[:_RAW_KEPT].encode("utf-8", "replace").decode()
+            connection.execute(
+                "INSERT INTO bad_rows VALUES (?, ?, ?, ?, 1, ?, ?)",
+                (source, digest, now_us, now_us, bad.error, raw),
+            )
+            connection.execute(
+                "UPDATE sources SET bad_rows = bad_rows + 1 WHERE name = ?", (source,)
+            )
+            return True

@@ -18,6 +18,11 @@ from mirror.ports import BadRow, Page
 _MAX_ID = 2**63 - 1
 _MAX_TEXT = 8192
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_SURROGATES = re.compile(
+    rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+_PAIR = 12
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
@@ -40,7 +45,7 @@ def decode_page(
         ListError: It is not a list; a bad row alone is no reason.
     """
     try:
-        answer = msgspec.json.decode(body, type=_Answer)
+        answer = _answer(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         raise ListError("not_a_list", _not_a_list(body, exc)) from exc
     listed: list[Row] = []
@@ -62,18 +67,34 @@ def decode_page(
     )
 
 
+def _answer(body: bytes) -> _Answer:
+    """Decode the frame; half a surrogate pair in one name costs no other row."""
+    try:
+        return msgspec.json.decode(body, type=_Answer)
+    except msgspec.MsgspecError:
+        whole = _SURROGATES.sub(_whole_pair, body)
+        if whole == body:
+            raise
+        return msgspec.json.decode(whole, type=_Answer)
+
+
+def _whole_pair(found: re.Match[bytes]) -> bytes:
+    text = found.group()
+    return text if text == rb"\\" or len(text) == _PAIR else rb"\ufffd"
+
+
 def validation_errors(body: bytes) -> str:
     """Return what a 422 says of each field, on one line; empty if unreadable."""
     errors = _object(body).get("errors")
     if isinstance(errors, str):
-        return errors[:_MAX_TEXT]
+        return " ".join(errors.split())[:1000]
     if not isinstance(errors, dict):
         return ""
     parts = []
     for field, texts in list(errors.items())[:20]:
         said = texts if isinstance(texts, list) else [texts]
         parts.append(f"{field}: {' '.join(str(text) for text in said[:5])}")
-    return "; ".join(parts)[:1000]
+    return " ".join("; ".join(parts).split())[:1000]
 
 
 def _not_a_list(body: bytes, exc: Exception) -> str:

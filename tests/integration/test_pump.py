@@ -188,7 +188,7 @@ async def test_all_that_came_before_a_cancellation_is_written(rig, number):
 async def test_a_cancellation_at_any_await_keeps_what_came(
     rig, clock, monkeypatch, turns
 ):
-    """Wherever the stop falls, the part is whole up to what came."""
+    """Wherever the stop falls, the part is whole up to what came, and all is told."""
     real = os.pwritev
 
     def slow(fd: int, buffers, offset: int) -> int:
@@ -206,6 +206,7 @@ async def test_a_cancellation_at_any_await_keeps_what_came(
         await moving
 
     assert rig.held() == body.content
+    assert sum(rig.batches) == len(body.content)
 
 
 @pytest.mark.parametrize("more", [1, 2, 3])
@@ -359,7 +360,8 @@ async def test_a_batch_is_bounded(rig, size):
 
 async def test_a_slow_disk_stops_the_reading(rig, monkeypatch):
     """While a batch is written at most one more is gathered."""
-    go, real = [], os.pwritev
+    go: list[bool] = []
+    real = os.pwritev
     stuck = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -464,9 +466,7 @@ async def test_what_was_held_before_does_not_count_as_fast(rig, clock):
     """Only the bytes of this transfer count."""
     rig.part.append([HEAD, b"x" * 1_000_000])
     with pytest.raises(FetchError) as caught:
-        await rig.pump(min_rate=100.0).move(
-            Body(dripping(clock, seconds=320, size=10))
-        )
+        await rig.pump(min_rate=100.0).move(Body(dripping(clock, seconds=320, size=10)))
 
     assert caught.value.reason == "too_slow"
 

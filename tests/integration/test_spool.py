@@ -10,6 +10,7 @@ import stat
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def slow_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each opening of a part take its time."""
     real = Part.open.__func__  # type: ignore[attr-defined]
 
-    def slow(cls, path: Path, **given) -> Part:
+    def slow(cls: type[Part], /, path: Path, **given: Any) -> Part:
         time.sleep(0.05)
         part: Part = real(cls, path, **given)
         time.sleep(0.05)
@@ -119,7 +120,7 @@ def test_a_symlink_is_refused(tmp_path, path):
     victim = tmp_path / "victim"
     victim.write_bytes(BYTES)
     path.symlink_to(victim)
-    with pytest.raises(OSError, match="x.part") as caught:
+    with pytest.raises(OSError, match=r"x\.part") as caught:
         Part.open(path, size=0, sha256=None)
 
     assert caught.value.errno == errno.ELOOP
@@ -214,9 +215,7 @@ def test_a_failed_append_is_not_counted(path, monkeypatch):
     assert opened(path, len(BYTES), digest(BYTES)) == (len(BYTES), BYTES)
 
 
-@pytest.mark.parametrize(
-    ("call", "how"), [("flush", "fdatasync"), ("finish", "fsync")]
-)
+@pytest.mark.parametrize(("call", "how"), [("flush", "fdatasync"), ("finish", "fsync")])
 @pytest.mark.parametrize("later", ["flush", "finish"])
 def test_a_failed_fsync_is_never_repeated(path, monkeypatch, call, how, later):
     """The part is broken: the kernel may have dropped what it could not write."""

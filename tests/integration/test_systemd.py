@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
@@ -30,3 +31,18 @@ def test_nobody_listening_is_no_error(tmp_path):
     """Outside systemd, or with its socket gone, nothing happens."""
     Notifier.from_environ({}).ready()
     Notifier(str(tmp_path / "absent")).ready()
+
+
+def test_a_full_queue_does_not_stop_the_service(tmp_path):
+    """A manager that does not read costs moments, and no error."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    filler.sendto(b"x", path)
+            Notifier(path).watchdog()
+
+        assert listener.recv(16) == b"x"

@@ -9,6 +9,7 @@ import os
 
 import pytest
 import structlog
+from yarl import URL
 
 from mirror import logs
 
@@ -73,15 +74,69 @@ def test_secrets_and_capabilities_never_show(form):
     assert "https://vms.example:8443" in text and "[redacted]" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h/clip (1).mp4?sig=abc".replace(" ", "%20"), "https://h"),
+        ("https://h/it's[1].mp4?sig=abc end", "https://h end"),
+        ("https://user:p@ss@h:8443/x", "https://h:8443"),
+        ("https://h?next=user@y", "https://h"),
+        ("HTTPS://h/x?sig=abc", "HTTPS://h"),
+        ("http://[::1]:80/x", "http://[::1]:80"),
+        (r"https:\/\/h\/storage\/x.mp4", r"https:\/\/h"),
+        ("<https://h/x?sig=abc>; rel=next", "<https://h>; rel=next"),
+    ],
+)
+def test_a_url_is_cut_to_its_origin(text, shown):
+    """Whatever a file name holds: what follows a bracket may be the signature."""
+    log, stream, _ = logged("json")
+    log.info("a", error=text)
+
+    assert json.loads(stream.getvalue())["error"] == shown
+
+
+@pytest.mark.parametrize("secrets", [["abcd", "abcdefgh"], ["abcdefgh", "abcd"]])
+def test_a_secret_within_another_leaves_no_rest(secrets):
+    """The longer one is taken out first, in whatever order they came."""
+    log, stream, redactor = logged("json")
+    for secret in secrets:
+        redactor.add(secret)
+    log.info("a", token="abcdefgh")
+
+    assert json.loads(stream.getvalue())["token"] == "[redacted]"
+
+
+def test_values_of_any_type_are_cleaned():
+    """What is turned to text only when written was cleaned before; so were keys."""
+    log, stream, redactor = logged("json")
+    redactor.add("s3cr3t")
+    log.info(
+        "a", url=URL("https://h/secret"), by={"https://h/x": {"s3cr3t"}}, wait=1e999
+    )
+
+    event = json.loads(stream.getvalue())
+    assert event["url"] == "https://h"
+    assert event["by"] == {"https://h": ["[redacted]"]}
+    assert event["wait"] == "inf"
+
+
 @pytest.mark.parametrize("form", ["json", "logfmt", "console"])
 def test_a_hostile_name_cannot_break_the_line(form):
     """Newlines and escape sequences from the VMS stay inside one line."""
     log, stream, _ = logged(form)
-    log.info("row.refused", name="a\nlevel=error\x1b[31m\r\x00\u2028b")
+    log.info("row.refused", name="a\nlevel=error\x1b[31m\r\x00\u2028\u202e\ud800b")
 
     text = stream.getvalue()
     assert len(text.splitlines()) == 1
-    assert "\x1b[31m" not in text
+    assert not set("\x1b\u202e\ud800") & set(text)
+
+
+def test_a_hostile_error_cannot_move_the_cursor():
+    """A traceback has lines, but no escape sequences."""
+    log, stream, _ = logged("console", level="debug")
+    log.error("a", exc_info=ValueError("x\x1b[31m"))
+
+    assert "\nValueError: x\\x1b[31m" in stream.getvalue()
 
 
 def test_no_traceback_unless_debug():
@@ -91,6 +146,20 @@ def test_no_traceback_unless_debug():
         log.error("x", exc_info=failure())
         assert ("Traceback" in stream.getvalue()) is expected
         assert "broken" in stream.getvalue()
+
+
+def test_an_exception_at_hand_is_named():
+    """log.exception() passes no exception, only that there is one."""
+    log, stream, _ = logged("json")
+    try:
+        int("broken")
+    except ValueError:
+        log.exception("a")
+    log.error("b", exc_info=TimeoutError())
+
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["error"].startswith("ValueError: invalid literal")
+    assert second["error"] == "TimeoutError"
 
 
 def test_levels_below_the_threshold_are_silent():

@@ -67,6 +67,8 @@ def used():
         LedgerSnapshot(
             exports={("hq", "saved"): 3, ("gone", "saved"): 9},
             lost_total={("hq", "expired"): 2},
+            oldest_ready_us=1,
+            earliest_deadline_us=2,
         )
     )
     return metrics
@@ -109,5 +111,29 @@ def test_removed_names_are_forgotten():
     metrics.declare(["two"], ["other"])
     found = told(metrics)
 
-    assert not any("hq" in series for series in found["source_up"])
-    assert not any("nas" in series for series in found["target_up"])
+    series = [labels for name in found.values() for labels in name]
+    assert not [labels for labels in series if '"hq"' in labels or '"nas"' in labels]
+    assert found["polls_total"]['outcome="ok",source="two"'] == 0
+
+
+def test_a_reload_keeps_the_counts_of_what_stays():
+    """A counter that begins anew looks like a restart."""
+    metrics = used()
+    metrics.declare(["hq", "two"], ["nas"])
+
+    assert told(metrics)["polls_total"]['outcome="ok",source="hq"'] == 1
+
+
+def test_the_process_is_measured_too():
+    """Memory and garbage of this process are on the same registry."""
+    text = generate_latest(used().registry).decode()
+
+    assert "process_resident_memory_bytes" in text
+    assert "python_gc_collections_total" in text
+
+
+def test_a_miss_by_hours_has_its_own_bucket():
+    """Margins are told apart up to three hours before and after the deadline."""
+    buckets = told(used())["deadline_margin_seconds_bucket"]
+
+    assert {'le="-10800.0"', 'le="0.0"', 'le="10800.0"'} <= set(buckets)

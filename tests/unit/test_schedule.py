@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from mirror.schedule import Schedule
 
 
@@ -24,6 +26,42 @@ async def test_it_calls_at_the_start_and_at_each_interval():
         for _ in range(3):
             await called.acquire()
     schedule.stop()
+
+
+async def test_a_job_of_the_same_name_takes_its_place():
+    """The old one is called no more."""
+    old, new = asyncio.Event(), asyncio.Event()
+    schedule = Schedule()
+    schedule.every("a", timedelta(hours=1), old.set)
+    schedule.start()
+    schedule.every("a", timedelta(milliseconds=20), new.set)
+    async with asyncio.timeout(5):
+        await new.wait()
+
+    assert not old.is_set()
+    schedule.stop()
+
+
+@pytest.mark.parametrize("step_s", [-4.0, 4.0])
+async def test_a_clock_that_is_nudged_changes_nothing(step_s):
+    """NTP corrects by seconds; that is no reason to ask the VMS."""
+    wall = [1000.0]
+    schedule = Schedule(wall=lambda: wall[0], monotonic=lambda: 50.0)
+    wall[0] += step_s
+
+    assert schedule.check_clock() is None
+
+
+async def test_many_nudges_add_up_to_a_step():
+    """A clock that is slewed by minutes is noticed in the end."""
+    wall = [1000.0]
+    schedule = Schedule(wall=lambda: wall[0], monotonic=lambda: 50.0)
+    found = []
+    for _ in range(4):
+        wall[0] -= 2.0
+        found.append(schedule.check_clock())
+
+    assert found == [None, None, -6.0, None]
 
 
 async def test_a_clock_put_back_makes_all_jobs_due():
