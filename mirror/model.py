@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class State(StrEnum):
@@ -248,12 +250,12 @@ def utc_now() -> datetime:
 
 def to_us(moment: datetime) -> int:
     """Return microseconds since 1970 UTC."""
-    return round(moment.timestamp() * 1_000_000)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def from_us(us: int) -> datetime:
     """Return the aware UTC datetime of `us` microseconds since 1970."""
-    return datetime.fromtimestamp(us / 1_000_000, UTC)
+    return _EPOCH + timedelta(microseconds=us)
 
 
 def iso(us: int | None) -> str | None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mirror.app import filesystems, ground
 from mirror.app.engine import Engine
-from mirror.errors import ConfigError, ListError, MirrorError, TargetError
+from mirror.errors import ListError, MirrorError, TargetError
 from mirror.model import to_us, utc_now
 from mirror.state import Ledger, LedgerThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mirror.config import Settings, SourceSettings
+    from mirror.config import Settings, SourceSettings, TargetSettings
     from mirror.metrics import Metrics
     from mirror.mirroring.publish import Publisher
 
@@ -58,12 +59,7 @@ async def run(
         metrics: Not shown.
         secret: Told each token that must never be shown.
         adopt: A target whose present disk is to be taken as the right one.
-
-    Raises:
-        ConfigError: `adopt` names no target.
     """
-    if adopt is not None and adopt not in settings.targets:
-        raise ConfigError([f"--adopt: there is no target {adopt}"])
     findings = [_state_dir(settings)]
     ledger = LedgerThread(Ledger.read(settings.state_dir))
     try:
@@ -79,7 +75,7 @@ async def run(
             )
             sources = [_source(engine, source) for source in settings.sources.values()]
             targets = [
-                _target(publisher, ledger, adopt=adopt == name)
+                _target(publisher, settings.targets[name], ledger, adopt=adopt == name)
                 for name, publisher in engine.publishers.items()
             ]
             async with asyncio.TaskGroup() as group:
@@ -99,8 +95,16 @@ def _state_dir(settings: Settings) -> Finding:
             grade=Grade.FAIL,
             detail=f"{folder} lies on a network file system; put it on a local one",
         )
-    there = "there" if folder.is_dir() else "not there yet; made at the first run"
-    return Finding(name="state_dir", grade=Grade.PASS, detail=f"{folder} is {there}")
+    there = filesystems.nearest(folder)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Finding(
+            name="state_dir",
+            grade=Grade.FAIL,
+            detail=f"{folder} cannot be written by this user; make it a directory of "
+            "the service's user",
+        )
+    detail = "is there" if there == folder else "is made at the first run"
+    return Finding(name="state_dir", grade=Grade.PASS, detail=f"{folder} {detail}")
 
 
 async def _source(engine: Engine, source: SourceSettings) -> list[Finding]:
@@ -137,10 +141,18 @@ async def _source(engine: Engine, source: SourceSettings) -> list[Finding]:
 
 
 async def _target(
-    publisher: Publisher, ledger: LedgerThread, *, adopt: bool
+    publisher: Publisher,
+    settings: TargetSettings,
+    ledger: LedgerThread,
+    *,
+    adopt: bool,
 ) -> list[Finding]:
     name = publisher.name
     remembered = await ledger(lambda opened: opened.marker(name))
+    if remembered is None and not settings.mount and not settings.path.exists():
+        detail = f"{settings.path} is not there; it is made at the first run. Mount it "
+        detail += "first if it is to be a mount, and set mount = true"
+        return [Finding(name=f"target {name}", grade=Grade.WARN, detail=detail)]
     try:
         async with asyncio.timeout(_TARGET_S):
             health = await publisher.target.open(None if adopt else remembered)
@@ -149,10 +161,16 @@ async def _target(
         return [Finding(name=f"target {name}", grade=Grade.FAIL, detail=detail)]
     except TargetError as exc:
         return [Finding(name=f"target {name}", grade=Grade.FAIL, detail=str(exc))]
-    detail = f"writable, {health.free_bytes / 2**30:.1f} GiB free"
+    detail = f"writable, {health.free_bytes / 2**20:,.0f} MiB free"
     if adopt:
         await _remember(ledger, name, health.marker_id)
+        kept = await ledger(lambda opened: opened.reads.kept_on(name))
         detail += "; the disk there is adopted"
+        if kept and health.marker_id != remembered:
+            detail += (
+                f". The ledger knows of {kept} copies on the former disk: bring them "
+                "over, they are not copied again by themselves"
+            )
     return [Finding(name=f"target {name}", grade=Grade.PASS, detail=detail)]
 
 

@@ -10,6 +10,7 @@ import structlog
 from yarl import URL
 
 from mirror.app.spooling import SpoolPlaces
+from mirror.errors import SpoolError
 from mirror.layout import Values, parse_layout
 from mirror.mirroring.fetch import Fetcher
 from mirror.mirroring.gate import Gate
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _EPOCH_US = 0
 _STARTUP_CHECK_S = 20.0
+_TIDY_S = 60.0
 _log = structlog.get_logger()
 
 
@@ -104,6 +106,7 @@ class Engine:
                 for lister in self.listers.values():
                     group.create_task(lister.run(), name=f"list {lister.name}")
                 self.start_moving(group)
+                group.create_task(self._keep_tidy(), name="tidy")
         finally:
             await self.close()
 
@@ -132,10 +135,26 @@ class Engine:
         for target in sorted(targets):
             await self.ledger(lambda ledger, name: ledger.copies.fill(name), target)
         await self.ledger(lambda ledger: ledger.copies.settle_spooled(required, now_us))
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """Remove from the spool what nobody waits for any more."""
+        targets = self.target_names()
         idle = await self.ledger(lambda ledger: ledger.copies.freeable(targets))
-        publisher = next(iter(self.publishers.values()))
-        for export in idle:
-            await publisher.free(export.key or 0)
+        ended = await self.ledger(lambda ledger: ledger.copies.ended())
+        for export in (*idle, *ended):
+            try:
+                await self.spool.remove(export)
+            except SpoolError as exc:
+                _log.debug("spool.failed", export=export.label, error=str(exc))
+                continue
+            key = export.key or 0
+            await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
+
+    async def _keep_tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            await self.tidy()
 
     async def close(self) -> None:
         """Let all threads go, without waiting for a mount that hangs."""

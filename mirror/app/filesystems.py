@@ -14,7 +14,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 def kind(path: Path) -> str | None:
     """Return the type of the file system that holds `path`; None if unknown."""
     try:
-        device = _existing(path).stat().st_dev
+        device = nearest(path).stat().st_dev
         lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
     except OSError:
         return None
@@ -35,12 +35,12 @@ def is_network(path: Path) -> bool:
 def same_device(one: Path, other: Path) -> bool:
     """Tell whether both lie on one file system."""
     try:
-        return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+        return nearest(one).stat().st_dev == nearest(other).stat().st_dev
     except OSError:
         return False
 
 
-def _existing(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """Return the nearest folder above that exists."""
     for folder in (path, *path.parents):
         if folder.exists():

@@ -46,6 +46,7 @@ class Service:
         metrics: On the registry that is served.
         secret: Told each token that must never be shown.
         notifier: Tells systemd.
+        signals: SIGTERM and SIGINT stop it, SIGHUP reloads.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Service:
         metrics: Metrics,
         secret: Callable[[str], None],
         notifier: Notifier,
+        signals: bool = True,
     ) -> None:
         self._settings = settings
         self._reread = reread
         self._metrics = metrics
         self._secret = secret
         self._notifier = notifier
+        self._signals = signals
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._ground: Ground | None = None
@@ -76,7 +79,8 @@ class Service:
             LockedError: Another process holds the state directory.
             LedgerError: The ledger cannot be used.
         """
-        self._listen_to_signals()
+        if self._signals:
+            self._listen_to_signals()
         async with ground.held(self._settings) as held:
             self._ground = held
             server = HttpServer(

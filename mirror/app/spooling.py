@@ -56,6 +56,8 @@ class SpoolPlaces:
         """Return the space left where the spool lies now. Called in a thread."""
         for place in self.now():
             try:
+                if place.guard is not None:
+                    place.guard()
                 found = os.statvfs(place.path)
             except OSError:
                 continue

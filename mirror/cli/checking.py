@@ -28,6 +28,8 @@ def check(
     """Check the configuration and all it names; exits 1 if a check failed."""
     globals_ = given(context)
     settings = globals_.settings()
+    if adopt is not None and adopt not in settings.targets:
+        raise typer.BadParameter(f"--adopt: there is no target {adopt}")
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 

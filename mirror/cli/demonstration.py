@@ -172,6 +172,7 @@ async def _mirror(settings: config.Settings, vms: Vms, cases: list[_Case]) -> No
             metrics=Metrics(CollectorRegistry()),
             secret=lambda _: None,
             notifier=Notifier(None),
+            signals=False,
         )
         running = asyncio.create_task(service.run())
         try:
@@ -251,9 +252,8 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
     typer.echo("")
     render.table(("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256"), rows)
     kept = sum(export.state is State.SAVED for export, _ in _exports(settings))
-    typer.echo(
-        f"\n{kept} files saved; each SHA-256 above is that of the VMS's own file"
-    )
+    proven = "" if wrong else "; each SHA-256 above is that of the VMS's own file"
+    typer.echo(f"\n{kept} files saved{proven}")
     for text in wrong:
         typer.echo(f"NOT AS IT SHOULD BE  {text}", err=True)
     return not wrong

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -16,7 +16,12 @@ from mirror.errors import MirrorError
 from mirror.model import Export, Reason, State, iso, to_us, utc_now
 from mirror.state import Filter, Ledger
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _WATCH_S = 2.0
+_MAX_DIGITS = 4000
+_MAX_ID = 2**63 - 1
 _Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -38,8 +43,15 @@ def status(
 ) -> None:
     """Show counts by state, freshness, what is owed and at risk, the targets."""
     settings = given(context).settings()
+    try:
+        _show_status(settings.state_dir, as_json=as_json, watch=watch)
+    except KeyboardInterrupt as exc:
+        raise typer.Exit from exc
+
+
+def _show_status(state_dir: Path, *, as_json: bool, watch: bool) -> None:
     while True:
-        ledger = Ledger.read(settings.state_dir)
+        ledger = Ledger.read(state_dir)
         try:
             shown = _status(ledger)
         finally:
@@ -59,20 +71,27 @@ def list_exports(
     context: typer.Context,
     *,
     state: Annotated[
-        State | None, typer.Option(help="Only exports in this state.")
+        list[State] | None,
+        typer.Option(help="Only exports in this state; may be repeated."),
     ] = None,
     source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
-    camera: Annotated[int | None, typer.Option(help="Only of this camera id.")] = None,
+    camera: Annotated[
+        int | None, typer.Option(min=0, max=_MAX_ID, help="Only of this camera id.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="Created at or after, e.g. 2026-11-23.")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Created before.")] = None,
-    name: Annotated[str | None, typer.Option(help="Glob over the name.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Created before this date or time.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Glob over the whole name, such as '*gate*'.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """List exports, newest first."""
     wanted = Filter(
-        state=state,
+        states=tuple(state or ()),
         source=source,
         camera_id=camera,
         since_us=_moment(since, "--since"),
@@ -185,12 +204,16 @@ def _print_status(shown: dict[str, Any]) -> None:
         typer.echo(f"deadline  {shown['earliest_deadline']} is the nearest")
     for source in shown["sources"]:
         well = f"read {source['last_success'] or 'never'}"
-        problem = f"   PROBLEM {source['problem']}" if source["problem"] else ""
+        problem = (
+            f"   PROBLEM {render.clean(source['problem'])}" if source["problem"] else ""
+        )
         typer.echo(f"source    {source['name']}   {well}{problem}")
     for target in shown["targets"]:
         owed = f"owed {target['owed_files']} files"
         owed += f", {render.size(target['owed_bytes'])}"
-        problem = f"   PROBLEM {target['problem']}" if target["problem"] else ""
+        problem = (
+            f"   PROBLEM {render.clean(target['problem'])}" if target["problem"] else ""
+        )
         free = render.size(target["free_bytes"])
         typer.echo(f"target    {target['name']}   free {free}   {owed}{problem}")
 
@@ -247,10 +270,12 @@ def _find(ledger: Ledger, name: str) -> Export:
     """
     head, _, created_at = name.partition("@")
     source, slash, number = head.rpartition("/")
-    if not number.isascii() or not number.isdigit():
-        raise MirrorError(f"{name} is not of the form SOURCE/ID")
+    if not number.isascii() or not number.isdigit() or len(number) > _MAX_DIGITS:
+        raise typer.BadParameter(f"{name} is not of the form SOURCE/ID")
     found = ledger.reads.find(
-        int(number), source=source if slash else None, created_at=created_at or None
+        min(int(number), _MAX_ID),
+        source=source if slash else None,
+        created_at=created_at or None,
     )
     if not found:
         raise MirrorError(f"no export {name} is known; `archive-mirror list` shows all")

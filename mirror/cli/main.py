@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(_globals_first(given), standalone_mode=True)
+    except SystemExit as exc:
+        _leave(exc.code if isinstance(exc.code, int) else 0)
     except errors.ConfigError as exc:
         for problem in exc.problems:
             typer.echo(f"configuration: {problem}", err=True)

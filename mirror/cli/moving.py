@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli import render
+from mirror.cli import interrupt, render
 from mirror.cli.context import given
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from mirror.app.once import OnceReport
 
 
-_INTERRUPTED = 130
-
-
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("run")(run)
@@ -31,6 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def run(context: typer.Context) -> None:
     """Run the service until it is told to stop (SIGTERM)."""
+    # A stop before the service listens to signals is an ordinary stop too.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     globals_ = given(context)
     settings = globals_.settings()
 
@@ -76,16 +77,13 @@ def once(
     metrics = Metrics(CollectorRegistry())
     secret = globals_.redactor.add
     if dry_run:
-        intent = asyncio.run(dry.run(settings, metrics=metrics, secret=secret))
+        intent = interrupt.run(dry.run(settings, metrics=metrics, secret=secret))
         _print_intent(intent)
         raise typer.Exit(1 if intent.unread else 0)
     with _watcher() as watch:
-        try:
-            report = asyncio.run(
-                one_run.run(settings, metrics=metrics, secret=secret, watch=watch)
-            )
-        except KeyboardInterrupt as exc:
-            raise typer.Exit(_INTERRUPTED) from exc
+        report = interrupt.run(
+            one_run.run(settings, metrics=metrics, secret=secret, watch=watch)
+        )
     _print_report(report)
     raise typer.Exit(report.exit_code)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mirror.cli import interrupt
 from mirror.cli.context import given
 
 
@@ -29,7 +30,13 @@ def demo(
     """Mirror real files from a VMS that misbehaves, and tell what happened."""
     from mirror.cli.demonstration import demonstrate  # noqa: PLC0415 -- slow imports
 
-    raise typer.Exit(asyncio.run(demonstrate(keep, given(context).redactor)))
+    if (
+        keep is not None
+        and keep.exists()
+        and (not keep.is_dir() or any(keep.iterdir()))
+    ):
+        raise typer.BadParameter(f"--keep: {keep} is not an empty folder")
+    raise typer.Exit(interrupt.run(demonstrate(keep, given(context).redactor)))
 
 
 def simulate_vms(

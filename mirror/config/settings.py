@@ -122,4 +122,7 @@ class Settings(Table):
                 'there is none; add a table [targets.NAME] with type = "directory" '
                 "and its path"
             )
+        paths = [target.path for target in targets.values()]
+        if len(set(paths)) < len(paths):
+            raise ValueError("two targets share one path; give each its own")
         return targets

@@ -14,7 +14,7 @@ from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolEr
 from mirror.mirroring import outcome
 from mirror.mirroring.finish import finish
 from mirror.mirroring.progress import Progress, Transfer
-from mirror.mirroring.pump import NotMp4Error, Pump
+from mirror.mirroring.pump import NotMp4Error, Pump, look
 from mirror.model import Attempt, Reason, Receipt, State, is_folder, to_us
 from mirror.ports import Held
 from mirror.state import Partial
@@ -120,17 +120,28 @@ class Fetcher:
             last_modified=run.last_modified,
         )
         async with source.open_file(export.url, export.name, held) as body:
-            run.began = True
+            first = b""
             if body.start_bytes != part.size:
+                # A page instead of the file must not cost the bytes held.
+                first = await self._look(export, body)
                 await self._spool.run(part.restart)
                 run.offset_bytes = 0
+            run.began = True
             run.follow(body.total_bytes, body.etag, body.last_modified)
             await self._spool.make_room(part, (run.total or 0) - part.size)
-            await self._receive(export, body, part, run)
+            await self._receive(export, body, part, run, first)
         explicit = body.explicit_end or run.total is not None
         return await self._prove(part, run, explicit_end=explicit)
 
-    async def _receive(self, export: Export, body: Body, part: Part, run: _Run) -> None:
+    async def _look(self, export: Export, body: Body) -> bytes:
+        try:
+            return await look(body)
+        except NotMp4Error as exc:
+            raise _no_mp4(export, exc.head) from exc
+
+    async def _receive(
+        self, export: Export, body: Body, part: Part, run: _Run, first: bytes
+    ) -> None:
         transfer = self._progress.transfers[_key(export)]
         transfer.done_bytes, transfer.total_bytes = part.size, run.total
 
@@ -147,7 +158,7 @@ class Fetcher:
             received=received,
         )
         try:
-            await pump.move(body)
+            await pump.move(body, first)
         except NotMp4Error as exc:
             raise _no_mp4(export, exc.head) from exc
         if not part.size:
@@ -177,6 +188,8 @@ class Fetcher:
         try:
             if not run.proven:
                 await self._checkpoint(export, part, run)
+                if not part.size:
+                    await self._spool.run(part.discard)
         except SpoolError as exc:
             _log.warning("spool.failed", export=export.label, error=str(exc))
         finally:
@@ -261,16 +274,19 @@ class Fetcher:
             return
         if failure is None:
             return
-        _log.warning(
-            "export.postponed",
-            export=after.label,
-            state=after.state,
-            reason=after.reason,
-            error=str(failure),
-            held_bytes=run.held_bytes,
-            attempts=after.attempts,
-            retry_in_s=max(0.0, round((after.due_us - now_us) / 1e6, 1)),
-        )
+        facts: dict[str, object] = {
+            "export": after.label,
+            "state": after.state,
+            "reason": after.reason,
+            "error": str(failure),
+            "held_bytes": run.held_bytes,
+            "attempts": after.attempts,
+        }
+        if after.state is not State.WAITING:
+            facts["retry_in_s"] = max(0.0, round((after.due_us - now_us) / 1e6, 1))
+        # A file that is still not there is no news.
+        level = _log.debug if after.misses > 1 else _log.warning
+        level("export.postponed", **facts)
         if after.state is State.LOST:
             _log.error("export.lost", export=after.label, reason=after.reason)
 

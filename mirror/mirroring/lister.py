@@ -81,10 +81,13 @@ class Lister:
 
     async def walk(self, *, sweep: bool) -> ListError | None:
         """Walk now; return the failure, if it is one."""
+        self.tried = True
         try:
             report = await self._walker.walk(sweep=sweep)
         except ListError as exc:
             await self._failed(exc)
+            # Pages read before the one that failed count.
+            self._walked()
             return exc
         except LedgerError:
             raise
@@ -93,8 +96,6 @@ class Lister:
             failure = ListError("unexpected", f"the walk failed: {exc!r}")
             await self._failed(failure)
             return failure
-        finally:
-            self.tried = True
         self._metrics.poll_ended(self.name, "ok", to_us(self._now()) / 1e6)
         self._well.set()
         if self._problem is not None:

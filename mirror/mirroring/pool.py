@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mirror.ports import Source
     from mirror.state import LedgerThread
 
+_MISSED_S = 0.5
+"""Wait for what is due already and has no room; its room wakes us sooner."""
 _log = structlog.get_logger()
 
 
@@ -104,7 +106,7 @@ class FetchPool:
         pauses = [lane.gate.pause_s for lane in self.lanes.values()]
         held_up = [pause for pause in (*pauses, self._spool_wait_s()) if pause > 0]
         if wait_s <= 0:
-            wait_s = min(held_up, default=5.0)
+            wait_s = min(held_up, default=_MISSED_S)
         try:
             async with asyncio.timeout(max(0.02, wait_s)):
                 await self._wake.wait()

@@ -51,6 +51,21 @@ class PumpLimits:
     min_rate: float | None
 
 
+async def look(body: Body) -> bytes:
+    """Read the first bytes of a body that starts a file, and judge them.
+
+    Raises:
+        NotMp4Error: They are not those of an mp4.
+        FetchError: It broke off.
+    """
+    head = b""
+    while len(head) < _BOX_HEADER and (chunk := await body.read()):
+        head += chunk
+    if len(head) >= _BOX_HEADER and not mp4.begins_as_mp4(head):
+        raise NotMp4Error(head)
+    return head
+
+
 class Pump:
     """Gathers chunks into batches; one batch is written while the next gathers.
 
@@ -82,8 +97,12 @@ class Pump:
         self._proven_at = time.monotonic()
         self._rate_since = (self._proven_at, part.size)
 
-    async def move(self, body: Body) -> None:
+    async def move(self, body: Body, first: bytes = b"") -> None:
         """Read the body to its end; whatever ends it, what came is written.
+
+        Args:
+            body: To be read.
+            first: What was read of it already.
 
         Raises:
             FetchError: It broke off, or is larger or slower than allowed.
@@ -91,6 +110,8 @@ class Pump:
             SpoolError: It could not be written.
         """
         try:
+            if first:
+                self._chunks, self._gathered = [first], len(first)
             await self._take_all(body)
         except asyncio.CancelledError:
             with contextlib.suppress(NotMp4Error, FetchError, SpoolError):

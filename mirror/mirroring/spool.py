@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -54,9 +55,12 @@ class Part:
         broken: An fsync failed: what is not yet proven must be fetched anew.
     """
 
-    def __init__(self, fd: int, folder: int, size: int, digest: hashlib._Hash) -> None:
+    def __init__(
+        self, fd: int, folder: int, name: str, size: int, digest: hashlib._Hash
+    ) -> None:
         self._fd = fd
         self._folder = folder
+        self._name = name
         self._digest = digest
         self.size = size
         self.min_free = 0
@@ -87,7 +91,7 @@ class Part:
             if digest is None or digest.hexdigest() != sha256:
                 size, digest = 0, hashlib.sha256()
             os.ftruncate(fd, size)
-            return cls(fd, folder, size, digest)
+            return cls(fd, folder, path.name, size, digest)
         except BaseException:
             if fd >= 0:
                 os.close(fd)
@@ -143,6 +147,11 @@ class Part:
         self._sync(os.fsync)
         os.fsync(self._folder)
         return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Remove the file's name; nothing of it is worth keeping."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._folder)
 
     def close(self) -> None:
         """Close the file."""
@@ -293,6 +302,11 @@ class Spool:
                 continue
             part.min_free = place.min_free
             opened.append(part)
+            old = self.path_of(export)
+            if not same and old is not None:
+                # It will not be continued; best effort, for its disk may be away.
+                with contextlib.suppress(OSError):
+                    _unlink(old)
             return part, place.path
         raise failure or OSError(errno.ENOENT, "no spool folder is configured")
 

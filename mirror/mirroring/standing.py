@@ -91,13 +91,14 @@ class Standing:
     async def _down(self, exc: TargetError) -> None:
         self._health = self.marker_id = None
         self.failures += 1
+        free = 0 if exc.reason == "no_space" else None
         name, text, now_us = self._target.name, str(exc), to_us(self._now())
         await self._ledger(
             lambda ledger: ledger.target_checked(
-                name, marker_id=None, free_bytes=None, problem=text, now_us=now_us
+                name, marker_id=None, free_bytes=free, problem=text, now_us=now_us
             )
         )
-        self._metrics.target_checked(name, up=False, free_bytes=None)
+        self._metrics.target_checked(name, up=False, free_bytes=free)
         if self._problem != exc.reason:
             self._problem = exc.reason
             _log.error("target.lost", target=name, reason=exc.reason, error=text)

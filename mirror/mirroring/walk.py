@@ -199,6 +199,15 @@ class Walker:
                 lambda ledger: ledger.listing.absent(missing, decide)
             )
             _tell_lost(lost)
+        if sweep:
+            await self._ledger(
+                lambda ledger: ledger.listing.rouse(
+                    walk.source,
+                    before_us=since_us,
+                    at_us=walk.at_us,
+                    folders=walk.try_folders,
+                )
+            )
         await self._ledger(
             lambda ledger: ledger.listing.give_up(
                 walk.source,

@@ -88,7 +88,7 @@ class Vms(Holdings):
     async def __aenter__(self) -> Self:
         """Listen."""
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", r"/{path:[\s\S]*}", self._handle)
         runner = web.AppRunner(
             app,
             access_log=None,

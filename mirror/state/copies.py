@@ -183,6 +183,14 @@ class Copies:
             export for export in map(rows.export, found) if self._idle(export, targets)
         ]
 
+    def ended(self) -> list[Export]:
+        """Return the exports that ended with a partial still in the spool."""
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir IS NOT NULL "
+            "AND state IN ('lost', 'unavailable', 'erased')"
+        )
+        return [rows.export(row) for row in found]
+
     def may_free(self, key: int, targets: Collection[str]) -> Export | None:
         """Return the export if its spooled file may go."""
         export = rows.find(self._db.connection, key)

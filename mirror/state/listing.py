@@ -176,6 +176,37 @@ class Listing:
             )
             return cursor.rowcount
 
+    def rouse(self, source: str, *, before_us: int, at_us: int, folders: bool) -> int:
+        """Try again what waits for its file and is older than the sweeps look.
+
+        Args:
+            source: Whose rows.
+            before_us: The lower bound of the sweep, by the VMS's clock.
+            at_us: When the sweep began.
+            folders: Urls that end in a folder are tried too.
+
+        Returns:
+            How many became ready.
+        """
+        with self._db.transaction() as connection:
+            return connection.execute(
+                "UPDATE exports SET state = ?, walk_us = ? WHERE state = ? "
+                "AND source = ? AND has_file = 1 AND url IS NOT NULL "
+                "AND coalesce(created_us, 0) < ? AND due_us <= ? "
+                "AND (reason = ? OR (? AND reason = ?))",
+                (
+                    State.READY,
+                    at_us,
+                    State.WAITING,
+                    source,
+                    before_us,
+                    at_us,
+                    Reason.FILE_GONE,
+                    folders,
+                    Reason.URL_WITHOUT_FILE,
+                ),
+            ).rowcount
+
     def walked(
         self,
         source: str,

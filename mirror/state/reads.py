@@ -34,7 +34,7 @@ class Filter:
         name: Glob over the name, case as given.
     """
 
-    state: State | None = None
+    states: tuple[State, ...] = ()
     source: str | None = None
     camera_id: int | None = None
     since_us: int | None = None
@@ -238,6 +238,14 @@ class Reads:
             item=rows.item(self._db.connection, export.key),
         )
 
+    def kept_on(self, target: str) -> int:
+        """Return how many copies a target is believed to keep."""
+        row = self._db.connection.execute(
+            "SELECT count(*) FROM copies WHERE target = ? AND state = 'saved'",
+            (target,),
+        ).fetchone()
+        return int(row[0])
+
     def spooled_bytes(self) -> int:
         """Return what lies in the spool, whole or partial."""
         row = self._db.connection.execute(
@@ -263,13 +271,20 @@ class Reads:
 
 def _where(wanted: Filter) -> tuple[str, list[Any]]:
     clauses = {
-        "state = ?": wanted.state,
         "source = ?": wanted.source,
         "camera_id = ?": wanted.camera_id,
         "created_us >= ?": wanted.since_us,
         "created_us < ?": wanted.until_us,
         "name GLOB ?": wanted.name,
     }
-    used = {clause: value for clause, value in clauses.items() if value is not None}
+    used: dict[str, Any] = {
+        clause: value for clause, value in clauses.items() if value is not None
+    }
+    if wanted.states:
+        marks = ", ".join("?" * len(wanted.states))
+        used[f"state IN ({marks})"] = wanted.states
     where = f"WHERE {' AND '.join(used)}" if used else ""
-    return where, list(used.values())
+    values: list[Any] = []
+    for value in used.values():
+        values += value if isinstance(value, tuple) else [value]
+    return where, values

@@ -35,6 +35,8 @@ MAX_PAGE_BYTES = 32 * 1024 * 1024
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OFFSET_NOISE_US = 1_500_000
+_OFFSET_LIMIT_US = 366 * 86_400_000_000
+"""A clock further off than a year is no clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,7 @@ class VmsClient:
                 allow_redirects=False,
                 ssl=self._tls(ListError)[0],
             ) as response:
-                return await self._read_page(response, began_us)
+                return await self._read_page(response, began_us, token)
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             reason, text = _explained(exc)
             raise ListError(reason, f"the list could not be read: {text}") from exc
@@ -152,7 +154,7 @@ class VmsClient:
         credentials: dict[str, str] = {}
         at_home = origin_of(address) == self.origin
         if self._options.send_token_to_files and at_home:
-            credentials["Authorization"] = f"Bearer {await self.token.read()}"
+            credentials["Authorization"] = f"Bearer {await self._file_token()}"
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._sessions.files.get(
                 address,
@@ -171,6 +173,12 @@ class VmsClient:
                 raise OriginRefusedError(f"redirected, but {exc}") from exc
         raise FetchError("redirects", f"more than {MAX_REDIRECTS} redirects in a row")
 
+    async def _file_token(self) -> str:
+        try:
+            return await self.token.read()
+        except AuthError as exc:
+            raise FetchError(exc.reason, str(exc)) from exc
+
     def _tls(
         self, failure: type[ListError | FetchError]
     ) -> tuple[ssl.SSLContext | aiohttp.Fingerprint | bool, ssl.SSLContext | bool]:
@@ -186,7 +194,9 @@ class VmsClient:
                 ) from exc
         return self._contexts
 
-    async def _read_page(self, response: aiohttp.ClientResponse, began_us: int) -> Page:
+    async def _read_page(
+        self, response: aiohttp.ClientResponse, began_us: int, token: str
+    ) -> Page:
         offset_us = self._offset(response, began_us)
         body = bytearray()
         async for chunk in response.content.iter_any():
@@ -195,7 +205,7 @@ class VmsClient:
                 raise ListError(
                     "too_large", "a page of the list is larger than 32 MiB; refused"
                 )
-        self._check_status(response, bytes(body))
+        self._check_status(response, bytes(body).replace(token.encode(), b"[token]"))
         return await asyncio.to_thread(
             decode_page,
             bytes(body),
@@ -240,6 +250,8 @@ class VmsClient:
                 to_us(theirs) + 500_000 - (began_us + to_us(self._options.now())) // 2
             )
         except (KeyError, ValueError, TypeError, OverflowError):
+            return None
+        if abs(offset) > _OFFSET_LIMIT_US:
             return None
         return 0 if abs(offset) < _OFFSET_NOISE_US else offset
 

@@ -17,6 +17,7 @@ from mirror.ports import BadRow, Page
 
 _MAX_ID = 2**63 - 1
 _MAX_TEXT = 8192
+_FIRST_YEAR, _LAST_YEAR = 1900, 9000
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
 _SURROGATES = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -87,14 +88,19 @@ def validation_errors(body: bytes) -> str:
     """Return what a 422 says of each field, on one line; empty if unreadable."""
     errors = _object(body).get("errors")
     if isinstance(errors, str):
-        return " ".join(errors.split())[:1000]
+        return _one_line(errors)
     if not isinstance(errors, dict):
         return ""
     parts = []
     for field, texts in list(errors.items())[:20]:
         said = texts if isinstance(texts, list) else [texts]
         parts.append(f"{field}: {' '.join(str(text) for text in said[:5])}")
-    return " ".join("; ".join(parts).split())[:1000]
+    return _one_line("; ".join(parts))
+
+
+def _one_line(text: str) -> str:
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split())[:1000]
 
 
 def _not_a_list(body: bytes, exc: Exception) -> str:
@@ -196,9 +202,10 @@ def _moment(value: object, zone: tzinfo) -> datetime | None:
         moment = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=zone)
-        return moment.astimezone(UTC)
+        moment = moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+    return moment if _FIRST_YEAR <= moment.year <= _LAST_YEAR else None
 
 
 def _us(moment: datetime | None) -> int | None:

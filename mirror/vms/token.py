@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_BEARER = re.compile(r"^bearer(\s+|$)", re.IGNORECASE)
 _MAX_BYTES = 65536
 
 
@@ -74,8 +75,8 @@ class TokenFile:
                 "no_token",
                 f"the token file {self._path} cannot be read: {exc.strerror}",
             ) from exc
-        text = raw.decode("utf-8", "replace").strip()
-        token = text[7:].strip() if text[:7].lower() == "bearer " else text
+        text = raw.decode("utf-8-sig", "replace").strip()
+        token = _BEARER.sub("", text)
         if not _VISIBLE.fullmatch(token):
             what = "is empty" if not token else "holds more than one token on one line"
             raise AuthError("no_token", f"the token file {self._path} {what}")

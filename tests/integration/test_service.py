@@ -352,3 +352,25 @@ async def test_commands_beside_the_service_take_effect(tmp_path, vms):
         assert await retry.wait() == 0
         async with asyncio.timeout(6):
             await site.until_state(served, State.SAVED)
+
+
+async def test_what_waits_from_before_the_sweeps_is_still_tried(tmp_path, vms):
+    """A row older than sweep_depth gets its file in the end."""
+    site = Site.make(tmp_path, vms, sweep_depth="1h")
+    created = vms.now() - timedelta(days=900)
+    served = vms.add(created_at=created, faults=["status_404"])
+    await site.once()
+    assert site.export(served).state is State.WAITING
+    await site.once()
+
+    assert list(site.media().values()) == [vms.truth(served).sha256]
+
+
+async def test_tries_without_a_file_leave_nothing_in_the_spool(tmp_path, vms):
+    """No empty parts are heaped up on the archive's disk."""
+    site = Site.make(tmp_path, vms)
+    for fault in ("status_404", "redirect_other", "html", "empty"):
+        vms.add(then=fault)
+    await site.once()
+
+    assert list(site.archive.rglob("*.part")) == []

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -353,6 +353,7 @@ HEADER_TEXT = st.text(max_size=30) | st.from_regex(
 )
 
 
+@settings(deadline=None)
 @given(
     status=st.integers(100, 599),
     headers=st.dictionaries(
