@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test lint check format clean
 
 setup: $(STAMP)
 
@@ -18,12 +18,13 @@ demo: setup  ## mirror real files from the bundled VMS simulator
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -q
 
-check: setup  ## all that CI runs: format, lint, types, layers, tests
+lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q
+
+check: lint test  ## all that CI runs
 
 format: setup  ## bring the code into form
 	$(BIN)/ruff format .

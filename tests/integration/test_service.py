@@ -350,8 +350,7 @@ async def test_commands_beside_the_service_take_effect(tmp_path, vms):
             "-c", config,
         )  # fmt: skip
         assert await retry.wait() == 0
-        async with asyncio.timeout(6):
-            await site.until_state(served, State.SAVED)
+        await site.until_state(served, State.SAVED)
 
 
 async def test_what_waits_from_before_the_sweeps_is_still_tried(tmp_path, vms):
