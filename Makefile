@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BUDGET ?= 60m
 
-.PHONY: setup demo test lint check format clean
+.PHONY: setup demo test chaos lint check format clean
 
 setup: $(STAMP)
 
@@ -17,6 +18,9 @@ demo: setup  ## mirror real files from the bundled VMS simulator
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -q
+
+chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
+	$(BIN)/python -m pytest -q -s --timeout 0 tests/proof --chaos $(BUDGET)
 
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -1,12 +1,48 @@
-"""In CI nothing may be skipped: what a test needs is installed there."""
+"""Options and the closing table of the proofs; in CI nothing may be skipped."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
+
+from tests.proof.effort import Effort, Table, budget_s
+
+_TABLE = pytest.StashKey[Table]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the budget of the proofs' long form, and the seed of their rounds."""
+    parser.addoption(
+        "--chaos", metavar="BUDGET", help="the proofs' long form, within 90s, 60m, 2h"
+    )
+    parser.addoption("--seed", type=int, default=1, help="of the proofs' rounds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the table."""
+    config.stash[_TABLE] = Table()
+
+
+@pytest.fixture
+def effort(request: pytest.FixtureRequest) -> Effort:
+    """Tell a proof how much to try."""
+    budget = request.config.getoption("--chaos")
+    return Effort(
+        test=request.node.name,
+        seed=request.config.getoption("--seed"),
+        total_s=None if budget is None else budget_s(budget),
+        table=request.config.stash[_TABLE],
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Print what the proofs reached."""
+    lines = config.stash[_TABLE].lines()
+    if lines:
+        terminalreporter.section("what the proofs reached")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

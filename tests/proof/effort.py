@@ -1,0 +1,101 @@
+"""How much a proof tries, and what it found.
+
+Few rounds in `make test`, many in `make chaos`.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_TOLD_EVERY_S = 10.0
+
+
+def budget_s(text: str) -> float:
+    """Return the seconds in `90s`, `60m` or `2h`.
+
+    Raises:
+        ValueError: The text is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no budget: say 90s, 60m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+@dataclass(slots=True)
+class Table:
+    """The figures of a whole run, a row of the closing table each."""
+
+    figures: list[tuple[int, str, dict[str, object]]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the table, one line for each record."""
+        return [
+            f"row {row:>2}  {test}: "
+            + ", ".join(f"{name} {value}" for name, value in figures.items())
+            for row, test, figures in sorted(self.figures, key=lambda each: each[0])
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What one test may spend.
+
+    Attributes:
+        test: Its name.
+        seed: What all its random numbers come from.
+        total_s: The time of the whole run; None in the short form.
+    """
+
+    test: str
+    seed: int
+    total_s: float | None
+    table: Table
+
+    @property
+    def long(self) -> bool:
+        """It is the long form."""
+        return self.total_s is not None
+
+    def rounds(
+        self, short: int, long: int, *, share: float
+    ) -> Iterator[tuple[int, random.Random]]:
+        """Yield round numbers, each with its own source of random numbers.
+
+        Args:
+            short: How many rounds in `make test`.
+            long: How many in `make chaos`, unless the time ends before.
+            share: Of the whole time that these rounds may take in `make chaos`.
+        """
+        began = told = time.monotonic()
+        wanted = long if self.long else short
+        for number in range(wanted):
+            now = time.monotonic()
+            if self.total_s is not None and now - began > share * self.total_s:
+                self._tell(f"time is up after {number} of {wanted} rounds")
+                return
+            if self.long and now - told > _TOLD_EVERY_S:
+                told = now
+                self._tell(f"{number} of {wanted} rounds")
+            yield number, self.round(number)
+
+    def round(self, number: int) -> random.Random:
+        """Return the random numbers of one round, to repeat it alone."""
+        return random.Random(f"{self.seed}/{self.test}/{number}")
+
+    def record(self, row: int, **figures: object) -> None:
+        """Remember what was reached, for the table at the end."""
+        self.table.figures.append((row, self.test, figures))
+
+    def _tell(self, text: str) -> None:
+        sys.stderr.write(f"{self.test}: {text}\n")
+        sys.stderr.flush()
