@@ -5,16 +5,18 @@ Few rounds in `make test`, many in `make chaos`.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
+T = TypeVar("T")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _TOLD_EVERY_S = 10.0
 
@@ -87,6 +89,37 @@ class Effort:
                 told = now
                 self._tell(f"{number} of {wanted} rounds")
             yield number, self.round(number)
+
+    async def side_by_side(
+        self,
+        work: Callable[[int, random.Random], Awaitable[T]],
+        short: int,
+        long: int,
+        *,
+        share: float,
+    ) -> list[T]:
+        """Do rounds at once, as many as the cores bear; return what each returned.
+
+        Args:
+            work: Does one round.
+            short: As in `rounds`.
+            long: As in `rounds`.
+            share: As in `rounds`.
+        """
+        lanes = asyncio.Semaphore(4 if self.long else 2)
+
+        async def lane(number: int, rng: random.Random) -> T:
+            try:
+                return await work(number, rng)
+            finally:
+                lanes.release()
+
+        tasks = []
+        async with asyncio.TaskGroup() as group:
+            for number, rng in self.rounds(short, long, share=share):
+                await lanes.acquire()
+                tasks.append(group.create_task(lane(number, rng)))
+        return [task.result() for task in tasks]
 
     def round(self, number: int) -> random.Random:
         """Return the random numbers of one round, to repeat it alone."""

@@ -127,20 +127,15 @@ async def _random_kills(
 
 @pytest.mark.timeout(600)
 async def test_kill_at_random_moments(tmp_path, effort: Effort):
-    hits: list[int] = []
-    lanes = asyncio.Semaphore(4 if effort.long else 2)
-    async with Nursery.open() as nursery, asyncio.TaskGroup() as group:
+    async with Nursery.open() as nursery:
 
-        async def lane(folder: Path, rng: random.Random) -> None:
-            try:
-                hits.append(await _random_kills(folder, rng, nursery, _CAMPAIGN))
-                shutil.rmtree(folder)
-            finally:
-                lanes.release()
+        async def campaign(number: int, rng: random.Random) -> int:
+            folder = tmp_path / str(number)
+            hits = await _random_kills(folder, rng, nursery, _CAMPAIGN)
+            shutil.rmtree(folder)
+            return hits
 
-        for number, rng in effort.rounds(2, 2000 // _CAMPAIGN, share=0.3):
-            await lanes.acquire()
-            group.create_task(lane(tmp_path / str(number), rng))
+        hits = await effort.side_by_side(campaign, 2, 2000 // _CAMPAIGN, share=0.3)
     kills = _CAMPAIGN * len(hits)
     assert sum(hits) * 2 >= kills, "too few kills met a transfer to prove anything"
     effort.record(2, kills=kills, hit_a_transfer=sum(hits), breaks=0)
