@@ -60,16 +60,16 @@ class Redactor:
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, BaseException):
-            return self._clean_text(_described(value))
-        return self._clean_text(str(value))
+            return self.clean(_described(value))
+        return self.clean(str(value))
 
     def _clean_keys(self, event: MutableMapping[str, Any]) -> dict[str, Any]:
         return {
-            self._clean_text(str(key)): self._clean(value)
-            for key, value in event.items()
+            self.clean(str(key)): self._clean(value) for key, value in event.items()
         }
 
-    def _clean_text(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """Return the text without secrets, and of urls only their origins."""
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
         return _URL.sub(r"\1\2", text)

@@ -124,7 +124,7 @@ class Metrics:
         self.registry = registry
         self._sources: tuple[str, ...] = ()
         self._targets: tuple[str, ...] = ()
-        self._snapshot = LedgerSnapshot()
+        self._snapshot: LedgerSnapshot | None = None
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -265,8 +265,10 @@ class Metrics:
         self._holdup.labels(target).set(seconds)
 
     def token_expiry(self, source: str, at_s: int | None) -> None:
-        """Record when a token expires, if known."""
-        if at_s is not None:
+        """Record when a token expires; None if the present one does not say."""
+        if at_s is None:
+            self._token_expiry.remove_by_labels({"source": source})
+        else:
             self._token_expiry.labels(source).set(at_s)
 
     def config_reloaded(self, *, successful: bool) -> None:
@@ -274,8 +276,14 @@ class Metrics:
         self._reloaded.set(successful)
 
     def from_ledger(self) -> Iterable[Metric]:
-        """Yield what the last snapshot says."""
+        """Yield what the last snapshot says; nothing before the first.
+
+        A total shown as 0 before the ledger was asked would look like that many
+        exports lost as soon as it was.
+        """
         taken = self._snapshot
+        if taken is None:
+            return
         exports = GaugeMetricFamily(
             f"{PREFIX}exports", "Exports by state.", labels=["source", "state"]
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from mirror.errors import MirrorError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -52,6 +53,25 @@ class Kept:
 
     path: str
     verified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What lies where a file was kept.
+
+    Attributes:
+        present: Something lies at the path.
+        size_bytes: Of the file there; None if what lies there is no regular file.
+        sha256: Of its bytes as they read now; None unless it has the length asked
+            for.
+        sidecar: The bytes beside it; None if nothing lies there, empty if what does
+            cannot be a record.
+    """
+
+    present: bool
+    size_bytes: int | None
+    sha256: str | None
+    sidecar: bytes | None
 
 
 class PathTakenError(MirrorError):
@@ -104,6 +124,51 @@ class Target(Protocol):
             PathTakenError: Different bytes lie at the path.
             SpoolFileError: The spooled file is gone or damaged.
             TargetError: The target cannot take it now.
+        """
+
+    async def look(self, marker_id: str) -> None:
+        """Check that this is the target we know. Changes nothing there.
+
+        Raises:
+            TargetError: It is another, or away.
+        """
+
+    async def examine(
+        self,
+        path: str,
+        *,
+        size_bytes: int,
+        marker_id: str,
+        read: Callable[[int], None],
+    ) -> Examined:
+        """Read a kept file and its sidecar, past caches where possible.
+
+        Changes nothing there, and needs no `open`. What is missing or wrong is told,
+        not raised.
+
+        Args:
+            path: Of the file, as published.
+            size_bytes: Length it should have; a file of another is not read.
+            marker_id: Of the target it was published to.
+            read: Told how many bytes came, as they come, from any thread.
+
+        Raises:
+            TargetError: It cannot be read just now, or this is another target;
+                nothing may be concluded.
+        """
+
+    async def set_aside(self, path: str, *, sidecar: bool) -> str:
+        """Move what lies at a path out of the way, durably; it is not changed.
+
+        Args:
+            path: Of a file, as published.
+            sidecar: Move what lies at its sidecar's path instead.
+
+        Returns:
+            Where it lies now, for people.
+
+        Raises:
+            TargetError: It cannot be moved now.
         """
 
     async def close(self) -> None:

@@ -160,7 +160,7 @@ class Site:
         """Return the same for the files that are no sidecars."""
         return {p: s for p, s in self.kept().items() if not p.endswith(".json")}
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait until something is so, looking often."""
         async with asyncio.timeout(seconds):
             while not condition():

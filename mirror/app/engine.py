@@ -13,6 +13,7 @@ from mirror.app.spooling import SpoolPlaces
 from mirror.errors import SpoolError
 from mirror.layout import Values, parse_layout
 from mirror.mirroring.fetch import Fetcher
+from mirror.mirroring.finish import finish
 from mirror.mirroring.gate import Gate
 from mirror.mirroring.lister import Lister
 from mirror.mirroring.outcome import Pace
@@ -121,9 +122,7 @@ class Engine:
 
     async def prepare(self) -> None:
         """Look at the targets once, and take up what an earlier run left."""
-        interrupted = await self.ledger(lambda ledger: ledger.fetches.recover())
-        if interrupted:
-            _log.info("fetches.recovered", exports=interrupted)
+        await self._recover()
         looks = [
             asyncio.create_task(publisher.standing.check(), name=f"check {name}")
             for name, publisher in self.publishers.items()
@@ -156,8 +155,18 @@ class Engine:
             await asyncio.sleep(_TIDY_S)
             await self.tidy()
 
+    async def _recover(self) -> None:
+        """Return to the queue what was claimed and is worked on no more."""
+        interrupted = await self.ledger(lambda ledger: ledger.fetches.recover())
+        if interrupted:
+            _log.info("fetches.recovered", exports=interrupted)
+
     async def close(self) -> None:
-        """Let all threads go, without waiting for a mount that hangs."""
+        """Let go of all work, and of all threads without waiting for one that hangs.
+
+        A claim that was cancelled on its way from the ledger has no task to undo it.
+        """
+        await finish(self._recover())
         self.spool.close()
         for publisher in self.publishers.values():
             await publisher.target.close()
@@ -249,7 +258,9 @@ class Engine:
             metrics=self.metrics,
             progress=self.progress,
             limits=PumpLimits(
-                max_bytes=transfer.max_file_size, min_rate=transfer.min_rate
+                max_bytes=transfer.max_file_size,
+                min_rate=transfer.min_rate,
+                batch_bytes=transfer.hop_bytes,
             ),
             pace=self._pace,
             targets=lambda: sorted(self.settings.targets),
@@ -304,17 +315,7 @@ class Engine:
                 )
             )
 
-        target = DirectoryTarget(
-            name=settings.name,
-            root=settings.path,
-            node_id=self._node_id,
-            mount=settings.mount,
-            min_free=settings.min_free,
-            file_mode=settings.file_mode,
-            dir_mode=settings.dir_mode,
-            group=settings.group,
-            threads=settings.concurrency,
-        )
+        target = target_for(settings, node_id=self._node_id)
         around = Surroundings(
             node_id=self._node_id,
             path_for=path_for,
@@ -348,6 +349,27 @@ class Engine:
     def _wake_publishers(self) -> None:
         for publisher in self.publishers.values():
             publisher.wake.set()
+
+
+def target_for(settings: TargetSettings, *, node_id: str) -> DirectoryTarget:
+    """Build a target.
+
+    Args:
+        settings: Of the target.
+        node_id: Begins the names of its temporary files; `open` removes those that
+            another process of the same id left, or is writing.
+    """
+    return DirectoryTarget(
+        name=settings.name,
+        root=settings.path,
+        node_id=node_id,
+        mount=settings.mount,
+        min_free=settings.min_free,
+        file_mode=settings.file_mode,
+        dir_mode=settings.dir_mode,
+        group=settings.group,
+        threads=settings.concurrency,
+    )
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -63,4 +63,7 @@ async def held(
 
 def sessions_for(settings: Settings) -> Sessions:
     """Return the HTTP sessions the configuration asks for, not yet open."""
-    return Sessions(stall_timeout_s=settings.transfer.stall_timeout.total_seconds())
+    return Sessions(
+        stall_timeout_s=settings.transfer.stall_timeout.total_seconds(),
+        read_bytes=settings.transfer.hop_bytes // 2,
+    )

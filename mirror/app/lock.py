@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAME = "lock"
+_REPAIR_NAME = "repair.lock"
 
 
 @contextlib.contextmanager
@@ -34,9 +35,27 @@ def held(state_dir: Path) -> Iterator[None]:
                 )
             ]
         )
+    with _alone(state_dir, _NAME, "stop it first, or give this one its own state_dir"):
+        yield
+
+
+@contextlib.contextmanager
+def repairing(state_dir: Path) -> Iterator[None]:
+    """Be the only one who repairs; a running service goes on.
+
+    Raises:
+        ConfigError: The state directory cannot be used.
+        LockedError: Another process repairs.
+    """
+    with _alone(state_dir, _REPAIR_NAME, "wait for its repair to end"):
+        yield
+
+
+@contextlib.contextmanager
+def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(state_dir / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(state_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise ConfigError(
             [
@@ -53,7 +72,7 @@ def held(state_dir: Path) -> Iterator[None]:
             owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             raise LockedError(
                 f"another archive-mirror (process {owner or 'unknown'}) holds "
-                f"{state_dir}; stop it first, or give this one its own state_dir"
+                f"{state_dir / name}; {remedy}"
             ) from exc
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

@@ -27,9 +27,9 @@ class Globals:
         redactor: Learns the secrets that no log line may show.
     """
 
-    config: str | None
-    log_level: str
-    log_format: str | None
+    config: str | None = None
+    log_level: str = "info"
+    log_format: str | None = None
     redactor: logs.Redactor = field(default_factory=logs.Redactor)
 
     def configure_logs(self) -> None:
@@ -50,8 +50,15 @@ class Globals:
         """
         from mirror import config  # noqa: PLC0415 -- costs a quarter of a second
 
-        path = Path(self.config) if self.config else None
-        return config.load(path or config.default_config_path(os.environ), os.environ)
+        return config.load(self.config_path(), os.environ)
+
+    def config_path(self) -> Path:
+        """Return where the configuration is."""
+        from mirror import config  # noqa: PLC0415 -- costs a quarter of a second
+
+        if self.config:
+            return Path(self.config)
+        return config.default_config_path(os.environ)
 
 
 def given(context: typer.Context) -> Globals:

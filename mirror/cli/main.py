@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from mirror import __version__, errors
-from mirror.cli import checking, inspect, moving, simulating
+from mirror.cli import checking, inspect, moving, simulating, upkeep, verifying
 from mirror.cli.context import Globals
 
 if TYPE_CHECKING:
@@ -69,19 +70,21 @@ def _globals(
         ),
     ] = False,
 ) -> None:
-    context.obj = Globals(config=config, log_level=log_level, log_format=log_format)
-    context.obj.configure_logs()
+    found = context.ensure_object(Globals)
+    found.config, found.log_level, found.log_format = config, log_level, log_format
+    found.configure_logs()
 
 
-for _module in (moving, inspect, checking, simulating):
+for _module in (moving, inspect, checking, verifying, upkeep, simulating):
     _module.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    globals_ = Globals()
     try:
-        app(_globals_first(given), standalone_mode=True)
+        app(_globals_first(given), standalone_mode=True, obj=globals_)
     except SystemExit as exc:
         _leave(exc.code if isinstance(exc.code, int) else 0)
     except errors.ConfigError as exc:
@@ -100,23 +103,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 -- lives to the end
         _leave(0)
-    except Exception as exc:
-        if "debug" in given:
-            raise
-        _leave(_unforeseen(exc))
+    except Exception as exc:  # noqa: BLE001 -- the last boundary
+        _leave(_unforeseen(exc, globals_))
     _leave(0)
 
 
-def _unforeseen(exc: BaseException) -> int:
-    """Say on one line what happened; return the exit code."""
+def _unforeseen(exc: BaseException, globals_: Globals) -> int:
+    """Say on one line what happened, to debug also where; return the exit code."""
+    clean = globals_.redactor.clean
+    if globals_.log_level == "debug":
+        typer.echo(clean("".join(traceback.format_exception(exc))), err=True)
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     if isinstance(exc, errors.LedgerError):
         typer.echo(f"archive-mirror: {exc}", err=True)
         return EXIT_LEDGER
     typer.echo(
-        f"archive-mirror: unexpected failure ({type(exc).__name__}: {exc}); run it "
-        "with --log-level debug to see where, and report it",
+        f"archive-mirror: unexpected failure ({type(exc).__name__}: {clean(str(exc))});"
+        " run it with --log-level debug to see where, and report it",
         err=True,
     )
     return EXIT_UNFORESEEN

@@ -21,6 +21,7 @@ from mirror.model import to_us, utc_now
 
 if TYPE_CHECKING:
     from mirror.app.engine import Engine
+    from mirror.mirroring.scrub import Scrub
 
 _LINE_S = 5.0
 
@@ -94,6 +95,67 @@ class Lines:
         typer.echo(
             f"{done.saved_files} files saved, {len(done.transfers)} under way, "
             f"{render.size(done.received_bytes)} received, {render.size(rate)}/s",
+            err=True,
+        )
+
+    def close(self) -> None:
+        """Leave the lines."""
+
+
+class ReadBars:
+    """A bar for each target that is read."""
+
+    def __init__(self) -> None:
+        self._shown = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TextColumn("{task.fields[files]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._shown.start()
+
+    def update(self, scrub: Scrub) -> None:
+        """Draw how far each target is read."""
+        for target, reading in scrub.readings.items():
+            if target not in self._tasks:
+                self._tasks[target] = self._shown.add_task(
+                    target, total=reading.total_bytes, files=""
+                )
+            self._shown.update(
+                self._tasks[target],
+                completed=reading.done_bytes,
+                files=f"{reading.done_files} of {reading.total_files} files",
+            )
+
+    def close(self) -> None:
+        """Remove the bars."""
+        self._shown.stop()
+
+
+class ReadLines:
+    """One line every few seconds on what is read."""
+
+    def __init__(self) -> None:
+        self._last = self._began = time.monotonic()
+
+    def update(self, scrub: Scrub) -> None:
+        """Print a line if it is time for one."""
+        now = time.monotonic()
+        if now - self._last < _LINE_S:
+            return
+        self._last = now
+        readings = scrub.readings.values()
+        done_bytes = sum(one.done_bytes for one in readings)
+        rate = done_bytes / (now - self._began)
+        typer.echo(
+            f"{sum(one.done_files for one in readings)} of "
+            f"{sum(one.total_files for one in readings)} files read, "
+            f"{render.size(done_bytes)}, {render.size(rate)}/s, "
+            f"{scrub.tally.damaged} damaged",
             err=True,
         )
 

@@ -133,7 +133,7 @@ def status(
 def _without_url(raw: bytes) -> object:
     """Return the list item without the capability that its url is."""
     try:
-        item = json.loads(raw)
+        item = json.loads(raw.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
         return None
     if isinstance(item, dict):

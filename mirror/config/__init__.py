@@ -1,5 +1,6 @@
 """Configuration: read, merged, checked whole, and given as frozen values."""
 
+from mirror.config.explaining import Setting, explain
 from mirror.config.loading import default_config_path, load
 from mirror.config.settings import HttpSettings, Listen, Settings, TransferSettings
 from mirror.config.sources import (
@@ -15,11 +16,13 @@ __all__ = [
     "Listen",
     "MatchSettings",
     "RuleSettings",
+    "Setting",
     "Settings",
     "SourceSettings",
     "TargetSettings",
     "TlsSettings",
     "TransferSettings",
     "default_config_path",
+    "explain",
     "load",
 ]

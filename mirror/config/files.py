@@ -22,15 +22,20 @@ def read_files(path: Path) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     problems: list[str] = []
-    parts = [part for part in path.parent.glob("conf.d/*.toml") if part.name[0] != "."]
-    for file in (path, *sorted(parts)):
+    for file in config_files(path):
         try:
-            merged = merge(merged, _read(file))
+            merged = merge(merged, read_file(file))
         except ConfigError as exc:
             problems += exc.problems
     if problems:
         raise ConfigError(problems)
     return merged
+
+
+def config_files(path: Path) -> list[Path]:
+    """Return `path` and the files that are merged over it, in that order."""
+    parts = [part for part in path.parent.glob("conf.d/*.toml") if part.name[0] != "."]
+    return [path, *sorted(parts)]
 
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +50,12 @@ def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_file(file: Path) -> dict[str, Any]:
+    """Return the keys of one file.
+
+    Raises:
+        ConfigError: It is missing, unreadable or no TOML.
+    """
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as exc:

@@ -23,6 +23,8 @@ from mirror.config.values import (
 )
 
 _HIGHEST_PORT: Final = 65_535
+_HOP_BYTES: Final = 256 * 1024
+_ALL_HOPS_BYTES: Final = 4 * 1024 * 1024
 
 
 class Listen(NamedTuple):
@@ -83,6 +85,11 @@ class TransferSettings(Table):
         if self.retry_initial > self.retry_max:
             raise ValueError("must have a retry_max of at least retry_initial")
         return self
+
+    @property
+    def hop_bytes(self) -> int:
+        """Bytes of one transfer that are moved at once; less if many may run."""
+        return max(4096, min(_HOP_BYTES, _ALL_HOPS_BYTES // self.concurrency))
 
 
 class Settings(Table):

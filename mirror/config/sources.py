@@ -53,7 +53,7 @@ class TlsSettings(Table):
     """How the certificate of a source is checked.
 
     Attributes:
-        ca_file: Certificates to trust instead of the system's.
+        ca_file: Certificates to trust besides the system's.
         fingerprint: SHA-256 digest of the one certificate to accept.
         verify: False accepts any certificate.
     """

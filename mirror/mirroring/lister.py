@@ -93,7 +93,9 @@ class Lister:
             raise
         except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this walk only
             _log.error("list.crashed", source=self.name, exc_info=exc)
-            failure = ListError("unexpected", f"the walk failed: {exc!r}")
+            # By its name alone: its text may hold the token, or urls.
+            text = f"the walk failed: {type(exc).__name__}"
+            failure = ListError("unexpected", text)
             await self._failed(failure)
             return failure
         self._metrics.poll_ended(self.name, "ok", to_us(self._now()) / 1e6)

@@ -73,7 +73,7 @@ def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
         return _still_excluded(prior, row, walk)
     listed = _relisted(prior, row, walk)
     if prior.state in _ENDED or prior.state is State.DAMAGED:
-        return _ended(prior, listed, row)
+        return _ended(prior, listed, row, walk)
     if prior.state is State.FETCHING:
         return listed
     if not row.shows_file:
@@ -214,7 +214,7 @@ def _listed(row: Row) -> _Listed:
     )
 
 
-def _ended(prior: Export, listed: Export, row: Row) -> Export:
+def _ended(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
     if not row.shows_file:
         return listed
     again = (
@@ -223,7 +223,10 @@ def _ended(prior: Export, listed: Export, row: Row) -> Export:
         or row.url != prior.url
         or row.updated_at != prior.updated_at
     )
-    return renewed(listed, reason=Reason.MADE_AGAIN) if again else listed
+    if not again:
+        return listed
+    ready = renewed(listed, reason=Reason.MADE_AGAIN)
+    return dataclasses.replace(ready, walk_us=walk.at_us)
 
 
 def _without(listed: Export, walk: Walk) -> Export:

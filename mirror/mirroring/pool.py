@@ -178,7 +178,9 @@ class FetchPool:
             raise
         except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this file only
             _log.error("fetch.crashed", export=export.label, exc_info=exc)
-            failure = FetchError("unexpected", f"the attempt failed: {exc!r}")
+            # By its name alone: its text may hold the url.
+            text = f"the attempt failed: {type(exc).__name__}"
+            failure = FetchError("unexpected", text)
             await self._fetcher.give_back(export, failure)
         lane.gate.ended(export.key or 0, failure)
         self._note_spool(failure)

@@ -183,7 +183,9 @@ class Publisher:
             raise
         except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this copy only
             _log.error("publish.crashed", export=duty.export.label, exc_info=exc)
-            failure = TargetError("unexpected", f"the publish failed: {exc!r}")
+            # By its name alone: its text may hold the list item, with its url.
+            text = f"the publish failed: {type(exc).__name__}"
+            failure = TargetError("unexpected", text)
             await self._failed(duty, failure)
         else:
             await finish(self._saved(duty, kept))
@@ -192,7 +194,10 @@ class Publisher:
         """Return the file to copy from, and whether it may be linked."""
         path = self._spool.path_of(duty.export)
         if path is not None:
-            return path, self._around.may_link()
+            # A copy that was kept once was found damaged: what lies there now, be it
+            # the spooled file itself, is taken for ours only after it was read.
+            again = duty.copy.saved_us is not None
+            return path, self._around.may_link() and not again
         for target, sibling_path in duty.siblings:
             sibling = self._around.sibling(target, sibling_path)
             if sibling is not None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mirror.ports import Body
 
 BATCH_BYTES = 256 * 1024
-"""At most so many bytes of one transfer are handed to a thread in one hop."""
+"""Bytes of one transfer that are handed to a thread in one hop, by default."""
 CHECKPOINT_S = 1.0
 """So often the bytes of a running transfer are made durable."""
 RATE_SPAN_S = 300.0
@@ -45,10 +45,12 @@ class PumpLimits:
     Attributes:
         max_bytes: Larger files are refused.
         min_rate: Bytes per second over five minutes; None sets no floor.
+        batch_bytes: So many at least are handed to a thread in one hop.
     """
 
     max_bytes: int
     min_rate: float | None
+    batch_bytes: int = BATCH_BYTES
 
 
 async def look(body: Body) -> bytes:
@@ -127,7 +129,7 @@ class Pump:
             self._chunks.append(chunk)
             self._gathered += len(chunk)
             due = time.monotonic() - self._proven_at >= CHECKPOINT_S
-            if self._gathered >= BATCH_BYTES or due:
+            if self._gathered >= self._limits.batch_bytes or due:
                 await self._hand_over()
             if due:
                 await self._prove()

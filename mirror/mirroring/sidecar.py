@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from mirror import __version__
+from mirror.errors import MirrorError
 from mirror.model import iso
 
 if TYPE_CHECKING:
     from mirror.model import Export
 
+T = TypeVar("T")
 FORMAT = 1
+
+
+class SidecarError(MirrorError):
+    """It is no record of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a record says of its file."""
+
+    source: str
+    export_id: int
+    size_bytes: int
+    sha256: str
 
 
 def record(
@@ -68,15 +85,14 @@ def record(
         "node": node_id,
         "tool": f"archive-mirror {__version__}",
     }
-    return json.dumps(fields, ensure_ascii=False, indent=1).encode(
-        "utf-8", "backslashreplace"
-    )
+    return _dump(fields)
 
 
 def _item(raw: bytes) -> object:
     """Return the item with what is secret or personal cut out of it."""
     try:
-        item = json.loads(raw)
+        # What is no UTF-8 becomes surrogates, and is written as their escapes.
+        item = json.loads(raw.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
         return None
     if not isinstance(item, dict):
@@ -107,3 +123,47 @@ def _origin(url: str) -> str | None:
         return None
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+
+
+def read(raw: bytes) -> Record:
+    """Return what a record says.
+
+    Raises:
+        SidecarError: It is none that we wrote.
+    """
+    try:
+        fields = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise SidecarError("it is not JSON") from exc
+    if not isinstance(fields, dict):
+        raise SidecarError("it is no JSON object")
+    return Record(
+        source=_field(fields, "source", str),
+        export_id=_field(fields, "id", int),
+        size_bytes=_field(fields, "size_bytes", int),
+        sha256=_field(fields, "sha256", str),
+    )
+
+
+def _field(fields: dict[str, Any], name: str, kind: type[T]) -> T:
+    found = fields.get(name)
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise SidecarError(f"{name} is missing or of the wrong type")
+    return found
+
+
+def moved(raw: bytes, *, target: str, path: str) -> bytes:
+    """Return the record of another target's copy as that of the copy named.
+
+    Args:
+        raw: A record that was read without fault.
+        target: Name of the target the new record lies on.
+        path: Of the file there.
+    """
+    return _dump(json.loads(raw) | {"target": target, "path": path})
+
+
+def _dump(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, indent=1).encode(
+        "utf-8", "backslashreplace"
+    )

@@ -5,10 +5,12 @@ from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.fetches import Partial
 from mirror.state.ledger import Ledger, LedgerThread
 from mirror.state.reads import Backlog, Dossier, Filter, SourceStatus, TargetStatus
+from mirror.state.scrubs import Chosen, Subject
 
 __all__ = [
     "LEDGER_NAME",
     "Backlog",
+    "Chosen",
     "Database",
     "Dossier",
     "Duty",
@@ -17,5 +19,6 @@ __all__ = [
     "LedgerThread",
     "Partial",
     "SourceStatus",
+    "Subject",
     "TargetStatus",
 ]

@@ -241,7 +241,7 @@ class Copies:
         if export.key is None:
             return False
         return all(
-            copy.state in {CopyState.SAVED, CopyState.ERASED}
+            copy.state in {CopyState.SAVED, CopyState.DAMAGED, CopyState.ERASED}
             for copy in self.of(export.key)
             if copy.target in targets
         )

@@ -173,16 +173,14 @@ class Database:
         return int(row[0])
 
     def _migrate(self, version: int) -> None:
-        for number, script in migrations():
-            if number <= version:
-                continue
-            if version:
-                self._back_up(version)
+        wanted = [each for each in migrations() if each[0] > version]
+        if version and wanted:
+            self._back_up(version)
+        for number, script in wanted:
             with self.transaction() as connection:
                 for statement in _statements(script):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")
-            version = number
 
     def _back_up(self, version: int) -> None:
         """Copy the ledger beside itself before it is migrated."""

@@ -18,6 +18,7 @@ from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.fetches import Fetches
 from mirror.state.listing import Listing
 from mirror.state.reads import Reads
+from mirror.state.scrubs import Scrubs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ class Ledger:
         listing: What walks see.
         fetches: The queue of fetches.
         copies: The queues of publishes.
+        scrubs: What reading kept copies again found.
         reads: Questions.
     """
 
@@ -46,6 +48,7 @@ class Ledger:
         self.listing = Listing(database)
         self.fetches = Fetches(database)
         self.copies = Copies(database)
+        self.scrubs = Scrubs(database)
         self.reads = Reads(database)
 
     @classmethod

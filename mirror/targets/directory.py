@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from mirror.errors import TargetError
 from mirror.layout import SUFFIX
 from mirror.ports import Kept, TargetHealth
-from mirror.targets import durable, spooled
+from mirror.targets import durable, reading, spooled
 from mirror.targets.durable import Manners
 from mirror.targets.faults import target_error
-from mirror.targets.marker import HIDDEN, TEMPORARY, Root
+from mirror.targets.marker import DAMAGED, HIDDEN, TEMPORARY, Root
 from mirror.targets.placing import Placing
 from mirror.targets.temporaries import Temporaries
 from mirror.targets.tree import Tree
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mirror.ports import Publication
+    from mirror.ports import Examined, Publication
 
 T = TypeVar("T")
 
@@ -99,6 +99,27 @@ class DirectoryTarget:
         path = str(self._root.path / publication.path)
         return await self._run(partial(self._publish, publication), path)
 
+    async def look(self, marker_id: str) -> None:
+        """Check that this is the target we know; see `ports.Target`."""
+        await self._run(partial(self._look, marker_id), str(self._root.path))
+
+    async def examine(
+        self,
+        path: str,
+        *,
+        size_bytes: int,
+        marker_id: str,
+        read: Callable[[int], None],
+    ) -> Examined:
+        """Read a kept file and its sidecar; see `ports.Target`."""
+        work = partial(self._examine, path, size_bytes, marker_id, read)
+        return await self._run(work, str(self._root.path / path))
+
+    async def set_aside(self, path: str, *, sidecar: bool) -> str:
+        """Move what lies at a path into the hidden folder; see `ports.Target`."""
+        work = partial(self._set_aside, path, ".json" if sidecar else "")
+        return await self._run(work, str(self._root.path / path))
+
     async def close(self) -> None:
         """Let idle threads end; one that hangs is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -132,11 +153,7 @@ class DirectoryTarget:
 
     def _publish(self, publication: Publication) -> Kept:
         *folders, _ = _segments(publication.path, self._name)
-        if self._marker_id is None:
-            raise TargetError("not_open", f"target {self._name} was not looked at yet")
-        with ExitStack() as held:
-            root = held.enter_context(self._root.opened())
-            self._root.expect(self._root.marker(root), self._marker_id)
+        with self._root.known(self._opened()) as root, ExitStack() as held:
             spool = held.enter_context(spooled.opened(publication))
             below = held.enter_context(durable.closing(self._below(root)))
             opened = self._tree.open(root, folders, self._manners)
@@ -152,6 +169,37 @@ class DirectoryTarget:
             )
             verified = placing.run(spool)
         return Kept(path=publication.path, verified=verified)
+
+    def _look(self, marker_id: str) -> None:
+        with self._root.known(marker_id):
+            return
+
+    def _examine(
+        self, path: str, size_bytes: int, marker_id: str, read: Callable[[int], None]
+    ) -> Examined:
+        segments = _segments(path, self._name)
+        with self._root.known(marker_id) as root:
+            return reading.examine(root, segments, size_bytes=size_bytes, read=read)
+
+    def _set_aside(self, path: str, suffix: str) -> str:
+        *folders, name = _segments(path, self._name)
+        name += suffix
+        aside = [HIDDEN, DAMAGED, *folders]
+        with self._root.known(self._opened()) as root, ExitStack() as held:
+            opened = self._tree.open(root, folders, self._manners)
+            source = held.enter_context(durable.closing(opened))
+            opened = self._tree.open(root, aside, _PRIVATE)
+            within = held.enter_context(durable.closing(opened))
+            moved = durable.move_numbered(name, source=source, within=within)
+            os.fsync(within)
+            os.fsync(source)
+        return "/".join([*aside, moved])
+
+    def _opened(self) -> str:
+        """Return the marker that `open` found."""
+        if self._marker_id is None:
+            raise TargetError("not_open", f"target {self._name} was not looked at yet")
+        return self._marker_id
 
     def _below(self, root: int) -> int:
         """Open the folder for temporary files."""

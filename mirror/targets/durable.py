@@ -128,12 +128,17 @@ def chunks_of(fd: int) -> Iterator[bytes]:
 
 def digest_on_disk(fd: int) -> str:
     """Return the digest of a flushed file, read past the page cache if possible."""
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    forget_cached(fd)
     digest = hashlib.sha256()
     for chunk in chunks_of(fd):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def forget_cached(fd: int) -> None:
+    """Let the next read of a flushed file come from the disk, if that can be had."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def place(temporary: str, name: str, *, source: int, within: int) -> None:
@@ -163,8 +168,13 @@ def place(temporary: str, name: str, *, source: int, within: int) -> None:
             raise
     else:
         return
+    move(temporary, name, source=source, within=within)
+
+
+def move(old: str, new: str, *, source: int, within: int) -> None:
+    """Rename, never replacing anything; arguments and errors as for `place`."""
     try:
-        rename_noreplace(temporary, name, source=source, within=within)
+        rename_noreplace(old, new, source=source, within=within)
     except OSError as exc:
         if exc.errno not in _CANNOT_RENAME_SO:
             raise
@@ -172,9 +182,22 @@ def place(temporary: str, name: str, *, source: int, within: int) -> None:
         return
     # Neither way is there (some FUSE file systems): all names carry an export's id,
     # so nobody else makes this one between the look and the rename.
-    if exists(name, within=within):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-    os.rename(temporary, name, src_dir_fd=source, dst_dir_fd=within)
+    if exists(new, within=within):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    os.rename(old, new, src_dir_fd=source, dst_dir_fd=within)
+
+
+def move_numbered(name: str, *, source: int, within: int) -> str:
+    """Move to another folder under its name, or that and a number; return it."""
+    number = 1
+    while True:
+        free = name if number == 1 else f"{name}~{number}"
+        try:
+            move(name, free, source=source, within=within)
+        except FileExistsError:
+            number += 1
+        else:
+            return free
 
 
 def exists(name: str, *, within: int) -> bool:

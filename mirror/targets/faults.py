@@ -15,7 +15,7 @@ _AWAY: Final = (
 _FULL: Final = ("no_space", "free some space there, or raise its quota")
 _DENIED: Final = (
     "no_permission",
-    "let the service's user write there and be in `group`",
+    "let the service's user read and write there and be in `group`",
 )
 _IN_THE_WAY: Final = (
     "in_the_way",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HIDDEN: Final = ".archive-mirror"
 MARKER: Final = "target.json"
 TEMPORARY: Final = "tmp"
+DAMAGED: Final = "damaged"
 _MARKER_BYTES: Final = 65536
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _PRIVATE: Final = Manners(file_mode=0o644, dir_mode=0o700)
@@ -57,6 +58,13 @@ class Root:
                     "its disk there, or set mount = false",
                 )
             yield fd
+
+    @contextlib.contextmanager
+    def known(self, marker_id: str) -> Iterator[int]:
+        """Hold the root open if its marker is the one we know; see `expect`."""
+        with self.opened() as root:
+            self.expect(self.marker(root), marker_id)
+            yield root
 
     def make(self, dir_mode: int) -> None:
         """Make the root at first use, if its parent is there and no mount is asked."""

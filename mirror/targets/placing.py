@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mirror.errors import TargetError
 from mirror.ports import PathTakenError, SpoolFileError
 from mirror.targets import durable, spooled
+from mirror.targets.reading import MAX_SIDECAR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mirror.targets.durable import Manners
     from mirror.targets.temporaries import Temporaries
 
-_MAX_SIDECAR_BYTES: Final = 64 * 1024 * 1024
 _IDENTITY: Final = ("source", "id", "sha256")
 
 
@@ -73,9 +73,9 @@ class Placing:
             found = os.stat(self._name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        if os.path.samestat(found, os.fstat(spool)):
-            return False
         wanted = self.publication
+        if wanted.may_link and os.path.samestat(found, os.fstat(spool)):
+            return False
         if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.size_bytes:
             raise PathTakenError(f"something else lies at {wanted.path}")
         with durable.closing(durable.open_file(self._name, within=self.folder)) as fd:
@@ -161,7 +161,7 @@ class Placing:
         except FileNotFoundError:
             return False
         taken = PathTakenError(f"something else lies at {wanted.path}.json")
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_SIDECAR_BYTES:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
             raise taken
         with durable.closing(durable.open_file(name, within=self.folder)) as fd:
             os.fsync(fd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -16,11 +15,13 @@ from mirror import backoff
 from mirror.errors import AuthError, FetchError, ListError, OriginRefusedError
 from mirror.model import from_us, is_folder, to_us, utc_now
 from mirror.vms import answer
+from mirror.vms.failures import explained
 from mirror.vms.origins import origin_of
 from mirror.vms.schema import decode_page, validation_errors
 from mirror.vms.token import expiry
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime, tzinfo
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MAX_PAGE_BYTES = 32 * 1024 * 1024
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SECRET_LENGTH = 16
 _OFFSET_NOISE_US = 1_500_000
 _OFFSET_LIMIT_US = 366 * 86_400_000_000
 """A clock further off than a year is no clock."""
@@ -115,7 +117,7 @@ class VmsClient:
             ) as response:
                 return await self._read_page(response, began_us, token)
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            reason, text = _explained(exc)
+            reason, text = explained(exc)
             raise ListError(reason, f"the list could not be read: {text}") from exc
 
     @contextlib.asynccontextmanager
@@ -128,7 +130,7 @@ class VmsClient:
         try:
             response = await self._get(address, wanted)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
-            reason, text = _explained(exc)
+            reason, text = explained(exc)
             raise FetchError(
                 reason, f"the file could not be asked for: {text}"
             ) from exc
@@ -205,15 +207,17 @@ class VmsClient:
                 raise ListError(
                     "too_large", "a page of the list is larger than 32 MiB; refused"
                 )
-        self._check_status(response, bytes(body).replace(token.encode(), b"[token]"))
+        self._check_status(response, bytes(body), token)
         return await asyncio.to_thread(
             decode_page,
-            bytes(body),
+            _without(bytes(body), token),
             footage_zone=self._options.footage_zone,
             clock_offset_us=offset_us,
         )
 
-    def _check_status(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+    def _check_status(
+        self, response: aiohttp.ClientResponse, body: bytes, token: str
+    ) -> None:
         status = response.status
         if status == HTTPStatus.OK:
             return
@@ -229,10 +233,10 @@ class VmsClient:
             )
         told = _STATUS.get(status)
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            faults = validation_errors(body, secret=token) or "no field named"
             told = (
-                "it finds fault with the request (422): "
-                f"{validation_errors(body) or 'no field named'}; if a date is meant, "
-                "set date_format"
+                f"it finds fault with the request (422): {faults}; if a date is "
+                "meant, set date_format"
             )
         elif status in _REDIRECTS:
             told = f"it redirects ({status}); set url to where the VMS is"
@@ -254,6 +258,18 @@ class VmsClient:
         if abs(offset) > _OFFSET_LIMIT_US:
             return None
         return 0 if abs(offset) < _OFFSET_NOISE_US else offset
+
+
+def _without(body: bytes, token: str) -> bytes:
+    """Return the body without our token, should it be quoted: rows are kept.
+
+    One that is too short for a secret might be part of anything.
+    """
+    if len(token) < _SECRET_LENGTH:
+        return body
+    for written in (token, token.replace("/", "\\/")):
+        body = body.replace(written.encode(), b"[token]")
+    return body
 
 
 _STATUS = {
@@ -290,7 +306,7 @@ class _Body:
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             chunk = self._left_over()
             if not chunk:
-                reason, text = _explained(exc)
+                reason, text = explained(exc)
                 raise FetchError(reason, f"the transfer broke off: {text}") from exc
         self._received += len(chunk)
         if not chunk and self._length is not None and self._received < self._length:
@@ -304,26 +320,3 @@ class _Body:
         time, a line that breaks often would never bring a file.
         """
         return self._content._read_nowait(-1)  # noqa: SLF001 -- no public way
-
-
-def _explained(exc: Exception) -> tuple[str, str]:
-    """Return the reason and a text without addresses for an HTTP failure."""
-    if isinstance(exc, TimeoutError):
-        return "timeout", "no answer, or no byte, for too long"
-    if isinstance(exc, aiohttp.ServerFingerprintMismatch):
-        return "tls", "the certificate is not the one whose fingerprint is configured"
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        return "tls", f"the certificate is not trusted: {exc.certificate_error}"
-    if isinstance(exc, aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        return "tls", "no TLS connection could be made"
-    if isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return "unreachable", f"the host name {exc.host} cannot be resolved"
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return "unreachable", f"no connection to {exc.host}: {exc.strerror}"
-    if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
-        return "cut", "the connection was closed too early"
-    if isinstance(exc, aiohttp.ClientResponseError):
-        return "bad_answer", f"the answer is not valid HTTP ({type(exc).__name__})"
-    if isinstance(exc, OSError):
-        return "cut", exc.strerror or type(exc).__name__
-    return "bad_answer", type(exc).__name__

@@ -14,7 +14,12 @@ from mirror.model import is_folder
 
 _LEGAL = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
+_PARTS = re.compile(
+    r"((?:[A-Za-z][A-Za-z0-9+.\-]*:)?(?://)?)((?<=//)[^/?#]*)?(.*)", re.DOTALL
+)
+_SAFE = "%:/?#[]@!$&'()*+,;=~"
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SHOWN, _SCHEME_SHOWN = 300, 20
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -62,10 +67,11 @@ class Origins:
         return self._checked(_parse(location, current))
 
     def _checked(self, address: URL) -> URL:
-        if address.scheme not in _PORTS or not address.host:
+        if address.scheme not in _PORTS or not address.raw_host:
             raise OriginRefusedError(
                 f"the url does not begin with http:// or https:// "
-                f"({address.scheme or 'no'} scheme); nothing was requested"
+                f"({address.scheme[:_SCHEME_SHOWN] or 'no'} scheme); "
+                "nothing was requested"
             )
         if address.user is not None or address.password is not None:
             raise OriginRefusedError(
@@ -75,8 +81,8 @@ class Origins:
         origin = origin_of(address)
         if origin != self.own and origin not in self.allowed:
             raise OriginRefusedError(
-                f"{origin} is not where this source's files may come from; add it to "
-                f"file_origins, or map it to the right one in rewrite_origins"
+                f"{origin[:_SHOWN]} is not where this source's files may come from; "
+                "add it to file_origins, or map it to the right one in rewrite_origins"
             )
         return address
 
@@ -88,13 +94,13 @@ class Origins:
         if origin in self.allowed:
             return address
         own = URL(self.own)
-        if is_loopback(address.host) and not is_loopback(own.host):
+        if is_loopback(address.raw_host) and not is_loopback(own.raw_host):
             return _moved(address, own)
         upgrade = (
             own.scheme == "https"
             and address.scheme == "http"
             and address.port == _PORTS["http"]
-            and address.host == own.host
+            and address.raw_host == own.raw_host
         )
         return _moved(address, own) if upgrade else address
 
@@ -123,7 +129,9 @@ def is_loopback(host: str | None) -> bool:
 
 
 def _moved(address: URL, origin: URL) -> URL:
-    return origin.join(URL(address.raw_path_qs, encoded=True))
+    """Return the same path and query elsewhere; a path may begin with two slashes."""
+    moved = address.with_scheme(origin.scheme).with_host(origin.raw_host or "")
+    return moved.with_port(origin.explicit_port)
 
 
 def _parse(url: str, base: URL) -> URL:
@@ -133,9 +141,11 @@ def _parse(url: str, base: URL) -> URL:
         if not _LEGAL.fullmatch(text):
             text = _encoded(text)
         relative = URL(text, encoded=True)
-        address = relative if relative.absolute else base.join(relative)
+        complete = relative.scheme and relative.absolute
+        address = relative if complete else base.join(relative)
         host = address.raw_host
-        return address if host is None else address.with_host(host.lower())
+        # With its last dot, a number is a name that is looked up.
+        return address if host is None else address.with_host(host.lower().rstrip("."))
     except ValueError as exc:
         raise OriginRefusedError(
             "the url cannot be understood; nothing was requested"
@@ -143,8 +153,11 @@ def _parse(url: str, base: URL) -> URL:
 
 
 def _encoded(text: str) -> str:
-    authority = text.split("/", 3)[2] if "//" in text[:10] else ""
+    """Encode all but the host, which has an encoding of its own (RFC 5890)."""
+    parts: tuple[str, str, str] = _PARTS.findall(text)[0]
+    scheme, authority, rest = parts
     if _CONTROL.search(authority):
         raise ValueError("a host with control characters")
-    whole = _STRAY_PERCENT.sub("%25", text)
-    return quote(whole, safe="%:/?#[]@!$&'()*+,;=~", errors="surrogatepass")
+    whole = _STRAY_PERCENT.sub("%25", rest)
+    # Bytes of a header that are no UTF-8 reach us as surrogates.
+    return scheme + authority + quote(whole, safe=_SAFE, errors="surrogateescape")

@@ -46,17 +46,22 @@ def decode_page(
         ListError: It is not a list; a bad row alone is no reason.
     """
     try:
-        answer = _answer(body)
+        answer, readable = _answer(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         raise ListError("not_a_list", _not_a_list(body, exc)) from exc
     listed: list[Row] = []
     bad: list[BadRow] = []
+    at = 0
     for raw in answer.data:
+        text = bytes(raw)
+        at = readable.index(text, at)
+        received = body[at : at + len(text)]
+        at += len(text)
         try:
-            listed.append(_row(bytes(raw), footage_zone))
+            listed.append(_row(text, received, footage_zone))
         except ValueError as exc:
-            text = bytes(raw).decode("utf-8", "replace")
-            bad.append(BadRow(raw=text, error=str(exc)))
+            shown = received.decode("utf-8", "replace")
+            bad.append(BadRow(raw=shown, error=str(exc)))
     meta = _object(bytes(answer.meta))
     return Page(
         rows=listed,
@@ -68,15 +73,19 @@ def decode_page(
     )
 
 
-def _answer(body: bytes) -> _Answer:
-    """Decode the frame; half a surrogate pair in one name costs no other row."""
+def _answer(body: bytes) -> tuple[_Answer, bytes]:
+    """Decode the frame; half a surrogate pair in one name costs no other row.
+
+    Returns:
+        The frame, and the bytes it was decoded from, as many as in `body`.
+    """
     try:
-        return msgspec.json.decode(body, type=_Answer)
+        return msgspec.json.decode(body, type=_Answer), body
     except msgspec.MsgspecError:
         whole = _SURROGATES.sub(_whole_pair, body)
         if whole == body:
             raise
-        return msgspec.json.decode(whole, type=_Answer)
+        return msgspec.json.decode(whole, type=_Answer), whole
 
 
 def _whole_pair(found: re.Match[bytes]) -> bytes:
@@ -84,23 +93,28 @@ def _whole_pair(found: re.Match[bytes]) -> bytes:
     return text if text == rb"\\" or len(text) == _PAIR else rb"\ufffd"
 
 
-def validation_errors(body: bytes) -> str:
-    """Return what a 422 says of each field, on one line; empty if unreadable."""
+def validation_errors(body: bytes, *, secret: str) -> str:
+    """Return what a 422 says of each field, on one line; empty if unreadable.
+
+    Args:
+        body: Of the answer.
+        secret: Not shown, however it is written in the JSON.
+    """
     errors = _object(body).get("errors")
     if isinstance(errors, str):
-        return _one_line(errors)
+        return _one_line(errors, secret)
     if not isinstance(errors, dict):
         return ""
     parts = []
     for field, texts in list(errors.items())[:20]:
         said = texts if isinstance(texts, list) else [texts]
         parts.append(f"{field}: {' '.join(str(text) for text in said[:5])}")
-    return _one_line("; ".join(parts))
+    return _one_line("; ".join(parts), secret)
 
 
-def _one_line(text: str) -> str:
+def _one_line(text: str, secret: str) -> str:
     shown = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(shown.split())[:1000]
+    return " ".join(shown.split()).replace(secret, "[token]")[:1000]
 
 
 def _not_a_list(body: bytes, exc: Exception) -> str:
@@ -122,8 +136,13 @@ def _object(raw: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _row(raw: bytes, footage_zone: tzinfo) -> Row:
+def _row(raw: bytes, received: bytes, footage_zone: tzinfo) -> Row:
     """Decode one row.
+
+    Args:
+        raw: With no half of a surrogate pair.
+        received: The same as it was received.
+        footage_zone: Of footage times that carry no zone.
 
     Raises:
         ValueError: It has no usable id, so that nothing can be kept of it.
@@ -157,7 +176,7 @@ def _row(raw: bytes, footage_zone: tzinfo) -> Row:
         footage_from=_instant(_value(fields, "from"), footage_zone),
         footage_to=_instant(_value(fields, "to"), footage_zone),
         user_id=user_id,
-        raw=raw,
+        raw=received,
     )
 
 
@@ -174,8 +193,8 @@ def _value(fields: dict[str, msgspec.Raw], name: str) -> Any:  # noqa: ANN401 --
     if raw is None:
         return None
     try:
-        return msgspec.json.decode(bytes(raw))
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return msgspec.json.decode(bytes(raw).decode("utf-8", "replace"))
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 

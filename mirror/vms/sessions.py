@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from asyncio import constants, selector_events, sslproto
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _AGENT = f"archive-mirror/{__version__}"
 _CONNECT_S = 15
-_READ_BUFFER = 65536
+_READ_BUFFER = 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class Tls:
 
     Attributes:
         ca_file: Trusted besides the system's authorities.
-        fingerprint: SHA-256 of the one certificate that is trusted.
+        fingerprint: SHA-256 of the one certificate that is trusted, whatever its
+            dates, its names and its authority.
         verify: False trusts any certificate.
     """
 
@@ -58,6 +60,9 @@ class Tls:
 class Sessions:
     """Opens both sessions; use as a context manager.
 
+    Args:
+        read_bytes: At most so many are taken from a connection at once.
+
     Attributes:
         api: For lists; sends JSON headers, decompresses.
         files: For bulk bytes; asks for them as they are and never decodes.
@@ -66,12 +71,20 @@ class Sessions:
     api: aiohttp.ClientSession
     files: aiohttp.ClientSession
 
-    def __init__(self, *, stall_timeout_s: float, list_timeout_s: float = 60) -> None:
+    def __init__(
+        self,
+        *,
+        stall_timeout_s: float,
+        list_timeout_s: float = 60,
+        read_bytes: int = 128 * 1024,
+    ) -> None:
         self._stall_s = stall_timeout_s
         self._list_s = list_timeout_s
+        self._read_bytes = read_bytes
 
     async def __aenter__(self) -> Self:
         """Open both."""
+        _take_at_once(self._read_bytes)
         self.api = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -96,3 +109,14 @@ class Sessions:
         """Close both."""
         await self.api.close()
         await self.files.close()
+
+
+def _take_at_once(size_bytes: int) -> None:
+    """Set how much asyncio takes from a connection before anybody can say stop.
+
+    By its own figures that is 256 KiB, and more than 1 MiB with TLS, of memory for
+    each connection. They are the same for all, and there is no public way to them.
+    """
+    selector_events._SelectorSocketTransport.max_size = size_bytes  # type: ignore[attr-defined] # noqa: SLF001 -- see above
+    sslproto.SSLProtocol.max_size = size_bytes
+    constants.FLOW_CONTROL_HIGH_WATER_SSL_READ = max(1, size_bytes // 1024)  # type: ignore[misc]

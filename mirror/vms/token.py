@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
+import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiofiles
@@ -15,7 +19,6 @@ from mirror.errors import AuthError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _BEARER = re.compile(r"^bearer(\s+|$)", re.IGNORECASE)
@@ -75,11 +78,7 @@ class TokenFile:
                 "no_token",
                 f"the token file {self._path} cannot be read: {exc.strerror}",
             ) from exc
-        text = raw.decode("utf-8-sig", "replace").strip()
-        token = _BEARER.sub("", text)
-        if not _VISIBLE.fullmatch(token):
-            what = "is empty" if not token else "holds more than one token on one line"
-            raise AuthError("no_token", f"the token file {self._path} {what}")
+        token = parse(raw, f"the token file {self._path}")
         self._learned(token)
         self._token = token
         return token
@@ -92,6 +91,56 @@ class TokenFile:
         except OSError:
             return None
         return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def parse(raw: bytes, place: str) -> str:
+    """Return the token in what an operator wrote, without a leading `Bearer`.
+
+    Args:
+        raw: The text, white space around it and all.
+        place: Where it came from, for the error text.
+
+    Raises:
+        AuthError: It is none.
+    """
+    token = _BEARER.sub("", raw.decode("utf-8-sig", "replace").strip())
+    if not _VISIBLE.fullmatch(token):
+        what = "is empty" if not token else "holds more than one token on one line"
+        raise AuthError("no_token", f"{place} {what}")
+    return token
+
+
+def store(path: Path, token: str, *, reader: Path) -> None:
+    """Put a token into its file, at once and durably.
+
+    A file that is there keeps its mode and owner. A new one gets mode 0600 and, if we
+    are root, the owner of `reader`: a folder of the service, which has to read it.
+
+    Raises:
+        OSError: It cannot be written; the old file is as it was.
+    """
+    path = path.resolve()
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(f"{token}\n".encode())
+            if path.exists():
+                old = path.stat()
+                os.fchown(fd, old.st_uid, old.st_gid)
+                os.fchmod(fd, stat.S_IMODE(old.st_mode))
+            elif os.geteuid() == 0 and reader.exists():
+                os.fchown(fd, reader.stat().st_uid, reader.stat().st_gid)
+            file.flush()
+            os.fsync(fd)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def expiry(token: str) -> int | None:

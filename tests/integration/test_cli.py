@@ -230,6 +230,7 @@ def test_wrong_usage_is_2(full, arguments):
         ["once"],
         ["check"],
         ["status"],
+        ["verify"],
         ["retry", "hq/7"],
     ],
 )
@@ -289,6 +290,8 @@ def test_an_absent_ledger_reads_as_an_empty_one(bare):
     assert (shown.code, shown.out) == (1, "") and "hq/7" in shown.err
     assert run(*on(bare), "retry", "hq/7").code == 1
     assert run(*on(bare), "retry", "--state", "lost").code == 0
+    verified = run(*on(bare), "verify", "--json")
+    assert (verified.code, verified.lines[0]["checked"], verified.err) == (0, 0, "")
 
     assert tree(bare.folder) == before
 
@@ -297,7 +300,7 @@ def test_a_damaged_ledger_is_told_in_one_line(bare):
     """Not as a traceback; exit 74."""
     (bare.folder / "state").mkdir()
     (bare.folder / "state" / "ledger.sqlite3").write_bytes(b"no database" * 1000)
-    for command in (["status"], ["list"], ["show", "hq/7"], ["once"]):
+    for command in (["status"], ["list"], ["show", "hq/7"], ["verify"], ["once"]):
         ran = run(*on(bare), *command)
         assert (ran.code, ran.out) == (74, "")
         assert "ledger" in ran.err

@@ -1075,25 +1075,26 @@ SCRIPT = """\
 ALTER TABLE exports ADD COLUMN extra TEXT;
 UPDATE exports SET extra = 'a;b';
 """
-SECOND = (2, SCRIPT)
+NEWEST = FIRST[-1][0]
+NEXT = (NEWEST + 1, SCRIPT)
 
 
 def test_a_migration_keeps_all_and_a_backup(ledger, tmp_path, monkeypatch):
     """The backup is whole, of the old version, and for its owner alone."""
     meet(ledger, row(1), row(2))
     ledger.close()
-    monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, SECOND])
+    monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, NEXT])
     migrated = Ledger.open(tmp_path)
     connection = migrated._db.connection
     assert connection.execute("SELECT extra FROM exports").fetchall() == [("a;b",)] * 2
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (NEXT[0],)
     assert migrated.reads.counts() == {("hq", "ready"): 2}
     migrated.close()
 
-    backup = tmp_path / "ledger.v1.sqlite3"
+    backup = tmp_path / f"ledger.v{NEWEST}.sqlite3"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     with contextlib.closing(sqlite3.connect(backup)) as old:
-        assert old.execute("PRAGMA user_version").fetchone() == (1,)
+        assert old.execute("PRAGMA user_version").fetchone() == (NEWEST,)
         assert old.execute("SELECT count(*) FROM exports").fetchone() == (2,)
         columns = [one[1] for one in old.execute("PRAGMA table_info(exports)")]
     assert "extra" not in columns
@@ -1103,7 +1104,7 @@ def test_a_migration_that_fails_changes_nothing(ledger, tmp_path, monkeypatch):
     """All of a script or none; the old program still reads the ledger."""
     meet(ledger, row(1))
     ledger.close()
-    broken = (2, f"{SCRIPT}INSERT INTO nowhere VALUES (1);\n")
+    broken = (NEXT[0], f"{SCRIPT}INSERT INTO nowhere VALUES (1);\n")
     monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, broken])
     with pytest.raises(LedgerError, match="nowhere"):
         Ledger.open(tmp_path)
@@ -1119,11 +1120,11 @@ def test_a_migration_that_fails_changes_nothing(ledger, tmp_path, monkeypatch):
 def test_a_reader_does_not_migrate(ledger, tmp_path, monkeypatch):
     """It says that the service must be restarted."""
     ledger.close()
-    monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, SECOND])
+    monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, NEXT])
     with pytest.raises(LedgerError, match="restart the service"):
         Ledger.read(tmp_path)
 
-    assert [path.name for path in tmp_path.glob("*.v1.*")] == []
+    assert [path.name for path in tmp_path.glob("*.v*.*")] == []
 
 
 def test_the_node_and_the_markers_are_remembered(ledger, tmp_path):

@@ -9,8 +9,6 @@ import gzip
 import hashlib
 import json
 import shutil
-import ssl
-import subprocess
 import time
 import tracemalloc
 from dataclasses import dataclass
@@ -28,16 +26,15 @@ from mirror.ports import Held
 from mirror.simulator import Manners, Vms, fault
 from mirror.vms import Origins, Sessions, Tls, TokenFile, VmsClient, VmsOptions
 from mirror.vms.token import expiry
+from tests.certificates import make_certificates
 from tests.harness import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-OPENSSL = shutil.which("openssl")
-needs_openssl = pytest.mark.skipif(
-    OPENSSL is None, reason="there is no openssl command to make certificates with"
-)
+    from tests.certificates import Certificates
+
 SECRET = "s3cret-bearer-token-0123456789"
 SINCE = to_us(datetime(2026, 11, 23, 7, 0, tzinfo=UTC))
 UNTIL = to_us(datetime(2026, 11, 24, 8, 30, 15, tzinfo=UTC))
@@ -163,73 +160,10 @@ def answer(status: int = 200, body: bytes = EMPTY, **headers: str) -> bytes:
 # -- TLS ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """An authority, and certificates of 127.0.0.1 and of others."""
-
-    folder: Path
-
-    def context(self, name: str) -> ssl.SSLContext:
-        """Return what a server needs to show one of them."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(
-            self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        )
-        return context
-
-    @property
-    def authority(self) -> Path:
-        """The authority's own certificate."""
-        return self.folder / "ca.pem"
-
-    def fingerprint(self, name: str) -> bytes:
-        """Return the SHA-256 of a certificate."""
-        text = (self.folder / f"{name}.pem").read_text()
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text)).digest()
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> Certificates:
     """Make an authority and what it signs."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def run(*arguments: str) -> None:
-        subprocess.run(
-            [str(OPENSSL), *arguments], cwd=folder, check=True, capture_output=True
-        )
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for name in ("ca", "self", "other_ca"):
-        run(
-            "req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem",
-            "-days", "2", "-subj", f"/CN=test {name}",
-            "-addext", "subjectAltName=IP:127.0.0.1",
-            "-addext", "keyUsage=critical,keyCertSign,digitalSignature",
-        )  # fmt: skip
-    (folder / "index.txt").touch()
-    (folder / "ca.cnf").write_text(
-        "[ca]\ndefault_ca=a\n[a]\ndir=.\ndatabase=index.txt\nnew_certs_dir=.\n"
-        "rand_serial=yes\ndefault_md=sha256\npolicy=p\ncopy_extensions=copy\n"
-        "unique_subject=no\n[p]\ncommonName=supplied\n"
-    )
-    now = datetime.now(UTC)
-    for name, alternative, first, last in (
-        ("good", "IP:127.0.0.1", -1, 2),
-        ("second", "IP:127.0.0.1", -1, 2),
-        ("wrong_name", "DNS:vms.example,IP:127.0.0.9", -1, 2),
-        ("expired", "IP:127.0.0.1", -30, -1),
-    ):
-        run(
-            "req", "-new", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr",
-            "-subj", f"/CN=test {name}", "-addext", f"subjectAltName={alternative}",
-        )  # fmt: skip
-        run(
-            "ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem",
-            "-keyfile", "ca.key", "-in", f"{name}.csr", "-out", f"{name}.pem",
-            "-startdate", f"{now + timedelta(days=first):%Y%m%d%H%M%SZ}",
-            "-enddate", f"{now + timedelta(days=last):%Y%m%d%H%M%SZ}",
-        )  # fmt: skip
-    return Certificates(folder)
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @contextlib.asynccontextmanager
@@ -253,13 +187,12 @@ async def refused_by_tls(folder: Path, url: str, tls: Tls) -> str:
     return text
 
 
-@needs_openssl
 @pytest.mark.parametrize(
     ("shown", "told"),
     [
         ("expired", "expired"),
         ("wrong_name", "127.0.0.1"),
-        ("self", "self-signed certificate"),
+        ("self", "self-signed"),
     ],
 )
 async def test_a_certificate_that_is_not_right_is_refused(
@@ -272,7 +205,6 @@ async def test_a_certificate_that_is_not_right_is_refused(
         assert vms.requests == []
 
 
-@needs_openssl
 @pytest.mark.parametrize("ca", [None, "other_ca.pem"])
 async def test_an_unknown_authority_is_refused(tmp_path, certificates, ca):
     """Without `ca_file`, or with that of another authority."""
@@ -282,7 +214,6 @@ async def test_an_unknown_authority_is_refused(tmp_path, certificates, ca):
         assert vms.requests == []
 
 
-@needs_openssl
 @pytest.mark.parametrize(
     ("shown", "how"),
     [
@@ -313,7 +244,6 @@ async def test_a_certificate_that_is_trusted(tmp_path, certificates, shown, how)
         assert hashlib.sha256(body).hexdigest() == vms.truth(served).sha256
 
 
-@needs_openssl
 @pytest.mark.parametrize("verify", [True, False])
 async def test_another_fingerprint_is_refused(tmp_path, certificates, verify):
     """Though the authority is trusted, and even where `verify` is false."""
@@ -345,7 +275,6 @@ async def test_a_ca_file_of_no_use_stops_the_source_only(tmp_path, content):
     assert str(path) in str(caught.value) and "PEM" in str(caught.value)
 
 
-@needs_openssl
 async def test_a_ca_file_that_comes_later_is_taken_up(tmp_path, certificates):
     """No restart is needed."""
     path = tmp_path / "vms.pem"
@@ -358,7 +287,6 @@ async def test_a_ca_file_that_comes_later_is_taken_up(tmp_path, certificates):
             assert (await ask(made)).size == 0
 
 
-@needs_openssl
 @pytest.mark.parametrize("to", ["other", "http"])
 async def test_a_redirect_from_https_to_http_is_refused(tmp_path, certificates, to):
     """Before anything is asked there."""
@@ -372,7 +300,6 @@ async def test_a_redirect_from_https_to_http_is_refused(tmp_path, certificates, 
         assert [request.status for request in vms.file_requests(served)] == [302]
 
 
-@needs_openssl
 async def test_verify_false_holds_for_the_own_origin_only(tmp_path, certificates):
     """A file elsewhere is fetched only over a connection that is trusted."""
     async with secure(certificates, "self") as vms, secure(certificates, "good") as s3:

@@ -88,12 +88,30 @@ def test_known_series_begin_at_zero():
     """A rate over a counter that is not there yet is no rate."""
     metrics = Metrics(CollectorRegistry())
     metrics.declare(["hq"], ["nas"])
+    metrics.show(LedgerSnapshot())
     found = told(metrics)
 
     assert found["exports"]['source="hq",state="lost"'] == 0
     assert found["exports_lost_total"]['reason="expired",source="hq"'] == 0
     assert found["polls_total"]['outcome="unauthorized",source="hq"'] == 0
     assert found["copies_total"]['outcome="failed",target="nas"'] == 0
+
+
+def test_totals_of_the_ledger_are_not_shown_before_it_was_asked():
+    """A 0 at the start and 41 a scrape later would be an alert: 41 exports lost."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.declare(["hq"], ["nas"])
+
+    assert not {"exports_lost_total", "exports_saved_total"} & set(told(metrics))
+
+
+def test_a_token_that_does_not_say_when_it_ends_has_no_end():
+    """The end of the token before it would warn for ever."""
+    metrics = used()
+    metrics.token_expiry("hq", None)
+    metrics.token_expiry("never named one", None)
+
+    assert "token_expiry_timestamp_seconds" not in told(metrics)
 
 
 def test_the_ledger_is_what_counts():

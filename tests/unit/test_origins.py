@@ -37,6 +37,14 @@ HOME = Origins(base=URL("http://127.0.0.1:8080"))
         ),
         ("https://vms.example", "a.mp4", "https://vms.example/a.mp4"),
         ("https://vms.example/s/../../1.mp4", None, None),
+        ("//vms.example/s/1.mp4", None, "https://vms.example/s/1.mp4"),
+        (
+            "http://127.0.0.1:8080//storage/1.mp4",
+            None,
+            "https://vms.example//storage/1.mp4",
+        ),
+        ("https://vms.example./1.mp4", None, "https://vms.example/1.mp4"),
+        ("https://@vms.example/1.mp4", None, "https://vms.example/1.mp4"),
         ("https://vms.example/1.mp4#frag", None, "https://vms.example/1.mp4"),
     ],
 )
@@ -67,12 +75,17 @@ def test_what_a_url_stands_for(url, name, expected):
         "https://evil.example\t.vms.example/",
         "https://[::1",
         "http://10.0.0.1/",
+        "https://xn--a/1.mp4",
+        "https://.",
+        "https://vms.example\N{FULLWIDTH SOLIDUS}.evil.example/1.mp4",
+        "https://" + "a." * 4000 + "example/1.mp4",
     ],
 )
 def test_where_we_do_not_go(url):
     """Nothing but the source's own origin is asked, unless configured."""
-    with pytest.raises(OriginRefusedError):
+    with pytest.raises(OriginRefusedError) as caught:
         HTTPS.resolve(url, "1.mp4")
+    assert len(str(caught.value)) < 500
 
 
 def test_a_refusal_names_the_remedy_and_no_path():
@@ -92,6 +105,26 @@ def test_a_source_on_loopback_is_not_rewritten():
     )
     with pytest.raises(OriginRefusedError):
         HOME.resolve("http://127.0.0.1:9999/s/1.mp4", None)
+
+
+def test_a_number_with_a_last_dot_is_not_looked_up():
+    """`127.0.0.1.` would be a name for the resolver."""
+    found = HOME.resolve("http://127.0.0.1.:8080/s/1.mp4", None)
+
+    assert found.raw_host == "127.0.0.1"
+
+
+def test_a_host_in_another_script_is_the_source_s_own():
+    """As listed in Unicode or as the DNS has it."""
+    origins = Origins(base=URL("https://\u043a\u0430\u043c\u0435\u0440\u0430.example"))
+
+    for host in (
+        "\u043a\u0430\u043c\u0435\u0440\u0430",
+        "\u041a\u0410\u041c\u0415\u0420\u0410",
+        "xn--80aaoslz",
+    ):
+        found = origins.resolve(f"https://{host}.example/s/\u0446.mp4", None)
+        assert str(found) == "https://xn--80aaoslz.example/s/%D1%86.mp4"
 
 
 def test_configured_origins_and_rewrites():
@@ -114,6 +147,8 @@ def test_a_redirect_is_checked_like_a_url():
     """It may be relative; it may not lead elsewhere."""
     here = URL("https://vms.example/s/1.mp4")
 
+    # As aiohttp gives a header's bytes that are no UTF-8.
+    assert HTTPS.redirect(here, "/caf\udce9.mp4").raw_path == "/caf%E9.mp4"
     assert str(HTTPS.redirect(here, "2.mp4")) == "https://vms.example/s/2.mp4"
     for location in ("https://evil.example/", "//evil.example/", ""):
         if location:

@@ -169,6 +169,21 @@ def test_an_ended_export_that_is_made_again(state, prior, listed, again):
     assert (after.state is State.READY) == again
     if again:
         assert (after.reason, after.barren, after.best_bytes) == ("made_again", 0, 0)
+        assert after.walk_us == NOW
+
+
+def test_a_damaged_export_is_fetched_again_when_the_list_shows_a_file():
+    """Be it the same file: ours is no good."""
+    before = builders.export(state=State.DAMAGED, walk_us=5)
+    after = plan(before, builders.row(), builders.walk())
+    without = plan(before, builders.row(has_file=False), builders.walk())
+
+    assert (after.state, after.reason, after.walk_us) == (
+        State.READY,
+        "made_again",
+        NOW,
+    )
+    assert without.state is State.DAMAGED
 
 
 @pytest.mark.parametrize(

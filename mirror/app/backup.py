@@ -1,0 +1,61 @@
+"""A copy of the ledger, taken beside a running service."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+
+from mirror.errors import LedgerError
+from mirror.state import LEDGER_NAME, Ledger
+
+
+def write(state_dir: Path, path: Path) -> int:
+    """Write a whole, proven, durable copy of the ledger to a new file.
+
+    Args:
+        state_dir: Where the ledger lies.
+        path: Of the new file, mode 0600; its folder must exist.
+
+    Returns:
+        Length of the copy in bytes.
+
+    Raises:
+        LedgerError: There is no ledger, or the copy cannot be made; the text says
+            what to do. Nothing is left behind, and no file was replaced.
+    """
+    if not (state_dir / LEDGER_NAME).exists():
+        raise LedgerError(f"there is no ledger in {state_dir} yet; nothing to copy")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".backup-", dir=path.parent) as folder:
+            Ledger.copy(state_dir, Path(folder))
+            copy = Path(folder, LEDGER_NAME)
+            problem = _problem(copy)
+            if problem is not None:
+                raise LedgerError(f"the ledger in {state_dir} is damaged: {problem}")
+            _flush(copy)
+            path.hardlink_to(copy)
+            _flush(path.parent)
+            return path.stat().st_size
+    except FileExistsError as exc:
+        raise LedgerError(f"{path} is there already; name a new file") from exc
+    except (OSError, sqlite3.Error) as exc:
+        raise LedgerError(f"the ledger cannot be copied to {path}: {exc}") from exc
+
+
+def _problem(path: Path) -> str | None:
+    connection = sqlite3.connect(path)
+    try:
+        said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    finally:
+        connection.close()
+    return None if said == "ok" else said
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

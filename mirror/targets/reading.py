@@ -1,0 +1,98 @@
+"""Read what a directory target keeps, changing nothing there: blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from mirror.ports import Examined
+from mirror.targets import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+MAX_SIDECAR_BYTES: Final = 64 * 1024 * 1024
+_NOTHING: Final = Examined(present=False, size_bytes=None, sha256=None, sidecar=None)
+
+
+def examine(
+    root: int,
+    segments: Sequence[str],
+    *,
+    size_bytes: int,
+    read: Callable[[int], None],
+) -> Examined:
+    """Return what lies at a path below an open root, and beside it.
+
+    Args:
+        root: Descriptor.
+        segments: Of the path.
+        size_bytes: Only a file of this length is read.
+        read: Told how many bytes came.
+
+    Raises:
+        OSError: It cannot be read just now.
+    """
+    *folders, name = segments
+    with contextlib.ExitStack() as held:
+        within = root
+        for folder in folders:
+            try:
+                opened = durable.open_folder(folder, within=within)
+            except FileNotFoundError:
+                return _NOTHING
+            within = held.enter_context(durable.closing(opened))
+        sidecar = _sidecar(f"{name}.json", within)
+        with _file(name, within) as (present, fd):
+            if fd is None:
+                return Examined(
+                    present=present, size_bytes=None, sha256=None, sidecar=sidecar
+                )
+            found_bytes = os.fstat(fd).st_size
+            return Examined(
+                present=True,
+                size_bytes=found_bytes,
+                sha256=_digest(fd, read) if found_bytes == size_bytes else None,
+                sidecar=sidecar,
+            )
+
+
+@contextlib.contextmanager
+def _file(name: str, within: int) -> Iterator[tuple[bool, int | None]]:
+    """Give whether anything has the name, and a regular file open for reading."""
+    try:
+        found = os.stat(name, dir_fd=within, follow_symlinks=False)
+        regular = stat.S_ISREG(found.st_mode)
+        fd = durable.open_file(name, within=within) if regular else None
+    except FileNotFoundError:
+        yield False, None
+        return
+    if fd is None:
+        yield True, None
+        return
+    with durable.closing(fd):
+        yield True, fd
+
+
+def _sidecar(name: str, within: int) -> bytes | None:
+    with _file(name, within) as (present, fd):
+        if fd is None:
+            return b"" if present else None
+        if os.fstat(fd).st_size > MAX_SIDECAR_BYTES:
+            return b""
+        durable.forget_cached(fd)
+        return b"".join(durable.chunks_of(fd))
+
+
+def _digest(fd: int, read: Callable[[int], None]) -> str:
+    digest = hashlib.sha256()
+    durable.forget_cached(fd)
+    for chunk in durable.chunks_of(fd):
+        digest.update(chunk)
+        read(len(chunk))
+    # An archive that is read through must not push all else out of the memory.
+    durable.forget_cached(fd)
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""Say what an HTTP failure was and what helps, with no address in it."""
+
+from __future__ import annotations
+
+import ssl
+
+import aiohttp
+
+_PIN = "pin it with tls.fingerprint"
+_UNKNOWN_AUTHORITY = (
+    "no authority known here has signed it; put the authority's certificate into a "
+    f"file named by tls.ca_file, or {_PIN}"
+)
+_OTHER_NAME = f"it is not for {{host}}; set url to a name that it is for, or {_PIN}"
+_UNTRUSTED = {
+    9: "it is not valid yet; set the clock of this machine, or that of the VMS",
+    10: (
+        "it has expired; renew it on the VMS, unless the clock of this machine is wrong"
+    ),
+    18: f"it is self-signed; put it into a file named by tls.ca_file, or {_PIN}",
+    19: _UNKNOWN_AUTHORITY,
+    20: _UNKNOWN_AUTHORITY,
+    21: _UNKNOWN_AUTHORITY,
+    62: _OTHER_NAME,
+    64: _OTHER_NAME,
+}
+"""By X509_V_ERR of OpenSSL's x509_vfy.h."""
+_OLD_TLS = frozenset(
+    {
+        "NO_PROTOCOLS_AVAILABLE",
+        "TLSV1_ALERT_PROTOCOL_VERSION",
+        "UNSUPPORTED_PROTOCOL",
+    }
+)
+_NO_TLS = frozenset({"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"})
+
+
+def explained(exc: Exception) -> tuple[str, str]:
+    """Return the reason, fit for a label, and the text for an HTTP failure."""
+    if isinstance(exc, TimeoutError):
+        return "timeout", "no answer, or no byte, for too long"
+    tls = _of_tls(exc)
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return "unreachable", f"the host name {exc.host} cannot be resolved"
+    if tls is not None:
+        return "tls", tls
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        # Of several addresses that failed each in its way, asyncio names none.
+        why = exc.strerror or "none of its addresses can be reached"
+        return "unreachable", f"no connection to {exc.host}: {why}"
+    if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "cut", "the connection was closed too early"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return "bad_answer", f"the answer is not valid HTTP ({type(exc).__name__})"
+    if isinstance(exc, OSError):
+        return "cut", exc.strerror or type(exc).__name__
+    return "bad_answer", type(exc).__name__
+
+
+def _of_tls(exc: Exception) -> str | None:
+    """Return what is wrong with the certificate or with TLS; None if nothing."""
+    if isinstance(exc, aiohttp.ServerFingerprintMismatch):
+        return (
+            "the certificate is not the one that is pinned; if the VMS has a new one, "
+            f'set tls.fingerprint = "sha256:{exc.got.hex()}"'
+        )
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        found = exc.certificate_error
+        code = getattr(found, "verify_code", 0)
+        remedy = _UNTRUSTED.get(code, "").format(host=exc.host)
+        return f"the certificate is not trusted: {remedy or found}"
+    if isinstance(exc, aiohttp.ClientConnectorSSLError | ssl.SSLError):
+        return _no_tls(getattr(exc, "os_error", exc))
+    closed = getattr(exc, "os_error", None)
+    if isinstance(closed, ConnectionError) and closed.errno is None:
+        # It comes from asyncio, once there was a connection.
+        return (
+            "the connection was closed during the TLS handshake; does the VMS speak "
+            "TLS of version 1.2 or later on this port?"
+        )
+    return None
+
+
+def _no_tls(failure: OSError) -> str:
+    reason = getattr(failure, "reason", None) or "handshake"
+    if reason in _OLD_TLS:
+        return (
+            "the VMS has no TLS of version 1.2 or later; update it, or put a proxy "
+            "that has before it"
+        )
+    if reason in _NO_TLS:
+        return "the port does not speak TLS; if it is plain http, say http:// in url"
+    return f"no TLS connection could be made ({reason})"

@@ -1,0 +1,153 @@
+"""Commands that keep the service going: `backup` and `token set`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from mirror.simulator import Vms
+from mirror.state import LEDGER_NAME
+from tests.harness import Site
+from tests.integration.test_cli import environment, on, run
+
+
+def put(
+    site: Site, text: bytes, source: str = "hq"
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `token set` with this standard input."""
+    return subprocess.run(
+        [sys.executable, "-m", "mirror", "token", "set", source, *on(site)],
+        input=text,
+        capture_output=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+async def site(tmp_path):
+    async with Vms() as vms:
+        vms.add(size=20_000)
+        vms.add(size=30_000)
+        site = Site.make(tmp_path, vms)
+        assert (await site.once()).saved == 2
+        yield site
+
+
+async def test_a_backup_is_the_whole_ledger(site, tmp_path):
+    copy = tmp_path / "copy.sqlite3"
+    async with site.service():
+        done = await asyncio.to_thread(run, "backup", *on(site), copy)
+    assert (done.code, str(copy) in done.out) == (0, True), done.err
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    before = run("list", "--json", *on(site)).lines
+    for each in (site.folder / "state").glob("ledger*"):
+        each.unlink()
+    shutil.copy(copy, site.folder / "state" / LEDGER_NAME)
+    assert run("list", "--json", *on(site)).lines == before
+    assert len(before) == 2
+
+
+async def test_a_backup_replaces_nothing_and_leaves_nothing(site, tmp_path):
+    there = tmp_path / "there"
+    there.write_text("mine")
+    done = run("backup", *on(site), there)
+    assert done.code == 74
+    assert "name a new file" in done.err
+    assert there.read_text() == "mine"
+    done = run("backup", *on(site), tmp_path / "nowhere" / "copy")
+    assert done.code == 74
+    assert not list(tmp_path.glob(".backup-*"))
+
+
+async def test_no_ledger_yet_is_said(tmp_path):
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        site.settings()
+        done = run("backup", *on(site), tmp_path / "copy")
+    assert done.code == 74
+    assert "no ledger" in done.err
+    assert not (tmp_path / "copy").exists()
+
+
+async def test_a_damaged_ledger_gives_no_backup(site, tmp_path):
+    ledger = site.folder / "state" / LEDGER_NAME
+    damaged = bytearray(ledger.read_bytes())
+    for page in range(2, len(damaged) // 4096):
+        damaged[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    ledger.write_bytes(damaged)
+    assert run("backup", *on(site), tmp_path / "copy").code == 74
+    assert not (tmp_path / "copy").exists()
+
+
+async def test_a_running_service_takes_a_new_token_up(tmp_path):
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        async with site.service():
+            await site.until(lambda: vms.journal.counters["list_200"] > 0)
+            vms.token = "the-new-one"
+            await site.until(lambda: vms.journal.counters["list_401"] > 0)
+            seen = vms.journal.counters["list_200"]
+            done = await asyncio.to_thread(put, site, b"Bearer the-new-one\r\n")
+            assert done.returncode == 0, done.stderr
+            await site.until(lambda: vms.journal.counters["list_200"] > seen)
+    assert b"the-new-one" not in done.stdout + done.stderr
+    assert (tmp_path / "token").read_text() == "the-new-one\n"
+
+
+async def test_the_file_keeps_its_mode(site):
+    (site.folder / "token").chmod(0o640)
+    assert put(site, b"other\n").returncode == 0
+    assert stat.S_IMODE((site.folder / "token").stat().st_mode) == 0o640
+
+
+async def test_a_new_file_is_for_the_service_alone(site):
+    (site.folder / "token").unlink()
+    state = site.folder / "state"
+    if os.geteuid() == 0:
+        os.chown(state, 12_345, 12_346)
+    assert put(site, b"other\n").returncode == 0
+    made, owner = (site.folder / "token").stat(), state.stat()
+    assert stat.S_IMODE(made.st_mode) == 0o600
+    assert (made.st_uid, made.st_gid) == (owner.st_uid, owner.st_gid)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"  \n", b"two tokens", b"a\nb\n", b"caf\xc3\xa9"]
+)
+async def test_what_is_no_token_changes_nothing(site, text):
+    before = (site.folder / "token").read_bytes()
+    done = put(site, text)
+    assert done.returncode == 1
+    assert b"standard input" in done.stderr
+    assert (site.folder / "token").read_bytes() == before
+
+
+async def test_an_unknown_source_is_named(site):
+    done = put(site, b"x", "annex")
+    assert done.returncode == 2
+    assert b"there are: hq" in done.stderr
+
+
+async def test_without_a_token_file_the_key_is_named(site):
+    del site.tables["sources"]["hq"]["token_file"]
+    site.settings()
+    done = put(site, b"x")
+    assert done.returncode == 78
+    assert b"sources.hq.token_file" in done.stderr
+
+
+async def test_a_folder_that_is_not_there_is_named(site):
+    site.tables["sources"]["hq"]["token_file"] = str(site.folder / "no" / "token")
+    site.settings()
+    done = put(site, b"x")
+    assert done.returncode == 78
+    assert str(site.folder / "no" / "token").encode() in done.stderr
+    assert b"Traceback" not in done.stderr

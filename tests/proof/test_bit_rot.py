@@ -1,0 +1,290 @@
+"""Row 16: whatever rots on a target, `verify` finds it and changes nothing there."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mirror.app import verifying
+from mirror.mirroring import findings
+from mirror.mirroring.scrub import Sample
+from mirror.simulator import Vms
+from mirror.targets import reading
+from mirror.targets.directory import DirectoryTarget
+from tests.harness import Site
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from mirror.mirroring.findings import Finding
+    from tests.proof.effort import Effort
+
+SIZE = 16_384
+FLIPPED = 1000
+REMOVED = 20
+BARE = 20
+GOOD = 20
+ROUNDS = 10
+
+
+async def kept(folder: Path, number: int) -> Site:
+    """Let the whole pipeline keep so many files."""
+    async with Vms() as vms:
+        site = Site.make(folder, vms, concurrency=16, per_page=500)
+        site.tables["targets"]["nas"]["layout"] = "{source}/{id}"
+        for _ in range(number):
+            vms.add(name="Gate.mp4", size=SIZE)
+        report = await site.once()
+    assert (report.saved, report.owed) == (number, 0)
+    return site
+
+
+@dataclass(slots=True)
+class Rot:
+    """What was done to the files of a target, and how it is undone.
+
+    Attributes:
+        truth: The problem that must be found, by the export's id; None is none.
+    """
+
+    site: Site
+    truth: dict[int, str | None] = field(default_factory=dict)
+    undo: list[Callable[[], object]] = field(default_factory=list)
+
+    def spread(self, rng: random.Random, *, flipped: int, removed: int, bare: int):
+        """Damage files chosen by chance, each in one way; the rest stays good."""
+        files = sorted(self.site.archive.glob("hq/*.mp4"))
+        rng.shuffle(files)
+        for number, path in enumerate(files):
+            export_id = int(path.stem)
+            if number < flipped:
+                offset = (0, SIZE - 1, rng.randrange(SIZE))[min(number, 2)]
+                self._flip(path, offset, 1 << rng.randrange(8))
+                self.truth[export_id] = "wrong_bytes"
+            elif number < flipped + removed:
+                self._remove(path)
+                self.truth[export_id] = "missing"
+            elif number < flipped + removed + bare:
+                self._remove(path.with_name(f"{path.name}.json"))
+                self.truth[export_id] = "sidecar_missing"
+            else:
+                self.truth[export_id] = None
+
+    def _flip(self, path: Path, offset: int, bit: int) -> None:
+        """Flip one bit; nothing else of the file tells of it."""
+
+        def turn() -> None:
+            about = path.stat()
+            with path.open("r+b") as file:
+                file.seek(offset)
+                (old,) = file.read(1)
+                file.seek(offset)
+                file.write(bytes([old ^ bit]))
+            os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+        turn()
+        self.undo.append(turn)
+
+    def _remove(self, path: Path) -> None:
+        away = self.site.folder / path.name
+        path.rename(away)
+        self.undo.append(lambda: away.replace(path))
+
+
+def tree(root: Path) -> dict[str, tuple[object, ...]]:
+    """Return all that a target holds, the hidden folder included."""
+    found: dict[str, tuple[object, ...]] = {}
+    for folder, names, files in os.walk(root):
+        for name in (".", *names, *files):
+            path = Path(folder, name)
+            about = path.lstat()
+            content = None
+            if name in files:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path)] = (
+                about.st_ino,
+                about.st_mode,
+                about.st_nlink,
+                about.st_size,
+                about.st_mtime_ns,
+                about.st_ctime_ns,
+                content,
+            )
+    return found
+
+
+def judge(
+    rot: Rot, told: dict[int, list[str]], before: object, after: object
+) -> list[str]:
+    """Return how what was told differs from what was done."""
+    breaks = [] if before == after else ["the target was changed"]
+    for export_id, problem in rot.truth.items():
+        wanted = [] if problem is None else [problem]
+        found = told.get(export_id, [])
+        if found != wanted:
+            breaks.append(f"hq/{export_id}: found {found}, done {wanted}")
+    breaks += [f"hq/{one}: no such export" for one in set(told) - set(rot.truth)]
+    return breaks
+
+
+async def by_command(site: Site, *options: str) -> tuple[int, dict[str, Any]]:
+    """Run the real command; return its exit code and what it prints."""
+    path = str(site.folder / "archive-mirror.toml")
+    arguments = [sys.executable, "-m", "mirror", "-c", path, *options]
+    running = await asyncio.create_subprocess_exec(
+        *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await running.communicate()
+    return running.returncode or 0, json.loads(out)
+
+
+def problems(shown: list[dict[str, Any]]) -> dict[int, list[str]]:
+    """Return the problems told, by the export's id."""
+    told: dict[int, list[str]] = {}
+    for one in shown:
+        told.setdefault(one["id"], []).append(one["problem"])
+    return told
+
+
+@pytest.mark.timeout(900)
+async def test_all_that_rots_is_found_and_nothing_is_changed(
+    tmp_path: Path, effort: Effort
+):
+    """A bit in each of 1,000 files, files gone, sidecars gone: each is told, once.
+
+    Put right by hand, every copy is proven good again.
+    """
+    site = await kept(tmp_path, FLIPPED + REMOVED + BARE + GOOD)
+    rounds = flipped = 0
+    for number, rng in effort.rounds(short=1, long=ROUNDS, share=0.03):
+        rot = Rot(site)
+        rot.spread(rng, flipped=FLIPPED, removed=REMOVED, bare=BARE)
+        before = tree(site.archive)
+        code, shown = await by_command(site, "verify", "--json")
+        told = problems(shown["findings"])
+
+        where = f"seed {effort.seed}, round {number}"
+        assert judge(rot, told, before, tree(site.archive)) == [], where
+        assert (code, shown["damaged"]) == (4, FLIPPED + REMOVED + BARE), where
+        assert (shown["good"], shown["not_checked"]) == (GOOD, 0), where
+        states = {e.export_id: str(e.state) for e in site.exports().values()}
+        for export_id, problem in rot.truth.items():
+            broken = problem in {"wrong_bytes", "missing"}
+            assert states[export_id] == ("damaged" if broken else "saved"), where
+        for undo in rot.undo:
+            undo()
+        code, shown = await by_command(site, "verify", "--json")
+        assert (code, shown["good"], shown["findings"]) == (0, len(rot.truth), [])
+        assert {str(e.state) for e in site.exports().values()} == {"saved"}, where
+        rounds, flipped = rounds + 1, flipped + FLIPPED
+    effort.record(
+        16,
+        rounds=rounds,
+        bits_flipped=flipped,
+        files_removed=rounds * REMOVED,
+        sidecars_removed=rounds * BARE,
+        missed=0,
+        false_alarms=0,
+        changed_on_target=0,
+    )
+
+
+def _trust_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the sidecar's word for the bytes of a file of the right length."""
+
+    def digest(fd: int, read: Callable[[int], None]) -> str:
+        file = Path(f"/proc/self/fd/{fd}").readlink()
+        try:
+            raw = file.with_name(f"{file.name}.json").read_bytes()
+            return str(json.loads(raw)["sha256"])
+        except FileNotFoundError:
+            return real(fd, read)
+
+    real = reading._digest
+    monkeypatch.setattr(reading, "_digest", digest)
+
+
+def _overlook_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare only what lies there."""
+    real = findings._of_file
+    monkeypatch.setattr(
+        findings,
+        "_of_file",
+        lambda export, found: real(export, found) if found.present else None,
+    )
+
+
+def _overlook_sidecars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare only files."""
+    monkeypatch.setattr(findings, "_of_sidecar", lambda *_: None)
+
+
+def _write_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open the target as for a publish, which proves that it is writable."""
+    real = DirectoryTarget._examine
+
+    def examine(self: DirectoryTarget, *arguments: Any) -> Any:
+        self._open(arguments[2])
+        return real(self, *arguments)
+
+    monkeypatch.setattr(DirectoryTarget, "_examine", examine)
+
+
+def _see_rot_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with the digest of nothing."""
+    monkeypatch.setattr(reading, "_digest", lambda *_: hashlib.sha256().hexdigest())
+
+
+PLANTS = {
+    _trust_the_length: 6,
+    _overlook_what_is_gone: 3,
+    _overlook_sidecars: 2,
+    _write_to_the_target: 1,
+    _see_rot_everywhere: 6,
+}
+"""Bugs, and how many breaks each must come to."""
+
+
+@pytest.mark.parametrize(
+    ("plant", "breaks"), PLANTS.items(), ids=[plant.__name__ for plant in PLANTS]
+)
+async def test_a_planted_bug_is_told(
+    tmp_path: Path,
+    effort: Effort,
+    monkeypatch: pytest.MonkeyPatch,
+    plant: Callable[[pytest.MonkeyPatch], None],
+    breaks: int,
+):
+    """The judgement above turns red; without the bug it does not."""
+    site = await kept(tmp_path, 15)
+    rot = Rot(site)
+    rot.spread(effort.round(0), flipped=6, removed=3, bare=2)
+    before = tree(site.archive)
+    assert judge(rot, await within(site), before, tree(site.archive)) == []
+    plant(monkeypatch)
+    found = judge(rot, await within(site), before, tree(site.archive))
+
+    assert len(found) == breaks, found
+
+
+async def within(site: Site) -> dict[int, list[str]]:
+    """Verify within this process; return the problems told, by the export's id."""
+    found: list[Finding] = []
+    await verifying.run(
+        site.settings(),
+        targets=["nas"],
+        sample=Sample(),
+        repair=False,
+        told=found.append,
+        watch=lambda _: None,
+    )
+    return problems([{"id": one.export_id, "problem": one.problem} for one in found])
