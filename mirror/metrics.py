@@ -113,6 +113,7 @@ class LedgerSnapshot:
     exports_at_risk: int = 0
     target_owed_files: Mapping[str, int] = field(default_factory=dict)
     target_owed_bytes: Mapping[str, int] = field(default_factory=dict)
+    target_damaged_files: Mapping[str, int] = field(default_factory=dict)
     clock_offset_us: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -321,10 +322,16 @@ class Metrics:
         size = GaugeMetricFamily(
             f"{PREFIX}target_owed_bytes", "Bytes owed to a target.", labels=["target"]
         )
+        damaged = GaugeMetricFamily(
+            f"{PREFIX}target_damaged_files",
+            "Copies on a target found damaged or gone.",
+            labels=["target"],
+        )
         for target in self._targets:
+            damaged.add_metric([target], taken.target_damaged_files.get(target, 0))
             files.add_metric([target], taken.target_owed_files.get(target, 0))
             size.add_metric([target], taken.target_owed_bytes.get(target, 0))
-        yield from (files, size)
+        yield from (files, size, damaged)
         yield GaugeMetricFamily(
             f"{PREFIX}exports_at_risk",
             "Exports not yet fetched that may not be in time.",

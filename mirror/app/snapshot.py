@@ -24,6 +24,7 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
         earliest_deadline_us=backlog.earliest_deadline_us,
         exports_at_risk=backlog.at_risk,
         target_owed_files={name: files for name, (files, _) in owed.items()},
+        target_damaged_files=reads.damaged_copies(),
         clock_offset_us={one.name: one.clock_offset_us for one in reads.sources()},
         target_owed_bytes={name: size for name, (_, size) in owed.items()},
     )

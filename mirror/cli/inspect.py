@@ -211,6 +211,8 @@ def _print_status(shown: dict[str, Any]) -> None:
     for target in shown["targets"]:
         owed = f"owed {target['owed_files']} files"
         owed += f", {render.size(target['owed_bytes'])}"
+        if target["damaged_files"]:
+            owed += f"   DAMAGED {target['damaged_files']} files: see `verify`"
         problem = (
             f"   PROBLEM {render.clean(target['problem'])}" if target["problem"] else ""
         )

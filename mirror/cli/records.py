@@ -124,6 +124,7 @@ def status(
                 "free_bytes": target.free_bytes,
                 "owed_files": target.owed_files,
                 "owed_bytes": target.owed_bytes,
+                "damaged_files": target.damaged_files,
             }
             for target in targets
         ],

@@ -62,6 +62,7 @@ class TargetStatus:
     Attributes:
         owed_files: Copies not yet saved there.
         owed_bytes: Their size.
+        damaged_files: Copies that `verify` found damaged or gone.
     """
 
     name: str
@@ -71,6 +72,7 @@ class TargetStatus:
     free_bytes: int | None
     owed_files: int
     owed_bytes: int
+    damaged_files: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +168,7 @@ class Reads:
             "SELECT name, marker_id, checked_us, problem, free_bytes FROM targets "
             "ORDER BY name"
         ).fetchall()
-        owed = self.owed_copies()
+        owed, damaged = self.owed_copies(), self.damaged_copies()
         return [
             TargetStatus(
                 name=name,
@@ -176,6 +178,7 @@ class Reads:
                 free_bytes=free,
                 owed_files=owed.get(name, (0, 0))[0],
                 owed_bytes=owed.get(name, (0, 0))[1],
+                damaged_files=damaged.get(name, 0),
             )
             for name, marker, checked, problem, free in found
         ]
@@ -189,6 +192,15 @@ class Reads:
             "AND exports.state IN ('spooled', 'saved') GROUP BY target"
         )
         return {target: (files, size) for target, files, size in found}
+
+    def damaged_copies(self) -> dict[str, int]:
+        """Return how many copies are damaged, by target."""
+        return dict(
+            self._db.connection.execute(
+                "SELECT target, count(*) FROM copies INDEXED BY copies_damaged "
+                "WHERE state = 'damaged' GROUP BY target"
+            ).fetchall()
+        )
 
     def exports(self, wanted: Filter) -> Iterator[tuple[Export, list[Copy]]]:
         """Yield the exports that match, newest first, each with its copies."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.app import lock, verifying
+from mirror.app import snapshot as snapshot_of_ledger
 from mirror.cli.progress import ReadLines
 from mirror.errors import LockedError, TargetError
 from mirror.mirroring import examining
@@ -252,6 +253,25 @@ async def test_damage_is_found_and_nothing_is_touched(tmp_path, vms, damage):
     assert (copy.state, copy.last_error is None) == (CopyState.DAMAGED, False)
     assert kept.site.export(kept.served[0]).state is State.DAMAGED
     assert kept.site.export(kept.served[1]).state is State.SAVED
+
+
+async def test_status_and_metrics_tell_of_damaged_copies(tmp_path, vms):
+    """Damage that nobody repaired is not forgotten once `verify` has ended."""
+    kept = await keep(tmp_path, vms, 3)
+    flip(kept.path(0))
+    kept.path(1).unlink()
+    await kept.verify()
+    _, out, _ = await kept.command("status")
+    _, told, _ = await kept.command("status", "--json")
+    ledger = Ledger.read(kept.site.settings().state_dir)
+    try:
+        taken = snapshot_of_ledger.take(ledger, 0)
+    finally:
+        ledger.close()
+
+    assert "DAMAGED 2 files: see `verify`" in out
+    assert json.loads(told)["targets"][0]["damaged_files"] == 2
+    assert taken.target_damaged_files == {"nas": 2}
 
 
 def _sidecar_of_another(path: Path) -> None:
