@@ -174,10 +174,13 @@ class Database:
 
     def _migrate(self, version: int) -> None:
         wanted = [each for each in migrations() if each[0] > version]
-        if version and wanted:
+        if not wanted:
+            return
+        if version:
             self._back_up(version)
-        for number, script in wanted:
-            with self.transaction() as connection:
+        # All or none, so that no reader meets a version between.
+        with self.transaction() as connection:
+            for number, script in wanted:
                 for statement in _statements(script):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")

@@ -1117,6 +1117,19 @@ def test_a_migration_that_fails_changes_nothing(ledger, tmp_path, monkeypatch):
     again.close()
 
 
+def test_a_reader_meets_no_version_between(tmp_path, monkeypatch):
+    """A new ledger is there with all its migrations, or reads as an empty one."""
+    broken = (NEXT[0], "INSERT INTO nowhere VALUES (1);\n")
+    monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, broken])
+    with pytest.raises(LedgerError, match="nowhere"):
+        Ledger.open(tmp_path)
+    monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, NEXT])
+    reader = Ledger.read(tmp_path)
+
+    assert reader.reads.counts() == {}
+    reader.close()
+
+
 def test_a_reader_does_not_migrate(ledger, tmp_path, monkeypatch):
     """It says that the service must be restarted."""
     ledger.close()
