@@ -49,12 +49,18 @@ DURABLE = ~(Call.CLOSE | Call.READ)
 
 
 @functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that goes with this process."""
+    return tempfile.TemporaryDirectory(prefix="proof-shim-")
+
+
+@functools.cache
 def library() -> Path:
     """Return the compiled shim; skips where there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("needs a C compiler, for the shim that counts system calls")
-    made = Path(tempfile.mkdtemp(prefix="proof-shim-"), "shim.so")
+    made = Path(_folder().name, "shim.so")
     subprocess.run(
         [compiler, "-O1", "-fPIC", "-shared", "-o", str(made), str(_SOURCE), "-ldl"],
         check=True,
