@@ -103,6 +103,7 @@ class LedgerSnapshot:
         saved_total: Ever saved, by source.
         lost_total: Ever lost by us, by (source, reason).
         clock_offset_us: By source.
+        last_success_us: When a source's list was last read to its end, by source.
     """
 
     exports: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class LedgerSnapshot:
     target_owed_bytes: Mapping[str, int] = field(default_factory=dict)
     target_damaged_files: Mapping[str, int] = field(default_factory=dict)
     clock_offset_us: Mapping[str, int] = field(default_factory=dict)
+    last_success_us: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -150,11 +152,6 @@ class Metrics:
             "Publishes to a target; saved: the copy there is proven.",
             "target",
             "outcome",
-        )
-        self._last_success = self._gauge(
-            "source_last_success_timestamp_seconds",
-            "When a source's list was last read to its end.",
-            "source",
         )
         self._source_up = self._gauge(
             "source_up", "Whether the last walk of a source succeeded.", "source"
@@ -200,7 +197,7 @@ class Metrics:
 
     def declare(self, sources: Sequence[str], targets: Sequence[str]) -> None:
         """Show every series that can come, at 0; forget removed names."""
-        of_sources = (self._last_success, self._source_up, self._token_expiry)
+        of_sources = (self._source_up, self._token_expiry)
         for gone in set(self._sources) - set(sources):
             for metric in (*of_sources, self._polls, self._fetches):
                 metric.remove_by_labels({"source": gone})
@@ -224,12 +221,11 @@ class Metrics:
         """Take over what the ledger says now."""
         self._snapshot = snapshot
 
-    def poll_ended(self, source: str, outcome: str, at_s: float | None) -> None:
-        """Count a walk; `at_s` is when it succeeded, seconds since 1970."""
-        self._polls.labels(source, PollOutcome(outcome)).inc()
-        self._source_up.labels(source).set(at_s is not None)
-        if at_s is not None:
-            self._last_success.labels(source).set(at_s)
+    def poll_ended(self, source: str, outcome: str) -> None:
+        """Count a walk; the outcome is `ok` or why it failed."""
+        ended = PollOutcome(outcome)
+        self._polls.labels(source, ended).inc()
+        self._source_up.labels(source).set(ended is PollOutcome.OK)
 
     def fetch_ended(self, source: str, reason: str, seconds: float) -> None:
         """Count an attempt by the reason it ended with, `whole` if it succeeded."""
@@ -301,7 +297,14 @@ class Metrics:
             "The VMS's clock less ours.",
             labels=["source"],
         )
+        success = GaugeMetricFamily(
+            f"{PREFIX}source_last_success_timestamp_seconds",
+            "When a source's list was last read to its end.",
+            labels=["source"],
+        )
         for source in self._sources:
+            if source in taken.last_success_us:
+                success.add_metric([source], taken.last_success_us[source] / 1e6)
             for state in State:
                 exports.add_metric(
                     [source, state], taken.exports.get((source, state), 0)
@@ -312,7 +315,7 @@ class Metrics:
                     [source, reason], taken.lost_total.get((source, reason), 0)
                 )
             offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
-        yield from (exports, saved, lost, offset)
+        yield from (exports, saved, lost, offset, success)
         yield from self._backlog(taken)
 
     def _backlog(self, taken: LedgerSnapshot) -> Iterable[Metric]:

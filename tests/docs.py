@@ -26,8 +26,7 @@ _UNITS = (
     ("_bytes_total", "bytes"),
 )
 WITHOUT_SAMPLE = {
-    "source_last_success_timestamp_seconds": "until a list was read to its end since "
-    "the service started",
+    "source_last_success_timestamp_seconds": "until a list was read to its end",
     "token_expiry_timestamp_seconds": "while the token says no end (it is no JWT), or "
     "was not read yet",
     "target_free_bytes": "until the target was looked at; while it is away the last "
@@ -110,11 +109,15 @@ def _declared() -> Metrics:
 
 def _use(made: Metrics) -> None:
     """Have every metric show a sample."""
-    made.poll_ended("hq", "ok", 1.0)
+    made.poll_ended("hq", "ok")
     made.token_expiry("hq", 1)
     made.target_checked("nas", up=True, free_bytes=1)
     made.holdup("nas", 1.0)
-    made.show(LedgerSnapshot(oldest_ready_us=1, earliest_deadline_us=1))
+    made.show(
+        LedgerSnapshot(
+            oldest_ready_us=1, earliest_deadline_us=1, last_success_us={"hq": 1}
+        )
+    )
 
 
 def _families(made: Metrics) -> Iterator[Metric]:

@@ -14,7 +14,7 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
     """Return the counts and times that the metrics show."""
     reads = ledger.reads
     backlog = reads.backlog(now_us)
-    owed = reads.owed_copies()
+    owed, sources = reads.owed_copies(), reads.sources()
     saved = {source: total for (source, _), total in reads.totals("saved").items()}
     return LedgerSnapshot(
         exports=reads.counts(),
@@ -25,6 +25,11 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
         exports_at_risk=backlog.at_risk,
         target_owed_files={name: files for name, (files, _) in owed.items()},
         target_damaged_files=reads.damaged_copies(),
-        clock_offset_us={one.name: one.clock_offset_us for one in reads.sources()},
+        clock_offset_us={one.name: one.clock_offset_us for one in sources},
+        last_success_us={
+            one.name: one.last_success_us
+            for one in sources
+            if one.last_success_us is not None
+        },
         target_owed_bytes={name: size for name, (_, size) in owed.items()},
     )

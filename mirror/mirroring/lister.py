@@ -98,7 +98,7 @@ class Lister:
             failure = ListError("unexpected", text)
             await self._failed(failure)
             return failure
-        self._metrics.poll_ended(self.name, "ok", to_us(self._now()) / 1e6)
+        self._metrics.poll_ended(self.name, "ok")
         self._well.set()
         if self._problem is not None:
             _log.info("source.recovered", source=self.name)
@@ -136,7 +136,7 @@ class Lister:
         self._well.clear()
         unauthorized = isinstance(exc, AuthError)
         outcome = "unauthorized" if unauthorized else "failed"
-        self._metrics.poll_ended(self.name, outcome, None)
+        self._metrics.poll_ended(self.name, outcome)
         text, now_us = str(exc), to_us(self._now())
         await self._ledger(
             lambda ledger: ledger.listing.walk_failed(self.name, text, now_us)

@@ -83,7 +83,7 @@ async def test_metrics_come_as_text_that_parses(said):
     """Also to Prometheus, which would rather have OpenMetrics but takes this."""
     metrics = Metrics(CollectorRegistry())
     metrics.declare(["hq"], ["nas"])
-    metrics.poll_ended("hq", "ok", 1000.0)
+    metrics.poll_ended("hq", "ok")
     accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
     async with serving(said, registry=metrics.registry) as client:
         async with client.get("/metrics", headers=accept) as answer:

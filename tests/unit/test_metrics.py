@@ -52,7 +52,7 @@ def used():
     """Return metrics that have seen one of everything."""
     metrics = Metrics(CollectorRegistry())
     metrics.declare(["hq"], ["nas"])
-    metrics.poll_ended("hq", "ok", 1000.0)
+    metrics.poll_ended("hq", "ok")
     metrics.fetch_ended("hq", "whole", 2.0)
     metrics.fetch_ended("hq", "never heard of", 2.0)
     metrics.bytes_fetched(10)
@@ -67,6 +67,7 @@ def used():
         LedgerSnapshot(
             exports={("hq", "saved"): 3, ("gone", "saved"): 9},
             lost_total={("hq", "expired"): 2},
+            last_success_us={"hq": 5_000_000},
             oldest_ready_us=1,
             earliest_deadline_us=2,
         )
