@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TOKEN = "demo-token"  # noqa: S105 -- guards nothing but made-up footage
 _SHUTDOWN_S = 0.1
+_CLIENT_LEFT = 499
 _LINE_BYTES = 64 * 1024
 
 
@@ -176,6 +177,9 @@ class Vms(Holdings):
             response = await send(request, answer, record, self.journal.touch)
             record.ended = record.ended or "complete"
             return response
+        except ConnectionResetError:
+            # The client is gone; nobody reads this.
+            return web.Response(status=_CLIENT_LEFT)
         finally:
             if transport is not None:
                 self._live.discard(transport)
