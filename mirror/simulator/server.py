@@ -175,11 +175,12 @@ class Vms(Holdings):
         try:
             answer = self.responder.answer(record, now)
             response = await send(request, answer, record, self.journal.touch)
-            record.ended = record.ended or "complete"
-            return response
         except ConnectionResetError:
             # The client is gone; nobody reads this.
             return web.Response(status=_CLIENT_LEFT)
+        else:
+            record.ended = record.ended or "complete"
+            return response
         finally:
             if transport is not None:
                 self._live.discard(transport)
