@@ -20,7 +20,7 @@ test: setup  ## run the tests
 	$(BIN)/python -m pytest -q
 
 chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
-	$(BIN)/python -m pytest -q -s --timeout 0 tests/proof --chaos $(BUDGET)
+	$(BIN)/python -m pytest -q -s tests/proof --chaos $(BUDGET)
 
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -37,14 +37,17 @@ def delay(
     return timedelta(seconds=max(floor_s, ceiling_s * jitter))
 
 
-def retry_after(value: str | None, now: datetime) -> float | None:
+def retry_after(
+    value: str | None, now: datetime, date: str | None = None
+) -> float | None:
     """Return the seconds a `Retry-After` header asks for; None if it says nothing.
 
     A moment in the past is 0, more than `MAX_RETRY_AFTER_S` is cut to that.
 
     Args:
         value: Seconds or an HTTP date (RFC 9110, section 10.2.3), as received.
-        now: Aware; what a date is compared with.
+        now: Aware; what a date is compared with if the answer has none.
+        date: The answer's own `Date`: the server's clock may differ from ours.
     """
     if value is None:
         return None
@@ -55,7 +58,8 @@ def retry_after(value: str | None, now: datetime) -> float | None:
         moment = _http_date(text)
         if moment is None:
             return None
-        wait_s = (moment - now).total_seconds()
+        asked_at = now if date is None else _http_date(date) or now
+        wait_s = (moment - asked_at).total_seconds()
     return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S)
 
 

@@ -255,6 +255,10 @@ class Source(Protocol):
     def name(self) -> str:
         """The name in the configuration."""
 
+    @property
+    def oldest_us(self) -> int | None:
+        """When a file was made that is deleted now, by the VMS's clock, if known."""
+
     async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
         """Read one page of the list, rows created between the two instants.
 

@@ -24,6 +24,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = Table()
 
 
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Let the long form take its time."""
+    if config.getoption("--chaos") is not None:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0), append=False)
+
+
 @pytest.fixture
 def effort(request: pytest.FixtureRequest) -> Effort:
     """Tell a proof how much to try."""

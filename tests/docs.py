@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from mirror.metrics import PREFIX, LedgerSnapshot, Metrics
+from tests import configuration_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -84,7 +85,7 @@ def metrics() -> str:
 
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return what makes each page, by the name of its file."""
-    return {"metrics.md": metrics}
+    return {"metrics.md": metrics, "configuration.md": configuration_page.make}
 
 
 def can_be_empty() -> set[str]:

@@ -207,6 +207,7 @@ class Engine:
             client=source.client,
             send_token_to_files=source.send_token_to_files,
             max_file_bytes=self.settings.transfer.max_file_size,
+            file_lifetime=source.file_lifetime,
             now=self._now,
         )
         if not source.tls.verify:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mirror.app import filesystems
-from mirror.errors import ConfigError, LockedError
+from mirror.errors import ConfigError, LedgerError, LockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
 
 _NAME = "lock"
 _REPAIR_NAME = "repair.lock"
+_PASSING: Final = frozenset(
+    {
+        errno.EIO,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.ESTALE,
+        errno.EINTR,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENODEV,
+        errno.ENXIO,
+    }
+)
+"""The disk or the machine is in trouble: no fault of the configuration's, which would
+keep systemd from trying again."""
 
 
 @contextlib.contextmanager
@@ -24,6 +42,7 @@ def held(state_dir: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: It cannot be made, or lies on a network file system.
+        LedgerError: Its disk cannot be used now.
         LockedError: Another process holds it.
     """
     if filesystems.is_network(state_dir):
@@ -45,6 +64,7 @@ def repairing(state_dir: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: The state directory cannot be used.
+        LedgerError: Its disk cannot be used now.
         LockedError: Another process repairs.
     """
     with _alone(state_dir, _REPAIR_NAME, "wait for its repair to end"):
@@ -57,25 +77,38 @@ def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(state_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise ConfigError(
-            [
-                (
-                    f"state_dir: {state_dir} cannot be written ({exc.strerror}); make "
-                    "it belong to the user that runs the service"
-                )
-            ]
-        ) from exc
+        raise _refused(state_dir, exc) from exc
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        except BlockingIOError as exc:
             owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             raise LockedError(
                 f"another archive-mirror (process {owner or 'unknown'}) holds "
                 f"{state_dir / name}; {remedy}"
             ) from exc
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as exc:
+            raise _refused(state_dir, exc) from exc
+        with contextlib.suppress(OSError):  # a full disk takes no note of the owner
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def _refused(state_dir: Path, exc: OSError) -> ConfigError | LedgerError:
+    if exc.errno in _PASSING:
+        return LedgerError(
+            f"the state directory {state_dir} cannot be used now ({exc.strerror}); "
+            "check its disk and the space there, then start again"
+        )
+    return ConfigError(
+        [
+            (
+                f"state_dir: {state_dir} cannot be written ({exc.strerror}); make "
+                "it belong to the user that runs the service"
+            )
+        ]
+    )

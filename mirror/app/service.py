@@ -9,13 +9,14 @@ import os
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
 from mirror.app import ground, snapshot
 from mirror.app.engine import Engine
-from mirror.errors import ConfigError
+from mirror.app.outlook import Outlook, Surroundings
+from mirror.errors import ConfigError, TransientError
 from mirror.model import to_us, utc_now
 from mirror.schedule import Schedule
 from mirror.server import HttpServer, ListenError
@@ -70,6 +71,7 @@ class Service:
         self._ground: Ground | None = None
         self._engine: Engine | None = None
         self._inflow: deque[tuple[float, int]] = deque()
+        self._outlook = Outlook()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -88,6 +90,9 @@ class Service:
                 healthy=self._ill,
                 ready=self._unready,
                 refresh=self._refresh,
+                status=self._status,
+                pages=self._settings.http.pages,
+                zone=self._settings.timezone,
             )
             self._metrics.config_reloaded(successful=True)
             listening = asyncio.create_task(self._listen(server), name="listen")
@@ -204,7 +209,7 @@ class Service:
         self._metrics.config_reloaded(successful=True)
         old = self._settings
         if fresh.state_dir != old.state_dir or fresh.http != old.http:
-            _log.warning("config.needs_restart", keys="state_dir, http.listen")
+            _log.warning("config.needs_restart", keys="state_dir, http")
         kept = {"state_dir": old.state_dir, "http": old.http}
         self._settings = fresh.model_copy(update=kept)
         _log.info("config.reloaded", changed=self._settings != old)
@@ -221,8 +226,7 @@ class Service:
         grace_s = self._settings.transfer.shutdown_grace.total_seconds()
         done, _ = await asyncio.wait([running], timeout=max(grace_s, 0.1))
         if not done:
-            _log.error("service.abandoned", reason="work did not end within the grace")
-            os._exit(0)
+            _abandon()
         if not running.cancelled() and running.exception() is not None:
             raise running.exception() or RuntimeError("unreachable")
 
@@ -235,6 +239,9 @@ class Service:
             os._exit(0)
         _log.info("service.stopping")
         self.stop()
+        # Whatever holds it up, be it a ledger whose disk is dead.
+        grace_s = self._settings.transfer.shutdown_grace.total_seconds()
+        asyncio.get_running_loop().call_later(grace_s + _TICK_S, _abandon)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -274,6 +281,23 @@ class Service:
         for name, client in self._engine.sources.items():
             self._metrics.token_expiry(name, client.token_expiry_s)
 
+    async def _status(self) -> dict[str, Any]:
+        """Return what the status page shows."""
+        ground, engine = self._ground, self._engine
+        if ground is None or engine is None:
+            raise TransientError("starting", "the service has not begun yet")
+        around = Surroundings(
+            spool_free_bytes=await asyncio.to_thread(engine.places.free_bytes),
+            token_expiry_s={
+                name: client.token_expiry_s for name, client in engine.sources.items()
+            },
+            ledger_problem=ground.ledger.problem,
+        )
+        settings, now_us = engine.settings, to_us(utc_now())
+        return await ground.reader(
+            lambda ledger: self._outlook.take(ledger, settings, around, now_us)
+        )
+
     def _tell_holdup(self, engine: Engine, free_bytes: int) -> None:
         """Say how long the spool lasts at the inflow of the last hour."""
         now, received = time.monotonic(), engine.progress.received_bytes
@@ -285,6 +309,12 @@ class Service:
         lasts_s = free_bytes * (now - then) / gained if gained else math.inf
         for name in engine.publishers:
             self._metrics.holdup(name, lasts_s)
+
+
+def _abandon() -> NoReturn:
+    """End at once; all that matters is durable, and taken up at the next start."""
+    _log.error("service.abandoned", reason="work did not end within the grace")
+    os._exit(0)
 
 
 async def _answers(asked: Awaitable[object]) -> list[str]:

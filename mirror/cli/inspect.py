@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from mirror.cli import records, render
+from mirror.app import records
+from mirror.cli import render
 from mirror.cli.context import given
 from mirror.errors import MirrorError
 from mirror.model import Export, Reason, State, iso, to_us, utc_now

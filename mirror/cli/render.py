@@ -1,80 +1,18 @@
-"""Say things to people: sizes, times, tables, what a reason asks for."""
+"""Print to people and to programs."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mirror.wording import ADVICE, clean, size, span
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-
-ADVICE = {
-    "no_file_yet": "the VMS has not made the file yet; nothing to do",
-    "url_without_file": (
-        "the url ends in a folder and there is no mp4 under folder + name yet; it is "
-        "tried again after each walk. If exports of this VMS never get further, look "
-        "at folder_url and file_origins"
-    ),
-    "file_gone": (
-        "the file was there and is not now; it is tried again as long as the VMS lists "
-        "it. If it stays away, ask for the export again on the VMS"
-    ),
-    "no_progress": (
-        "ten attempts in a row brought nothing new; `show` tells why. It is tried "
-        "again every retry_max, or at once with `retry`"
-    ),
-    "origin_refused": (
-        "the url leads to another host than the source's; if that host is right, add "
-        "it to file_origins or map it in rewrite_origins"
-    ),
-    "spool_lost": "its file in the spool was gone or damaged; it is fetched anew",
-    "never_had_a_file": "the VMS never made a file; ask for the export again there",
-    "before_first_run": "its file was gone before archive-mirror first ran",
-    "expired": (
-        "the VMS deleted the file before it was kept; ask for the export again there, "
-        "as long as the camera's archive still holds the footage"
-    ),
-    "row_gone": (
-        "the VMS no longer lists it and it was not kept; ask for the export again there"
-    ),
-}
-
-
-def clean(text: str) -> str:
-    """Return a text from the VMS that cannot move the cursor or break the line."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def size(number: float | None) -> str:
-    """Return bytes as people read them."""
-    if number is None:
-        return "-"
-    for unit in _UNITS:
-        if abs(number) < 1024 or unit == _UNITS[-1]:  # noqa: PLR2004 -- binary units
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return "-"
-
-
-def span(seconds: float | None) -> str:
-    """Return a duration as people read it."""
-    if seconds is None:
-        return "-"
-    sign, rest = ("-", -seconds) if seconds < 0 else ("", seconds)
-    if rest < 60:  # noqa: PLR2004 -- a minute
-        return f"{sign}{rest:.0f} s"
-    minutes, _ = divmod(int(rest), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min")]
-    shown = [f"{number} {unit}" for number, unit in parts if number]
-    return sign + " ".join(shown[:2])
+__all__ = ["ADVICE", "as_json", "clean", "size", "span", "table"]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,11 +1,18 @@
 """The whole configuration as one frozen value."""
 
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mirror.config.sources import SourceSettings
 from mirror.config.targets import TargetSettings
@@ -20,6 +27,7 @@ from mirror.config.values import (
     Table,
     Text,
     Zone,
+    one_or_many,
 )
 
 _HIGHEST_PORT: Final = 65_535
@@ -37,6 +45,14 @@ class Listen(NamedTuple):
 
     host: str | None
     port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Nobody but this machine reaches it."""
+        try:
+            return ip_address(self.host or "").is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 def _listen(value: object) -> Listen:
@@ -58,10 +74,30 @@ def _listen(value: object) -> Listen:
     return Listen(host or None, int(port))
 
 
+Page = Literal["metrics", "health", "status"]
+
+
 class HttpSettings(Table):
-    """The endpoint for metrics and health."""
+    """What is served over HTTP, and where.
+
+    Attributes:
+        pages: By default all on loopback; elsewhere not the status, which names
+            footage.
+    """
 
     listen: Annotated[Listen, BeforeValidator(_listen)] = Listen("127.0.0.1", 9533)
+    pages: tuple[Page, ...] = Field(default=(), validate_default=True)
+
+    @field_validator("pages", mode="before")
+    @classmethod
+    def _pages(cls, value: object, info: ValidationInfo) -> object:
+        if value != ():
+            if not (given := one_or_many(value)):
+                raise ValueError("must not be an empty list")
+            return given
+        listen = info.data.get("listen")
+        status = ("status",) if listen is not None and listen.is_loopback else ()
+        return ("metrics", "health", *status)
 
 
 class TransferSettings(Table):

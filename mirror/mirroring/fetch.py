@@ -67,7 +67,11 @@ class Fetcher:
         """Try once and record it; return what failed, for whoever paces the tries."""
         key = _key(export)
         began, began_us = time.monotonic(), to_us(self._now())
-        run = _Run(offset_bytes=export.part_bytes, held_bytes=export.part_bytes)
+        run = _Run(
+            offset_bytes=export.part_bytes,
+            held_bytes=export.part_bytes,
+            oldest_us=source.oldest_us,
+        )
         transfer = Transfer(label=export.label, deadline_us=export.deadline_us)
         self._progress.transfers[key] = transfer
         receipt: Receipt | None = None
@@ -238,7 +242,7 @@ class Fetcher:
             unfit = getattr(failure, "reason", None) == UNFIT_RANGE
             plain = unfit or (export.part_plain and not run.began)
             export = dataclasses.replace(export, part_plain=plain)
-            return self._after(export, failure, now_us=now_us, jitter=jitter)
+            return self._after(export, failure, run, now_us=now_us, jitter=jitter)
 
         after = await self._ledger(
             lambda ledger: ledger.fetches.settle(key, decide, attempt, targets)
@@ -246,14 +250,24 @@ class Fetcher:
         self._tell(after, failure, run)
 
     def _after(
-        self, export: Export, failure: Exception | None, *, now_us: int, jitter: float
+        self,
+        export: Export,
+        failure: Exception | None,
+        run: _Run,
+        *,
+        now_us: int,
+        jitter: float,
     ) -> Export:
         """Decide where a failed attempt leaves the export."""
         error, pace = str(failure), self._pace
         if isinstance(failure, FileGoneError):
-            reason = Reason(failure.reason)
             return outcome.gone(
-                export, reason=reason, error=error, now_us=now_us, pace=pace
+                export,
+                reason=Reason(failure.reason),
+                error=error,
+                now_us=now_us,
+                oldest_us=run.oldest_us,
+                pace=pace,
             )
         if isinstance(failure, OriginRefusedError):
             return outcome.refused(export, error=error, now_us=now_us, pace=pace)
@@ -293,10 +307,15 @@ class Fetcher:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Run:
-    """What one attempt has come to so far."""
+    """What one attempt has come to so far.
+
+    Attributes:
+        oldest_us: As the source had it at the beginning.
+    """
 
     offset_bytes: int
     held_bytes: int
+    oldest_us: int | None = None
     total: int | None = None
     etag: str | None = None
     last_modified: str | None = None

@@ -110,6 +110,7 @@ def gone(
     reason: Reason,
     error: str,
     now_us: int,
+    oldest_us: int | None,
     pace: Pace,
 ) -> Export:
     """Return the export for which there was no file behind the url.
@@ -119,6 +120,7 @@ def gone(
         reason: `file_gone`, or `url_without_file` for a folder url.
         error: What the server said.
         now_us: When the attempt ended.
+        oldest_us: See `plan.past_deadline`.
         pace: Of the retries.
     """
     misses = export.misses + 1
@@ -134,7 +136,8 @@ def gone(
         without_walk_us=export.walk_us if counted else export.without_walk_us,
         without_walks=min(export.without_walks + counted, EXPIRED_WALKS),
     )
-    return lose(after, Reason.EXPIRED) if expired(after, now_us) else after
+    over = expired(after, now_us, oldest_us)
+    return lose(after, Reason.EXPIRED) if over else after
 
 
 def interrupted(export: Export) -> Export:

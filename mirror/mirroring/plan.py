@@ -20,6 +20,8 @@ EXPIRED_WALKS = 3
 GONE_SWEEPS = 2
 """Complete sweeps without the row after which, past its deadline, it is gone."""
 
+_LONG_WALK_US = 600_000_000
+"""A walk that began so much earlier may still meet what a later one met first."""
 _SETTLED = frozenset({State.SPOOLED, State.SAVED, State.ERASED})
 _ENDED = frozenset({State.LOST, State.UNAVAILABLE})
 
@@ -53,6 +55,11 @@ class Walk:
     retry_max_us: int
     rule_for: Callable[[Row], str | None]
 
+    @property
+    def oldest_us(self) -> int:
+        """When, by the VMS's clock, a file was made that it deletes now."""
+        return self.at_us + self.clock_offset_us - self.lifetime_us
+
 
 def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
     """Return the export as it stands after a walk met its row.
@@ -83,11 +90,27 @@ def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
     return listed
 
 
-def expired(export: Export, now_us: int) -> bool:
+def past_deadline(export: Export, now_us: int, oldest_us: int | None) -> bool:
+    """Tell whether the deadline is over by our clock, and may be by the VMS's.
+
+    Ours may have been put forward since it was fixed.
+
+    Args:
+        export: Of any state.
+        now_us: By our clock.
+        oldest_us: When, by the clock of the VMS, an export was created whose file is
+            deleted now at the earliest; None if that clock is not known.
+    """
+    if oldest_us is None or not export.past_deadline(now_us):
+        return False
+    return export.created_us is None or export.created_us < oldest_us
+
+
+def expired(export: Export, now_us: int, oldest_us: int | None) -> bool:
     """Tell whether a waiting export that had a file is lost for good."""
     return (
         export.had_file
-        and export.past_deadline(now_us)
+        and past_deadline(export, now_us, oldest_us)
         and export.without_walks >= EXPIRED_WALKS
     )
 
@@ -169,7 +192,10 @@ def _relisted(prior: Export, row: Row, walk: Walk) -> Export:
     """Take over what the row says now; fix the deadline when a file appears."""
     deadline, order = prior.deadline_us, prior.order_us
     had_file = prior.had_file
-    if row.shows_file and (not prior.shows_file or deadline is None):
+    # No file is kept for longer than this: the clock was put back meanwhile.
+    latest = walk.at_us + walk.lifetime_us + _LONG_WALK_US
+    fixed = prior.shows_file and deadline is not None and deadline <= latest
+    if row.shows_file and not fixed:
         order = _deadline(prior, row, walk)
         deadline = order if row.names_file or had_file else None
     if row.names_file:
@@ -247,7 +273,7 @@ def _without(listed: Export, walk: Walk) -> Export:
         if listed.had_file and listed.without_walk_us != walk.at_us
         else listed.without_walks,
     )
-    if expired(export, walk.at_us):
+    if expired(export, walk.at_us, walk.oldest_us):
         return lose(export, Reason.EXPIRED)
     return _overdue(export, walk)
 
@@ -306,9 +332,10 @@ def _last_without(prior: Export | None, row: Row, walk: Walk) -> int | None:
     if prior is None:
         return None
     if prior.shows_file:
-        return prior.without_us
+        known = prior.without_us is not None and prior.without_us <= walk.at_us
+        return prior.without_us if known else None
     for began_us, since_us in walk.previous:
-        if began_us >= prior.first_seen_us and (
+        if prior.first_seen_us <= began_us <= walk.at_us and (
             row.created_us is None or row.created_us >= since_us
         ):
             return began_us

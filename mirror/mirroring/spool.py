@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mirror import mp4
-from mirror.errors import SpoolError
+from mirror.errors import FetchError, SpoolError
 from mirror.mirroring.finish import finish
 
 if TYPE_CHECKING:
@@ -75,18 +76,24 @@ class Part:
             path: Of the file; made if absent. Its folder must exist.
             size: Durable length, as the ledger has it.
             sha256: Digest of these bytes.
+
+        Raises:
+            BlockingIOError: Somebody else writes it, or copies from it.
+            OSError: It cannot be used.
         """
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         fd = -1
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(path.name, flags, 0o600, dir_fd=folder)
+            _take(fd)
             if os.fstat(fd).st_nlink > 1:
                 # A target keeps this very file: it must never change again.
                 os.close(fd)
                 fd = -1
                 os.unlink(path.name, dir_fd=folder)
                 fd = os.open(path.name, flags | os.O_EXCL, 0o600, dir_fd=folder)
+                _take(fd)
             digest = _prefix_digest(fd, size)
             if digest is None or digest.hexdigest() != sha256:
                 size, digest = 0, hashlib.sha256()
@@ -234,7 +241,8 @@ class Spool:
         """Open an export's part in the best place there is now.
 
         Raises:
-            SpoolError: There is none.
+            FetchError: Somebody else has it open.
+            SpoolError: There is no place.
         """
         opened: list[Part] = []
         try:
@@ -297,6 +305,12 @@ class Spool:
                     size=export.part_bytes if same else 0,
                     sha256=export.part_sha256,
                 )
+            except BlockingIOError as exc:
+                raise FetchError(
+                    "part_in_use",
+                    "the file is being written, or copied, by something else; if its "
+                    "state directory is a copy of this one, stop it",
+                ) from exc
             except OSError as exc:
                 failure = failure or exc
                 continue
@@ -322,6 +336,23 @@ def _prefix_digest(fd: int, size: int) -> hashlib._Hash | None:
         digest.update(block)
         offset += len(block)
     return digest
+
+
+def _take(fd: int) -> None:
+    """Be the only one who has a part open; not every file system can tell.
+
+    A part's name is that of its node. Two processes are of one node if the state
+    directory of one is a copy.
+
+    Raises:
+        BlockingIOError: Somebody else has it open.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
 
 
 def _unlink(path: Path) -> None:

@@ -97,8 +97,13 @@ class Walker:
     async def _pass(self, report: WalkReport, *, sweep: bool) -> bool:
         """Walk once; tell whether the list moved meanwhile."""
         name, rules = self._source.name, self.rules
-        record = await self._ledger(lambda ledger: ledger.listing.source(name))
         began_us = to_us(self._now())
+        back_us = await self._ledger(
+            lambda ledger: ledger.listing.put_back(name, began_us)
+        )
+        if back_us:
+            _log.warning("clock.put_back", source=name, seconds=round(back_us / 1e6))
+        record = await self._ledger(lambda ledger: ledger.listing.source(name))
         offset_us = record.clock_offset_us
         since_us = self._since(began_us + offset_us, record.first_sweep_us, sweep=sweep)
         until_us = began_us + offset_us + _AHEAD_US
@@ -193,7 +198,7 @@ class Walker:
         if sweep and complete and missing:
 
             def decide(export: Export) -> Export:
-                return _absent(export, now_us)
+                return _absent(export, now_us, walk.oldest_us)
 
             lost = await self._ledger(
                 lambda ledger: ledger.listing.absent(missing, decide)
@@ -205,6 +210,7 @@ class Walker:
                     walk.source,
                     before_us=since_us,
                     at_us=walk.at_us,
+                    horizon_us=max(planning.RARELY_US, walk.retry_max_us),
                     folders=walk.try_folders,
                 )
             )
@@ -238,11 +244,12 @@ def _corrected(walk: planning.Walk, rules: WalkRules, offset_us: int) -> plannin
     )
 
 
-def _absent(export: Export, now_us: int) -> Export:
+def _absent(export: Export, now_us: int, oldest_us: int) -> Export:
     """Return the export that a complete sweep should have shown and did not."""
     sweeps = min(export.absent_sweeps + 1, planning.GONE_SWEEPS)
     after = dataclasses.replace(export, absent_sweeps=sweeps)
-    if sweeps >= planning.GONE_SWEEPS and export.past_deadline(now_us):
+    over = planning.past_deadline(export, now_us, oldest_us)
+    if sweeps >= planning.GONE_SWEEPS and over:
         return planning.lose(after, Reason.ROW_GONE)
     return after
 

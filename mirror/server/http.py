@@ -1,25 +1,31 @@
-"""Metrics and health over HTTP."""
+"""Metrics, health and the status over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import math
+import json
 import os
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from mirror.errors import MirrorError, TransientError
+from mirror.server import page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
+    from datetime import tzinfo
 
     from prometheus_client import CollectorRegistry
 
+T = TypeVar("T")
+PAGES: Final = ("metrics", "health", "status")
 _FRESH_S = 1.0
+_STATUS_FRESH_S = 2.0
 _REFRESH_S = 5.0
 """Less than the 10 s that Prometheus waits, so that it hears why."""
 _CLOSE_S = 1.0
@@ -30,14 +36,50 @@ class ListenError(TransientError):
     """The address cannot be listened on now; another process may have it."""
 
 
+class _Shared(Generic[T]):
+    """One answer for all who ask within `fresh_s`."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], fresh_s: float) -> None:
+        self._ask = ask
+        self._fresh_s = fresh_s
+        self._answer: tuple[float, T] | None = None
+        self._asking = asyncio.Lock()
+
+    async def get(self) -> T:
+        """Return the answer.
+
+        Raises:
+            MirrorError: As by `ask`.
+            TimeoutError: It took too long.
+        """
+        async with asyncio.timeout(_REFRESH_S), self._asking:
+            if self._answer is None or time.monotonic() - self._answer[0] >= (
+                self._fresh_s
+            ):
+                fresh = await self._ask()
+                self._answer = (time.monotonic(), fresh)
+            return self._answer[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Status:
+    """The status in both its forms, of the same moment."""
+
+    html: bytes
+    json: bytes
+
+
 class HttpServer:
-    """Serves `/metrics`, `/healthz` and `/readyz`; nothing else, GET only.
+    """Serves the pages asked for; nothing else, GET and HEAD only.
 
     Args:
         registry: What is scraped.
         healthy: Gives the reasons why the service is not healthy.
         ready: Likewise for ready.
         refresh: Brings the registry up to date; at most once a second.
+        status: Gives what `/status.json` shows; at most every other second.
+        pages: Of `PAGES`.
+        zone: Of the times on the status page.
     """
 
     def __init__(
@@ -47,13 +89,18 @@ class HttpServer:
         healthy: Callable[[], Awaitable[list[str]]],
         ready: Callable[[], Awaitable[list[str]]],
         refresh: Callable[[], Awaitable[None]],
+        status: Callable[[], Awaitable[dict[str, Any]]],
+        pages: Collection[str],
+        zone: tzinfo,
     ) -> None:
         self._registry = registry
         self._healthy = healthy
         self._ready = ready
-        self._refresh = refresh
-        self._refreshed_at = -math.inf
-        self._refreshing = asyncio.Lock()
+        self._ask_status = status
+        self._pages = pages
+        self._zone = zone
+        self._refreshed = _Shared(refresh, _FRESH_S)
+        self._status = _Shared(self._render, _STATUS_FRESH_S)
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str | None, port: int) -> int:
@@ -64,9 +111,15 @@ class HttpServer:
                 configuration's, which would keep systemd from trying again.
         """
         application = web.Application()
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/healthz", self._healthz)
-        application.router.add_get("/readyz", self._readyz)
+        for of_page, path, handler in (
+            ("metrics", "/metrics", self._metrics),
+            ("health", "/healthz", self._healthz),
+            ("health", "/readyz", self._readyz),
+            ("status", "/", self._page),
+            ("status", "/status.json", self._status_json),
+        ):
+            if of_page in self._pages:
+                application.router.add_get(path, handler)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSE_S)
         await runner.setup()
         try:
@@ -86,14 +139,10 @@ class HttpServer:
 
     async def _metrics(self, _: web.Request) -> web.StreamResponse:
         try:
-            async with asyncio.timeout(_REFRESH_S), self._refreshing:
-                if time.monotonic() - self._refreshed_at >= _FRESH_S:
-                    await self._refresh()
-                    self._refreshed_at = time.monotonic()
+            await self._refreshed.get()
         except (MirrorError, TimeoutError) as exc:
             # Old numbers would look like a service at rest; a failed scrape is seen.
-            reason = f"the ledger does not answer ({type(exc).__name__})"
-            raise web.HTTPServiceUnavailable(text=reason) from exc
+            raise web.HTTPServiceUnavailable(text=_silent(exc)) from exc
         # Always the text format: OpenMetrics wants a sum of each histogram, but none
         # where a bucket is negative, so strict readers would refuse every metric.
         response = web.Response(
@@ -102,6 +151,32 @@ class HttpServer:
         )
         response.enable_compression()
         return response
+
+    async def _render(self) -> _Status:
+        shown = await self._ask_status()
+
+        def both() -> _Status:
+            # Names may hold halves of surrogate pairs, which UTF-8 cannot say.
+            html = page.render(shown, self._zone).encode("utf-8", "replace")
+            return _Status(html=html, json=json.dumps(shown).encode())
+
+        return await asyncio.to_thread(both)
+
+    async def _page(self, _: web.Request) -> web.StreamResponse:
+        try:
+            status = 200
+            body = (await self._status.get()).html
+        except (MirrorError, TimeoutError) as exc:
+            status = 503
+            body = page.failure(_silent(exc)).encode()
+        return _sent(body, "text/html", status)
+
+    async def _status_json(self, _: web.Request) -> web.StreamResponse:
+        try:
+            body = (await self._status.get()).json
+        except (MirrorError, TimeoutError) as exc:
+            raise web.HTTPServiceUnavailable(text=_silent(exc)) from exc
+        return _sent(body, "application/json", 200)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _told(await self._healthy())
@@ -119,6 +194,24 @@ def _refused(host: str | None, port: int, failure: OSError) -> str:
         f"http.listen: {shown}:{port} cannot be listened on ({reason}); "
         "free it, or choose another address or port"
     )
+
+
+def _silent(failure: Exception) -> str:
+    if isinstance(failure, TransientError):
+        return str(failure)
+    return f"the ledger does not answer ({type(failure).__name__})"
+
+
+def _sent(body: bytes, kind: str, status: int) -> web.StreamResponse:
+    response = web.Response(
+        body=body,
+        status=status,
+        content_type=kind,
+        charset="utf-8",
+        headers=page.HEADERS,
+    )
+    response.enable_compression()
+    return response
 
 
 def _told(reasons: list[str]) -> web.Response:

@@ -4,10 +4,18 @@ from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.fetches import Partial
 from mirror.state.ledger import Ledger, LedgerThread
-from mirror.state.reads import Backlog, Dossier, Filter, SourceStatus, TargetStatus
+from mirror.state.reads import (
+    AT_RISK_US,
+    Backlog,
+    Dossier,
+    Filter,
+    SourceStatus,
+    TargetStatus,
+)
 from mirror.state.scrubs import Chosen, Subject
 
 __all__ = [
+    "AT_RISK_US",
     "LEDGER_NAME",
     "Backlog",
     "Chosen",

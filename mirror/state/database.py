@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import re
 import sqlite3
+import tempfile
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LEDGER_NAME = "ledger.sqlite3"
+_SHARED_BYTES = 8 * 32768
+"""Kept allocated of the -shm file: the index of a log of 128 MiB."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MIGRATION = re.compile(r"^(\d{4})\.sql$")
 
 
@@ -48,6 +54,7 @@ class Database:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.close(fd)
+            _look_for_room(path)
             connection = sqlite3.connect(
                 path, isolation_level=None, timeout=10, check_same_thread=False
             )
@@ -56,7 +63,8 @@ class Database:
         database = cls(connection, path)
         try:
             database._prepare()
-        except sqlite3.Error as exc:
+            _allocate_shared(path)
+        except (OSError, sqlite3.Error) as exc:
             connection.close()
             raise _unusable(path, exc) from exc
         except BaseException:
@@ -74,16 +82,19 @@ class Database:
         if not path.exists():
             return cls._empty(path)
         try:
+            if not _shared(path).exists():
+                _look_for_room(path)
             connection = sqlite3.connect(
                 path, isolation_level=None, timeout=10, check_same_thread=False
             )
-        except sqlite3.Error as exc:
+        except (OSError, sqlite3.Error) as exc:
             raise _unusable(path, exc) from exc
         database = cls(connection, path)
         try:
             connection.execute("PRAGMA synchronous = FULL")
             version = database._version()
-        except sqlite3.Error as exc:
+            _allocate_shared(path)
+        except (OSError, sqlite3.Error) as exc:
             connection.close()
             raise _unusable(path, exc) from exc
         newest = migrations()[-1][0]
@@ -190,6 +201,63 @@ class Database:
         copy = self.path.with_name(f"{self.path.stem}.v{version}.sqlite3")
         copy.unlink(missing_ok=True)
         self.copy_to(copy)
+
+
+def _shared(path: Path) -> Path:
+    return path.with_name(f"{path.name}-shm")
+
+
+def _look_for_room(path: Path) -> None:
+    """Make sure that SQLite will find room for the file that it maps into memory.
+
+    Raises:
+        OSError: There is none: touching the map would end the process by SIGBUS.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            _allocate(file.fileno(), _SHARED_BYTES)
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise
+
+
+def _allocate_shared(path: Path) -> None:
+    """Have the disk keep room for all of the file that SQLite maps.
+
+    SQLite writes one byte to each 4 KiB of it; where blocks are smaller the rest are
+    holes, and a full disk that cannot fill one ends the process by SIGBUS. Done by
+    SQLite's own descriptor, as closing another one would drop SQLite's locks.
+
+    Raises:
+        OSError: There is no room.
+    """
+    try:
+        shared = _shared(path).stat()
+        descriptors = [int(each.name) for each in Path("/proc/self/fd").iterdir()]
+    except FileNotFoundError:
+        return
+    for fd in descriptors:
+        try:
+            if os.path.samestat(shared, os.fstat(fd)):
+                _allocate(fd, _SHARED_BYTES)
+        except OSError as exc:
+            if exc.errno in _FULL:
+                raise
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Allocate the first bytes of a file without a change to them (Linux).
+
+    The C library's posix_fallocate writes to them where the file system cannot.
+
+    Raises:
+        OSError: It cannot be done.
+    """
+    call = ctypes.CDLL(None, use_errno=True).fallocate
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    if call(fd, 0, 0, size):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BAD_ROWS_KEPT = 1000
 _RAW_KEPT = 16384
 _ABSENTABLE = "('waiting', 'ready', 'parked')"
+_UNDECIDED = "('waiting', 'ready', 'fetching', 'parked')"
+_CLOCK_NOISE_US = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,41 @@ class Listing:
             last_success_us=success,
             problem=bad,
         )
+
+    def put_back(self, source: str, now_us: int) -> int:
+        """Correct what was reckoned by a clock that was put back since.
+
+        Deadlines reckoned while it was ahead lie too late by as much, behind those
+        of newer exports. If it was ahead for a short time only, older ones become too
+        early, which keeps their order.
+
+        Returns:
+            By how much at least the clock was put back since the last walk, in
+            microseconds; 0 if it was not.
+        """
+        with self._db.transaction() as connection:
+            row = connection.execute(
+                "SELECT max(coalesce(last_success_us, 0), coalesce(last_failure_us, 0))"
+                " FROM sources WHERE name = ?",
+                (source,),
+            ).fetchone()
+            back_us: int = 0 if row is None else row[0] - now_us
+            if back_us <= _CLOCK_NOISE_US:
+                return 0
+            connection.execute(
+                "UPDATE exports SET order_us = order_us - :back, "
+                "deadline_us = deadline_us - :back, without_us = without_us - :back "
+                f"WHERE source = :source AND state IN {_UNDECIDED}",
+                {"back": back_us, "source": source},
+            )
+            connection.execute(
+                "UPDATE sources SET poll_us = poll_us - :back, "
+                "sweep_us = sweep_us - :back, "
+                "last_success_us = min(last_success_us, :now), "
+                "last_failure_us = min(last_failure_us, :now) WHERE name = :source",
+                {"back": back_us, "now": now_us, "source": source},
+            )
+            return back_us
 
     def meet(
         self,
@@ -176,13 +213,23 @@ class Listing:
             )
             return cursor.rowcount
 
-    def rouse(self, source: str, *, before_us: int, at_us: int, folders: bool) -> int:
+    def rouse(
+        self,
+        source: str,
+        *,
+        before_us: int,
+        at_us: int,
+        horizon_us: int,
+        folders: bool,
+    ) -> int:
         """Try again what waits for its file and is older than the sweeps look.
 
         Args:
             source: Whose rows.
             before_us: The lower bound of the sweep, by the VMS's clock.
             at_us: When the sweep began.
+            horizon_us: The longest wait there can be; a due time beyond it was set
+                before the clock was put back, and counts as now.
             folders: Urls that end in a folder are tried too.
 
         Returns:
@@ -192,7 +239,7 @@ class Listing:
             return connection.execute(
                 "UPDATE exports SET state = ?, walk_us = ? WHERE state = ? "
                 "AND source = ? AND has_file = 1 AND url IS NOT NULL "
-                "AND coalesce(created_us, 0) < ? AND due_us <= ? "
+                "AND coalesce(created_us, 0) < ? AND (due_us <= ? OR due_us > ?) "
                 "AND (reason = ? OR (? AND reason = ?))",
                 (
                     State.READY,
@@ -201,6 +248,7 @@ class Listing:
                     source,
                     before_us,
                     at_us,
+                    at_us + horizon_us,
                     Reason.FILE_GONE,
                     folders,
                     Reason.URL_WITHOUT_FILE,
@@ -218,8 +266,12 @@ class Listing:
         offset_us: int,
         now_us: int,
     ) -> None:
-        """Remember a walk that read its pages to the end."""
+        """Remember a walk that read its pages to the end.
+
+        If the clock was put back meanwhile, it counts as begun just now.
+        """
         with self._db.transaction() as connection:
+            self.put_back(source, now_us)
             connection.execute(
                 "UPDATE sources SET last_success_us = ?, problem = NULL, "
                 "clock_offset_us = ? WHERE name = ?",
@@ -230,7 +282,7 @@ class Listing:
             kind = "sweep" if sweep else "poll"
             connection.execute(
                 f"UPDATE sources SET {kind}_us = ?, {kind}_from_us = ? WHERE name = ?",
-                (began_us, since_us, source),
+                (min(began_us, now_us), since_us, source),
             )
             if sweep:
                 connection.execute(
@@ -242,6 +294,7 @@ class Listing:
     def walk_failed(self, source: str, problem: str, now_us: int) -> None:
         """Remember a walk that failed, and why."""
         with self._db.transaction() as connection:
+            self.put_back(source, now_us)
             connection.execute(
                 "UPDATE sources SET last_failure_us = ?, last_failure = ?, problem = ? "
                 "WHERE name = ?",

@@ -32,6 +32,7 @@ class Filter:
         since_us: Created at or after, by the VMS's clock.
         until_us: Created before.
         name: Glob over the name, case as given.
+        limit: At most so many, the newest.
     """
 
     states: tuple[State, ...] = ()
@@ -40,6 +41,7 @@ class Filter:
     since_us: int | None = None
     until_us: int | None = None
     name: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,12 +209,39 @@ class Reads:
         where, values = _where(wanted)
         found = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports {where} "
-            "ORDER BY created_us DESC, export_id",
-            values,
+            "ORDER BY created_us DESC, export_id LIMIT ?",
+            [*values, -1 if wanted.limit is None else wanted.limit],
         )
         for row in found:
             export = rows.export(row)
             yield export, self._copies(export.key)
+
+    def urgent(self, limit: int) -> list[Export]:
+        """Return what is not fetched yet, nearest deadline first."""
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE state IN {_UNFETCHED} "
+            "ORDER BY deadline_us IS NULL, deadline_us, key LIMIT ?",
+            (limit,),
+        )
+        return [rows.export(row) for row in found]
+
+    def losses(self, limit: int) -> list[Export]:
+        """Return exports that we lost, the latest deadline first.
+
+        Of each source only those discovered last are looked at, which the index has
+        in order.
+        """
+        connection = self._db.connection
+        found: list[tuple[int, int]] = []
+        for source in self.sources():
+            found += connection.execute(
+                "SELECT coalesce(deadline_us, 0), key FROM exports "
+                "INDEXED BY exports_state WHERE state = 'lost' AND source = ? "
+                "AND ours = 1 ORDER BY key DESC LIMIT ?",
+                (source.name, limit),
+            ).fetchall()
+        found.sort(reverse=True)
+        return [rows.find(connection, key) for _, key in found[:limit]]
 
     def find(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,7 @@ def opened(publication: Publication) -> Iterator[int]:
             raise SpoolFileError(f"{path} is gone") from exc
         raise _unreachable(publication, exc) from exc
     with durable.closing(fd):
+        _hold(publication, fd)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size != publication.size_bytes:
             raise SpoolFileError(
@@ -62,6 +64,20 @@ def chunks(fd: int, publication: Publication) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+def _hold(publication: Publication, fd: int) -> None:
+    """Keep the file from being fetched anew meanwhile; not all file systems can.
+
+    Raises:
+        TargetError: It is being fetched.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise _unreachable(publication, exc) from exc
+    except OSError:
+        return
 
 
 def _unreachable(publication: Publication, exc: OSError) -> TargetError:

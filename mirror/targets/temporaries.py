@@ -22,6 +22,8 @@ class Temporaries:
     def __init__(self, node_id: str) -> None:
         self._prefix = f"{node_id}-"
         self._used: set[str] = set()
+        self._left: set[str] = set()
+        self._cleaned = False
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -37,16 +39,34 @@ class Temporaries:
         try:
             yield name
         finally:
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=within)
+            removed = _remove(name, within)
             with self._lock:
                 self._used.discard(name)
+                if not removed:
+                    self._left.add(name)
 
     def clean(self, folder: int) -> None:
-        """Remove what earlier runs of this node left behind."""
+        """Remove what earlier runs of this node left behind, and what this one did.
+
+        The former once: what comes later is being written by another process of this
+        node's id, a clone of this machine perhaps, which would never end a long copy.
+        """
         for name in os.listdir(folder):
             if not name.startswith(self._prefix):
                 continue
-            with self._lock, contextlib.suppress(FileNotFoundError):
-                if name not in self._used:
-                    os.unlink(name, dir_fd=folder)
+            with self._lock:
+                left = name in self._left or not self._cleaned
+                if left and name not in self._used and _remove(name, folder):
+                    self._left.discard(name)
+        self._cleaned = True
+
+
+def _remove(name: str, within: int) -> bool:
+    """Remove a file; tell whether it is gone."""
+    try:
+        os.unlink(name, dir_fd=within)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -76,7 +76,7 @@ def judge(
         reason = Reason.URL_WITHOUT_FILE if folder else Reason.FILE_GONE
         raise FileGoneError(reason, f"the VMS answers {status} for the file")
     if status in _BUSY:
-        wait = backoff.retry_after(headers.get("Retry-After"), now)
+        wait = backoff.retry_after(headers.get("Retry-After"), now, headers.get("Date"))
         raise FetchError("busy", f"the VMS is busy ({status})", retry_after_s=wait)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and asked_range:
         return _beyond_end(headers, held)

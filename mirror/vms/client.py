@@ -23,7 +23,7 @@ from mirror.vms.token import expiry
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable
-    from datetime import datetime, tzinfo
+    from datetime import datetime, timedelta, tzinfo
 
     from yarl import URL
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mirror.vms.sessions import Sessions, Tls
     from mirror.vms.token import TokenFile
 
-MAX_PAGE_BYTES = 32 * 1024 * 1024
+MAX_PAGE_BYTES = 4 * 1024 * 1024
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_LENGTH = 16
@@ -55,6 +55,7 @@ class VmsOptions:
     client: str
     send_token_to_files: bool
     max_file_bytes: int
+    file_lifetime: timedelta
     now: Callable[[], datetime] = field(default=utc_now)
 
 
@@ -78,12 +79,21 @@ class VmsClient:
             tuple[ssl.SSLContext | aiohttp.Fingerprint | bool, ssl.SSLContext | bool]
             | None
         ) = None
+        self._offset_us: int | None = None
         self.token_expiry_s: int | None = None
 
     @property
     def name(self) -> str:
         """The name in the configuration."""
         return self._options.name
+
+    @property
+    def oldest_us(self) -> int | None:
+        """When a file was made that is deleted now; see `ports.Source`."""
+        if self._offset_us is None:
+            return None
+        theirs = self._options.now() - self._options.file_lifetime
+        return to_us(theirs) + self._offset_us
 
     @property
     def origin(self) -> str:
@@ -200,17 +210,21 @@ class VmsClient:
         self, response: aiohttp.ClientResponse, began_us: int, token: str
     ) -> Page:
         offset_us = self._offset(response, began_us)
+        if offset_us is not None:
+            self._offset_us = offset_us
         body = bytearray()
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > MAX_PAGE_BYTES:
                 raise ListError(
-                    "too_large", "a page of the list is larger than 32 MiB; refused"
+                    "too_large",
+                    "a page of the list is larger than 4 MiB; set a lower per_page",
                 )
-        self._check_status(response, bytes(body), token)
+        whole = bytes(body)
+        self._check_status(response, whole, token)
         return await asyncio.to_thread(
             decode_page,
-            _without(bytes(body), token),
+            _without(whole, token),
             footage_zone=self._options.footage_zone,
             clock_offset_us=offset_us,
         )
@@ -222,7 +236,9 @@ class VmsClient:
         if status == HTTPStatus.OK:
             return
         wait = backoff.retry_after(
-            response.headers.get("Retry-After"), self._options.now()
+            response.headers.get("Retry-After"),
+            self._options.now(),
+            response.headers.get("Date"),
         )
         if status == HTTPStatus.UNAUTHORIZED:
             raise AuthError(

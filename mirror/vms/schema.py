@@ -16,6 +16,8 @@ from mirror.model import Row, to_us
 from mirror.ports import BadRow, Page
 
 _MAX_ID = 2**63 - 1
+MAX_VALUES = 200_000
+"""On one page; a thousand rows of two hundred values."""
 _MAX_TEXT = 8192
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -43,8 +45,14 @@ def decode_page(
         clock_offset_us: Measured on the answer; passed on.
 
     Raises:
-        ListError: It is not a list; a bad row alone is no reason.
+        ListError: It is not a list, or holds more than any page could; a bad row
+            alone is no reason.
     """
+    if body.count(b",") > MAX_VALUES:
+        raise ListError(
+            "too_large",
+            f"a page of the list holds over {MAX_VALUES} values; set a lower per_page",
+        )
     try:
         answer, readable = _answer(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
@@ -157,6 +165,7 @@ def _row(raw: bytes, received: bytes, footage_zone: tzinfo) -> Row:
     stream = _value(fields, "stream")
     stream = stream if isinstance(stream, dict) else {}
     url = _text(_value(fields, "url"))
+    begin = _moment(_value(fields, "from"), footage_zone)
     user = _value(fields, "user")
     user_id = _number(_value(fields, "user_id"))
     if user_id is None and isinstance(user, dict):
@@ -173,8 +182,8 @@ def _row(raw: bytes, received: bytes, footage_zone: tzinfo) -> Row:
         name=_text(_value(fields, "name")),
         camera_id=_number(stream.get("camera_id")),
         stream_type=_text(stream.get("type")),
-        footage_from=_instant(_value(fields, "from"), footage_zone),
-        footage_to=_instant(_value(fields, "to"), footage_zone),
+        footage_from=_instant(begin),
+        footage_to=_instant(_end(_value(fields, "to"), begin, footage_zone)),
         user_id=user_id,
         raw=received,
     )
@@ -213,14 +222,20 @@ def _text(value: object) -> str | None:
     return value[:_MAX_TEXT] if isinstance(value, str) else None
 
 
-def _moment(value: object, zone: tzinfo) -> datetime | None:
-    """Return the aware instant of an ISO 8601 text; without a zone, in `zone`."""
+def _moment(value: object, zone: tzinfo, *, fold: int = 0) -> datetime | None:
+    """Return the aware instant of an ISO 8601 text; without a zone, in `zone`.
+
+    Args:
+        value: Perhaps such a text.
+        zone: Of a text that names none.
+        fold: 1 takes a time that comes twice, in autumn, for the second one.
+    """
     if not isinstance(value, str) or not 8 <= len(value) <= 40:  # noqa: PLR2004 -- bounds
         return None
     try:
         moment = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=zone)
+            moment = moment.replace(tzinfo=zone, fold=fold)
         moment = moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
@@ -231,8 +246,16 @@ def _us(moment: datetime | None) -> int | None:
     return None if moment is None else to_us(moment)
 
 
-def _instant(value: object, zone: tzinfo) -> str | None:
-    moment = _moment(value, zone)
+def _end(value: object, begin: datetime | None, zone: tzinfo) -> datetime | None:
+    """Return when footage ends: not before it begins if there is a choice."""
+    end = _moment(value, zone)
+    if begin is None or end is None or end >= begin:
+        return end
+    again = _moment(value, zone, fold=1)
+    return end if again is None or again < begin else again
+
+
+def _instant(moment: datetime | None) -> str | None:
     if moment is None:
         return None
     digits = "microseconds" if moment.microsecond else "seconds"

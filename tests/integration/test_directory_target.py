@@ -501,8 +501,9 @@ def test_mount_points_are_known(world: World, monkeypatch: pytest.MonkeyPatch) -
 
 async def test_own_leftovers_are_cleaned(world: World) -> None:
     """Only what this node left behind goes; the spool and others' files stay."""
-    target = world.target()
-    await target.open(None)
+    earlier, target = world.target(), world.target()
+    await earlier.open(None)
+    await earlier.close()
     tmp = world.root / HIDDEN / "tmp"
     (world.root / HIDDEN / "spool").mkdir()
     (world.root / HIDDEN / "spool" / "n0de-1.part").touch()
@@ -537,6 +538,53 @@ async def test_a_look_spares_what_is_under_way(
     looked.set()
 
     assert (await under_way).verified
+    await target.close()
+
+
+async def test_a_clone_of_this_node_does_not_keep_a_copy_from_ending(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take a file away when it starts, but not at its look each minute."""
+    looked, target, clone = threading.Event(), world.target(), world.target()
+    real, waiting = durable.place, threading.Event()
+
+    def slow(temporary: str, name: str, *, source: int, within: int) -> None:
+        waiting.set()
+        assert looked.wait(20)
+        real(temporary, name, source=source, within=within)
+
+    health = await target.open(None)
+    await clone.open(health.marker_id)
+    monkeypatch.setattr(durable, "place", slow)
+    under_way = asyncio.create_task(target.publish(world.publication(may_link=False)))
+    while not waiting.is_set():
+        await asyncio.sleep(0.01)
+    await clone.open(health.marker_id)
+    looked.set()
+
+    assert (await under_way).verified
+    await target.close()
+    await clone.close()
+
+
+async def test_what_could_not_be_removed_is_removed_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is away when a copy fails is tidied when it is back."""
+    target, unlink = world.target(), os.unlink
+    health = await target.open(None)
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "unlink", away)
+        await target.publish(world.publication(may_link=False))
+    assert len(world.temporaries()) == 2
+    monkeypatch.setattr(os, "unlink", unlink)
+    await target.open(health.marker_id)
+
+    assert world.temporaries() == []
     await target.close()
 
 

@@ -814,7 +814,12 @@ class Chaos:
                 ),
                 lambda one: outcome.refused(one, error="no", now_us=now, pace=pace),
                 lambda one: outcome.gone(
-                    one, reason=Reason.FILE_GONE, error="404", now_us=now, pace=pace
+                    one,
+                    reason=Reason.FILE_GONE,
+                    error="404",
+                    now_us=now,
+                    oldest_us=now,
+                    pace=pace,
                 ),
             ]
         )

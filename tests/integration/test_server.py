@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import asynccontextmanager
+from datetime import UTC
 
 import aiohttp
 import pytest
@@ -34,16 +35,26 @@ class Reasons:
     async def refresh(self):
         self.refreshed += 1
 
+    async def status(self):
+        return {}
 
-@asynccontextmanager
-async def serving(said, *, refresh=None, registry=None):
-    """Serve on a free port; yield a client for it."""
-    server = HttpServer(
+
+def server_of(said, *, refresh=None, registry=None):
+    return HttpServer(
         registry or CollectorRegistry(),
         healthy=said.healthy,
         ready=said.ready,
         refresh=refresh or said.refresh,
+        status=said.status,
+        pages=("metrics", "health"),
+        zone=UTC,
     )
+
+
+@asynccontextmanager
+async def serving(said, *, refresh=None, registry=None):
+    """Serve on a free port; yield a client for it."""
+    server = server_of(said, refresh=refresh, registry=registry)
     port = await server.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -149,13 +160,14 @@ async def test_a_ledger_that_fails_fails_the_scrape(said):
     ("method", "path", "status"),
     [
         ("GET", "/", 404),
+        ("GET", "/status.json", 404),
         ("GET", "/metrics/", 404),
         ("POST", "/metrics", 405),
         ("DELETE", "/healthz", 405),
     ],
 )
 async def test_nothing_else_is_served(said, method, path, status):
-    """GET only, three paths only."""
+    """GET only, and only what is asked for."""
     async with (
         serving(said) as client,
         client.request(method, path) as answer,
@@ -169,12 +181,7 @@ async def test_an_address_in_use_names_the_key(said):
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        server = HttpServer(
-            CollectorRegistry(),
-            healthy=said.healthy,
-            ready=said.ready,
-            refresh=said.refresh,
-        )
+        server = server_of(said)
         with pytest.raises(TransientError) as caught:
             await server.start("127.0.0.1", port)
         await server.stop()
@@ -205,9 +212,7 @@ async def test_a_scrape_that_hangs_does_not_hold_up_the_end(said):
         entered.set()
         await asyncio.Event().wait()
 
-    server = HttpServer(
-        CollectorRegistry(), healthy=said.healthy, ready=said.ready, refresh=hang
-    )
+    server = server_of(said, refresh=hang)
     port = await server.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")

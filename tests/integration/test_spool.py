@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mirror.errors import SpoolError
+from mirror.errors import FetchError, SpoolError
 from mirror.mirroring.spool import Part, Place, Spool
 from tests import builders
 
@@ -492,3 +492,20 @@ async def test_a_file_is_removed_once_and_again(tmp_path):
     spool.close()
 
     assert [one.name for one in tmp_path.iterdir()] == ["other"]
+
+
+async def test_a_part_that_is_open_elsewhere_is_left_alone(tmp_path):
+    """Neither opened twice, nor sought in the next place: it has bytes of worth."""
+    first, second = Place(path=tmp_path / "one"), Place(path=tmp_path / "two")
+    spool, export = spool_in(first, second), builders.export(spool_dir=str(first.path))
+    part, _ = await spool.open(export)
+    part.append([BYTES])
+    with pytest.raises(FetchError, match="state directory is a copy"):
+        await spool_in(first, second).open(export)
+
+    assert (first.path / spool.file_name(export)).read_bytes() == BYTES
+    assert not second.path.exists()
+    part.close()
+    again, _ = await spool.open(export)
+    again.close()
+    spool.close()

@@ -70,6 +70,7 @@ async def client(
         "client": "web",
         "send_token_to_files": False,
         "max_file_bytes": 2**40,
+        "file_lifetime": timedelta(hours=3),
     }
     async with Sessions(stall_timeout_s=5, list_timeout_s=10) as sessions:
         yield VmsClient(
@@ -630,7 +631,7 @@ async def test_one_absurd_date_does_not_stop_the_source_for_good(tmp_path, absur
 
 @pytest.mark.parametrize("name", ["huge_body", "bomb"])
 async def test_a_page_without_end_is_refused_with_bounded_memory(tmp_path, name):
-    """No more than 32 MiB are read, however small they came over the wire."""
+    """No more than 4 MiB are read, however small they came over the wire."""
     async with contextlib.AsyncExitStack() as stack:
         if name == "bomb":
             body = gzip.compress(b'{"data":["' + b"f" * 120_000_000 + b'"]}', 1)
@@ -649,13 +650,13 @@ async def test_a_page_without_end_is_refused_with_bounded_memory(tmp_path, name)
         finally:
             tracemalloc.stop()
 
-    assert caught.value.reason == "too_large" and "32 MiB" in str(caught.value)
-    assert peak < 90_000_000
+    assert caught.value.reason == "too_large" and "4 MiB" in str(caught.value)
+    assert peak < 25_000_000
 
 
 async def test_a_large_page_is_read(tmp_path):
-    """20 MiB are no fault."""
-    body = b'{"data":[{"id":1,"x":"' + b"f" * 20_000_000 + b'"}]}'
+    """3 MB are no fault."""
+    body = b'{"data":[{"id":1,"x":"' + b"f" * 3_000_000 + b'"}]}'
     async with Raw({"*": answer(body=body)}) as server:
         async with client(tmp_path, server.url) as made:
             assert [row.export_id for row in (await ask(made)).rows] == [1]

@@ -58,6 +58,7 @@ class Scripted:
     """
 
     name = "hq"
+    oldest_us = None
 
     def __init__(self, answer: Callable[[int], Page]) -> None:
         self.answer = answer
@@ -637,3 +638,49 @@ async def test_a_walk_that_meets_nothing_new_writes_no_rows(world):
 
     assert first >= 2000
     assert again <= idle
+
+
+async def test_a_clock_put_back_takes_deadlines_with_it(world):
+    """What was reckoned while it was ahead is not later than what comes after."""
+    world.source.shows(listed(1, created_us=NOW - 2 * HOUR))
+    await world.poll()
+    fresh = listed(2, created_us=NOW - 3 * HOUR + 5 * MINUTE)
+    world.now_us = NOW - 3 * HOUR + 10 * MINUTE
+    world.source.shows(listed(1, created_us=NOW - 2 * HOUR), fresh)
+    await world.poll()
+    await world.sweep()
+    world.now_us += MINUTE
+    await world.poll()
+    first, second = (await world.exports()).values()
+
+    assert first.deadline_us == NOW - 2 * HOUR + 10 * MINUTE
+    assert second.deadline_us == NOW + 5 * MINUTE
+
+
+@pytest.mark.parametrize("polls", [False, True])
+async def test_a_clock_put_back_in_the_middle_of_a_walk_is_met_once(world, polls):
+    """The walk does not count as begun in the future."""
+    world.source.shows(listed(1, created_us=NOW - HOUR))
+    await world.poll()
+    before = (await world.exports())[1].deadline_us
+
+    async def put_back(*_: Any, **__: Any) -> Page:
+        world.now_us = NOW - 2 * HOUR
+        world.source.page = asked
+        if polls:
+            await world.walker.walk(sweep=False)
+        return shown
+
+    shown = page(listed(1, created_us=NOW - HOUR), clock_offset_us=2 * HOUR)
+    asked, world.source.page = world.source.page, put_back
+    world.source.pages(shown)
+    world.now_us += MINUTE
+    await world.sweep()
+    for _ in range(3):
+        world.now_us += MINUTE
+        await world.poll()
+
+    assert (await world.exports())[1].deadline_us == before - 2 * HOUR
+    assert all(
+        began_us <= world.now_us for began_us, _ in (await world.record()).previous
+    )

@@ -1,7 +1,8 @@
 """A warm interpreter that forks the command `archive-mirror` as often as asked.
 
 Reads one JSON object a line: {"number", "argv", "env", "err", "out", "plant"};
-answers {"pid", "number"} at once and {"pid", "code"} when that process has ended.
+answers {"pid", "number"} at once and {"pid", "code", "peak_kib"} when that
+process has ended.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ def _say(**words: int) -> None:
 def _reap() -> None:
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
-        _say(pid=pid, code=os.waitstatus_to_exitcode(status))
+        code = os.waitstatus_to_exitcode(status)
+        _say(pid=pid, code=code, peak_kib=used.ru_maxrss)
 
 
 def main() -> None:

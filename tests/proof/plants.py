@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from typing import TYPE_CHECKING, Any
 
+from mirror.errors import ListError
 from mirror.mirroring.publish import Publisher
+from mirror.mirroring.spool import Part
 from mirror.ports import Kept
-from mirror.state import Ledger
+from mirror.state import Ledger, database, ledger
 from mirror.targets.placing import Placing
+from mirror.vms import client, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,10 +82,86 @@ def lax_ledger() -> None:
     Ledger.__init__ = opened  # type: ignore[method-assign]
 
 
+def deaf_fsync() -> None:
+    """Take a flush that failed for one that did its work."""
+
+    def deaf(flush: Callable[[Any], None]) -> Callable[[Any], None]:
+        def flushed(fd: Any) -> None:
+            with contextlib.suppress(OSError):
+                flush(fd)
+
+        return flushed
+
+    os.fsync = deaf(os.fsync)  # type: ignore[assignment]
+    os.fdatasync = deaf(os.fdatasync)  # type: ignore[assignment]
+
+
+def deaf_write() -> None:
+    """Take what the spool failed to write for written."""
+    write = Part._write
+
+    def written(self: Any, chunks: Any) -> None:
+        with contextlib.suppress(OSError):
+            write(self, chunks)
+
+    Part._write = written  # type: ignore[method-assign]
+
+
+def short_write() -> None:
+    """Take what the spool wrote in part for written in whole."""
+
+    def written(self: Any, chunks: Any) -> None:
+        os.pwritev(self._fd, chunks, self.size)
+
+    Part._write = written  # type: ignore[method-assign]
+
+
+def loose_numbers() -> None:
+    """Take what a list says for a number without looking."""
+    schema._number = lambda value: None if value is None else int(value)  # type: ignore[call-overload]
+
+
+def strict_pages() -> None:
+    """Refuse a page for one bad row."""
+    decode = schema.decode_page
+
+    def decoded(body: bytes, **more: Any) -> Any:
+        page = decode(body, **more)
+        if page.bad_rows:
+            raise ListError("not_a_list", "it holds a bad row")
+        return page
+
+    schema.decode_page = decoded
+
+
+def boundless_pages() -> None:
+    """Read a page however long it is."""
+    client.MAX_PAGE_BYTES = 1 << 40
+
+
+def hasty() -> None:
+    """Repeat what the ledger could not do at once, again and again."""
+    ledger._REPEAT_S = 0.0
+
+
+def careless_map() -> None:
+    """Let SQLite map a file that its disk may have no room for."""
+    database._look_for_room = lambda _: None  # type: ignore[assignment]
+    database._allocate_shared = lambda _: None  # type: ignore[assignment]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "no_fsync": no_fsync,
     "no_folder_fsync": no_folder_fsync,
     "saved_first": saved_first,
     "in_place": in_place,
     "lax_ledger": lax_ledger,
+    "loose_numbers": loose_numbers,
+    "strict_pages": strict_pages,
+    "boundless_pages": boundless_pages,
+    "deaf_fsync": deaf_fsync,
+    "deaf_write": deaf_write,
+    "short_write": short_write,
+    "hasty": hasty,
+    "careless_map": careless_map,
 }

@@ -22,7 +22,8 @@
 #include <unistd.h>
 
 enum kind { OPEN, WRITE, FSYNC, CLOSE, RENAME, LINK, UNLINK, MKDIR, TRUNCATE, READ };
-enum action { NONE, KILL_BEFORE, KILL_AFTER, FAIL, SHORT_WRITE };
+/* LOSE fails; an fsync loses what was written since the last one, as Linux does. */
+enum action { NONE, KILL_BEFORE, KILL_AFTER, FAIL, SHORT_WRITE, LOSE };
 static const char *const names[] = {"open",   "write", "fsync", "close",   "rename",
                                     "link",   "unlink", "mkdir", "truncate", "read"};
 
@@ -32,7 +33,7 @@ struct control {
     int64_t times;   /* how many calls are met from there on */
     int64_t met;     /* how many were */
     int32_t action;  /* enum action */
-    int32_t error;   /* errno of FAIL */
+    int32_t error;   /* errno of FAIL and LOSE */
     uint32_t kinds;  /* bit set of enum kind */
     int32_t log;     /* not 0: append "kind path" to the control file's name + ".log" */
     char prefix[256];
@@ -93,7 +94,7 @@ static enum action meet(enum kind kind, const char *path) {
         int length = snprintf(line, sizeof line, "%s %s\n", names[kind], path);
         syscall(SYS_write, log_fd, line, (size_t)length);
     }
-    if (c->action == NONE || number < c->at || c->met >= c->times) return NONE;
+    if (c->action == NONE || number < c->at || number - c->at >= c->times) return NONE;
     __atomic_add_fetch(&c->met, 1, __ATOMIC_SEQ_CST);
     if (c->action == KILL_BEFORE) syscall(SYS_kill, getpid(), SIGKILL);
     return (enum action)c->action;
@@ -126,11 +127,38 @@ static int after(enum action action) {
     static type (*real)(__VA_ARGS__);                                  \
     if (!real) real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
 
-#define FAILS(action)                  \
-    if ((action) == FAIL) {            \
-        errno = control->error;        \
-        return -1;                     \
+#define FAILS(action)                              \
+    if ((action) == FAIL || (action) == LOSE) {    \
+        errno = control->error;                    \
+        return -1;                                 \
     }
+
+enum { FDS = 4096 };
+/* By descriptor: 1 + where the first byte lies that no fsync has seen; 0 if none. */
+static int64_t unsynced[FDS];
+
+static void wrote(int fd, int64_t at, ssize_t done) {
+    if (done > 0 && fd < FDS && (!unsynced[fd] || at < unsynced[fd] - 1))
+        unsynced[fd] = at + 1;
+}
+
+static void synced(int fd) {
+    if (fd >= 0 && fd < FDS) unsynced[fd] = 0;
+}
+
+static void lose(int fd) {
+    static const char zeros[65536];
+    struct stat about;
+    if (fd >= FDS || !unsynced[fd] || fstat(fd, &about)) return;
+    for (off64_t at = unsynced[fd] - 1; at < about.st_size;) {
+        size_t rest = (size_t)(about.st_size - at);
+        ssize_t done = syscall(SYS_pwrite64, fd, zeros,
+                               rest < sizeof zeros ? rest : sizeof zeros, at);
+        if (done <= 0) break;
+        at += done;
+    }
+    unsynced[fd] = 0;
+}
 
 static enum kind opened(int flags) {
     return flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC) ? OPEN : READ;
@@ -146,6 +174,7 @@ static enum kind opened(int flags) {
         enum action action = meet_at(opened(flags), AT_FDCWD, path);         \
         FAILS(action)                                               \
         int fd = real(path, flags, mode);                           \
+        synced(fd);                                                 \
         after(action);                                              \
         return fd;                                                  \
     }
@@ -162,6 +191,7 @@ OPENS(open64)
         enum action action = meet_at(opened(flags), folder, path);           \
         FAILS(action)                                               \
         int fd = real(folder, path, flags, mode);                   \
+        synced(fd);                                                 \
         after(action);                                              \
         return fd;                                                  \
     }
@@ -176,7 +206,9 @@ ssize_t write(int fd, const void *bytes, size_t size) {
     REAL(ssize_t, write, int, const void *, size_t);
     enum action action = meet_fd(WRITE, fd);
     FAILS(action)
+    off64_t at = lseek64(fd, 0, SEEK_CUR);
     ssize_t done = real(fd, bytes, shortened(action, size));
+    if (at >= 0) wrote(fd, at, done);
     after(action);
     return done;
 }
@@ -187,40 +219,58 @@ ssize_t write(int fd, const void *bytes, size_t size) {
         enum action action = meet_fd(WRITE, fd);                     \
         FAILS(action)                                                \
         ssize_t done = real(fd, bytes, shortened(action, size), at); \
+        wrote(fd, at, done);                                         \
         after(action);                                               \
         return done;                                                 \
     }
 PWRITES(pwrite)
 PWRITES(pwrite64)
 
-ssize_t writev(int fd, const struct iovec *parts, int count) {
-    REAL(ssize_t, writev, int, const struct iovec *, int);
-    enum action action = meet_fd(WRITE, fd);
-    FAILS(action)
-    ssize_t done = real(fd, parts, action == SHORT_WRITE ? 1 : count);
-    after(action);
-    return done;
+/* Half of the first part, where fewer bytes are to be written. */
+static const struct iovec *fewer(enum action action, const struct iovec *parts,
+                                 int *count, struct iovec *half) {
+    if (action != SHORT_WRITE || *count < 1) return parts;
+    *half = parts[0];
+    half->iov_len = shortened(action, half->iov_len);
+    *count = 1;
+    return half;
 }
 
-#define PWRITEVS(name)                                                             \
-    ssize_t name(int fd, const struct iovec *parts, int count, off64_t at) {       \
-        REAL(ssize_t, name, int, const struct iovec *, int, off64_t);              \
-        enum action action = meet_fd(WRITE, fd);                                   \
-        FAILS(action)                                                              \
-        ssize_t done = real(fd, parts, action == SHORT_WRITE ? 1 : count, at);     \
-        after(action);                                                             \
-        return done;                                                               \
+#define WRITEVS(name, parameters, types, where, ...)             \
+    ssize_t name parameters {                                    \
+        static ssize_t(*real) types;                             \
+        if (!real) real = (ssize_t(*) types)dlsym(RTLD_NEXT, #name); \
+        enum action action = meet_fd(WRITE, fd);                 \
+        FAILS(action)                                            \
+        struct iovec half;                                       \
+        parts = fewer(action, parts, &count, &half);             \
+        off64_t from = where;                                    \
+        ssize_t done = real(fd, parts, count, ##__VA_ARGS__);    \
+        if (from >= 0) wrote(fd, from, done);                    \
+        after(action);                                           \
+        return done;                                             \
     }
-PWRITEVS(pwritev)
-PWRITEVS(pwritev64)
+WRITEVS(writev, (int fd, const struct iovec *parts, int count),
+        (int, const struct iovec *, int), lseek64(fd, 0, SEEK_CUR))
+WRITEVS(pwritev, (int fd, const struct iovec *parts, int count, off64_t at),
+        (int, const struct iovec *, int, off64_t), at, at)
+WRITEVS(pwritev64, (int fd, const struct iovec *parts, int count, off64_t at),
+        (int, const struct iovec *, int, off64_t), at, at)
+WRITEVS(pwritev2, (int fd, const struct iovec *parts, int count, off64_t at, int flags),
+        (int, const struct iovec *, int, off64_t, int), at, at, flags)
+WRITEVS(pwritev64v2,
+        (int fd, const struct iovec *parts, int count, off64_t at, int flags),
+        (int, const struct iovec *, int, off64_t, int), at, at, flags)
 
 #define ONE_FD(name, kind)                       \
     int name(int fd) {                           \
         REAL(int, name, int);                    \
         enum action action = meet_fd(kind, fd);  \
-        if (action == FAIL && (kind) == CLOSE) real(fd); \
+        if (action == LOSE && (kind) == FSYNC) lose(fd); \
+        if (action >= FAIL && (kind) == CLOSE) real(fd); \
         FAILS(action)                            \
         int done = real(fd);                     \
+        if (!done) synced(fd);                   \
         after(action);                           \
         return done;                             \
     }
@@ -239,6 +289,18 @@ ONE_FD(close, CLOSE)
     }
 TRUNCATES(ftruncate)
 TRUNCATES(ftruncate64)
+
+#define ALLOCATES(name)                                   \
+    int name(int fd, int mode, off64_t at, off64_t size) { \
+        REAL(int, name, int, int, off64_t, off64_t);      \
+        enum action action = meet_fd(TRUNCATE, fd);       \
+        FAILS(action)                                     \
+        int done = real(fd, mode, at, size);              \
+        after(action);                                    \
+        return done;                                      \
+    }
+ALLOCATES(fallocate)
+ALLOCATES(fallocate64)
 
 /* TWO(definition, its arguments as passed on, folder and name that count) */
 #define TWO(name, kind, folder, path, parameters, types, passed) \

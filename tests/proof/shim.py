@@ -20,13 +20,14 @@ FOR_EVER = 1 << 60
 
 
 class Action(enum.IntEnum):
-    """What a call meets."""
+    """What a call meets; LOSE fails it, and an fsync loses the bytes it was for."""
 
     NONE = 0
     KILL_BEFORE = 1
     KILL_AFTER = 2
     FAIL = 3
     SHORT_WRITE = 4
+    LOSE = 5
 
 
 class Call(enum.IntFlag):

@@ -32,12 +32,14 @@ class Child:
 
     Attributes:
         code: Future of its exit code; negative is the signal that ended it.
+        peaks: Most resident memory in KiB, of each process that has ended.
         out: File with its standard output.
         err: File with its log, JSON lines.
     """
 
     pid: int
     code: asyncio.Future[int]
+    peaks: dict[int, int]
     out: Path
     err: Path
 
@@ -46,6 +48,11 @@ class Child:
         if not self.code.done():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory it had, once it has ended."""
+        return self.peaks[self.pid] * 1024
 
     async def kill(self) -> int:
         """End it as a crash would; return its exit code."""
@@ -59,7 +66,9 @@ class Child:
 
     def events(self) -> list[dict[str, Any]]:
         """Return its log, whole lines only."""
-        found = []
+        found: list[dict[str, Any]] = []
+        if not self.err.exists():
+            return found
         for line in self.err.read_text("utf-8", "replace").splitlines():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
@@ -73,6 +82,7 @@ class Nursery:
         self._process = process
         self._born: dict[int, asyncio.Future[int]] = {}
         self._codes: dict[int, asyncio.Future[int]] = {}
+        self._peaks: dict[int, int] = {}
         self._number = 0
 
     @classmethod
@@ -137,7 +147,7 @@ class Nursery:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         pid = await born
-        return Child(pid, self._codes[pid], out, err)
+        return Child(pid, self._codes[pid], self._peaks, out, err)
 
     async def run(self, *argv: str, folder: Path, **more: Any) -> Child:
         """Start it and wait until it has ended."""
@@ -151,10 +161,14 @@ class Nursery:
             said = json.loads(line)
             pid = said["pid"]
             if "code" in said:
-                self._codes[pid].set_result(said["code"])
+                self._peaks[pid] = said["peak_kib"]
+                if not self._codes[pid].cancelled():
+                    self._codes[pid].set_result(said["code"])
             else:
                 self._codes[pid] = asyncio.get_running_loop().create_future()
-                self._born.pop(said["number"]).set_result(pid)
+                born = self._born.pop(said["number"])
+                if not born.cancelled():
+                    born.set_result(pid)
 
 
 @dataclass(slots=True)

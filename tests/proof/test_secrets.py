@@ -303,7 +303,7 @@ class Service:
         found = re.search(r'"port": (\d+)', self.log.read_text())
         assert found is not None
         async with aiohttp.ClientSession(f"http://127.0.0.1:{found[1]}") as session:
-            for path in ("/metrics", "/healthz", "/readyz"):
+            for path in ("/metrics", "/healthz", "/readyz", "/", "/status.json"):
                 async with session.get(path) as answer:
                     said = repr(dict(answer.headers)).encode() + await answer.read()
                 scene.leaks += scene.canaries.all_in(path, said)

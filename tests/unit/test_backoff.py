@@ -84,6 +84,22 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert backoff.retry_after(value, NOW) == seconds
 
 
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        (None, 90),
+        ("Mon, 23 Nov 2026 12:01:00 GMT", 30),
+        ("Mon, 23 Nov 2026 13:00:00 GMT", 0),
+        ("nonsense", 90),
+    ],
+)
+def test_a_moment_to_retry_after_is_by_the_clock_of_the_server(date, seconds):
+    """Its `Date` says what that clock shows."""
+    value = "Mon, 23 Nov 2026 12:01:30 GMT"
+
+    assert backoff.retry_after(value, NOW, date) == seconds
+
+
 @given(st.text(max_size=60))
 def test_retry_after_takes_any_text(value: str) -> None:
     wait_s = backoff.retry_after(value, NOW)

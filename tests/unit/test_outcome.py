@@ -60,7 +60,12 @@ def test_a_try_counts_once_for_the_walk_before_it():
     export = builders.export(state=State.FETCHING, walk_us=NOW - MINUTE)
     for _ in range(2):
         export = outcome.gone(
-            export, reason=Reason.FILE_GONE, error="404", now_us=NOW, pace=PACE
+            export,
+            reason=Reason.FILE_GONE,
+            error="404",
+            now_us=NOW,
+            oldest_us=NOW,
+            pace=PACE,
         )
 
     assert (export.state, export.without_walks, export.misses) == (State.WAITING, 1, 2)
@@ -78,10 +83,36 @@ def test_tries_after_three_walks_past_the_deadline_lose_it():
             walk_us=number,
         )
         export = outcome.gone(
-            export, reason=Reason.FILE_GONE, error="404", now_us=NOW, pace=PACE
+            export,
+            reason=Reason.FILE_GONE,
+            error="404",
+            now_us=NOW,
+            oldest_us=NOW,
+            pace=PACE,
         )
 
     assert (export.state, export.reason) == (State.LOST, Reason.EXPIRED)
+
+
+@pytest.mark.parametrize("oldest", [None, NOW - HOUR])
+def test_a_deadline_that_is_over_by_our_clock_alone_loses_nothing(oldest):
+    """Ours may have been put forward; the VMS has not had the time to delete it."""
+    export = builders.export(
+        state=State.FETCHING,
+        created_us=NOW - HOUR,
+        deadline_us=NOW - MINUTE,
+        without_walks=9,
+    )
+    after = outcome.gone(
+        export,
+        reason=Reason.FILE_GONE,
+        error="404",
+        now_us=NOW,
+        oldest_us=oldest,
+        pace=PACE,
+    )
+
+    assert after.state is State.WAITING
 
 
 def test_a_folder_without_a_file_is_never_lost():
@@ -100,6 +131,7 @@ def test_a_folder_without_a_file_is_never_lost():
             reason=Reason.URL_WITHOUT_FILE,
             error="404",
             now_us=NOW,
+            oldest_us=NOW,
             pace=PACE,
         )
 
@@ -111,7 +143,12 @@ def test_the_first_misses_are_tried_at_every_walk():
     """A fresh file may need moments to appear."""
     export = builders.export(misses=4)
     after = outcome.gone(
-        export, reason=Reason.FILE_GONE, error="404", now_us=NOW, pace=PACE
+        export,
+        reason=Reason.FILE_GONE,
+        error="404",
+        now_us=NOW,
+        oldest_us=NOW,
+        pace=PACE,
     )
 
     assert after.due_us == NOW

@@ -93,11 +93,11 @@ def test_what_we_hold_is_left_alone(state):
 
 def test_three_walks_without_the_file_after_the_deadline_lose_it():
     """Expired: past its deadline and seen without the file in 3 walks."""
-    export = builders.export(deadline_us=NOW - MINUTE)
+    old = NOW - 4 * HOUR
+    export = builders.export(created_us=old, deadline_us=NOW - MINUTE)
+    row = builders.row(created_us=old, has_file=False)
     for number in range(1, 4):
-        export = plan(
-            export, builders.row(has_file=False), builders.walk(at_us=NOW + number)
-        )
+        export = plan(export, row, builders.walk(at_us=NOW + number))
         assert export.without_walks == number
         assert (export.state is State.LOST) == (number == 3)
 
@@ -111,6 +111,19 @@ def test_walks_without_the_file_before_the_deadline_lose_nothing():
         export = plan(
             export, builders.row(has_file=False), builders.walk(at_us=NOW + number)
         )
+
+    assert export.state is State.WAITING
+
+
+@pytest.mark.parametrize("offset", [0, -3 * HOUR])
+def test_a_clock_put_forward_loses_nothing(offset):
+    """By the clock of the VMS the file can be there still."""
+    old = NOW - 4 * HOUR + offset
+    export = builders.export(created_us=old + HOUR * 2, deadline_us=NOW - MINUTE)
+    row = builders.row(created_us=old + HOUR * 2, has_file=False)
+    for number in range(1, 9):
+        walk = builders.walk(at_us=NOW + number, clock_offset_us=offset)
+        export = plan(export, row, walk)
 
     assert export.state is State.WAITING
 
@@ -202,6 +215,7 @@ def test_a_damaged_export_is_fetched_again_when_the_list_shows_a_file():
         (NO_FILE, {}, ((NOW - MINUTE, 0),), NOW - MINUTE),
         (NO_FILE, {}, ((NOW - MINUTE, NOW), (NOW - 2 * MINUTE, 0)), NOW - 2 * MINUTE),
         (NO_FILE, {}, ((NOW - 30 * MINUTE, 0),), NOW - 10 * MINUTE),
+        (NO_FILE, {}, ((NOW + HOUR, 0), (NOW - MINUTE, 0)), NOW - MINUTE),
     ],
 )
 def test_the_deadline_of_a_file_that_appears(prior, listed, previous, born):
@@ -236,6 +250,30 @@ def test_the_deadline_stays_while_the_file_stays():
     after = plan(before, builders.row(updated_us=NOW, updated_at="u2"), builders.walk())
 
     assert after.deadline_us == NOW + HOUR
+
+
+@pytest.mark.parametrize(
+    ("without", "born"),
+    [
+        (None, NOW - 10 * MINUTE),
+        (NOW + HOUR, NOW - 10 * MINUTE),
+        (NOW - 5 * MINUTE, NOW - 5 * MINUTE),
+    ],
+)
+def test_a_deadline_of_a_clock_that_was_put_back_is_fixed_anew(without, born):
+    """No file is there for longer than its lifetime from now."""
+    before = builders.export(deadline_us=NOW + 5 * HOUR, without_us=without)
+    after = plan(before, builders.row(), builders.walk())
+
+    assert (after.deadline_us, after.order_us) == (born + 3 * HOUR, born + 3 * HOUR)
+
+
+def test_a_deadline_of_a_walk_that_began_later_is_left_alone():
+    """A long sweep meets what a poll has met first."""
+    before = builders.export(deadline_us=NOW + 3 * HOUR + 9 * MINUTE)
+    after = plan(before, builders.row(), builders.walk())
+
+    assert after.deadline_us == NOW + 3 * HOUR + 9 * MINUTE
 
 
 def test_the_deadline_is_fixed_anew_when_the_file_is_made_again():

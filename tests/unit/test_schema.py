@@ -48,6 +48,14 @@ def with_field(name: str, value: Any, zone: tzinfo = UTC) -> Row:
     return one(json.dumps({"id": 7, name: value}).encode(), zone)
 
 
+def test_a_page_of_very_many_values_is_refused():
+    """Millions of tiny rows would cost far more memory than their bytes."""
+    with pytest.raises(ListError, match="over 200000 values"):
+        decode(b'{"data": [' + b",".join([b"0"] * 200_002) + b"]}")
+    rows = b",".join([b'{"id": 7}'] * 1000)
+    assert len(decode(b'{"data": [' + rows + b"]}").rows) == 1000
+
+
 def seed() -> bytes:
     """Return the API page's own sample."""
     return resources.files("mirror.simulator").joinpath("seed.json").read_bytes()
@@ -404,6 +412,25 @@ def test_the_zone_of_footage_times(zone, listed, expected):
     """It is that of times without one, and of footage only."""
     assert with_field("from", listed, ZoneInfo(zone)).footage_from == expected
     assert with_field("to", listed, ZoneInfo(zone)).footage_to == expected
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        ("2030-10-27 01:50:00", "2030-10-27 02:10:00", ("23:50:00", "00:10:00")),
+        ("2030-10-27 02:50:00", "2030-10-27 02:10:00", ("00:50:00", "01:10:00")),
+        ("2030-10-27 02:50:00", "2030-10-27 03:10:00", ("00:50:00", "02:10:00")),
+        ("2030-03-31 01:50:00", "2030-03-31 03:10:00", ("00:50:00", "01:10:00")),
+        ("2030-03-31 01:50:00", "2030-03-31 02:10:00", ("00:50:00", "01:10:00")),
+        ("2030-07-01 02:50:00", "2030-07-01 02:10:00", ("00:50:00", "00:10:00")),
+    ],
+)
+def test_footage_of_the_nights_when_clocks_change(begin, end, expected):
+    """It does not end before it begins because an hour came twice."""
+    fields = {"id": 7, "from": begin, "to": end}
+    row = one(json.dumps(fields).encode(), ZoneInfo("Europe/Berlin"))
+
+    assert (str(row.footage_from)[11:-1], str(row.footage_to)[11:-1]) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The JSON that commands print; its keys are promised."""
+"""The JSON that commands and the status page give; its keys are promised."""
 
 from __future__ import annotations
 

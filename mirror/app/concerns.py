@@ -1,0 +1,179 @@
+"""What somebody must act on, by when, and how; the worst first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from mirror.wording import span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_SOON = timedelta(minutes=30)
+_RECENTLY = timedelta(hours=24)
+_TOKEN_LEFT = timedelta(days=7)
+_CLOCK_OFF_S = 60.0
+
+Level = Literal["risk", "look"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """One thing to act on.
+
+    Attributes:
+        level: `risk` if footage may be lost by it soon.
+        text: What is so; may hold words of a VMS.
+        by: When footage begins to be lost, ISO 8601; None if nothing runs out.
+        remedy: What to do; commands stand in backticks.
+    """
+
+    level: Level
+    text: str
+    by: str | None = None
+    remedy: str
+
+
+def concerns_of(status: Mapping[str, Any]) -> list[Concern]:
+    """Return what `/status.json` gives cause for."""
+    now = datetime.fromisoformat(status["now"])
+    found = [
+        *_of_service(status),
+        *_of_exports(status, now),
+        *_of_sources(status, now),
+        *_of_targets(status),
+        *_of_losses(status, now),
+    ]
+    return sorted(found, key=lambda one: (one.level != "risk", one.by or "9"))
+
+
+def _of_service(status: Mapping[str, Any]) -> Iterator[Concern]:
+    if status["ledger_problem"] is not None:
+        yield Concern(
+            level="risk",
+            text=f"The ledger cannot be written: {status['ledger_problem']}. Nothing "
+            "new is fetched meanwhile.",
+            remedy="Make room on the file system of state_dir, or mend it; work then "
+            "goes on by itself.",
+        )
+
+
+def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
+    number = status["at_risk"]
+    if number:
+        first = next((one for one in status["open"] if one["at_risk"]), None)
+        by = first["deadline"] if first else None
+        label = f"{first['source']}/{first['id']}" if first else "SOURCE/ID"
+        late = by is not None and datetime.fromisoformat(by) <= now
+        when = "already past" if late else f"less than {_minutes(_SOON)} away"
+        yield Concern(
+            level="risk",
+            text=f"{_files(number, 'export')} not fetched yet, with the deadline "
+            f"{when}.",
+            by=by,
+            remedy=f"`archive-mirror show {label}` tells what each attempt met. If a "
+            "source has a problem, mend that first.",
+        )
+    parked = status["exports"].get("parked", 0)
+    if parked:
+        yield Concern(
+            level="look",
+            text=f"{_files(parked, 'export')} parked: attempts brought nothing new.",
+            remedy="`archive-mirror list --state parked` tells why; "
+            "`archive-mirror retry --state parked` tries them at once.",
+        )
+    damaged = status["exports"].get("damaged", 0)
+    if damaged:
+        yield Concern(
+            level="look",
+            text=f"{_files(damaged, 'kept export')} damaged, with no good copy left.",
+            remedy="`archive-mirror list --state damaged` names them; ask for them "
+            "again on the VMS.",
+        )
+
+
+def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
+    known = {source["name"]: source for source in status["sources"]}
+    for name, fresh in status["freshness"].items():
+        source = known.get(name, {})
+        by = fresh["unseen_files_expire"]
+        if fresh["state"] in {"failing", "stale"}:
+            left = datetime.fromisoformat(by) - now if by else None
+            unseen = " What it has made since may expire unseen." if by else ""
+            problem = (source.get("problem") or "no walk came to its end").rstrip(".")
+            yield Concern(
+                level="risk" if left is not None and left < _SOON else "look",
+                text=f"Source {name} cannot be read: {problem}.{unseen}",
+                by=by,
+                remedy="`archive-mirror check` names the cause and what to do.",
+            )
+        expires = fresh["token_expires"]
+        if expires and datetime.fromisoformat(expires) - now < _TOKEN_LEFT:
+            yield Concern(
+                level="look",
+                text=f"The token of source {name} is near its end or past it.",
+                by=expires,
+                remedy=f"`archive-mirror token set {name}` takes a new one, without a "
+                "restart.",
+            )
+        offset_s = source.get("clock_offset_seconds", 0.0)
+        if abs(offset_s) > _CLOCK_OFF_S:
+            yield Concern(
+                level="look",
+                text=f"The clock of source {name} is {span(abs(offset_s))} "
+                f"{'ahead of' if offset_s > 0 else 'behind'} ours.",
+                remedy="Set both by NTP. Deadlines are corrected meanwhile.",
+            )
+
+
+def _of_targets(status: Mapping[str, Any]) -> Iterator[Concern]:
+    for target in status["targets"]:
+        if target["name"] not in status["configured_targets"]:
+            continue
+        if target["problem"]:
+            yield Concern(
+                level="look",
+                text=f"Target {target['name']} cannot be used: "
+                f"{target['problem'].rstrip('.')}.",
+                remedy="New files are fetched all the same and wait in the spool. "
+                "`archive-mirror check` names the cause and what to do.",
+            )
+        if target["damaged_files"]:
+            yield Concern(
+                level="look",
+                text=f"{_files(target['damaged_files'], 'copy', 'copies')} on target "
+                f"{target['name']} damaged or gone.",
+                remedy="`archive-mirror verify --repair` brings them back from "
+                "another target.",
+            )
+
+
+def _of_losses(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
+    recent = [
+        one
+        for one in status["lost"]
+        if one["deadline"] and now - datetime.fromisoformat(one["deadline"]) < _RECENTLY
+    ]
+    if recent:
+        verb = "was" if len(recent) == 1 else "were"
+        yield Concern(
+            level="look",
+            text=f"{len(recent)} {_plural(len(recent), 'export')} {verb} lost in "
+            "the last 24 hours.",
+            remedy="Ask for them again on the VMS as long as the cameras' archive "
+            "still holds the footage.",
+        )
+
+
+def _files(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {_plural(number, one, many)} {'is' if number == 1 else 'are'}"
+
+
+def _plural(number: int, one: str, many: str | None = None) -> str:
+    return one if number == 1 else many or f"{one}s"
+
+
+def _minutes(length: timedelta) -> str:
+    return span(length.total_seconds())

@@ -1,0 +1,179 @@
+"""What the status page tells: `status --json`, and what somebody must act on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from mirror import __version__
+from mirror.app import records
+from mirror.app.concerns import concerns_of
+from mirror.model import iso
+from mirror.state import AT_RISK_US, Filter
+from mirror.wording import ADVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mirror.app.concerns import Concern
+    from mirror.config import Settings, SourceSettings
+    from mirror.model import Export
+    from mirror.state import Ledger, SourceStatus
+
+_RECENT = 50
+_URGENT = 50
+_LOSSES = 20
+_STALE_US = 15 * 60 * 1_000_000
+_STALE_POLLS = 3
+_COST_SHARE = 0.01
+
+
+class Freshness(StrEnum):
+    """Whether a source's list is known as it is now."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    FAILING = "failing"
+    NEW = "new"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the page shows that the ledger does not know.
+
+    Attributes:
+        token_expiry_s: By source, seconds since 1970; None if unknown.
+        ledger_problem: Why the ledger cannot be written just now.
+    """
+
+    spool_free_bytes: int | None = None
+    token_expiry_s: Mapping[str, int | None]
+    ledger_problem: str | None = None
+
+
+class Outlook:
+    """Looks at the ledger for the status page; use it from the reader's thread.
+
+    Counting exports by state is the one question whose cost grows with the ledger. It
+    is asked anew only as often as takes 1 % of the time; all else is as of now.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+        self._counts_due = 0.0
+
+    def take(
+        self, ledger: Ledger, settings: Settings, around: Surroundings, now_us: int
+    ) -> dict[str, Any]:
+        """Return what `/status.json` gives."""
+        reads = ledger.reads
+        sources, targets = reads.sources(), reads.targets()
+        status = records.status(
+            self._counted(ledger),
+            reads.backlog(now_us),
+            sources,
+            targets,
+            sum(reads.totals("lost").values()),
+        )
+        known = {source.name: source for source in sources}
+        shown = status | {
+            "now": iso(now_us),
+            "version": __version__,
+            "freshness": {
+                name: _freshness(
+                    known.get(name),
+                    source,
+                    around.token_expiry_s.get(name),
+                    now_us,
+                )
+                for name, source in settings.sources.items()
+            },
+            "configured_targets": list(settings.targets),
+            "spool": {
+                "bytes": reads.spooled_bytes(),
+                "free_bytes": around.spool_free_bytes,
+            },
+            "ledger_problem": around.ledger_problem,
+            "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT)],
+            "recent": [
+                _row(one, [records.copy(each) for each in copies], now_us)
+                for one, copies in reads.exports(Filter(limit=_RECENT))
+            ],
+            "lost": [_row(one, [], now_us) for one in reads.losses(_LOSSES)],
+        }
+        found = concerns_of(shown)
+        return shown | {
+            "headline": _headline(found),
+            "concerns": [asdict(one) for one in found],
+        }
+
+    def _counted(self, ledger: Ledger) -> dict[tuple[str, str], int]:
+        began = time.monotonic()
+        if began >= self._counts_due:
+            self._counts = ledger.reads.counts()
+            ended = time.monotonic()
+            self._counts_due = ended + (ended - began) / _COST_SHARE
+        return self._counts
+
+
+def _freshness(
+    known: SourceStatus | None,
+    settings: SourceSettings,
+    token_expiry_s: int | None,
+    now_us: int,
+) -> dict[str, Any]:
+    """Return how well a source is known; nobody sees what it makes meanwhile."""
+    read_us = known.last_success_us if known else None
+    patience_us = max(
+        _STALE_US, round(settings.poll_interval.total_seconds() * 1e6) * _STALE_POLLS
+    )
+    if known is not None and known.problem is not None:
+        state = Freshness.FAILING
+    elif read_us is None:
+        state = Freshness.NEW
+    elif now_us - read_us > patience_us:
+        state = Freshness.STALE
+    else:
+        state = Freshness.FRESH
+    lifetime_s = settings.file_lifetime.total_seconds()
+    blind = state is not Freshness.FRESH and read_us is not None
+    return {
+        "state": state,
+        "unseen_files_expire": (
+            iso(read_us + round(lifetime_s * 1e6)) if blind and read_us else None
+        ),
+        "token_expires": iso(token_expiry_s * 1_000_000) if token_expiry_s else None,
+        "file_lifetime_seconds": lifetime_s,
+    }
+
+
+def _row(found: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, Any]:
+    """Return an export as `list --json` shows it, and how it stands with time."""
+    deadline_us = found.deadline_us
+    left_us = None if deadline_us is None else deadline_us - now_us
+    margin_us = (
+        deadline_us - found.spooled_us
+        if deadline_us is not None and found.spooled_us is not None
+        else None
+    )
+    return records.export(found, []) | {
+        "copies": copies,
+        "spooled_at": iso(found.spooled_us),
+        "saved_at": iso(found.saved_us),
+        "margin_seconds": None if margin_us is None else margin_us / 1e6,
+        "left_seconds": None if left_us is None else left_us / 1e6,
+        "at_risk": left_us is not None and left_us < AT_RISK_US,
+        "advice": ADVICE.get(found.reason or ""),
+    }
+
+
+def _headline(found: list[Concern]) -> dict[str, str]:
+    level = found[0].level if found else "well"
+    words = {
+        "well": "All is well",
+        "look": "Look at this",
+        "risk": "Footage is at risk",
+    }
+    return {"level": level, "text": words[level]}

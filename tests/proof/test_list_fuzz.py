@@ -1,0 +1,71 @@
+"""Malformed list answers, made up under the guidance of what code they reach."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.proof.effort import Effort
+
+_PROJECT = Path(__file__).parents[2]
+_SHARE_S = 0.35
+
+
+def fuzz(folder: Path, runs: int, *, seed: int, longest_s: int, plant: str = "") -> str:
+    """Fuzz in a process of its own; return what it said.
+
+    Raises:
+        AssertionError: Some input broke what must hold.
+    """
+    if importlib.util.find_spec("atheris") is None:
+        pytest.skip("needs atheris, which there is for Linux and some Pythons only")
+    found = folder / "corpus"
+    found.mkdir(exist_ok=True)
+    options = [
+        f"-runs={runs}",
+        f"-seed={seed}",
+        f"-max_total_time={longest_s}",
+        f"-artifact_prefix={folder}/",
+        "-max_len=2048",
+        "-timeout=60",
+        "-print_final_stats=1",
+    ]
+    plants = [f"--plant={plant}"] if plant else []
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.proof.list_fuzz", *plants, *options, str(found)],
+        capture_output=True,
+        cwd=_PROJECT,
+        check=False,
+    )
+    said = (done.stdout + done.stderr).decode("utf-8", "replace")
+    assert done.returncode == 0, said[-3000:]
+    return said
+
+
+@pytest.mark.timeout(900)
+def test_list_fuzz(tmp_path, effort: Effort):
+    budget_s = round((effort.total_s or 0) * _SHARE_S)
+    said = fuzz(
+        tmp_path,
+        1_000_000 if effort.long else 20_000,
+        seed=effort.seed,
+        longest_s=budget_s,
+    )
+    inputs = re.findall(r"number_of_executed_units: (\d+)", said)
+    reached = re.findall(r"cov: (\d+)", said)
+    assert inputs
+    assert effort.long or int(inputs[0]) >= 20_000
+    effort.record(7, inputs=int(inputs[0]), branches=int(reached[-1]), crashes=0)
+
+
+@pytest.mark.parametrize("plant", ["loose_numbers", "strict_pages"])
+def test_a_planted_bug_is_found(tmp_path, plant):
+    with pytest.raises(AssertionError):
+        fuzz(tmp_path, 20_000, seed=1, longest_s=100, plant=plant)
