@@ -33,7 +33,10 @@ def write(state_dir: Path, path: Path) -> int:
             copy = Path(folder, LEDGER_NAME)
             problem = _problem(copy)
             if problem is not None:
-                raise LedgerError(f"the ledger in {state_dir} is damaged: {problem}")
+                raise LedgerError(
+                    f"the ledger in {state_dir} is damaged: {problem}; stop the "
+                    "service, check its disk, and go back to an earlier copy"
+                )
             _flush(copy)
             path.hardlink_to(copy)
             _flush(path.parent)

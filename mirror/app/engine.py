@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,7 @@ class Engine:
             await self.ledger(lambda ledger, name: ledger.copies.fill(name), target)
         await self.ledger(lambda ledger: ledger.copies.settle_spooled(required, now_us))
         await self.tidy()
+        await self._sweep()
 
     async def tidy(self) -> None:
         """Remove from the spool what nobody waits for any more."""
@@ -149,6 +151,22 @@ class Engine:
                 continue
             key = export.key or 0
             await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
+
+    async def _sweep(self) -> None:
+        """Remove files that were left in the spool by exports saved from elsewhere.
+
+        They lay on a disk that was away. Nothing may be fetched meanwhile. A file whose
+        export is not saved, or not known, stays: it may be all that is left.
+        """
+        for path, source, export_id in await self.spool.strays():
+            saved = await self.ledger(
+                lambda ledger, *key: ledger.copies.saved_as(*key), source, export_id
+            )
+            mine = [one for one in saved if self.spool.file_name(one) == path.name]
+            if mine and all(self.spool.path_of(one) != path for one in mine):
+                with contextlib.suppress(SpoolError):
+                    await self.spool.sweep(path)
+                    _log.info("spool.swept", file=str(path))
 
     async def _keep_tidy(self) -> None:
         while True:

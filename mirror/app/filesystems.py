@@ -1,43 +1,80 @@
-"""What kind of file system a folder lies on (Linux)."""
+"""What kind of file system a folder lies on, told without asking the disk (Linux)."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
+
+from mirror.targets.marker import unescaped
 
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "afs", "davfs"}
 )
 _MOUNTS = Path("/proc/self/mountinfo")
+_MOST_LINKS = 40
 
 
-def kind(path: Path) -> str | None:
-    """Return the type of the file system that holds `path`; None if unknown."""
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mounted file system.
+
+    Attributes:
+        device: `major:minor`.
+        kind: As in `mount -t`.
+    """
+
+    device: str
+    kind: str
+
+    @property
+    def network(self) -> bool:
+        """It is known to lie on another machine."""
+        return self.kind in _NETWORK or self.kind.startswith("fuse.sshfs")
+
+    @property
+    def may_hang(self) -> bool:
+        """It may make whoever touches it wait for a dead machine or program."""
+        return self.network or (self.kind != "fuseblk" and self.kind.startswith("fuse"))
+
+
+def mount_of(path: Path) -> Mount | None:
+    """Return what an absolute path lies on, as far as that is known.
+
+    The answer comes from the list of mounts, and from symbolic links on mounts that
+    cannot hang: one that hangs must not hang whoever wants to go round it.
+    """
     try:
-        device = nearest(path).stat().st_dev
-        lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
+        mounts = _mounts()
     except OSError:
         return None
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2:3] == [wanted]:
-            return rest.split()[0]
-    return None
+    here, pending, links = Path("/"), list(reversed(path.parts[1:])), 0
+    while pending and links < _MOST_LINKS:
+        name = pending.pop()
+        here = here.parent if name == ".." else here / name
+        if here in mounts:
+            if mounts[here].may_hang:
+                break
+            continue
+        with contextlib.suppress(OSError):
+            target = here.readlink()
+            links += 1
+            here = Path("/") if target.is_absolute() else here.parent
+            pending += reversed([part for part in target.parts if part != "/"])
+    return next((mounts[at] for at in (here, *here.parents) if at in mounts), None)
 
 
 def is_network(path: Path) -> bool:
     """Tell whether `path` is known to lie on a network file system."""
-    found = kind(path)
-    return found in _NETWORK or (found or "").startswith("fuse.sshfs")
+    found = mount_of(path)
+    return found is not None and found.network
 
 
 def same_device(one: Path, other: Path) -> bool:
-    """Tell whether both lie on one file system."""
-    try:
-        return nearest(one).stat().st_dev == nearest(other).stat().st_dev
-    except OSError:
-        return False
+    """Tell whether both are known to lie on one file system."""
+    found = mount_of(one)
+    return found is not None and found == mount_of(other)
 
 
 def nearest(path: Path) -> Path:
@@ -46,3 +83,14 @@ def nearest(path: Path) -> Path:
         if folder.exists():
             return folder
     return path
+
+
+def _mounts() -> dict[Path, Mount]:
+    """Return all mounts by mount point; of several at one point, the uppermost."""
+    found = {}
+    for line in _MOUNTS.read_bytes().splitlines():
+        fields, _, rest = line.partition(b" - ")
+        _, _, device, _, point, *_ = fields.split(b" ")
+        kind = os.fsdecode(rest.split(b" ")[0])
+        found[Path(os.fsdecode(unescaped(point)))] = Mount(device.decode(), kind)
+    return found

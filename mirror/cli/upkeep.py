@@ -103,7 +103,8 @@ def token_set(
     try:
         tokens.store(path, token, reader=settings.state_dir)
     except OSError as exc:
-        problem = f"the token cannot be written to {path}: {exc.strerror or exc}"
+        problem = f"the token cannot be written to {path} ({exc.strerror or exc}); "
+        problem += "run this as one who may write there, such as root"
         raise ConfigError([f"sources.{source}.token_file: {problem}"]) from exc
     ends = tokens.expiry(token)
     until = "" if ends is None else f"; it is good until {_day(ends)}"

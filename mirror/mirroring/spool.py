@@ -8,6 +8,8 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ _READ_BYTES = 1024 * 1024
 _MAX_IOV = 512
 _RESERVE_BYTES = 256 * 1024 * 1024
 _RESERVE_SHARE = 20
+_STRAY_S = 86_400.0
+"""Younger files are left alone: they may be in use by a copy of this node."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -274,7 +278,15 @@ class Spool:
         """Remove an export's file from the spool, if it is there."""
         path = self.path_of(export)
         if path is not None:
-            await self.run(_unlink, path)
+            await self.run(self._unlink, path)
+
+    async def strays(self) -> list[tuple[Path, str, int]]:
+        """Return this node's older files, each with the source and id in its name."""
+        return await self.run(self._strays)
+
+    async def sweep(self, path: Path) -> None:
+        """Remove a stray file that is of no use."""
+        await self.run(self._unlink, path)
 
     def close(self) -> None:
         """Let the threads end."""
@@ -290,6 +302,28 @@ class Spool:
         if not folder.is_dir():
             raise OSError(errno.ENODEV, "the folder of the spooled file is away")
         return True
+
+    def _unlink(self, path: Path) -> None:
+        """Remove a file, but take none for removed whose disk is away."""
+        for place in self._places():
+            if place.path == path.parent and place.guard is not None:
+                place.guard()
+        path.unlink(missing_ok=True)
+
+    def _strays(self) -> list[tuple[Path, str, int]]:
+        before_s, found = time.time() - _STRAY_S, []
+        name = re.compile(
+            rf"(.+)-(\d+)-[0-9a-f]{{8}}\.{re.escape(self._node_id)}\.part"
+        )
+        for place in self._places():
+            with contextlib.suppress(OSError):
+                if place.guard is not None:
+                    place.guard()
+                for path in place.path.iterdir():
+                    told = name.fullmatch(path.name)
+                    if told and path.stat().st_mtime < before_s:
+                        found.append((path, told[1], int(told[2])))
+        return found
 
     def _open(self, export: Export, opened: list[Part]) -> tuple[Part, Path]:
         failure: OSError | None = None
@@ -320,7 +354,7 @@ class Spool:
             if not same and old is not None:
                 # It will not be continued; best effort, for its disk may be away.
                 with contextlib.suppress(OSError):
-                    _unlink(old)
+                    self._unlink(old)
             return part, place.path
         raise failure or OSError(errno.ENOENT, "no spool folder is configured")
 
@@ -353,7 +387,3 @@ def _take(fd: int) -> None:
         raise
     except OSError:
         return
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)

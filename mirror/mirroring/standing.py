@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 CHECK_S = 60.0
 """So often a target in use is looked at."""
+LOOK_S = 15.0
+"""A look that takes longer is told of, and waited for: no other would fare better."""
 _log = structlog.get_logger()
 
 
@@ -47,6 +50,7 @@ class Standing:
         self._health: TargetHealth | None = None
         self._problem: str | None = None
         self._checked_at = 0.0
+        self._looking: asyncio.Task[TargetHealth] | None = None
         self.marker_id: str | None = None
         self.failures = 0
 
@@ -60,9 +64,8 @@ class Standing:
         if self._health is not None and age_s < CHECK_S:
             return True
         name = self._target.name
-        remembered = await self._ledger(lambda ledger: ledger.marker(name))
         try:
-            self._health = await finish(self._target.open(remembered))
+            self._health = await self._look(name)
         except TargetError as exc:
             await self._down(exc)
             return False
@@ -87,6 +90,31 @@ class Standing:
             _log.info("target.recovered", target=name)
         self._problem, self.failures = None, 0
         return True
+
+    async def _look(self, name: str) -> TargetHealth:
+        """Look at the target, or wait on for the look that has not come back.
+
+        Raises:
+            TargetError: It cannot be used, or does not answer.
+        """
+        if self._looking is None:
+            remembered = await self._ledger(lambda ledger: ledger.marker(name))
+            self._looking = asyncio.create_task(self._target.open(remembered))
+        looking = self._looking
+        try:
+            done, _ = await asyncio.wait([looking], timeout=LOOK_S)
+        except asyncio.CancelledError:
+            await finish(asyncio.wait([looking]))
+            looking.exception()
+            raise
+        if not done:
+            raise TargetError(
+                "hung",
+                f"target {name}: no answer for {LOOK_S:.0f} s; its disk or its server "
+                "hangs: check the mount, mount it anew",
+            )
+        self._looking = None
+        return looking.result()
 
     async def _down(self, exc: TargetError) -> None:
         self._health = self.marker_id = None

@@ -203,7 +203,10 @@ class LedgerThread:
             except sqlite3.OperationalError as exc:
                 waited_s = loop.time() - began
                 if self._patience_s is not None and waited_s > self._patience_s:
-                    raise LedgerError(f"the ledger cannot be written: {exc}") from exc
+                    raise LedgerError(
+                        f"the ledger cannot be written: {exc}; check its disk and the "
+                        "space there"
+                    ) from exc
                 if self.problem is None:
                     _log.error("ledger.lost", error=str(exc))
                 self.problem = str(exc)
@@ -211,7 +214,10 @@ class LedgerThread:
             except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
                 raise
             except sqlite3.DatabaseError as exc:
-                raise LedgerError(f"the ledger is damaged: {exc}") from exc
+                raise LedgerError(
+                    f"the ledger is damaged: {exc}; keep the file, check its disk, "
+                    "and go back to a backup"
+                ) from exc
             else:
                 if self.problem is not None:
                     _log.info("ledger.recovered")

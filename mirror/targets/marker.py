@@ -172,9 +172,9 @@ def is_mount(root: int, path: Path) -> bool:
     except OSError:
         return False
     wanted = os.fsencode(os.path.realpath(path))
-    return any(_unescaped(line.split(b" ")[4]) == wanted for line in lines)
+    return any(unescaped(line.split(b" ")[4]) == wanted for line in lines)
 
 
-def _unescaped(field: bytes) -> bytes:
+def unescaped(field: bytes) -> bytes:
     """Undo how the kernel writes spaces and the like: as backslash and octal."""
     return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import os
@@ -11,7 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiofiles
 import aiofiles.os
 import msgspec
 
@@ -71,8 +71,8 @@ class TokenFile:
             return self._token
         self._stamp, self._token = stamp, None
         try:
-            async with aiofiles.open(self._path, "rb") as file:
-                raw = await file.read(_MAX_BYTES)
+            # One hop: cancelled between two, an open file would be nobody's.
+            raw = await asyncio.to_thread(_content, self._path)
         except OSError as exc:
             raise AuthError(
                 "no_token",
@@ -91,6 +91,11 @@ class TokenFile:
         except OSError:
             return None
         return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MAX_BYTES)
 
 
 def parse(raw: bytes, place: str) -> str:

@@ -373,3 +373,22 @@ async def test_tries_without_a_file_leave_nothing_in_the_spool(tmp_path, vms):
     await site.once()
 
     assert list(site.archive.rglob("*.part")) == []
+
+
+async def test_what_a_saved_export_left_in_the_spool_is_swept_up(tmp_path, vms):
+    """At a start; what may be all that is left of an export stays."""
+    site = Site.make(tmp_path, vms)
+    saved, lost = vms.add(), vms.add(then="status_404")
+    await site.once()
+    folder = site.archive / ".archive-mirror" / "spool"
+    async with site.engine() as engine:
+        of_saved, of_lost = (
+            engine.spool.file_name(site.export(one)) for one in (saved, lost)
+        )
+        unknown = of_saved.replace(f"-{saved.export_id}-", "-999-")
+        for name in (of_saved, of_lost, unknown):
+            (folder / name).write_bytes(b"footage")
+            os.utime(folder / name, (1, 1))
+        await engine.prepare()
+
+    assert {path.name for path in folder.iterdir()} == {of_lost, unknown}

@@ -494,6 +494,45 @@ async def test_a_file_is_removed_once_and_again(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["other"]
 
 
+async def test_no_file_is_taken_for_removed_whose_disk_is_away(tmp_path):
+    """Else it would lie there for ever once the disk is back."""
+
+    def away() -> None:
+        raise OSError(errno.ENODEV, "away")
+
+    spool = spool_in(Place(path=tmp_path / "away", guard=away))
+    with pytest.raises(SpoolError):
+        await spool.remove(builders.export(spool_dir=str(tmp_path / "away")))
+    spool.close()
+
+
+async def test_strays_are_the_older_files_of_this_node(tmp_path):
+    """In every place that is there, and nothing that merely looks alike."""
+
+    def away() -> None:
+        raise OSError(errno.ENODEV, "away")
+
+    gone, here = tmp_path / "gone", tmp_path / "here"
+    spool = spool_in(Place(path=gone, guard=away), Place(path=here))
+    mine = spool.file_name(builders.export(source="h-q", export_id=7))
+    young = spool.file_name(builders.export(export_id=8))
+    others = (mine.replace(".n.", ".other."), "x.n.part", f"{mine}.old", "a-b-c.n.part")
+    for folder in (gone, here):
+        folder.mkdir()
+        for name in (mine, young, *others):
+            (folder / name).write_bytes(b"x")
+            old = time.time() - 100_000 * (name != young)
+            os.utime(folder / name, (old, old))
+    strays = await spool.strays()
+    for path, _, _ in strays:
+        await spool.sweep(path)
+    spool.close()
+
+    assert strays == [(here / mine, "h-q", 7)]
+    assert {path.name for path in here.iterdir()} == {young, *others}
+    assert len(list(gone.iterdir())) == 6
+
+
 async def test_a_part_that_is_open_elsewhere_is_left_alone(tmp_path):
     """Neither opened twice, nor sought in the next place: it has bytes of worth."""
     first, second = Place(path=tmp_path / "one"), Place(path=tmp_path / "two")

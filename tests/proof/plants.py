@@ -8,16 +8,20 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
+from mirror.app.spooling import SpoolPlaces
 from mirror.errors import ListError
 from mirror.mirroring.publish import Publisher
 from mirror.mirroring.spool import Part
 from mirror.ports import Kept
 from mirror.state import Ledger, database, ledger
+from mirror.targets import durable
+from mirror.targets.marker import Root
 from mirror.targets.placing import Placing
 from mirror.vms import client, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _fsync = os.fsync
 
@@ -150,6 +154,20 @@ def careless_map() -> None:
     database._allocate_shared = lambda _: None  # type: ignore[assignment]
 
 
+def any_disk() -> None:
+    """Take whatever lies at a target's path for the target."""
+
+    def opened(self: Any) -> Any:
+        return durable.closing(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
+
+    def guard(self: Any, name: str, root: Path) -> None:
+        (root / ".archive-mirror/spool").mkdir(parents=True, exist_ok=True)
+
+    Root.expect = lambda *_: None  # type: ignore[method-assign]
+    Root.opened = opened  # type: ignore[method-assign]
+    SpoolPlaces._guard = guard  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "no_fsync": no_fsync,
     "no_folder_fsync": no_folder_fsync,
@@ -164,4 +182,5 @@ PLANTS: dict[str, Callable[[], None]] = {
     "short_write": short_write,
     "hasty": hasty,
     "careless_map": careless_map,
+    "any_disk": any_disk,
 }
