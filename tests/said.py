@@ -1,0 +1,253 @@
+"""What the code can say to an operator, read from its source."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import itertools
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).parents[1]
+GAP = "\N{HORIZONTAL ELLIPSIS}"
+"""Stands for what is filled in at run time."""
+_WITH_REASON = ("TransientError", "FileGoneError")
+_LOUD = {"warning", "error"}
+_TEXT_ONLY = ("LedgerError", "LockedError", "MirrorError")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A call in the code, with what is needed to understand its arguments."""
+
+    module: str
+    call: ast.Call
+    function: ast.AST | None
+
+    @property
+    def name(self) -> str:
+        """Name of what is called."""
+        found = self.call.func
+        return found.attr if isinstance(found, ast.Attribute) else _id(found)
+
+    def argument(self, keyword: str) -> ast.expr:
+        """Return a keyword's value."""
+        return next(one.value for one in self.call.keywords if one.arg == keyword)
+
+    def says(self, expression: ast.expr) -> list[str]:
+        """Return all that an expression may come to; empty if it cannot be told."""
+        return list(dict.fromkeys(_Reading(self).texts(expression)))
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.module}:{self.call.lineno}: {ast.unparse(self.call)[:80]}"
+
+
+def reasons() -> dict[str, list[str]]:
+    """Return every reason, with the places that give it.
+
+    Raises:
+        LookupError: What a place gives cannot be read from the source.
+    """
+    found: dict[str, list[str]] = {}
+    classes = _heirs(_WITH_REASON)
+    for place in calls():
+        if place.name not in classes:
+            continue
+        first = place.call.args[0]
+        if isinstance(first, ast.Attribute) and first.attr == "reason":
+            continue  # handed on from another error
+        given = place.says(first)
+        if not given or any(one.strip(GAP) == "" for one in given):
+            raise LookupError(f"no reason can be read at {place}")
+        for reason in given:
+            found.setdefault(reason, []).append(str(place))
+    return found
+
+
+def messages() -> dict[str, str]:
+    """Return the texts of errors that have no reason, each with its place."""
+    found: dict[str, str] = {}
+    for place in calls():
+        if place.name in _TEXT_ONLY and place.call.args:
+            found |= dict.fromkeys(place.says(place.call.args[0]), str(place))
+    return found
+
+
+def events() -> dict[str, str]:
+    """Return the events that are logged as warnings or errors, each with its place."""
+    found = {}
+    for place in calls():
+        first = place.call.args[0] if place.call.args else None
+        loud = place.name in _LOUD or (place.name == "level" and _may_be_loud(place))
+        if loud and isinstance(first, ast.Constant) and isinstance(first.value, str):
+            found[first.value] = str(place)
+    return found
+
+
+def _may_be_loud(place: Place) -> bool:
+    """Tell whether the function's `level` can be a warning or an error."""
+    return any(
+        isinstance(part, ast.Attribute) and part.attr in _LOUD
+        for node in ast.walk(place.function or ast.Pass())
+        if isinstance(node, ast.Assign) and _id(node.targets[0]) == "level"
+        for part in ast.walk(node.value)
+    )
+
+
+def texts() -> Iterator[str]:
+    """Yield every text in the program, docstrings and all."""
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant | ast.JoinedStr):
+                place = Place(module, ast.Call(node, [], []), None)
+                yield from place.says(node)
+
+
+def calls(module: str = "mirror") -> Iterator[Place]:
+    """Yield every call in the modules whose name begins so; not the simulator's."""
+    for name, tree in modules().items():
+        if name.startswith(module) and ".simulator" not in name:
+            yield from _within(name, tree, None)
+
+
+def _within(module: str, node: ast.AST, function: ast.AST | None) -> Iterator[Place]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        function = node
+    if isinstance(node, ast.Call):
+        yield Place(module, node, function)
+    for child in ast.iter_child_nodes(node):
+        yield from _within(module, child, function)
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of each module, by its name."""
+    found = {}
+    for path in sorted((ROOT / "mirror").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        if name != "mirror.__main__":
+            found[name] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+def _heirs(names: Iterable[str]) -> set[str]:
+    """Return these classes and all that derive from them."""
+    known = set(names)
+    classes = [
+        node
+        for tree in modules().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    while (
+        more := {
+            one.name for one in classes if known & {_id(base) for base in one.bases}
+        }
+        - known
+    ):
+        known |= more
+    return known
+
+
+def _id(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+class _Reading:
+    """Works out what an expression may be."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._met: set[str] = set()
+
+    def texts(self, node: ast.expr) -> list[str]:
+        match node:
+            case ast.Constant(value=str(text)):
+                return [text]
+            case ast.JoinedStr(values=parts):
+                told = [self.texts(part) or [GAP] for part in parts]
+                return ["".join(each) for each in itertools.product(*told)]
+            case ast.FormattedValue():
+                return self.texts(node.value)
+            case ast.IfExp(body=one, orelse=other):
+                return self.texts(one) + self.texts(other)
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                both = (self.texts(left) or [GAP], self.texts(right) or [GAP])
+                return ["".join(each) for each in itertools.product(*both)]
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
+                value = getattr(self._known(owner), attribute, None)
+                return [str(value.value)] if isinstance(value, Enum) else []
+            case ast.Name(id=name):
+                return self._named(name)
+            case _:
+                return []
+
+    def _named(self, name: str) -> list[str]:
+        value = self._known(name)
+        if isinstance(value, str):
+            return [value]
+        if name in self._met or self._place.function is None:
+            return []
+        self._met.add(name)
+        found: list[str] = []
+        for node in ast.walk(self._place.function):
+            if isinstance(node, ast.Assign | ast.AugAssign):
+                targets = (
+                    node.targets if isinstance(node, ast.Assign) else [node.target]
+                )
+                for target in targets:
+                    found += self._assigned(name, target, node.value)
+        self._met.discard(name)
+        return found
+
+    def _assigned(self, name: str, target: ast.expr, value: ast.expr) -> list[str]:
+        if _id(target) == name:
+            return self.texts(value)
+        if isinstance(target, ast.Tuple):
+            names = [_id(one) for one in target.elts]
+            if name in names:
+                return self._unpacked(names.index(name), value)
+        return []
+
+    def _unpacked(self, number: int, value: ast.expr) -> list[str]:
+        """Return what stands at one place of the tuples that an expression gives."""
+        found: list[str] = []
+        if isinstance(value, ast.Call):
+            found += _returned(self._known(_id(value.func)), number)
+        for node in ast.walk(value):
+            constant = self._known(_id(node))
+            rows = constant.values() if isinstance(constant, dict) else [constant]
+            found += [str(row[number]) for row in rows if isinstance(row, tuple)]
+        return found
+
+    def _known(self, name: str) -> Any:
+        """Return what a name means in the module."""
+        return getattr(importlib.import_module(self._place.module), name, None)
+
+
+def _returned(function: Any, number: int) -> list[str]:
+    """Return the constants at one place of the tuples that a function returns."""
+    tree = modules().get(getattr(function, "__module__", ""))
+    defined = [
+        node
+        for node in ast.walk(tree or ast.Module([], []))
+        if isinstance(node, ast.FunctionDef) and node.name == function.__name__
+    ]
+    tuples = [
+        part.value
+        for node in defined
+        for part in ast.walk(node)
+        if isinstance(part, ast.Return) and isinstance(part.value, ast.Tuple)
+    ]
+    given = [one.elts[number] for one in tuples]
+    return [str(one.value) for one in given if isinstance(one, ast.Constant)]

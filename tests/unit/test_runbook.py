@@ -1,0 +1,286 @@
+"""The runbook knows all that the program and the alerts can say, and errs in nothing.
+
+A test that fails here names what is missing: write its remedy into docs/runbook.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mirror.mirroring.findings import Problem
+from mirror.model import Reason
+from tests import said
+from tests.monitors import DEPLOY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = said.ROOT / "docs" / "runbook.md"
+TEXT = PAGE.read_text("utf-8")
+PROSE = re.sub(r"\s+", " ", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
+RULES = (DEPLOY / "prometheus" / "alerts.rules.yml").read_text("utf-8")
+ALERTS = re.findall(r"- alert: (\w+)", RULES)
+command_line = importlib.import_module("mirror.cli.main")
+APP: Any = typer.main.get_command(command_line.app)
+CODES = {
+    value for name, value in vars(command_line).items() if name.startswith("EXIT_")
+} | {1, 2, 3, 4}
+
+
+def section(heading: str) -> str:
+    """Return what stands under a heading, to the next heading."""
+    found = re.search(
+        rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,3}} |\Z)",
+        TEXT,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found, f"there is no heading {heading}"
+    return found[2]
+
+
+def anchors(text: str) -> set[str]:
+    """Return what the headings of a page are linked by."""
+    titles = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in titles}
+
+
+def rows(heading: str) -> Iterator[list[str]]:
+    """Yield the cells of the table under a heading."""
+    for line in section(heading).splitlines():
+        if line.startswith("| ") and "|---" not in line:
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_alert_has_its_remedy(alert):
+    text = section(alert)
+
+    for word in ("Means", "At stake", "Look", "Do"):
+        assert f"- **{word}**" in text
+
+
+def test_each_alert_leads_to_its_heading():
+    urls = re.findall(r"runbook_url: docs/runbook\.md#(\S+)", RULES)
+
+    assert urls == [alert.lower() for alert in ALERTS]
+    assert len(urls) >= 18
+    assert set(urls) <= anchors(TEXT)
+
+
+def test_each_table_is_one():
+    """A bar within a cell would end it."""
+    for table in re.findall(r"(?:^\|.*\n)+", TEXT, re.MULTILINE):
+        widths = {line.count("|") for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+def test_each_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", TEXT)
+
+    assert len(links) > 50
+    for file, anchor in links:
+        target = PAGE.parent / file if file else PAGE
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), anchor
+
+
+def test_each_reason_of_an_error_has_its_remedy():
+    reasons = said.reasons()
+    missing = {
+        reason: places
+        for reason, places in reasons.items()
+        if f"`{reason.partition(said.GAP)[0]}" not in PROSE
+    }
+
+    assert len(reasons) > 45
+    assert not missing
+
+
+def test_a_new_reason_is_noticed(monkeypatch):
+    """Also where its text stands in a name, or cannot be read at all."""
+    errors = said.modules()["mirror.errors"]
+    new = """
+class ShyError(FetchError):
+    ...
+def ask(reason):
+    why = "brand_new" if reason else "newer"
+    raise ShyError(why, "no")
+"""
+    planted = {"mirror.errors": errors, "mirror.vms.answer": ast.parse(new)}
+    monkeypatch.setattr(said, "modules", lambda: planted)
+
+    assert set(said.reasons()) == {"brand_new", "newer"}
+
+    planted["mirror.vms.answer"] = ast.parse(new.replace("(why,", "(reason,"))
+    with pytest.raises(LookupError, match="ShyError"):
+        said.reasons()
+
+
+@pytest.mark.parametrize("word", [*Reason, *Problem], ids=repr)
+def test_each_reason_of_a_state_and_each_finding_of_verify_is_named(word):
+    assert f"`{word.value}`" in PROSE
+
+
+def test_each_error_without_a_reason_is_quoted():
+    """Some words in quotes are words of its text."""
+    quoted = re.findall(r'"([^"]{8,}?)"', PROSE)
+    messages = said.messages()
+    missing = [
+        f"{place}: {text}"
+        for text, place in messages.items()
+        if not any(quote in text for quote in quoted)
+    ]
+
+    assert len(messages) > 12
+    assert not missing
+
+
+def test_each_event_that_is_logged_as_a_warning_or_an_error_is_named():
+    named = "".join(cells[0] for cells in rows("Words in the log"))
+    events = said.events()
+
+    assert len(events) > 20
+    assert {
+        event: at for event, at in events.items() if f"`{event}`" not in named
+    } == {}
+
+
+def test_each_exit_code_is_explained():
+    assert {int(code) for code, *_ in list(rows("Exit codes"))[1:]} == CODES
+
+
+def test_each_bad_finding_of_check_has_its_remedy():
+    """By its name, how it ends, and words of its text; or by that of an error."""
+    told = {
+        (cells[0].strip("`"), *cells[1].partition(": ")[::2])
+        for cells in rows("What `check` says")
+    }
+    bad = 0
+    for place in said.calls("mirror.app.checks"):
+        if place.name != "Finding":
+            continue
+        grades = set(place.says(place.argument("grade")))
+        assert grades, f"no result can be read at {place}"
+        details = place.says(place.argument("detail")) or [""]
+        for name in place.says(place.argument("name")):
+            for grade in grades - {"pass"}:
+                bad += 1
+                known = {
+                    words
+                    for of, result, words in told
+                    if (of, result) == (name.replace(said.GAP, "NAME"), grade)
+                }
+                fits = any(
+                    words in text for words in known if words for text in details
+                )
+                assert fits or (details == [""] and "" in known), str(place)
+
+    assert bad >= 7
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of each `archive-mirror` in blocks and spans of code."""
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in [*lines, *(" ".join(span.split()) for span in spans)]:
+        bare = re.sub(r"^\s*(\w*[#$]) ", "", line)
+        for part in re.split(r"[|;&>]+", bare):
+            if "archive-mirror" not in part or "archive-mirror()" in bare:
+                continue
+            words = shlex.split(part)
+            for at, word in enumerate(words):
+                if word.endswith("bin/archive-mirror") or (
+                    at == 0 and word == "archive-mirror"
+                ):
+                    yield from [words[at + 1 :]] if words[at + 1 :] else []
+
+
+def understood(arguments: list[str]) -> None:
+    """Let the command line parse a command, and not run it.
+
+    Raises:
+        Exception: There is no such command or option, or its value cannot be.
+    """
+    command, name, above = APP, "archive-mirror", None
+    while True:
+        try:
+            above = command.make_context(name, arguments, parent=above)
+        except typer.Exit:  # of --help
+            return
+        if not hasattr(command, "commands"):
+            return
+        arguments = [*above._protected_args, *above.args]
+        if not arguments:
+            return
+        name, command, arguments = command.resolve_command(above, arguments)
+
+
+SHOWN = {
+    shlex.join(words): words
+    for text in (
+        TEXT,
+        *(f"`{one}`" for one in re.findall(r'command: "?([^"\n]+)', RULES)),
+        *(text for text in said.texts() if "`archive-mirror" in text),
+    )
+    for words in commands(
+        re.sub(r"\{\{.*?\}\}", "NAME", text).replace(said.GAP, "NAME")
+    )
+}
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_each_command_shown_can_be_typed(shown):
+    """Those of the runbook, of the alerts, and of the program's own texts."""
+    understood(SHOWN[shown])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said_of_it"),
+    [
+        ("mend", "mend"),
+        ("list --status lost", "--status"),
+        ("list --state gone", "gone"),
+        ("token put NAME", "put"),
+    ],
+)
+def test_a_command_that_is_not_there_is_noticed(wrong, said_of_it):
+    with pytest.raises(Exception, match=said_of_it):
+        understood(shlex.split(wrong))
+
+
+def test_the_commands_of_the_runbook_are_found():
+    assert {
+        "check",
+        "status",
+        "verify",
+        "backup",
+        "token",
+        "retry",
+        "show",
+        "list",
+    } <= {words[0] for words in commands(TEXT) if words}
+
+
+def tree(command: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield above
+    for name, below in getattr(command, "commands", {}).items():
+        yield from tree(below, (*above, name))
+
+
+@pytest.mark.parametrize("path", [*tree(APP)], ids=" ".join)
+def test_each_command_tells_of_itself(path):
+    result = CliRunner().invoke(command_line.app, [*path, "--help"])
+
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
