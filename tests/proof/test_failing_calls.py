@@ -1,0 +1,320 @@
+"""Each call to the disk fails, once and for ever: nothing is lost, nothing is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from typing_extensions import override
+
+from mirror.simulator import FAULTS, Vms
+from tests.proof.shim import FOR_EVER, Action, Call, Shim, library
+from tests.proof.stage import Nursery, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.proof.effort import Effort
+    from tests.proof.stage import Child
+
+_AREAS = ("nas", "vault", "spool", "state")
+_EVERY = Call(1023)
+_ERRORS = (
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ESTALE,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.EINTR,
+)
+_LEDGER_FAILED = 74
+_ENDURES_S = 0.3
+_PATIENCE_S = 25.0
+"""Far more than a retry, and less than any timer that is not one."""
+_FOR_EVER_SHORT = 40
+_STOPPED = 0.25
+_TOLD = {"copy.postponed": 1, "target.lost": 1, "ledger.lost": 1, "export.postponed": 2}
+"""How often one fault may show; the transfer is also cut once by the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of call on the files below one folder fails at its n-th time.
+
+    Attributes:
+        error: None for a write of fewer bytes than asked.
+    """
+
+    area: str
+    call: Call
+    number: int
+    error: int | None
+
+    @override
+    def __str__(self) -> str:
+        what = "short" if self.error is None else errno.errorcode[self.error]
+        return f"{self.call.name} {self.number} in {self.area}: {what}"
+
+    def arm(self, folder: Path, *, times: int = 1) -> Shim:
+        """Return the shim that lets it happen; a failed fsync loses bytes, too."""
+        if self.error is None:
+            action = Action.SHORT_WRITE
+        else:
+            loses = self.call is Call.FSYNC and self.error != errno.EINTR
+            action = Action.LOSE if loses else Action.FAIL
+        return Shim(folder / "shim", folder / "home" / self.area).set(
+            action, at=self.number, times=times, error=self.error or 0, calls=self.call
+        )
+
+
+def _stage(folder: Path, vms: Vms, nursery: Nursery) -> Stage:
+    """Return a stage for one file, cut once, that two targets keep.
+
+    One of them links the spooled file, the other copies it and reads it back.
+    """
+    folder.mkdir()
+    stage = Stage.make(folder, vms, nursery)
+    stage.site.tables["targets"].clear()
+    stage.checker.roots.clear()
+    for name in ("nas", "vault"):
+        stage.add_target(name)
+    stage.site.tables["spool_dir"] = str(stage.site.folder / "spool")
+    stage.site.tables["transfer"]["shutdown_grace"] = "1s"
+    stage.offer(vms.add(size=1_000_000, faults=[FAULTS["cut"]]))
+    return stage
+
+
+async def _points(folder: Path, nursery: Nursery) -> list[tuple[str, Call, int]]:
+    """Return each call of one file's life, numbered within its area and kind."""
+    async with Vms(other_origin=False) as vms:
+        stage = _stage(folder, vms, nursery)
+        home = folder / "home"
+        shim = Shim(folder / "shim", home).set(Action.NONE, calls=_EVERY, log=True)
+        child = await stage.run("once", env={"PROOF_SHIM": str(shim.path)})
+        assert child.code.result() == 0
+    counts: Counter[tuple[str, Call]] = Counter()
+    for line in shim.log():
+        kind, path = line.split(" ", 1)
+        area = path.removeprefix(f"{home}/").split("/")[0]
+        if area in _AREAS:
+            counts[area, Call[kind.upper()]] += 1
+    return [
+        (*key, number)
+        for key, count in sorted(counts.items())
+        for number in range(1, count + 1)
+    ]
+
+
+def _errors(call: Call) -> list[int | None]:
+    return [*_ERRORS, None] if call is Call.WRITE else list(_ERRORS)
+
+
+def _cases(
+    points: list[tuple[str, Call, int]], effort: Effort, *, without: int | None = None
+) -> list[Case]:
+    """Return a case for each point; in the long form all errors at each."""
+    cases = []
+    for turn, (area, call, number) in enumerate(points, start=effort.seed):
+        fitting = [
+            error for error in _errors(call) if error is None or error != without
+        ]
+        chosen = fitting if effort.long else [fitting[turn % len(fitting)]]
+        cases += [Case(area, call, number, error) for error in chosen]
+    if effort.long:
+        random.Random(effort.seed).shuffle(cases)
+    return cases
+
+
+def _judge_log(child: Child, case: Case) -> None:
+    """See that the fault was met where it was foreseen, and tried again once."""
+    events = child.events()
+    crashed = [each for each in events if each["event"].endswith(".crashed")]
+    assert crashed == [], f"{case}: nobody foresaw it: {crashed}"
+    told = Counter((each["event"], each.get("target")) for each in events)
+    often = {key: n for key, n in told.items() if n > _TOLD.get(key[0], n)}
+    assert often == {}, f"{case}: more than one retry: {often}"
+
+
+def _judge_end(child: Child, case: Case) -> None:
+    """See that a service which ended could not open its ledger, and says so."""
+    said = child.err.read_text()[-600:]
+    assert child.code.result() == _LEDGER_FAILED, f"{case}: {said}"
+    assert case.area == "state", f"{case}: {said}"
+    assert "archive-mirror: the " in said, f"{case}: no clear text: {said}"
+
+
+async def _once(
+    folder: Path, nursery: Nursery, case: Case, *, plant: str | None = None
+) -> bool:
+    """Let one call fail; `once` saves all by itself. Tell whether it was made at all.
+
+    A ledger that cannot be opened ends it with a clear text: the next start, by
+    systemd, is the retry.
+    """
+    async with Vms(other_origin=False) as vms:
+        stage = _stage(folder, vms, nursery)
+        shim = case.arm(folder)
+        child = await stage.run("once", env={"PROOF_SHIM": str(shim.path)}, plant=plant)
+        met = shim.met > 0
+        shim.heal()
+        stage.hear(child)
+        stage.checker.look()
+        if child.code.result() != 0:
+            _judge_end(child, case)
+            child = await stage.run("once")
+        _judge_log(child, case)
+        assert child.code.result() == 0, f"{case}: {child.err.read_text()[-600:]}"
+        stage.hear(child)
+        stage.checker.settle(await stage.listed())
+        assert stage.checker.breaks == [], case
+    shutil.rmtree(folder)
+    return met
+
+
+def _is_saved(child: Child) -> bool:
+    return any(each["event"] == "export.saved" for each in child.events())
+
+
+async def _until_saved(child: Child, case: Case) -> None:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            while not _is_saved(child):
+                assert not child.code.done(), f"{case}: {child.err.read_text()[-600:]}"
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        said = child.err.read_text()[-600:]
+        raise AssertionError(f"{case}: it did not go on by itself: {said}") from None
+
+
+async def _until_met(shim: Shim, child: Child) -> bool:
+    """Wait for the fault; tell whether the call was made so often at all."""
+    async with asyncio.timeout(_PATIENCE_S):
+        while not (shim.met or child.code.done() or _is_saved(child)):
+            await asyncio.sleep(0.02)
+    return shim.met > 0
+
+
+async def _for_ever(
+    folder: Path, nursery: Nursery, case: Case, rng: random.Random
+) -> bool:
+    """Let a kind of call fail from its n-th time on; then let it work again.
+
+    The service lives on and answers meanwhile, and goes on by itself afterwards. Now
+    and then it is told to stop while nothing works, and obeys.
+    """
+    async with Vms(other_origin=False) as vms:
+        stage = _stage(folder, vms, nursery)
+        shim = case.arm(folder, times=FOR_EVER)
+        child = await stage.start("run", env={"PROOF_SHIM": str(shim.path)})
+        met = await _until_met(shim, child)
+        await asyncio.sleep(_ENDURES_S)
+        stage.hear(child)
+        stage.checker.look()
+        status = await stage.run("status")
+        assert status.code.result() == 0, f"{case}: {status.err.read_text()[-600:]}"
+        saved = _is_saved(child)
+        if child.code.done():
+            _judge_end(child, case)
+        elif rng.random() < _STOPPED:
+            assert await child.stop() == 0, f"{case}: {child.err.read_text()[-600:]}"
+        shim.heal()
+        if not saved:
+            if child.code.done():
+                child = await stage.start("run")
+            await _until_saved(child, case)
+            stage.hear(child)
+        if not child.code.done():
+            assert await child.stop() == 0, f"{case}: {child.err.read_text()[-600:]}"
+        stage.checker.settle(await stage.listed())
+        assert stage.checker.breaks == [], case
+    shutil.rmtree(folder)
+    return met
+
+
+@pytest.mark.timeout(900)
+async def test_each_call_fails_once(tmp_path, effort: Effort):
+    async with Nursery.open(preload=library()) as nursery:
+        points = await _points(tmp_path / "points", nursery)
+        cases = _cases(points, effort)
+
+        async def work(number: int, _: random.Random) -> bool:
+            return await _once(tmp_path / str(number), nursery, cases[number])
+
+        met = await effort.side_by_side(work, len(cases), len(cases), share=0.08)
+    assert sum(met) > 0.9 * len(met) > 100
+    effort.record(5, points=len(points), once=sum(met), breaks=0)
+
+
+@pytest.mark.timeout(900)
+async def test_calls_fail_until_healed(tmp_path, effort: Effort):
+    """EINTR for ever would have no end: whoever meets it tries again at once."""
+    async with Nursery.open(preload=library()) as nursery:
+        points = await _points(tmp_path / "points", nursery)
+        cases = _cases(points, effort, without=errno.EINTR)
+        cases = cases if effort.long else cases[:: len(cases) // _FOR_EVER_SHORT]
+
+        async def work(number: int, rng: random.Random) -> bool:
+            return await _for_ever(tmp_path / str(number), nursery, cases[number], rng)
+
+        met = await effort.side_by_side(work, len(cases), len(cases), share=0.07)
+    assert sum(met) > 0.8 * len(met) > 20
+    effort.record(5, points=len(points), for_ever=sum(met), breaks=0)
+
+
+@pytest.mark.parametrize("call", [Call.OPEN, Call.WRITE, Call.TRUNCATE, Call.MKDIR])
+async def test_trouble_with_the_state_disk_is_no_fault_of_the_configuration(
+    tmp_path, call
+):
+    """Exit code 78 would keep systemd from trying again."""
+    case = Case("state", call, 1, errno.ENOSPC)
+    async with Nursery.open(preload=library()) as nursery, Vms() as vms:
+        stage = _stage(tmp_path / "stage", vms, nursery)
+        shim = case.arm(tmp_path / "stage", times=FOR_EVER)
+        child = await stage.run("run", env={"PROOF_SHIM": str(shim.path)})
+        _judge_end(child, case)
+        await stage.settle()
+    assert stage.checker.breaks == []
+
+
+async def test_a_dead_ledger_does_not_hold_up_the_stop(tmp_path):
+    """Not even before the first engine runs: from the first flush after it is open."""
+    async with Nursery.open(preload=library()) as nursery, Vms() as vms:
+        lost, number = False, 0
+        while not lost:
+            number += 1
+            case = Case("state", Call.FSYNC, number, errno.EIO)
+            stage = _stage(tmp_path / str(number), vms, nursery)
+            shim = case.arm(tmp_path / str(number), times=FOR_EVER)
+            child = await stage.start("run", env={"PROOF_SHIM": str(shim.path)})
+            async with asyncio.timeout(_PATIENCE_S):
+                while not (_lost(child) or child.code.done()):
+                    await asyncio.sleep(0.02)
+            lost = _lost(child)
+            async with asyncio.timeout(_PATIENCE_S):
+                assert await child.stop() == (0 if lost else _LEDGER_FAILED)
+
+
+def _lost(child: Child) -> bool:
+    return any(each["event"] == "ledger.lost" for each in child.events())
+
+
+@pytest.mark.parametrize(
+    ("plant", "case"),
+    [
+        ("deaf_fsync", Case("spool", Call.FSYNC, 2, errno.EIO)),
+        ("deaf_write", Case("spool", Call.WRITE, 3, errno.ENOSPC)),
+        ("short_write", Case("spool", Call.WRITE, 3, None)),
+    ],
+)
+async def test_a_planted_bug_shows_at_a_failing_call(tmp_path, plant, case):
+    async with Nursery.open(preload=library()) as nursery:
+        assert await _once(tmp_path / "sound", nursery, case)
+        with pytest.raises(AssertionError):
+            await _once(tmp_path / "planted", nursery, case, plant=plant)
