@@ -17,7 +17,7 @@ demo: setup  ## mirror real files from the bundled VMS simulator
 	$(BIN)/archive-mirror demo
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
 	$(BIN)/python -m pytest -q -s tests/proof --chaos $(BUDGET)
