@@ -164,7 +164,11 @@ class Root:
 
 
 def is_mount(root: int, path: Path) -> bool:
-    """Tell whether the open root is where a file system is mounted."""
+    """Tell whether the open root is where a file system is mounted.
+
+    A folder that is mounted on itself is none: systemd does that to each path of
+    `ReadWritePaths=`, also while the share is not mounted there.
+    """
     if os.fstat(root).st_dev != os.stat("..", dir_fd=root).st_dev:
         return True
     try:
@@ -172,7 +176,17 @@ def is_mount(root: int, path: Path) -> bool:
     except OSError:
         return False
     wanted = os.fsencode(os.path.realpath(path))
-    return any(unescaped(line.split(b" ")[4]) == wanted for line in lines)
+    mounts = {}
+    for line in lines:
+        number, parent, _, origin, point = line.split(b" ")[:5]
+        mounts[number] = (parent, unescaped(origin), unescaped(point))
+    for parent, origin, point in mounts.values():
+        if point == wanted and parent in mounts:
+            _, above, place = mounts[parent]
+            itself = os.path.join(above, os.path.relpath(point, place))
+            if origin != os.path.normpath(itself):
+                return True
+    return False
 
 
 def unescaped(field: bytes) -> bytes:
