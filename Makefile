@@ -38,7 +38,7 @@ deb:  ## the Debian package, into dist/
 	deploy/debian/build
 
 deb-check: deb  ## install, run, upgrade, remove it on a clean Debian (root; 5 minutes)
-	deploy/debian/check
+	/usr/bin/python3 -m deploy.debian.check
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -175,16 +175,16 @@ def is_mount(root: int, path: Path) -> bool:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return False
-    wanted = os.fsencode(os.path.realpath(path))
     mounts = {}
     for line in lines:
-        number, parent, _, origin, point = line.split(b" ")[:5]
-        mounts[number] = (parent, unescaped(origin), unescaped(point))
+        number, parent, _, *paths = line.split(b" ")[:5]
+        origin, point = (Path(os.fsdecode(unescaped(each))) for each in paths)
+        mounts[number] = (parent, origin, point)
+    wanted = Path(os.path.realpath(path))
     for parent, origin, point in mounts.values():
-        if point == wanted and parent in mounts:
-            _, above, place = mounts[parent]
-            itself = os.path.join(above, os.path.relpath(point, place))
-            if origin != os.path.normpath(itself):
+        if point == wanted:
+            _, above, place = mounts.get(parent, (b"", Path(), point))
+            if origin != above / os.path.relpath(point, place):
                 return True
     return False
 
