@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUDGET ?= 60m
 
-.PHONY: setup demo test chaos lint check format clean
+.PHONY: setup demo test chaos lint check format deb deb-check clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,12 @@ check: lint test  ## all that CI runs
 format: setup  ## bring the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+deb:  ## the Debian package, into dist/
+	deploy/debian/build
+
+deb-check: deb  ## install, run, upgrade, remove it on a clean Debian (root; 5 minutes)
+	/usr/bin/python3 -m deploy.debian.check
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
