@@ -40,5 +40,8 @@ deb:  ## the Debian package, into dist/
 deb-check: deb  ## install, run, upgrade, remove it on a clean Debian (root; 5 minutes)
 	/usr/bin/python3 -m deploy.debian.check
 
+deb-trial: setup deb  ## five failures beside Prometheus, mended by the book (root; 40 minutes)
+	/usr/bin/python3 -m deploy.debian.trial
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
