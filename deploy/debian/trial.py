@@ -172,8 +172,8 @@ def main() -> None:
             mend(trial, [last])
             settle(trial)
         except FailedError as exc:
-            journal = machine.shell("journalctl -q --no-pager | tail -60", check=False)
-            sys.exit(f"{journal}\nFAILED: {exc}")
+            looks = "journalctl -q --no-pager | tail -60; archive-mirror status"
+            sys.exit(f"{machine.shell(looks, check=False)}\nFAILED: {exc}")
 
 
 def install(trial: Trial, package: Path) -> None:
@@ -196,9 +196,11 @@ def install(trial: Trial, package: Path) -> None:
     machine.shell(f"{_INSTALL} /root/new.deb")
     for port, name in ((8080, "hq"), (8081, "shop")):
         trial.serve(port, f"token-of-{name}")
-        machine.shell(f"install -m 0600 /dev/null /etc/archive-mirror/{name}.token")
     write(machine, _CONFIG, _CONFIGURATION)
     write(machine, "etc/fstab", _FSTAB)
+    # Without a network it finds no address to tell the others of.
+    alone = 'ARGS="--cluster.listen-address="\n'
+    write(machine, "etc/default/prometheus-alertmanager", alone)
     machine.shell(
         "mkdir -p /mnt/nas; mount /mnt/nas;"
         "install -d -o archive-mirror -m 0750 /srv/vault"
