@@ -29,7 +29,7 @@ def package(tmp_path_factory) -> Path:
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing or not Path("/usr/bin/python3").exists():
         pytest.skip(f"not a Debian with systemd: {', '.join(missing)} missing")
-    folder = tmp_path_factory.mktemp("package")
+    folder: Path = tmp_path_factory.mktemp("package")
     environment = {**os.environ, "DIST": str(folder)}
     _run([str(DEPLOY / "debian" / "build")], env=environment)
     [built] = folder.glob(f"archive-mirror_{__version__}_*.deb")
