@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from deploy.debian.machine import Machine
 
 UNIT: Final = "archive-mirror.service"
-_PROGRAM = "/opt/archive-mirror/bin/archive-mirror"
+PROGRAM: Final = "/opt/archive-mirror/bin/archive-mirror"
 
 
 def serve(machine: Machine, port: int, *options: str) -> None:
     """Have a VMS in the machine's network."""
-    vms = [_PROGRAM, "simulate-vms", "--quiet", "--port", str(port), "--rate", "0"]
+    vms = [PROGRAM, "simulate-vms", "--quiet", "--port", str(port), "--rate", "0"]
     machine.beside([*vms, *options])
     there = (
         f"python3 -c \"import socket; socket.create_connection(('127.0.0.1', {port}))\""
