@@ -18,17 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.debian.check import (
-    _INSTALL,
-    _PROGRAM,
-    _newest,
-    _suite,
-    expect,
-    healthy,
-    listed,
-    tell,
-    write,
-)
+from deploy.debian.check import _INSTALL, _newest, _suite, expect, tell
+from deploy.debian.installation import PROGRAM, healthy, listed, write
 from deploy.debian.machine import FailedError, Machine, wait
 
 if TYPE_CHECKING:
@@ -109,7 +100,7 @@ class Trial:
         if port in self.vms:
             self.vms[port].kill()
             self.vms[port].wait()
-        command = [_PROGRAM, "simulate-vms", "--quiet", "--port", str(port)]
+        command = [PROGRAM, "simulate-vms", "--quiet", "--port", str(port)]
         self.vms[port] = self.machine.beside(
             [*command, "--rate", "6", "--token", token, "--seed", str(port)]
         )
