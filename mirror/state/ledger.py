@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import structlog
 
 from mirror.errors import LedgerError
-from mirror.state import rows
+from mirror.state import rows, salvage
 from mirror.state.copies import Copies
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.fetches import Fetches
 from mirror.state.listing import Listing
 from mirror.state.reads import Reads
 from mirror.state.scrubs import Scrubs
+from mirror.state.stock import Stock
+from mirror.state.unusable import FAULTS, damaged, is_damage, unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from mirror.model import Export, State
@@ -36,38 +39,74 @@ class Ledger:
     """The only truth. Synchronous; use it from one thread.
 
     Attributes:
+        path: Of its file.
+        lost_commits: Transactions that were durable once and are not in it.
         listing: What walks see.
         fetches: The queue of fetches.
         copies: The queues of publishes.
         scrubs: What reading kept copies again found.
+        stock: What the targets prove to be kept.
         reads: Questions.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.path = database.path
+        self.lost_commits = database.lost_commits
         self.listing = Listing(database)
         self.fetches = Fetches(database)
         self.copies = Copies(database)
         self.scrubs = Scrubs(database)
+        self.stock = Stock(database)
         self.reads = Reads(database)
 
     @classmethod
     def open(cls, state_dir: Path) -> Ledger:
-        """Open it for writing.
+        """Open it for writing; all of it is read, to find damage.
 
         Raises:
             LedgerError: It cannot be used.
         """
-        return cls(Database.open(state_dir / LEDGER_NAME))
+        database = Database.open(state_dir / LEDGER_NAME)
+        if database.lost_commits:
+            _log.error(
+                "ledger.set_back",
+                path=str(database.path),
+                lost_commits=database.lost_commits,
+                error="it is older than it was: its -wal file was removed or damaged, "
+                "or an older copy lies in its place. What was saved since is not known "
+                "to it; the files lie on the targets. Stop the service and run "
+                "`archive-mirror rebuild --force` to take them up again",
+            )
+        return cls(database)
 
     @classmethod
-    def read(cls, state_dir: Path) -> Ledger:
+    def read(cls, state_dir: Path, *, check: bool = False) -> Ledger:
         """Open it beside a running service; an absent one reads as empty.
+
+        Args:
+            state_dir: Where it lies.
+            check: Read all of it, to find damage; a running service has done so.
 
         Raises:
             LedgerError: It cannot be used.
         """
-        return cls(Database.read(state_dir / LEDGER_NAME))
+        return cls(Database.read(state_dir / LEDGER_NAME, check=check))
+
+    @classmethod
+    @contextlib.contextmanager
+    def reading(cls, state_dir: Path, *, check: bool) -> Iterator[Ledger]:
+        """Hold it open for questions; arguments and errors as for `read`.
+
+        Damage that a question meets is told as such.
+        """
+        ledger = cls.read(state_dir, check=check)
+        try:
+            yield ledger
+        except FAULTS as exc:
+            raise unusable(ledger.path, exc) from exc
+        finally:
+            ledger.close()
 
     @classmethod
     def copy(cls, state_dir: Path, folder: Path) -> None:
@@ -82,6 +121,16 @@ class Ledger:
         """Close the file."""
         self._db.close()
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Commit all calls within as one."""
+        with self._db.transaction():
+            yield
+
+    def carry(self, old: Path, told: Callable[[int], None]) -> None:
+        """Carry over what is sound in another ledger; see `salvage.carry`."""
+        salvage.carry(old, self._db, told)
+
     def node_id(self, now_us: int) -> str:
         """Return this node's id, made once."""
         with self._db.transaction() as connection:
@@ -89,7 +138,9 @@ class Ledger:
             if row is not None:
                 return str(row[0])
             node_id = secrets.token_hex(4)
-            connection.execute("INSERT INTO node VALUES (?, ?)", (node_id, now_us))
+            connection.execute(
+                "INSERT INTO node (node_id, made_us) VALUES (?, ?)", (node_id, now_us)
+            )
             return node_id
 
     def marker(self, target: str) -> str | None:
@@ -200,7 +251,11 @@ class LedgerThread:
                 result = await loop.run_in_executor(
                     self._pool, partial(call, self._ledger, *args, **kwargs)
                 )
-            except sqlite3.OperationalError as exc:
+            except FAULTS as exc:
+                if is_damage(exc):
+                    raise damaged(self._ledger.path, exc) from exc
+                if not isinstance(exc, sqlite3.OperationalError):
+                    raise
                 waited_s = loop.time() - began
                 if self._patience_s is not None and waited_s > self._patience_s:
                     raise LedgerError(
@@ -211,13 +266,6 @@ class LedgerThread:
                     _log.error("ledger.lost", error=str(exc))
                 self.problem = str(exc)
                 await asyncio.sleep(_REPEAT_S)
-            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-                raise
-            except sqlite3.DatabaseError as exc:
-                raise LedgerError(
-                    f"the ledger is damaged: {exc}; keep the file, check its disk, "
-                    "and go back to a backup"
-                ) from exc
             else:
                 if self.problem is not None:
                     _log.info("ledger.recovered")

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import zlib
 from typing import TYPE_CHECKING, Any
 
 from mirror.model import Attempt, Copy, CopyState, Export, State
+from mirror.state import soundness
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Export))
-COLUMNS = ", ".join(f"exports.{name}" for name in FIELDS)
-_FLAGS = ("has_file", "ours", "had_file", "part_plain")
-COPY_COLUMNS = (
-    "copies.target, copies.state, copies.path, copies.verified_us, copies.saved_us, "
-    "copies.attempts, copies.due_us, copies.last_error"
+COLUMNS = f"exports.row_sum IS {soundness.row_sum(FIELDS, 'exports')}, " + ", ".join(
+    f"exports.{name}" for name in FIELDS
 )
+"""Whether the row is as it was written, then its fields."""
+_FLAGS = ("has_file", "ours", "had_file", "part_plain")
+_COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
+_COPY_REST = ("export", "path_key", "checked_us")
+COPY_COLUMNS = (
+    f"copies.row_sum IS {soundness.row_sum(_COPY_FIELDS + _COPY_REST, 'copies')}, "
+    + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
+)
+"""Whether the row is as it was written, then its fields."""
 NEEDS_ITEM = frozenset(State) - {State.EXCLUDED, State.UNAVAILABLE}
 
 
 def export(row: Sequence[Any]) -> Export:
-    """Return the export of a row selected with `COLUMNS`."""
-    values = dict(zip(FIELDS, row, strict=True))
+    """Return the export of a row selected with `COLUMNS`.
+
+    Raises:
+        sqlite3.DatabaseError: The row is damaged.
+    """
+    values = dict(zip(FIELDS, _sound(row, "an export"), strict=True))
     values["state"] = State(values["state"])
     for name in _FLAGS:
         values[name] = bool(values[name])
@@ -32,18 +43,20 @@ def export(row: Sequence[Any]) -> Export:
 
 
 def copy(row: Sequence[Any]) -> Copy:
-    """Return the copy of a row selected with `COPY_COLUMNS`."""
-    target, state, path, verified_us, saved_us, attempts, due_us, last_error = row
-    return Copy(
-        target=target,
-        state=CopyState(state),
-        path=path,
-        verified_us=verified_us,
-        saved_us=saved_us,
-        attempts=attempts,
-        due_us=due_us,
-        last_error=last_error,
-    )
+    """Return the copy of a row selected with `COPY_COLUMNS`.
+
+    Raises:
+        sqlite3.DatabaseError: The row is damaged.
+    """
+    values = dict(zip(_COPY_FIELDS, _sound(row, "a copy"), strict=True))
+    values["state"] = CopyState(values["state"])
+    return Copy(**values)
+
+
+def _sound(row: Sequence[Any], what: str) -> Sequence[Any]:
+    if not row[0]:
+        raise sqlite3.DatabaseError(f"the row of {what} is not as it was written")
+    return row[1:]
 
 
 def attempt(row: Sequence[Any]) -> Attempt:
