@@ -26,6 +26,16 @@ COPY_COLUMNS = (
     + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
 )
 """Whether the row is as it was written, then its fields."""
+_INSERT = (
+    f"INSERT INTO exports ({', '.join(FIELDS)}, row_sum) "
+    f"VALUES ({', '.join('?' * len(FIELDS))}, {soundness.given_sum(FIELDS)})"
+)
+_KEEP_ITEM = (
+    "INSERT INTO items (export, item, row_sum) "
+    f"VALUES (?, ?, {soundness.given_sum(('export', 'item'))}) "
+    "ON CONFLICT (export) DO UPDATE SET item = excluded.item, "
+    "row_sum = excluded.row_sum"
+)
 NEEDS_ITEM = frozenset(State) - {State.EXCLUDED, State.UNAVAILABLE}
 
 
@@ -73,15 +83,12 @@ def find(connection: sqlite3.Connection, key: int) -> Export:
 
 def insert(connection: sqlite3.Connection, new: Export) -> int:
     """Write a new export and return its key."""
-    marks = ", ".join("?" * len(FIELDS))
-    names = ", ".join(FIELDS)
-    cursor = connection.execute(
-        f"INSERT INTO exports ({names}) VALUES ({marks})",
-        [getattr(new, name) for name in FIELDS],
-    )
-    if cursor.lastrowid is None:
-        raise RuntimeError("SQLite gave no key")
-    return cursor.lastrowid
+    next_key = "SELECT coalesce(max(key), 0) + 1 FROM exports"
+    key = int(connection.execute(next_key).fetchone()[0])
+    values = [getattr(new, name) for name in FIELDS]
+    values[FIELDS.index("key")] = key
+    connection.execute(_INSERT, values)
+    return key
 
 
 def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
@@ -107,11 +114,7 @@ def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
 
 def keep_item(connection: sqlite3.Connection, key: int, raw: bytes) -> None:
     """Keep the list item as received."""
-    connection.execute(
-        "INSERT INTO items (export, item) VALUES (?, ?) "
-        "ON CONFLICT (export) DO UPDATE SET item = excluded.item",
-        (key, zlib.compress(raw, 1)),
-    )
+    connection.execute(_KEEP_ITEM, (key, zlib.compress(raw, 1)))
 
 
 def item(connection: sqlite3.Connection, key: int) -> bytes:

@@ -15,7 +15,7 @@ import msgspec
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _pack = msgspec.msgpack.Encoder().encode
 _SCHEMA = (
@@ -24,15 +24,14 @@ _SCHEMA = (
 )
 """As bytes: what is damaged may be no text."""
 _TRIGGERS = """
-CREATE TEMP TRIGGER {table}_added AFTER INSERT ON main.{table} BEGIN
+CREATE TEMP TRIGGER {table}_added AFTER INSERT ON main.{table}
+WHEN NEW.row_sum IS 0 BEGIN
   UPDATE {table} SET row_sum = {of_new} WHERE {this};
-END;
-CREATE TEMP TRIGGER {table}_proven BEFORE UPDATE ON main.{table}
-WHEN NEW.row_sum IS OLD.row_sum AND OLD.row_sum IS NOT {of_old} BEGIN
-  SELECT RAISE(ABORT, 'a row of {table} is not as it was written');
 END;
 CREATE TEMP TRIGGER {table}_changed AFTER UPDATE ON main.{table}
 WHEN NEW.row_sum IS OLD.row_sum BEGIN
+  SELECT RAISE(ABORT, 'a row of {table} is not as it was written')
+  WHERE OLD.row_sum IS NOT {of_old};
   UPDATE {table} SET row_sum = {of_new} WHERE {this};
 END;
 """
@@ -47,6 +46,12 @@ def row_sum(names: Iterable[str], of: str) -> str:
     """
     named = (f"{of}.{name}" for name in sorted(names))
     return f"row_sum({', '.join(named)})"
+
+
+def given_sum(names: Sequence[str]) -> str:
+    """Return SQL for the checksum of a row whose values are given in this order."""
+    marks = (f"?{names.index(name) + 1}" for name in sorted(names))
+    return f"row_sum({', '.join(marks)})"
 
 
 def teach(connection: sqlite3.Connection) -> None:
