@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUDGET ?= 60m
 
-.PHONY: setup demo test chaos lint check format clean
+.PHONY: setup demo test chaos lint check format deb deb-check clean
 
 setup: $(STAMP)
 
@@ -17,7 +17,7 @@ demo: setup  ## mirror real files from the bundled VMS simulator
 	$(BIN)/archive-mirror demo
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
 	$(BIN)/python -m pytest -q -s tests/proof --chaos $(BUDGET)
@@ -33,6 +33,12 @@ check: lint test  ## all that CI runs
 format: setup  ## bring the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+deb:  ## the Debian package, into dist/
+	deploy/debian/build
+
+deb-check: deb  ## install, run, upgrade, remove it on a clean Debian (root; 5 minutes)
+	/usr/bin/python3 -m deploy.debian.check
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

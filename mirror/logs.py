@@ -8,6 +8,8 @@ import math
 import os
 import re
 import sys
+import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -30,6 +32,8 @@ _CONTROL = re.compile(
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _HIDDEN = "[redacted]"
 _MIN_SECRET = 4
+_MOST_WAITING = 10_000
+_log = structlog.get_logger()
 
 
 class Redactor:
@@ -75,10 +79,62 @@ class Redactor:
         return _URL.sub(r"\1\2", text)
 
 
+class Outlet:
+    """Writes to a stream, in a thread of its own: a log is never worth a wait.
+
+    A pipe whose reader is dead, a full disk, a terminal that was stopped or a journal
+    that hangs costs log lines and no footage. How many is told once that is over.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = _apart(stream)
+        self._texts: deque[str] = deque()
+        self._missing = 0
+        self._some = threading.Condition()
+        threading.Thread(target=self._work, name="log", daemon=True).start()
+
+    def write(self, text: str) -> int:
+        """Have a text written soon, or drop it if too many wait already."""
+        with self._some:
+            if len(self._texts) < _MOST_WAITING:
+                self._texts.append(text)
+                self._some.notify_all()
+            else:
+                self._missing += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: each text is flushed as soon as it is written."""
+
+    def drain(self, within_s: float) -> None:
+        """Wait until all is written, so long at most."""
+        with self._some:
+            self._some.wait_for(lambda: not self._texts, within_s)
+
+    def _work(self) -> None:
+        while True:
+            with self._some:
+                self._some.wait_for(lambda: self._texts)
+            try:
+                self._stream.write(self._texts[0])
+                self._stream.flush()
+            except (OSError, ValueError):
+                written = False
+            else:
+                written = True
+            with self._some:
+                self._texts.popleft()
+                missing = self._missing if written else 0
+                self._missing += -missing if written else 1
+                self._some.notify_all()
+            if missing:
+                _log.warning("log.dropped", lines=missing)
+
+
 def configure(
     level: str, form: str | None, stream: TextIO, *, redactor: Redactor
-) -> None:
-    """Send all logs to `stream`.
+) -> Outlet:
+    """Send all logs to `stream`; return what does that.
 
     Args:
         level: debug, info, warning or error.
@@ -87,6 +143,7 @@ def configure(
         redactor: Learns secrets later on.
     """
     chosen = form or ("console" if stream.isatty() else "json")
+    outlet = Outlet(stream)
     threshold = getattr(logging, level.upper())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -103,10 +160,10 @@ def configure(
     structlog.configure(
         processors=[*shared, _remember_level, *final],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(outlet),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(outlet)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -120,6 +177,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.WARNING))
+    return outlet
 
 
 def _renderer(form: str, *, colors: bool) -> Processor:
@@ -199,6 +257,14 @@ def _with_priority(_logger: object, method: str, line: Any) -> Any:  # noqa: ANN
     """Put the syslog priority before each line (sd-daemon(3))."""
     mark = f"<{_PRIORITIES.get(method, 6)}>"
     return "\n".join(mark + part for part in str(line).splitlines())
+
+
+def _apart(stream: TextIO) -> TextIO:
+    """Return the same file with a buffer of its own: whoever uses ours may wait."""
+    try:
+        return os.fdopen(os.dup(stream.fileno()), "w", errors="backslashreplace")
+    except (OSError, ValueError):
+        return stream
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from tests.proof.effort import Effort, Table, budget_s
+from tests.proof.effort import REACHED, Effort, budget_s
 
-_TABLE = pytest.StashKey[Table]()
+_reached: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,11 +17,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--chaos", metavar="BUDGET", help="the proofs' long form, within 90s, 60m, 2h"
     )
     parser.addoption("--seed", type=int, default=1, help="of the proofs' rounds")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Begin the table."""
-    config.stash[_TABLE] = Table()
 
 
 def pytest_collection_modifyitems(
@@ -41,16 +36,21 @@ def effort(request: pytest.FixtureRequest) -> Effort:
         test=request.node.name,
         seed=request.config.getoption("--seed"),
         total_s=None if budget is None else budget_s(budget),
-        table=request.config.stash[_TABLE],
+        reached=request.node.user_properties,
     )
 
 
-def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Gather what the proofs reached, from all processes that run tests."""
+    if report.when == "call":
+        _reached.extend(str(v) for name, v in report.user_properties if name == REACHED)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
     """Print what the proofs reached."""
-    lines = config.stash[_TABLE].lines()
-    if lines:
+    if _reached:
         terminalreporter.section("what the proofs reached")
-        for line in lines:
+        for line in sorted(_reached):
             terminalreporter.write_line(line)
 
 

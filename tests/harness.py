@@ -76,7 +76,10 @@ class Site:
     def settings(self) -> config.Settings:
         """Write the configuration and read it back as a user's would be."""
         path = self.folder / "archive-mirror.toml"
-        path.write_text(_toml(self.tables))
+        # Whole at any moment: a service may be reading it.
+        fresh = path.with_suffix(".new")
+        fresh.write_text(_toml(self.tables))
+        fresh.replace(path)
         return config.load(path, {})
 
     async def once(self) -> OnceReport:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LEVELS = ("debug", "info", "warning", "error")
 _FORMATS = ("console", "json", "logfmt")
+_LAST_LINES_S = 2.0
 
 
 @dataclass(slots=True)
@@ -25,12 +26,14 @@ class Globals:
 
     Attributes:
         redactor: Learns the secrets that no log line may show.
+        outlet: What writes the log.
     """
 
     config: str | None = None
     log_level: str = "info"
     log_format: str | None = None
     redactor: logs.Redactor = field(default_factory=logs.Redactor)
+    outlet: logs.Outlet | None = None
 
     def configure_logs(self) -> None:
         """Start logging to stderr as asked."""
@@ -38,9 +41,14 @@ class Globals:
             raise typer.BadParameter(f"--log-level is one of {', '.join(_LEVELS)}")
         if self.log_format not in {None, *_FORMATS}:
             raise typer.BadParameter(f"--log-format is one of {', '.join(_FORMATS)}")
-        logs.configure(
+        self.outlet = logs.configure(
             self.log_level, self.log_format, sys.stderr, redactor=self.redactor
         )
+
+    def end_logs(self) -> None:
+        """Let the last lines go out, if they can."""
+        if self.outlet is not None:
+            self.outlet.drain(_LAST_LINES_S)
 
     def settings(self) -> Settings:
         """Read the configuration.

@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from mirror.app import lock, records
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WATCH_S = 2.0
+_CLEAR = "\033[2J\033[H"
 _MAX_DIGITS = 4000
 _MAX_ID = 2**63 - 1
 _Json = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -59,7 +59,7 @@ def _show_status(state_dir: Path, *, as_json: bool, watch: bool) -> None:
             render.as_json(shown)
         else:
             if watch:
-                click.clear()
+                typer.echo(_CLEAR, nl=False)
             _print_status(shown)
         if not watch:
             return

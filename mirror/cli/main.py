@@ -92,7 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     globals_ = Globals()
     try:
-        app(_globals_first(given), standalone_mode=True, obj=globals_)
+        try:
+            app(_globals_first(given), standalone_mode=True, obj=globals_)
+        finally:
+            globals_.end_logs()
     except SystemExit as exc:
         _leave(exc.code if isinstance(exc.code, int) else 0)
     except errors.ConfigError as exc:

@@ -173,15 +173,29 @@ class Root:
 
 
 def is_mount(root: int, path: Path) -> bool:
-    """Tell whether the open root is where a file system is mounted."""
+    """Tell whether the open root is where a file system is mounted.
+
+    A folder that is mounted on itself is none: systemd does that to each path of
+    `ReadWritePaths=`, also while the share is not mounted there.
+    """
     if os.fstat(root).st_dev != os.stat("..", dir_fd=root).st_dev:
         return True
     try:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return False
-    wanted = os.fsencode(os.path.realpath(path))
-    return any(unescaped(line.split(b" ")[4]) == wanted for line in lines)
+    mounts = {}
+    for line in lines:
+        number, parent, _, *paths = line.split(b" ")[:5]
+        origin, point = (Path(os.fsdecode(unescaped(each))) for each in paths)
+        mounts[number] = (parent, origin, point)
+    wanted = Path(os.path.realpath(path))
+    for parent, origin, point in mounts.values():
+        if point == wanted:
+            _, above, place = mounts.get(parent, (b"", Path(), point))
+            if origin != above / os.path.relpath(point, place):
+                return True
+    return False
 
 
 def unescaped(field: bytes) -> bytes:

@@ -486,17 +486,24 @@ async def test_mount_point(world: World) -> None:
 
 
 def test_mount_points_are_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system's root is one; so is what only the kernel's table tells."""
+    """A file system's root, and what the kernel tells of; no folder on itself."""
     assert marker.is_mount(os.open("/proc", os.O_RDONLY), Path("/proc"))
 
     spaced = world.root / "a b"
     spaced.mkdir()
     table = world.root / "mountinfo"
     escaped = str(spaced).replace(" ", "\\040")
-    table.write_text(f"36 35 98:0 /x {escaped} rw - ext4 /dev/x rw\n")
+    above = "35 1 98:0 /lower / rw - ext4 /dev/x rw\n"
+    table.write_text(f"{above}36 35 98:0 /x {escaped} rw - ext4 /dev/x rw\n")
     monkeypatch.setattr(marker, "_MOUNTS", table)
     assert marker.is_mount(os.open(spaced, os.O_RDONLY), spaced)
     assert not marker.is_mount(os.open(world.root, os.O_RDONLY), world.root)
+
+    itself = f"37 35 98:0 /lower{escaped} {escaped} rw - ext4 /dev/x rw\n"
+    table.write_text(above + itself)
+    assert not marker.is_mount(os.open(spaced, os.O_RDONLY), spaced)
+    table.write_text(f"{above}36 35 98:0 /x {escaped} rw - ext4 /dev/x rw\n{itself}")
+    assert marker.is_mount(os.open(spaced, os.O_RDONLY), spaced)
 
 
 async def test_own_leftovers_are_cleaned(world: World) -> None:

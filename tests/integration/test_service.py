@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -26,7 +27,9 @@ async def vms():
         yield served
 
 
-async def start(site: Site) -> asyncio.subprocess.Process:
+async def start(
+    site: Site, *, stderr: int = asyncio.subprocess.PIPE
+) -> asyncio.subprocess.Process:
     """Start the real command on a site's configuration."""
     site.settings()
     return await asyncio.create_subprocess_exec(
@@ -38,7 +41,7 @@ async def start(site: Site) -> asyncio.subprocess.Process:
         str(site.folder / "archive-mirror.toml"),
         "--log-format",
         "json",
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
 
 
@@ -392,3 +395,28 @@ async def test_what_a_saved_export_left_in_the_spool_is_swept_up(tmp_path, vms):
         await engine.prepare()
 
     assert {path.name for path in folder.iterdir()} == {of_lost, unknown}
+
+
+@pytest.mark.parametrize("reader", ["dead", "asleep"])
+async def test_nobody_need_read_the_log(tmp_path, vms, reader):
+    """The service saves what comes, and stops when told to."""
+    site = Site.make(tmp_path, vms)
+    site.settings()
+    ours, theirs = os.pipe()
+    if reader == "asleep":
+        os.set_blocking(theirs, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(theirs, b"x" * 4096)
+        os.set_blocking(theirs, True)
+    process = await start(site, stderr=theirs)
+    os.close(theirs)
+    if reader == "dead":
+        os.close(ours)
+    served = vms.add()
+    await site.until_state(served, State.SAVED)
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+    if reader == "asleep":
+        os.close(ours)

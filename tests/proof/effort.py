@@ -10,7 +10,7 @@ import random
 import re
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _TOLD_EVERY_S = 10.0
+REACHED = "reached"
 
 
 def budget_s(text: str) -> float:
@@ -33,21 +34,6 @@ def budget_s(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-@dataclass(slots=True)
-class Table:
-    """The figures of a whole run, a row of the closing table each."""
-
-    figures: list[tuple[int, str, dict[str, object]]] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """Return the table, one line for each record."""
-        return [
-            f"row {row:>2}  {test}: "
-            + ", ".join(f"{name} {value}" for name, value in figures.items())
-            for row, test, figures in sorted(self.figures, key=lambda each: each[0])
-        ]
-
-
 @dataclass(frozen=True, slots=True)
 class Effort:
     """What one test may spend.
@@ -56,12 +42,13 @@ class Effort:
         test: Its name.
         seed: What all its random numbers come from.
         total_s: The time of the whole run; None in the short form.
+        reached: Takes the lines of the closing table.
     """
 
     test: str
     seed: int
     total_s: float | None
-    table: Table
+    reached: list[tuple[str, object]]
 
     @property
     def long(self) -> bool:
@@ -127,7 +114,8 @@ class Effort:
 
     def record(self, row: int, **figures: object) -> None:
         """Remember what was reached, for the table at the end."""
-        self.table.figures.append((row, self.test, figures))
+        shown = ", ".join(f"{name} {value}" for name, value in figures.items())
+        self.reached.append((REACHED, f"row {row:>2}  {self.test}: {shown}"))
 
     def _tell(self, text: str) -> None:
         sys.stderr.write(f"{self.test}: {text}\n")

@@ -29,20 +29,21 @@ _NO_LOG_FLUSH = struct.pack("I", 2)
 _CAMPAIGN = 25
 
 
-async def _do(*command: str | Path) -> None:
+async def _do(*command: str | Path) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    _, said = await process.communicate()
+    answer, said = await process.communicate()
     if process.returncode:
         raise OSError(f"{command[0]}: {said.decode()}")
+    return answer.decode()
 
 
 class Disk:
     """An ext4 file system of its own whose power can be cut."""
 
-    def __init__(self, image: Path, mounted: Path) -> None:
-        self._image = image
+    def __init__(self, device: str, mounted: Path) -> None:
+        self._device = device
         self.path = mounted
 
     @classmethod
@@ -51,23 +52,27 @@ class Disk:
         """Make and mount it; skips where that cannot be."""
         if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
             pytest.skip("needs root and mkfs.ext4, for a disk whose power can be cut")
-        disk = cls(folder / "image", folder / "disk")
-        disk.path.mkdir()
-        with disk._image.open("wb") as file:
+        image, mounted = folder / "image", folder / "disk"
+        mounted.mkdir()
+        with image.open("wb") as file:
             file.truncate(192 * _KIB * _KIB)
-        await _do("mkfs.ext4", "-qF", disk._image)
+        await _do("mkfs.ext4", "-qF", image)
         try:
-            await disk.mount()
+            # One for all its life: an own loop for each mount may go as it comes.
+            device = (await _do("losetup", "--find", "--show", image)).strip()
         except OSError as exc:
             pytest.skip(f"needs loop mounts, for a disk whose power can be cut: {exc}")
+        disk = cls(device, mounted)
         try:
+            await disk.mount()
             yield disk
         finally:
             await _do("umount", "-l", disk.path)
+            await _do("losetup", "--detach", device)
 
     async def mount(self) -> None:
         """Mount it, as after a start."""
-        await _do("mount", "-o", "loop", self._image, self.path)
+        await _do("mount", self._device, self.path)
 
     def cut(self) -> None:
         """Drop, at once, all that was not flushed, and answer nothing any more."""

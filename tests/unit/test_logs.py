@@ -6,9 +6,11 @@ import io
 import json
 import logging
 import os
+import threading
 
 import pytest
 import structlog
+from typing_extensions import override
 from yarl import URL
 
 from mirror import logs
@@ -25,10 +27,34 @@ def restored():
     structlog.reset_defaults()
 
 
+class Stream(io.StringIO):
+    """What logs are written to; it can fail or hang."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outlet: logs.Outlet | None = None
+        self.fails = False
+        self.free = threading.Event()
+        self.free.set()
+
+    @override
+    def write(self, text: str) -> int:
+        self.free.wait()
+        if self.fails:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+    @override
+    def getvalue(self) -> str:
+        if self.outlet is not None:
+            self.outlet.drain(30.0)
+        return super().getvalue()
+
+
 def logged(form, *, level="info"):
     """Return a logger, what it writes to, and its redactor."""
-    stream, redactor = io.StringIO(), logs.Redactor()
-    logs.configure(level, form, stream, redactor=redactor)
+    stream, redactor = Stream(), logs.Redactor()
+    stream.outlet = logs.configure(level, form, stream, redactor=redactor)
     return structlog.get_logger(), stream, redactor
 
 
@@ -179,10 +205,11 @@ def test_lines_to_the_journal_begin_with_their_priority(tmp_path, monkeypatch):
     with path.open("w") as stream:
         found = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
-        logs.configure("info", "json", stream, redactor=logs.Redactor())
+        outlet = logs.configure("info", "json", stream, redactor=logs.Redactor())
         structlog.get_logger().error("bad")
         structlog.get_logger().info("good")
         logging.getLogger("x").warning("foreign")
+        outlet.drain(30.0)
 
     lines = path.read_text().splitlines()
     assert [line[:3] for line in lines] == ["<3>", "<6>", "<4>"]
@@ -191,3 +218,35 @@ def test_lines_to_the_journal_begin_with_their_priority(tmp_path, monkeypatch):
         "good",
         "foreign",
     ]
+
+
+def test_lines_that_cannot_be_written_cost_nothing_but_themselves():
+    """How many were missed is told once it is over."""
+    log, stream, _ = logged("json")
+    stream.fails = True
+    log.error("first")
+    logging.getLogger("x").warning("second")
+    assert stream.getvalue() == ""
+    stream.fails = False
+    log.info("third")
+    stream.getvalue()
+
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [each["event"] for each in events] == ["third", "log.dropped"]
+    assert events[1]["lines"] == 2
+
+
+def test_a_stream_that_hangs_holds_nobody_up():
+    """The memory for what waits is bounded, too."""
+    log, stream, _ = logged("json")
+    stream.free.clear()
+    for number in range(12_000):
+        log.info("line", number=number)
+    assert stream.outlet is not None
+    stream.outlet.drain(0.0)
+    stream.free.set()
+    stream.getvalue()
+
+    *lines, last = stream.getvalue().splitlines()
+    assert len(lines) == 10_000
+    assert json.loads(last)["lines"] == 2_000
