@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from mirror.app import lock
+from mirror.app import lock, unclaimed
 from mirror.app.engine import target_for
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
 from mirror.mirroring import stock
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from mirror.app.unclaimed import Unclaimed
     from mirror.config import Settings
     from mirror.ports import Beside
     from mirror.state import Bare
@@ -81,14 +82,18 @@ class Progress:
         old: What was there before, in words.
         aside: Where it lies now; None if there was none.
         carried: Exports carried over from it.
+        unsound: Exports in it that could not be.
         exports: In the new ledger, by state.
+        unclaimed: Files in the spool that it does not know.
     """
 
     old: str = ""
     aside: Path | None = None
     carried: int = 0
+    unsound: int = 0
     targets: dict[str, Tally] = field(default_factory=dict)
     exports: dict[str, int] = field(default_factory=dict)
+    unclaimed: list[Unclaimed] = field(default_factory=list)
 
 
 async def run(
@@ -199,6 +204,7 @@ class _Rebuild:
                 await self._read(ledger, target, found[target.name])
                 await self._read_bare(ledger, target, found[target.name])
             await asyncio.to_thread(ledger.stock.settle)
+            await asyncio.to_thread(self._keep_spooled, ledger)
             for name, tally in self._progress.targets.items():
                 tally.copies = ledger.stock.counts(name)
             for (_, state), number in ledger.reads.counts().items():
@@ -214,9 +220,16 @@ class _Rebuild:
 
         old = self._settings.state_dir / LEDGER_NAME
         if old.is_file() and old.stat().st_size:
-            ledger.carry(old, carried)
+            self._progress.unsound = ledger.carry(old, carried)
         for target in self._progress.targets:
             ledger.stock.doubt(target)
+
+    def _keep_spooled(self, ledger: Ledger) -> None:
+        known = ledger.known_node_id()
+        if known is None:
+            known = unclaimed.node_of_spool(self._settings, ledger)
+        ledger.node_id(self._now_us, known)
+        self._progress.unclaimed = unclaimed.keep(self._settings, ledger, known)
 
     async def _identify(self, target: DirectoryTarget) -> str:
         return await unless_hung(target.identify(), target.name)

@@ -78,10 +78,26 @@ def _print(done: Progress) -> None:
         typer.echo(f"it is at {done.aside} now")
     if done.carried:
         typer.echo(f"{done.carried} exports were carried over from it")
+    if done.unsound:
+        typer.echo(
+            f"{done.unsound} exports in it cannot be read: those that were saved come "
+            "back by their sidecars, others at the next sweep if the VMS lists them "
+            "still; attempts and losses that were recorded of them are gone"
+        )
     for name, tally in done.targets.items():
         typer.echo(f"target {name}: {_found(tally)}")
     counts = ", ".join(f"{state} {n}" for state, n in sorted(done.exports.items()))
     typer.echo(f"the new ledger holds: {counts or 'nothing'}")
+    for one in done.unclaimed:
+        place = f"{one.path}: of {one.export}, {one.size_bytes} bytes"
+        typer.echo(render.clean(f"unclaimed  {place}, not known to the new ledger"))
+    if done.unclaimed:
+        typer.echo(
+            "unclaimed files lay in the spool, whole or in part, and are left alone. "
+            "Start the service: what the VMS still has is fetched anew. Where it has "
+            "not, such a file is all that is left of the export: copy it to a place of "
+            "your own, and see whether it plays. Then delete it"
+        )
     typer.echo(
         "lengths were compared, no bytes were read: `archive-mirror verify` proves them"
     )

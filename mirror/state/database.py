@@ -16,8 +16,10 @@ from mirror.state.commits import LastCommit
 from mirror.state.unusable import FAULTS, damaged, newer, unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    _Find = Callable[[sqlite3.Connection, sqlite3.Connection], str | None]
 
 LEDGER_NAME = "ledger.sqlite3"
 _LEAST_BYTES = 512
@@ -57,10 +59,13 @@ class Database:
         self._depth = 0
 
     @classmethod
-    def open(cls, path: Path) -> Database:
+    def open(cls, path: Path, *, check: bool = True) -> Database:
         """Open the ledger for writing; make it or migrate it where needed.
 
-        All of it is read, to find damage.
+        Args:
+            path: Of the file.
+            check: Read all of it, to find damage; else only its structure is looked at,
+                and `prove` is to follow.
 
         Raises:
             DamagedLedgerError: It is not what was written.
@@ -77,7 +82,7 @@ class Database:
             raise unusable(path, exc) from exc
         database = cls(connection, path)
         try:
-            database._prepare()
+            database._prepare(check=check)
             room.allocate_shared(path)
             database._count_commits()
         except (OSError, *FAULTS) as exc:
@@ -183,7 +188,7 @@ class Database:
         finally:
             copy.close()
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, check: bool) -> None:
         execute = self.connection.execute
         version = self._known_version()
         if version > newest():
@@ -195,7 +200,9 @@ class Database:
         execute("PRAGMA cache_size = -8192")
         execute("PRAGMA journal_size_limit = 16777216")
         if version:
-            self._check(version)
+            # What is migrated gets new checksums, and would be believed.
+            deep = check or version < newest()
+            self._check(version, soundness.problem if deep else soundness.misshape)
         self._migrate(version)
         soundness.keep(self.connection)
 
@@ -206,7 +213,7 @@ class Database:
         if version > newest():
             raise newer(self.path, version, newest())
         if version and check:
-            self._check(version)
+            self._check(version, soundness.problem)
         if 0 < version < newest():
             raise LedgerError(
                 f"the ledger {self.path} is of version {version}, this program's is "
@@ -225,10 +232,22 @@ class Database:
                 raise damaged(self.path, "its version is gone")
         return version
 
-    def _check(self, version: int) -> None:
+    def prove(self) -> None:
+        """Read all of the ledger, to find damage; for a connection of its own.
+
+        Raises:
+            DamagedLedgerError: It is not what was written.
+            LedgerError: It cannot be read, or this was interrupted.
+        """
+        try:
+            self._check(self._version(), soundness.problem)
+        except FAULTS as exc:
+            raise unusable(self.path, exc) from exc
+
+    def _check(self, version: int, find: _Find) -> None:
         made = self._empty(self.path, version)
         try:
-            problem = soundness.problem(self.connection, made.connection)
+            problem = find(self.connection, made.connection)
         finally:
             made.close()
         if problem is not None:

@@ -61,13 +61,9 @@ class Ledger:
         self.reads = Reads(database)
 
     @classmethod
-    def open(cls, state_dir: Path) -> Ledger:
-        """Open it for writing; all of it is read, to find damage.
-
-        Raises:
-            LedgerError: It cannot be used.
-        """
-        database = Database.open(state_dir / LEDGER_NAME)
+    def open(cls, state_dir: Path, *, check: bool = True) -> Ledger:
+        """Open it for writing; arguments and errors as for `Database.open`."""
+        database = Database.open(state_dir / LEDGER_NAME, check=check)
         if database.lost_commits:
             _log.error(
                 "ledger.set_back",
@@ -117,6 +113,14 @@ class Ledger:
         finally:
             database.close()
 
+    def prove(self) -> None:
+        """Read all of it, to find damage; errors as for `Database.prove`."""
+        self._db.prove()
+
+    def interrupt(self) -> None:
+        """End what it is asked just now; may be called from any thread."""
+        self._db.connection.interrupt()
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -127,21 +131,26 @@ class Ledger:
         with self._db.transaction():
             yield
 
-    def carry(self, old: Path, told: Callable[[int], None]) -> None:
+    def carry(self, old: Path, told: Callable[[int], None]) -> int:
         """Carry over what is sound in another ledger; see `salvage.carry`."""
-        salvage.carry(old, self._db, told)
+        return salvage.carry(old, self._db, told)
 
-    def node_id(self, now_us: int) -> str:
-        """Return this node's id, made once."""
+    def node_id(self, now_us: int, wanted: str | None = None) -> str:
+        """Return this node's id; made once, as wanted if that is given."""
         with self._db.transaction() as connection:
-            row = connection.execute("SELECT node_id FROM node").fetchone()
-            if row is not None:
-                return str(row[0])
-            node_id = secrets.token_hex(4)
-            connection.execute(
-                "INSERT INTO node (node_id, made_us) VALUES (?, ?)", (node_id, now_us)
-            )
+            node_id = self.known_node_id()
+            if node_id is None:
+                node_id = wanted or secrets.token_hex(4)
+                connection.execute(
+                    "INSERT INTO node (node_id, made_us) VALUES (?, ?)",
+                    (node_id, now_us),
+                )
             return node_id
+
+    def known_node_id(self) -> str | None:
+        """Return this node's id, if it has been made."""
+        row = self._db.connection.execute("SELECT node_id FROM node").fetchone()
+        return None if row is None else str(row[0])
 
     def marker(self, target: str) -> str | None:
         """Return the marker id remembered of a target."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _pack = msgspec.msgpack.Encoder().encode
+_GROUP = 10_000
 _SCHEMA = (
     "SELECT CAST(type AS BLOB), CAST(name AS BLOB), CAST(tbl_name AS BLOB), "
     "CAST(sql AS BLOB) FROM sqlite_schema"
@@ -74,10 +75,34 @@ def keep(connection: sqlite3.Connection) -> None:
 
 
 def renew(connection: sqlite3.Connection) -> None:
-    """Write all checksums anew, for a schema that has just changed."""
+    """Write all checksums anew, for a schema that has just changed.
+
+    Some rows at a time, for SQLite keeps in memory what one statement changes.
+    """
     for table in _tables(connection):
         right = row_sum(columns(connection, table), table)
-        connection.execute(f"UPDATE {table} SET row_sum = {right}")
+        change = f"UPDATE {table} SET row_sum = {right}"
+        key = connection.execute(
+            "SELECT name FROM pragma_table_info(?) WHERE pk = 1 AND type = 'INTEGER'",
+            (table,),
+        ).fetchone()
+        if key is None:
+            connection.execute(change)
+            continue
+        newest = connection.execute(f"SELECT max({key[0]}) FROM {table}").fetchone()[0]
+        for first in range(0, (newest or 0) + 1, _GROUP):
+            last = first + _GROUP - 1
+            within = f"{change} WHERE {key[0]} BETWEEN ? AND ?"
+            connection.execute(within, (first, last))
+
+
+def misshape(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
+    """Return what is wrong with the structure of a ledger; arguments as `problem`."""
+    wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))
+    if not wanted <= found:
+        return "its schema is not as it was written"
+    said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return None if said == "ok" else said
 
 
 def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
@@ -87,9 +112,9 @@ def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | N
         connection: Was taught.
         made: An empty ledger of the same version.
     """
-    wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))
-    if not wanted <= found:
-        return "its schema is not as it was written"
+    amiss = misshape(connection, made)
+    if amiss is not None:
+        return amiss
     said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if said != "ok":
         return said
