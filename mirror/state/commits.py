@@ -32,6 +32,10 @@ class LastCommit:
     def __init__(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(folder / COMMITS_NAME, flags, 0o600)
+        if os.geteuid() == 0:
+            # The service's user must be able to write it too.
+            owner = folder.stat()
+            os.fchown(self._fd, owner.st_uid, owner.st_gid)
         text = os.pread(self._fd, 64, 0).strip()
         self.number = int(text) if text.isdigit() else 0
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import lock, rebuilding, records
+from mirror.app import ground, lock, rebuilding, records
 from mirror.app.rebuilding import Oddity
 from mirror.errors import LedgerError, LockedError, MirrorError, TargetError
 from mirror.model import CopyState, State
 from mirror.simulator import Fault, Kind, Stage, Vms
-from mirror.state import LEDGER_NAME, Filter, Ledger, Partial
+from mirror.state import LEDGER_NAME, Filter, Ledger, Partial, soundness
 from mirror.targets import durable, surveying
 from tests.harness import Site
 
@@ -998,6 +998,35 @@ async def test_a_target_that_hangs_does_not_hold_up_the_walks(
 
 
 # --- the ledger's own defence -------------------------------------------------
+
+
+async def test_a_running_service_reads_all_of_the_ledger(tmp_path, vms):
+    """Beside its work, for that may take a minute; what nothing else reads, too."""
+    kept = await keep(tmp_path, vms, 1)
+    alter_ledger(kept, "UPDATE items SET item = x'00'")
+    code, _, err = await kept.command("run")
+
+    assert code == 74
+    assert f"the ledger {kept.ledger} is damaged (1 rows of items" in err
+    assert "`archive-mirror rebuild`" in err
+
+
+async def test_a_stop_does_not_wait_for_the_ledger_to_be_read(
+    tmp_path, vms, monkeypatch
+):
+    """However large it is."""
+    kept = await keep(tmp_path, vms, 1)
+
+    def endless(connection, made):
+        count = "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT 1 FROM"
+        connection.execute(f"SELECT count(*) FROM ({count} n)").fetchone()
+
+    monkeypatch.setattr(soundness, "problem", endless)
+    async with asyncio.timeout(30), ground.proving(kept.ledger.parent) as reading:
+        await asyncio.sleep(0.1)
+
+        assert not reading.done()
+    assert reading.done()
 
 
 @pytest.mark.parametrize(
