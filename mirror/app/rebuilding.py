@@ -19,7 +19,7 @@ from mirror.mirroring import stock
 from mirror.mirroring.examining import unless_hung
 from mirror.mirroring.sidecar import SidecarError
 from mirror.model import to_us, utc_now
-from mirror.state import COMMITS_NAME, LEDGER_NAME, Ledger, Taken
+from mirror.state import LEDGER_NAME, Ledger, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -205,6 +205,7 @@ class _Rebuild:
                 await self._read_bare(ledger, target, found[target.name])
             await asyncio.to_thread(ledger.stock.settle)
             await asyncio.to_thread(self._keep_spooled, ledger)
+            ledger.count_on(self._settings.state_dir)
             for name, tally in self._progress.targets.items():
                 tally.copies = ledger.stock.counts(name)
             for (_, state), number in ledger.reads.counts().items():
@@ -320,7 +321,6 @@ def _replace(state_dir: Path, folder: Path) -> Path | None:
     """
     path = state_dir / LEDGER_NAME
     aside: Path | None = None
-    (state_dir / COMMITS_NAME).unlink(missing_ok=True)
     if os.path.lexists(path):
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
         aside = path.with_name(f"{LEDGER_NAME}.replaced-{stamp}")

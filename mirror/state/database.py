@@ -174,6 +174,15 @@ class Database:
         if self._last is not None and number is not None:
             self._last.remember(number)
 
+    def count_on(self, folder: Path) -> None:
+        """Count commits on from the number that is kept in another folder."""
+        last = LastCommit(folder)
+        last.close()
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE commits SET number = max(number, ?)", (last.number,)
+            )
+
     def changed_elsewhere(self) -> int:
         """Return a number that differs once another process has committed."""
         row = self.connection.execute("PRAGMA data_version").fetchone()

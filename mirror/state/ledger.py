@@ -135,6 +135,13 @@ class Ledger:
         """Carry over what is sound in another ledger; see `salvage.carry`."""
         return salvage.carry(old, self._db, told)
 
+    def count_on(self, state_dir: Path) -> None:
+        """Count commits on from those of the ledger that this one replaces.
+
+        An older copy that is put back later is known by its lower number.
+        """
+        self._db.count_on(state_dir)
+
     def node_id(self, now_us: int, wanted: str | None = None) -> str:
         """Return this node's id; made once, as wanted if that is given."""
         with self._db.transaction() as connection:

@@ -98,11 +98,7 @@ def renew(connection: sqlite3.Connection) -> None:
 
 def misshape(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
     """Return what is wrong with the structure of a ledger; arguments as `problem`."""
-    wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))
-    if not wanted <= found:
-        return "its schema is not as it was written"
-    said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    return None if said == "ok" else said
+    return _misshape(connection, made, "quick_check")
 
 
 def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
@@ -112,12 +108,9 @@ def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | N
         connection: Was taught.
         made: An empty ledger of the same version.
     """
-    amiss = misshape(connection, made)
+    amiss = _misshape(connection, made, "integrity_check")
     if amiss is not None:
         return amiss
-    said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
-    if said != "ok":
-        return said
     for table in _tables(connection):
         right = row_sum(columns(connection, table), table)
         wrong = connection.execute(
@@ -134,6 +127,16 @@ def columns(connection: sqlite3.Connection, table: str) -> list[str]:
         "SELECT name FROM pragma_table_info(?) WHERE name <> 'row_sum'", (table,)
     )
     return [name for (name,) in found]
+
+
+def _misshape(
+    connection: sqlite3.Connection, made: sqlite3.Connection, look: str
+) -> str | None:
+    wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))
+    if not wanted <= found:
+        return "its schema is not as it was written"
+    said = str(connection.execute(f"PRAGMA {look}(1)").fetchone()[0])
+    return None if said == "ok" else said
 
 
 def _sum(*values: object) -> int:

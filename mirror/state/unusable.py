@@ -19,8 +19,9 @@ def damaged(path: Path, problem: object) -> DamagedLedgerError:
     """Return what is told of a ledger that is not what was written."""
     return DamagedLedgerError(
         f"the ledger {path} is damaged ({problem}). Stop the service and run "
-        "`archive-mirror rebuild`: it makes a new one from what the targets hold, and "
-        "moves this one aside"
+        "`archive-mirror rebuild`: it makes a new one from what the targets hold and "
+        "what is sound in this one, which it moves aside. Footage is not touched; of "
+        "damaged rows, attempts and losses do not come back"
     )
 
 

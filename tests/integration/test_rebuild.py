@@ -880,6 +880,19 @@ async def test_a_ledger_set_back_is_rebuilt_without_force(tmp_path, vms):
         await kept.rebuild()
 
 
+async def test_a_backup_from_before_a_rebuild_is_known_to_be_older(tmp_path, vms):
+    """The new ledger counts on from where the old one was."""
+    kept = await keep(tmp_path, vms, 1)
+    old = kept.ledger.read_bytes()
+    kept.served.append(vms.add(size=SIZE))
+    await kept.site.once()
+    await kept.rebuild(force=True)
+    assert _lost_commits(kept) == 0
+    kept.ledger.write_bytes(old)
+    assert _lost_commits(kept) > 0
+    assert (await kept.rebuild()).exports == {"saved": 2}
+
+
 async def test_an_empty_ledger_that_meets_an_archive_says_so(tmp_path, vms):
     """And goes on: a first run on a shared target is right, and footage comes first."""
     kept = await keep(tmp_path, vms, 2)

@@ -288,7 +288,7 @@ async def flips(
 @pytest.mark.timeout(600)
 async def test_any_byte_of_the_ledger_may_change(archive: Archive, effort: Effort):
     verdicts = await flips(
-        archive, effort, effort.rounds(short=120, long=1000, share=0.08)
+        archive, effort, effort.rounds(short=60, long=1000, share=0.08)
     )
 
     assert verdicts["harmful"] == 0, verdicts
