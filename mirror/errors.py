@@ -27,6 +27,10 @@ class LedgerError(MirrorError):
     """The ledger cannot be read or is of another version."""
 
 
+class DamagedLedgerError(LedgerError):
+    """The ledger is not what was written to it."""
+
+
 class TransientError(MirrorError):
     """It failed now and is tried again later.
 

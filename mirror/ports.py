@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from mirror.errors import MirrorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -72,6 +72,23 @@ class Examined:
     size_bytes: int | None
     sha256: str | None
     sidecar: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A sidecar on a target, and what lies beside it.
+
+    Attributes:
+        path: Of the file it tells of, as it lies now.
+        sidecar: Its bytes; None if there is none, empty if it can be no record.
+        size_bytes: Of the file; None if no regular file lies there.
+        problem: Why neither is known.
+    """
+
+    path: str
+    sidecar: bytes | None
+    size_bytes: int | None
+    problem: str | None = None
 
 
 class PathTakenError(MirrorError):
@@ -151,6 +168,31 @@ class Target(Protocol):
             size_bytes: Length it should have; a file of another is not read.
             marker_id: Of the target it was published to.
             read: Told how many bytes came, as they come, from any thread.
+
+        Raises:
+            TargetError: It cannot be read just now, or this is another target;
+                nothing may be concluded.
+        """
+
+    async def identify(self) -> str:
+        """Return the id in the target's marker. Changes nothing there.
+
+        Raises:
+            TargetError: There is none, or the target is away.
+        """
+
+    def survey(self, marker_id: str) -> AsyncGenerator[list[Beside], None]:
+        """Yield all sidecars there are, some at a time, in no order.
+
+        Changes nothing there. What cannot be read is told, not raised.
+
+        Raises:
+            TargetError: It is another target, or away; what was not yielded may be
+                there all the same.
+        """
+
+    async def beside(self, path: str, marker_id: str) -> Beside | None:
+        """Return the sidecar of one path and what lies there; None if nothing does.
 
         Raises:
             TargetError: It cannot be read just now, or this is another target;

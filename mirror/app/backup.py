@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from mirror.errors import LedgerError
+from mirror.errors import DamagedLedgerError, LedgerError
 from mirror.state import LEDGER_NAME, Ledger
 
 
@@ -31,12 +31,7 @@ def write(state_dir: Path, path: Path) -> int:
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=path.parent) as folder:
             Ledger.copy(state_dir, Path(folder))
             copy = Path(folder, LEDGER_NAME)
-            problem = _problem(copy)
-            if problem is not None:
-                raise LedgerError(
-                    f"the ledger in {state_dir} is damaged: {problem}; stop the "
-                    "service, check its disk, and go back to an earlier copy"
-                )
+            _prove(Path(folder), state_dir)
             _flush(copy)
             path.hardlink_to(copy)
             _flush(path.parent)
@@ -47,13 +42,14 @@ def write(state_dir: Path, path: Path) -> int:
         raise LedgerError(f"the ledger cannot be copied to {path}: {exc}") from exc
 
 
-def _problem(path: Path) -> str | None:
-    connection = sqlite3.connect(path)
+def _prove(folder: Path, state_dir: Path) -> None:
     try:
-        said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
-    finally:
-        connection.close()
-    return None if said == "ok" else said
+        Ledger.read(folder, check=True).close()
+    except DamagedLedgerError as exc:
+        path = state_dir / LEDGER_NAME
+        raise DamagedLedgerError(
+            str(exc).replace(str(folder / LEDGER_NAME), str(path))
+        ) from exc
 
 
 def _flush(path: Path) -> None:

@@ -22,6 +22,7 @@ from mirror.mirroring.pool import FetchPool, Lane
 from mirror.mirroring.progress import Progress
 from mirror.mirroring.publish import Publisher, Surroundings
 from mirror.mirroring.pump import PumpLimits
+from mirror.mirroring.recall import Recall
 from mirror.mirroring.rules import Rule, first_match
 from mirror.mirroring.spool import Spool
 from mirror.mirroring.walk import Walker, WalkRules
@@ -95,6 +96,7 @@ class Engine:
             name: self._publisher(target) for name, target in settings.targets.items()
         }
         self.places.publishers = self.publishers
+        self.recall = Recall(ledger=ledger, publishers=self.publishers, now=now)
         self.listers = {
             name: self._lister(source) for name, source in settings.sources.items()
         }
@@ -130,6 +132,7 @@ class Engine:
         ]
         # A hung mount must not keep the rest from starting.
         await asyncio.wait(looks, timeout=_STARTUP_CHECK_S)
+        await self.recall.warn_if_new(self.settings.sources)
         targets, required = self.target_names(), self.required()
         now_us = to_us(self._now())
         for target in sorted(targets):
@@ -255,6 +258,7 @@ class Engine:
                 retry_max=self._pace.maximum,
                 rule_for=lambda row, at_us: first_match(rules, row, at_us),
             ),
+            recall=self.recall.vanishing,
             now=self._now,
         )
         return Lister(

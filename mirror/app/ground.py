@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,8 +14,11 @@ from mirror.vms import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from mirror.config import Settings
+
+_INTERRUPT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +44,14 @@ class Ground:
 
 @contextlib.asynccontextmanager
 async def held(
-    settings: Settings, *, patience_s: float | None = None
+    settings: Settings, *, patience_s: float | None = None, check: bool = True
 ) -> AsyncIterator[Ground]:
     """Hold the state directory and open the ledger.
+
+    Args:
+        settings: The configuration.
+        patience_s: As for `LedgerThread`.
+        check: Read all of the ledger first; else `proving` is to find damage.
 
     Raises:
         ConfigError: The state directory cannot be used.
@@ -50,7 +59,8 @@ async def held(
         LedgerError: The ledger cannot be used.
     """
     with lock.held(settings.state_dir):
-        ledger = LedgerThread(Ledger.open(settings.state_dir), patience_s=patience_s)
+        opened = Ledger.open(settings.state_dir, check=check)
+        ledger = LedgerThread(opened, patience_s=patience_s)
         reader = LedgerThread(Ledger.read(settings.state_dir), patience_s=patience_s)
         try:
             now_us = to_us(utc_now())
@@ -59,6 +69,28 @@ async def held(
         finally:
             await ledger.close()
             await reader.close()
+
+
+@contextlib.asynccontextmanager
+async def proving(state_dir: Path) -> AsyncIterator[asyncio.Future[None]]:
+    """Read through the ledger in a thread, for a large one takes a minute.
+
+    What is yielded ends with DamagedLedgerError if it is damaged. A row that is met
+    before is looked at then.
+
+    Raises:
+        LedgerError: It cannot be opened.
+    """
+    ledger = Ledger.read(state_dir)
+    reading = asyncio.ensure_future(asyncio.to_thread(ledger.prove))
+    try:
+        yield reading
+    finally:
+        while not reading.done():
+            ledger.interrupt()
+            await asyncio.wait([reading], timeout=_INTERRUPT_S)
+        reading.exception()
+        ledger.close()
 
 
 def sessions_for(settings: Settings) -> Sessions:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
 from mirror.app import filesystems
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _NAME = "lock"
 _REPAIR_NAME = "repair.lock"
+_LOOKS = 10
+_LOOK_S = 0.01
 _PASSING: Final = frozenset(
     {
         errno.EIO,
@@ -58,6 +61,21 @@ def held(state_dir: Path) -> Iterator[None]:
         yield
 
 
+def is_held(state_dir: Path) -> bool:
+    """Tell whether a process works on the state directory just now."""
+    try:
+        fd = os.open(state_dir / _NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 @contextlib.contextmanager
 def repairing(state_dir: Path) -> Iterator[None]:
     """Be the only one who repairs; a running service goes on.
@@ -80,7 +98,7 @@ def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
         raise _refused(state_dir, exc) from exc
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(fd)
         except BlockingIOError as exc:
             owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             raise LockedError(
@@ -112,3 +130,13 @@ def _refused(state_dir: Path, exc: OSError) -> ConfigError | LedgerError:
             )
         ]
     )
+
+
+def _take(fd: int) -> None:
+    """Lock a file; whoever only looks whether it is locked lets go at once."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOOK_S)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

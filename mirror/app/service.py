@@ -69,6 +69,7 @@ class Service:
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._ground: Ground | None = None
+        self._proving: asyncio.Future[None] | None = None
         self._engine: Engine | None = None
         self._inflow: deque[tuple[float, int]] = deque()
         self._outlook = Outlook()
@@ -83,7 +84,10 @@ class Service:
         """
         if self._signals:
             self._listen_to_signals()
-        async with ground.held(self._settings) as held:
+        async with (
+            ground.held(self._settings, check=False) as held,
+            ground.proving(self._settings.state_dir) as self._proving,
+        ):
             self._ground = held
             server = HttpServer(
                 self._metrics.registry,
@@ -175,6 +179,8 @@ class Service:
         while not running.done():
             if self._stop.is_set() or await self._take_up():
                 return
+            if self._proving is not None and self._proving.done():
+                self._proving.result()
             step_s = schedule.check_clock()
             if step_s is not None:
                 _log.warning("clock.stepped", seconds=round(step_s, 1))

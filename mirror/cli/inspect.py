@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mirror.app import records
+from mirror.app import lock, records
 from mirror.cli import render
 from mirror.cli.context import given
 from mirror.errors import MirrorError
@@ -17,6 +17,7 @@ from mirror.model import Export, Reason, State, iso, to_us, utc_now
 from mirror.state import Filter, Ledger
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _WATCH_S = 2.0
@@ -52,11 +53,8 @@ def status(
 
 def _show_status(state_dir: Path, *, as_json: bool, watch: bool) -> None:
     while True:
-        ledger = Ledger.read(state_dir)
-        try:
+        with _reading(state_dir) as ledger:
             shown = _status(ledger)
-        finally:
-            ledger.close()
         if as_json:
             render.as_json(shown)
         else:
@@ -99,17 +97,17 @@ def list_exports(
         until_us=_moment(until, "--until"),
         name=name,
     )
-    ledger = Ledger.read(given(context).settings().state_dir)
-    found = ledger.reads.exports(wanted)
-    if as_json:
-        for export, copies in found:
-            render.as_json(records.export(export, copies))
-        return
     reasons: set[str] = set()
     lines = []
-    for export, _ in found:
-        reasons.add(export.reason or "")
-        lines.append(_line(export))
+    with _reading(given(context).settings().state_dir) as ledger:
+        for export, copies in ledger.reads.exports(wanted):
+            if as_json:
+                render.as_json(records.export(export, copies))
+                continue
+            reasons.add(export.reason or "")
+            lines.append(_line(export))
+    if as_json:
+        return
     render.table(
         ("EXPORT", "STATE", "REASON", "CREATED", "DEADLINE", "SIZE", "NAME"), lines
     )
@@ -123,13 +121,13 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show all that is known of one export: each attempt, each copy."""
-    ledger = Ledger.read(given(context).settings().state_dir)
-    try:
-        found = _find(ledger, export)
-    except MirrorError as exc:
-        typer.echo(str(exc), err=True)
-        raise typer.Exit(1) from exc
-    full = records.dossier(ledger.reads.dossier(found))
+    with _reading(given(context).settings().state_dir) as ledger:
+        try:
+            found = _find(ledger, export)
+        except MirrorError as exc:
+            typer.echo(str(exc), err=True)
+            raise typer.Exit(1) from exc
+        full = records.dossier(ledger.reads.dossier(found))
     if as_json:
         render.as_json(full)
     else:
@@ -147,16 +145,15 @@ def retry(
     """Make exports due now, whatever they wait for."""
     if not exports and state is None:
         raise typer.BadParameter("name exports as SOURCE/ID, or a state with --state")
-    ledger = Ledger.read(given(context).settings().state_dir)
-    try:
-        chosen = [_find(ledger, name) for name in exports or []]
-    except MirrorError as exc:
-        typer.echo(str(exc), err=True)
-        raise typer.Exit(1) from exc
-    if state is not None:
-        chosen += ledger.by_state(state)
-    done = ledger.retry(chosen, _due_now)
-    ledger.close()
+    with _reading(given(context).settings().state_dir) as ledger:
+        try:
+            chosen = [_find(ledger, name) for name in exports or []]
+        except MirrorError as exc:
+            typer.echo(str(exc), err=True)
+            raise typer.Exit(1) from exc
+        if state is not None:
+            chosen += ledger.by_state(state)
+        done = ledger.retry(chosen, _due_now)
     typer.echo(f"{done} of {len(chosen)} exports are due now")
 
 
@@ -181,6 +178,11 @@ def _due_now(export: Export) -> Export:
             return dataclasses.replace(fresh, state=State.WAITING, reason=waiting)
         case _:
             return export
+
+
+def _reading(state_dir: Path) -> AbstractContextManager[Ledger]:
+    """Hold the ledger open; read through it first unless a service has done so."""
+    return Ledger.reading(state_dir, check=not lock.is_held(state_dir))
 
 
 def _status(ledger: Ledger) -> dict[str, Any]:

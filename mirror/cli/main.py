@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from mirror import __version__, errors
-from mirror.cli import checking, inspect, moving, simulating, upkeep, verifying
+from mirror.cli import (
+    checking,
+    inspect,
+    moving,
+    rebuilding,
+    simulating,
+    upkeep,
+    verifying,
+)
 from mirror.cli.context import Globals
 
 if TYPE_CHECKING:
@@ -75,7 +83,7 @@ def _globals(
     found.configure_logs()
 
 
-for _module in (moving, inspect, checking, verifying, upkeep, simulating):
+for _module in (moving, inspect, checking, verifying, rebuilding, upkeep, simulating):
     _module.register(app)
 
 

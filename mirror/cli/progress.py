@@ -21,9 +21,11 @@ from mirror.model import to_us, utc_now
 
 if TYPE_CHECKING:
     from mirror.app.engine import Engine
+    from mirror.app.rebuilding import Progress as Rebuild
     from mirror.mirroring.scrub import Scrub
 
 _LINE_S = 5.0
+_LIVE_S = 0.2
 
 
 class Bars:
@@ -161,3 +163,31 @@ class ReadLines:
 
     def close(self) -> None:
         """Leave the lines."""
+
+
+class SurveyLines:
+    """How far a rebuild is: one line that changes, or one every few seconds.
+
+    Args:
+        live: On a terminal.
+    """
+
+    def __init__(self, *, live: bool) -> None:
+        self._live = live
+        self._last = time.monotonic()
+
+    def update(self, progress: Rebuild) -> None:
+        """Show it, if it is time to."""
+        now = time.monotonic()
+        if now - self._last < (_LIVE_S if self._live else _LINE_S):
+            return
+        self._last = now
+        read = [f"{name} {one.sidecars}" for name, one in progress.targets.items()]
+        text = f"{progress.carried} exports carried over; sidecars: {', '.join(read)}"
+        shown = f"\r{text}\x1b[K" if self._live else text
+        typer.echo(shown, err=True, nl=not self._live)
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self._live:
+            typer.echo("\r\x1b[K", err=True, nl=False)

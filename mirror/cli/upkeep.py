@@ -70,7 +70,8 @@ def backup(
     typer.echo(f"the ledger is copied to {path} ({render.size(size)})")
     typer.echo(
         "to go back to it: stop the service, move ledger.sqlite3 and its -wal file "
-        f"out of {settings.state_dir}, and put the copy there as ledger.sqlite3"
+        f"out of {settings.state_dir}, and put the copy there as ledger.sqlite3; then "
+        "`archive-mirror rebuild --force` takes up what was saved since"
     )
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mirror.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
-    from typing import Any
+    from collections.abc import Awaitable, Mapping
 
     from mirror.ports import Examined, Target
     from mirror.state import Subject
@@ -76,7 +75,7 @@ class Examiner:
             TargetError: It is not, or hangs.
         """
         wanted = self.marker(target)
-        await _unless_hung(self.targets[target].look(wanted), target, Reading())
+        await unless_hung(self.targets[target].look(wanted), target)
 
     async def examine(
         self, subject: Subject, target: str, path: str, reading: Reading
@@ -98,12 +97,23 @@ class Examiner:
             marker_id=self.marker(target),
             read=reading.came,
         )
-        return await _unless_hung(work, target, reading)
+        return await unless_hung(work, target, reading)
 
 
-async def _unless_hung(
-    work: Coroutine[Any, Any, T], target: str, reading: Reading
+async def unless_hung(
+    work: Awaitable[T], target: str, reading: Reading | None = None
 ) -> T:
+    """Return what work on a target gives.
+
+    Args:
+        work: In a thread that may never end.
+        target: The target's name.
+        reading: Told bytes as they come, so that a long read does not count as hung.
+
+    Raises:
+        TargetError: Nothing came for too long.
+    """
+    reading = reading or Reading()
     task = asyncio.ensure_future(work)
     try:
         while True:

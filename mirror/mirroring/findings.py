@@ -208,10 +208,14 @@ def _of_sidecar(export: Export, raw: bytes | None) -> Fault | None:
             problem=Problem.SIDECAR_WRONG,
             what=f"its sidecar cannot be understood ({exc})",
         )
-    told = (record.source, record.export_id, record.size_bytes, record.sha256)
-    known = (export.source, export.export_id, export.size_bytes, export.sha256)
-    names = ("source", "id", "size_bytes", "sha256")
-    for name, one, other in zip(names, told, known, strict=True):
+    wanted = {
+        "source": (record.source, export.source),
+        "id": (record.export_id, export.export_id),
+        "created_key": (record.created_key, export.created_key),
+        "size_bytes": (record.size_bytes, export.size_bytes),
+        "sha256": (record.sha256, export.sha256),
+    }
+    for name, (one, other) in wanted.items():
         if one != other:
             return Fault(
                 problem=Problem.SIDECAR_WRONG,

@@ -105,6 +105,10 @@ class Publisher:
         """The target's name."""
         return self.target.name
 
+    def path_for(self, export: Export) -> str:
+        """Return where the layout puts an export."""
+        return self._around.path_for(export)
+
     @property
     def running(self) -> int:
         """Publishes under way."""

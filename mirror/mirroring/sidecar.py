@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from mirror import __version__
 from mirror.errors import MirrorError
-from mirror.model import iso
+from mirror.model import iso, to_us
 
 if TYPE_CHECKING:
     from mirror.model import Export
 
 T = TypeVar("T")
 FORMAT = 1
+_SHA256 = re.compile("[0-9a-f]{64}")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_MAX_INT = 2**63 - 1
 
 
 class SidecarError(MirrorError):
@@ -25,12 +30,28 @@ class SidecarError(MirrorError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What a record says of its file."""
+    """What a record says of its file and its export; None where it says nothing."""
 
     source: str
     export_id: int
+    created_key: str
+    created_at: str | None
     size_bytes: int
     sha256: str
+    name: str | None
+    camera_id: int | None
+    stream_type: str | None
+    footage_from: str | None
+    footage_to: str | None
+    user_id: int | None
+    updated_at: str | None
+    etag: str | None
+    last_modified: str | None
+    first_seen_us: int | None
+    deadline_us: int | None
+    started_us: int | None
+    spooled_us: int | None
+    attempts: int | None
 
 
 def record(
@@ -137,19 +158,67 @@ def read(raw: bytes) -> Record:
         raise SidecarError("it is not JSON") from exc
     if not isinstance(fields, dict):
         raise SidecarError("it is no JSON object")
-    return Record(
-        source=_field(fields, "source", str),
-        export_id=_field(fields, "id", int),
-        size_bytes=_field(fields, "size_bytes", int),
-        sha256=_field(fields, "sha256", str),
+    item, response = _table(fields, "item"), _table(fields, "response")
+    found = Record(
+        source=_needed(fields, "source", str),
+        export_id=_needed(fields, "id", int),
+        created_key=_needed(fields, "created_key", str),
+        created_at=_given(fields, "created_at", str),
+        size_bytes=_needed(fields, "size_bytes", int),
+        sha256=_needed(fields, "sha256", str),
+        name=_given(fields, "name", str),
+        camera_id=_given(fields, "camera_id", int),
+        stream_type=_given(fields, "stream_type", str),
+        footage_from=_given(fields, "footage_from", str),
+        footage_to=_given(fields, "footage_to", str),
+        user_id=_given(_table(item, "user"), "id", int),
+        updated_at=_given(item, "updated_at", str),
+        etag=_given(response, "etag", str),
+        last_modified=_given(response, "last_modified", str),
+        first_seen_us=_moment(fields, "first_seen"),
+        deadline_us=_moment(fields, "deadline"),
+        started_us=_moment(fields, "fetch_started"),
+        spooled_us=_moment(fields, "fetched"),
+        attempts=_given(fields, "attempts", int),
     )
+    if not _SHA256.fullmatch(found.sha256) or found.size_bytes <= 0:
+        raise SidecarError("its size or digest is none")
+    if item.get("id", found.export_id) not in {found.export_id, str(found.export_id)}:
+        raise SidecarError("it contradicts itself: two ids")
+    return found
 
 
-def _field(fields: dict[str, Any], name: str, kind: type[T]) -> T:
-    found = fields.get(name)
-    if not isinstance(found, kind) or isinstance(found, bool):
+def _needed(fields: dict[str, Any], name: str, kind: type[T]) -> T:
+    found = _given(fields, name, kind)
+    if found is None:
         raise SidecarError(f"{name} is missing or of the wrong type")
     return found
+
+
+def _given(fields: dict[str, Any], name: str, kind: type[T]) -> T | None:
+    """Return a field that the ledger can hold; None where it is none."""
+    found = fields.get(name)
+    if not isinstance(found, kind) or isinstance(found, bool):
+        return None
+    if isinstance(found, int) and not 0 <= found <= _MAX_INT:
+        return None
+    if isinstance(found, str) and _HALF_PAIR.search(found):
+        return None
+    return found
+
+
+def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    found = fields.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _moment(fields: dict[str, Any], name: str) -> int | None:
+    """Return a time as microseconds since 1970 UTC."""
+    text = _given(fields, name, str)
+    try:
+        return None if text is None else to_us(datetime.fromisoformat(text))
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def moved(raw: bytes, *, target: str, path: str) -> bytes:

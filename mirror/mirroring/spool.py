@@ -51,6 +51,37 @@ class Place:
     guard: Callable[[], None] | None = None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class PartName:
+    """The name of a file in the spool.
+
+    Attributes:
+        mark: Tells exports of one id apart.
+    """
+
+    source: str
+    export_id: int
+    mark: str
+    node_id: str
+
+    @classmethod
+    def of(cls, export: Export, node_id: str) -> PartName:
+        """Return the name of an export's file."""
+        digest = hashlib.sha256(export.created_key.encode("utf-8", "replace"))
+        return cls(export.source, export.export_id, digest.hexdigest()[:8], node_id)
+
+    @classmethod
+    def read(cls, text: str) -> PartName | None:
+        """Return what a file's name says; None if it is no such name."""
+        told = re.fullmatch(r"(.+)-(\d+)-([0-9a-f]{8})\.([^.]+)\.part", text)
+        return told and cls(told[1], int(told[2]), told[3], told[4])
+
+    @property
+    def text(self) -> str:
+        """The name."""
+        return f"{self.source}-{self.export_id}-{self.mark}.{self.node_id}.part"
+
+
 class Part:
     """One file in the spool, open for appending. Blocking; one thread at a time.
 
@@ -229,11 +260,7 @@ class Spool:
 
     def file_name(self, export: Export) -> str:
         """Return the name of an export's file in the spool."""
-        mark = hashlib.sha256(export.created_key.encode("utf-8", "replace"))
-        return (
-            f"{export.source}-{export.export_id}-{mark.hexdigest()[:8]}"
-            f".{self._node_id}.part"
-        )
+        return PartName.of(export, self._node_id).text
 
     def path_of(self, export: Export) -> Path | None:
         """Return where an export's file lies, if it has one."""
@@ -312,17 +339,15 @@ class Spool:
 
     def _strays(self) -> list[tuple[Path, str, int]]:
         before_s, found = time.time() - _STRAY_S, []
-        name = re.compile(
-            rf"(.+)-(\d+)-[0-9a-f]{{8}}\.{re.escape(self._node_id)}\.part"
-        )
         for place in self._places():
             with contextlib.suppress(OSError):
                 if place.guard is not None:
                     place.guard()
                 for path in place.path.iterdir():
-                    told = name.fullmatch(path.name)
-                    if told and path.stat().st_mtime < before_s:
-                        found.append((path, told[1], int(told[2])))
+                    name = PartName.read(path.name)
+                    mine = name is not None and name.node_id == self._node_id
+                    if name and mine and path.stat().st_mtime < before_s:
+                        found.append((path, name.source, name.export_id))
         return found
 
     def _open(self, export: Export, opened: list[Part]) -> tuple[Part, Path]:

@@ -13,7 +13,7 @@ from mirror.mirroring import plan as planning
 from mirror.model import Reason, State, to_us
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import datetime, timedelta
 
     from mirror.model import Export, Row
@@ -66,7 +66,12 @@ class WalkReport:
 
 
 class Walker:
-    """Walks one source."""
+    """Walks one source.
+
+    Args:
+        recall: Given the source's name after each walk, before the next may find more
+            to be lost.
+    """
 
     def __init__(
         self,
@@ -75,9 +80,11 @@ class Walker:
         ledger: LedgerThread,
         rules: WalkRules,
         now: Callable[[], datetime],
+        recall: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._source = source
         self._ledger = ledger
+        self._recall = recall
         self._now = now
         self.rules = rules
 
@@ -92,6 +99,8 @@ class Walker:
         for _ in range(MAX_WALKS):
             if not await self._pass(report, sweep=sweep):
                 break
+        if self._recall is not None:
+            await self._recall(self._source.name)
         return report
 
     async def _pass(self, report: WalkReport, *, sweep: bool) -> bool:

@@ -1,5 +1,6 @@
 """The ledger: every export ever listed, in SQLite; itself the work queue."""
 
+from mirror.state.commits import COMMITS_NAME
 from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.fetches import Partial
@@ -13,11 +14,14 @@ from mirror.state.reads import (
     TargetStatus,
 )
 from mirror.state.scrubs import Chosen, Subject
+from mirror.state.stock import Bare, Taken
 
 __all__ = [
     "AT_RISK_US",
+    "COMMITS_NAME",
     "LEDGER_NAME",
     "Backlog",
+    "Bare",
     "Chosen",
     "Database",
     "Dossier",
@@ -28,5 +32,6 @@ __all__ = [
     "Partial",
     "SourceStatus",
     "Subject",
+    "Taken",
     "TargetStatus",
 ]

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 import re
 import sqlite3
-import tempfile
+from datetime import UTC, datetime
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror.errors import LedgerError
+from mirror.state import room, soundness
+from mirror.state.commits import LastCommit
+from mirror.state.unusable import FAULTS, damaged, newer, unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    _Find = Callable[[sqlite3.Connection, sqlite3.Connection], str | None]
 
 LEDGER_NAME = "ledger.sqlite3"
-_SHARED_BYTES = 8 * 32768
-"""Kept allocated of the -shm file: the index of a log of 128 MiB."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LEAST_BYTES = 512
+"""No SQLite file is shorter, but an empty one."""
 _MIGRATION = re.compile(r"^(\d{4})\.sql$")
 
 
@@ -36,88 +38,110 @@ def migrations() -> list[tuple[int, str]]:
     return sorted(found)
 
 
+def newest() -> int:
+    """Return the version of the ledger that this program makes."""
+    return migrations()[-1][0]
+
+
 class Database:
-    """One connection to the ledger. Not safe to share between threads."""
+    """One connection to the ledger. Not safe to share between threads.
+
+    Attributes:
+        lost_commits: Transactions that were durable once and are not in the ledger:
+            its -wal file is gone, or an older copy lies in its place.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
+        self.lost_commits = 0
+        self._last: LastCommit | None = None
         self._depth = 0
 
     @classmethod
-    def open(cls, path: Path) -> Database:
+    def open(cls, path: Path, *, check: bool = True) -> Database:
         """Open the ledger for writing; make it or migrate it where needed.
 
+        Args:
+            path: Of the file.
+            check: Read all of it, to find damage; else only its structure is looked at,
+                and `prove` is to follow.
+
         Raises:
-            LedgerError: Damaged, of a newer version, or not writable.
+            DamagedLedgerError: It is not what was written.
+            LedgerError: Of a newer version, or not writable.
         """
         try:
+            _must_be_a_file(path)
+            _keep_orphan(path)
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.close(fd)
-            _look_for_room(path)
-            connection = sqlite3.connect(
-                path, isolation_level=None, timeout=10, check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as exc:
-            raise _unusable(path, exc) from exc
+            room.look_for_room(path)
+            connection = connect(path)
+        except (OSError, *FAULTS) as exc:
+            raise unusable(path, exc) from exc
         database = cls(connection, path)
         try:
-            database._prepare()
-            _allocate_shared(path)
-        except (OSError, sqlite3.Error) as exc:
-            connection.close()
-            raise _unusable(path, exc) from exc
+            database._prepare(check=check)
+            room.allocate_shared(path)
+            database._count_commits()
+        except (OSError, *FAULTS) as exc:
+            database.close()
+            raise unusable(path, exc) from exc
         except BaseException:
-            connection.close()
+            database.close()
             raise
         return database
 
     @classmethod
-    def read(cls, path: Path) -> Database:
+    def read(cls, path: Path, *, check: bool = False) -> Database:
         """Open the ledger beside a running service; an absent one reads as empty.
 
+        Args:
+            path: Of the file.
+            check: Read all of it, to find damage.
+
         Raises:
-            LedgerError: Damaged, or of another version than this program.
+            DamagedLedgerError: It is not what was written.
+            LedgerError: Of another version than this program, or not readable.
         """
-        if not path.exists():
-            return cls._empty(path)
         try:
-            if not _shared(path).exists():
-                _look_for_room(path)
-            connection = sqlite3.connect(
-                path, isolation_level=None, timeout=10, check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as exc:
-            raise _unusable(path, exc) from exc
-        database = cls(connection, path)
+            _must_be_a_file(path)
+            if not path.exists() or not path.stat().st_size:
+                return cls._empty(path)
+            if not room.has_shared(path):
+                room.look_for_room(path)
+            database = cls(connect(path), path)
+        except (OSError, *FAULTS) as exc:
+            raise unusable(path, exc) from exc
         try:
-            connection.execute("PRAGMA synchronous = FULL")
-            version = database._version()
-            _allocate_shared(path)
-        except (OSError, sqlite3.Error) as exc:
-            connection.close()
-            raise _unusable(path, exc) from exc
-        newest = migrations()[-1][0]
-        if version == newest:
+            version = database._prepare_to_read(check=check)
+        except (OSError, *FAULTS) as exc:
+            database.close()
+            raise unusable(path, exc) from exc
+        except BaseException:
+            database.close()
+            raise
+        if version:
             return database
-        connection.close()
-        if version == 0:
-            return cls._empty(path)
-        raise LedgerError(
-            f"the ledger {path} is of version {version}, this program's is {newest}: "
-            "restart the service so that it is migrated, or use the program that "
-            "wrote it"
-        )
+        database.close()
+        return cls._empty(path)
 
     @classmethod
-    def _empty(cls, path: Path) -> Database:
-        database = cls(_in_memory(), path)
-        database._migrate(0)
+    def _empty(cls, path: Path, version: int | None = None) -> Database:
+        """Return a ledger in memory, as this program or an older one makes it."""
+        connection = connect(":memory:")
+        database = cls(connection, path)
+        database._migrate(0, version)
+        soundness.keep(connection)
         return database
 
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
+        if self._last is not None:
+            self._last.close()
+            self._last = None
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -125,22 +149,39 @@ class Database:
         if self._depth:
             yield self.connection
             return
-        self.connection.execute("BEGIN IMMEDIATE")
+        execute = self.connection.execute
+        execute("BEGIN IMMEDIATE")
+        before = self.connection.total_changes
         self._depth += 1
         try:
             yield self.connection
         except BaseException:
             self._depth -= 1
             if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
+                execute("ROLLBACK")
             raise
         self._depth -= 1
+        number = None
         try:
-            self.connection.execute("COMMIT")
+            if self._last is not None and self.connection.total_changes != before:
+                count = "UPDATE commits SET number = number + 1 RETURNING number"
+                (number,) = execute(count).fetchone()
+            execute("COMMIT")
         except sqlite3.Error:
             if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
+                execute("ROLLBACK")
             raise
+        if self._last is not None and number is not None:
+            self._last.remember(number)
+
+    def count_on(self, folder: Path) -> None:
+        """Count commits on from the number that is kept in another folder."""
+        last = LastCommit(folder)
+        last.close()
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE commits SET number = max(number, ?)", (last.number,)
+            )
 
     def changed_elsewhere(self) -> int:
         """Return a number that differs once another process has committed."""
@@ -156,108 +197,101 @@ class Database:
         finally:
             copy.close()
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, check: bool) -> None:
         execute = self.connection.execute
+        version = self._known_version()
+        if version > newest():
+            raise newer(self.path, version, newest())
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA foreign_keys = ON")
         execute("PRAGMA temp_store = MEMORY")
         execute("PRAGMA cache_size = -8192")
         execute("PRAGMA journal_size_limit = 16777216")
-        version = self._version()
-        newest = migrations()[-1][0]
-        if version > newest:
-            raise LedgerError(
-                f"the ledger {self.path} is of version {version}, newer than this "
-                f"program's {newest}: install the newer archive-mirror again"
-            )
-        problem = execute("PRAGMA quick_check(1)").fetchone()[0] if version else "ok"
-        if problem != "ok":
-            raise LedgerError(
-                f"the ledger {self.path} is damaged ({problem}). Keep the file, move "
-                "it away together with its -wal file, and restore a backup"
-            )
+        if version:
+            # What is migrated gets new checksums, and would be believed.
+            deep = check or version < newest()
+            self._check(version, soundness.problem if deep else soundness.misshape)
         self._migrate(version)
+        soundness.keep(self.connection)
+
+    def _prepare_to_read(self, *, check: bool) -> int:
+        """Make ready to be asked; return the version, 0 if there is nothing in it."""
+        version = self._known_version()
+        room.allocate_shared(self.path)
+        if version > newest():
+            raise newer(self.path, version, newest())
+        if version and check:
+            self._check(version, soundness.problem)
+        if 0 < version < newest():
+            raise LedgerError(
+                f"the ledger {self.path} is of version {version}, this program's is "
+                f"{newest()}: restart the service so that it is migrated"
+            )
+        self.connection.execute("PRAGMA synchronous = FULL")
+        soundness.keep(self.connection)
+        return version
+
+    def _known_version(self) -> int:
+        """Return the version; 0 only of a ledger that has nothing in it."""
+        version = self._version()
+        if version == 0:
+            made = "SELECT count(*) FROM sqlite_schema"
+            if self.connection.execute(made).fetchone()[0]:
+                raise damaged(self.path, "its version is gone")
+        return version
+
+    def prove(self) -> None:
+        """Read all of the ledger, to find damage; for a connection of its own.
+
+        Raises:
+            DamagedLedgerError: It is not what was written.
+            LedgerError: It cannot be read, or this was interrupted.
+        """
+        try:
+            self._check(self._version(), soundness.problem)
+        except FAULTS as exc:
+            raise unusable(self.path, exc) from exc
+
+    def _check(self, version: int, find: _Find) -> None:
+        made = self._empty(self.path, version)
+        try:
+            problem = find(self.connection, made.connection)
+        finally:
+            made.close()
+        if problem is not None:
+            raise damaged(self.path, problem)
 
     def _version(self) -> int:
         row = self.connection.execute("PRAGMA user_version").fetchone()
         return int(row[0])
 
-    def _migrate(self, version: int) -> None:
-        wanted = [each for each in migrations() if each[0] > version]
-        if not wanted:
+    def _count_commits(self) -> None:
+        """Find out whether commits are lost, and count them from now on."""
+        self._last = LastCommit(self.path.parent)
+        found = self.connection.execute("SELECT number FROM commits").fetchone()
+        self.lost_commits = max(0, self._last.number - int(found[0]))
+
+    def _migrate(self, version: int, wanted: int | None = None) -> None:
+        last = newest() if wanted is None else wanted
+        scripts = [each for each in migrations() if version < each[0] <= last]
+        if not scripts:
             return
         if version:
             self._back_up(version)
         # All or none, so that no reader meets a version between.
         with self.transaction() as connection:
-            for number, script in wanted:
+            for number, script in scripts:
                 for statement in _statements(script):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")
+            soundness.renew(connection)
 
     def _back_up(self, version: int) -> None:
         """Copy the ledger beside itself before it is migrated."""
         copy = self.path.with_name(f"{self.path.stem}.v{version}.sqlite3")
         copy.unlink(missing_ok=True)
         self.copy_to(copy)
-
-
-def _shared(path: Path) -> Path:
-    return path.with_name(f"{path.name}-shm")
-
-
-def _look_for_room(path: Path) -> None:
-    """Make sure that SQLite will find room for the file that it maps into memory.
-
-    Raises:
-        OSError: There is none: touching the map would end the process by SIGBUS.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=path.parent) as file:
-            _allocate(file.fileno(), _SHARED_BYTES)
-    except OSError as exc:
-        if exc.errno in _FULL:
-            raise
-
-
-def _allocate_shared(path: Path) -> None:
-    """Have the disk keep room for all of the file that SQLite maps.
-
-    SQLite writes one byte to each 4 KiB of it; where blocks are smaller the rest are
-    holes, and a full disk that cannot fill one ends the process by SIGBUS. Done by
-    SQLite's own descriptor, as closing another one would drop SQLite's locks.
-
-    Raises:
-        OSError: There is no room.
-    """
-    try:
-        shared = _shared(path).stat()
-        descriptors = [int(each.name) for each in Path("/proc/self/fd").iterdir()]
-    except FileNotFoundError:
-        return
-    for fd in descriptors:
-        try:
-            if os.path.samestat(shared, os.fstat(fd)):
-                _allocate(fd, _SHARED_BYTES)
-        except OSError as exc:
-            if exc.errno in _FULL:
-                raise
-
-
-def _allocate(fd: int, size: int) -> None:
-    """Allocate the first bytes of a file without a change to them (Linux).
-
-    The C library's posix_fallocate writes to them where the file system cannot.
-
-    Raises:
-        OSError: It cannot be done.
-    """
-    call = ctypes.CDLL(None, use_errno=True).fallocate
-    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-    if call(fd, 0, 0, size):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -270,20 +304,29 @@ def _statements(script: str) -> Iterator[str]:
             pending = ""
 
 
-def _in_memory() -> sqlite3.Connection:
-    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-
-
-def _unusable(path: Path, exc: Exception) -> LedgerError:
-    """Say what is wrong with a ledger that SQLite or the system refuses."""
-    if isinstance(exc, sqlite3.DatabaseError) and not isinstance(
-        exc, sqlite3.OperationalError
-    ):
-        return LedgerError(
-            f"the ledger {path} is damaged ({exc}). Keep the file, move it away "
-            "together with its -wal file, and restore a backup"
-        )
-    return LedgerError(
-        f"the ledger {path} cannot be opened: {exc}. Check that the folder is on a "
-        "local file system with free space, and run as the service's user or as root"
+def connect(path: Path | str) -> sqlite3.Connection:
+    """Connect to a ledger as it is, without a look at it."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=10, check_same_thread=False
     )
+    soundness.teach(connection)
+    return connection
+
+
+def _must_be_a_file(path: Path) -> None:
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise damaged(path, "it is no file")
+    if 0 < path.stat().st_size < _LEAST_BYTES:
+        # SQLite takes it for an empty one.
+        raise damaged(path, "it is cut short")
+
+
+def _keep_orphan(path: Path) -> None:
+    """Move aside the -wal file of a ledger that is gone; SQLite would delete it."""
+    log = path.with_name(f"{path.name}-wal")
+    gone = not path.exists() or (path.is_file() and not path.stat().st_size)
+    if gone and log.exists() and log.stat().st_size:
+        stamp = datetime.now(UTC)
+        log.rename(log.with_name(f"{log.name}.left-{stamp:%Y%m%dT%H%M%S%fZ}"))

@@ -21,7 +21,7 @@ _OWE = (
     "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
     "verified_us = NULL WHERE state <> 'saved'"
 )
-_OWE_ANEW = (
+OWE_ANEW = (
     "UPDATE copies SET state = 'pending', due_us = 0, attempts = 0, "
     "verified_us = NULL, saved_us = NULL WHERE export = ?"
 )
@@ -166,7 +166,7 @@ class Fetches:
             if after.state is State.SPOOLED:
                 if prior.sha256 not in {None, after.sha256}:
                     # Other bytes than before: what is kept of those is no copy now.
-                    connection.execute(_OWE_ANEW, (key,))
+                    connection.execute(OWE_ANEW, (key,))
                 for target in targets:
                     connection.execute(_OWE, (key, target))
         return after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import structlog
 
 from mirror.errors import LedgerError
-from mirror.state import rows
+from mirror.state import rows, salvage
 from mirror.state.copies import Copies
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.fetches import Fetches
 from mirror.state.listing import Listing
 from mirror.state.reads import Reads
 from mirror.state.scrubs import Scrubs
+from mirror.state.stock import Stock
+from mirror.state.unusable import FAULTS, damaged, is_damage, unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from mirror.model import Export, State
@@ -36,38 +39,70 @@ class Ledger:
     """The only truth. Synchronous; use it from one thread.
 
     Attributes:
+        path: Of its file.
+        lost_commits: Transactions that were durable once and are not in it.
         listing: What walks see.
         fetches: The queue of fetches.
         copies: The queues of publishes.
         scrubs: What reading kept copies again found.
+        stock: What the targets prove to be kept.
         reads: Questions.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.path = database.path
+        self.lost_commits = database.lost_commits
         self.listing = Listing(database)
         self.fetches = Fetches(database)
         self.copies = Copies(database)
         self.scrubs = Scrubs(database)
+        self.stock = Stock(database)
         self.reads = Reads(database)
 
     @classmethod
-    def open(cls, state_dir: Path) -> Ledger:
-        """Open it for writing.
-
-        Raises:
-            LedgerError: It cannot be used.
-        """
-        return cls(Database.open(state_dir / LEDGER_NAME))
+    def open(cls, state_dir: Path, *, check: bool = True) -> Ledger:
+        """Open it for writing; arguments and errors as for `Database.open`."""
+        database = Database.open(state_dir / LEDGER_NAME, check=check)
+        if database.lost_commits:
+            _log.error(
+                "ledger.set_back",
+                path=str(database.path),
+                lost_commits=database.lost_commits,
+                error="it is older than it was: its -wal file was removed or damaged, "
+                "or an older copy lies in its place. What was saved since is not known "
+                "to it; the files lie on the targets. Stop the service and run "
+                "`archive-mirror rebuild --force` to take them up again",
+            )
+        return cls(database)
 
     @classmethod
-    def read(cls, state_dir: Path) -> Ledger:
+    def read(cls, state_dir: Path, *, check: bool = False) -> Ledger:
         """Open it beside a running service; an absent one reads as empty.
+
+        Args:
+            state_dir: Where it lies.
+            check: Read all of it, to find damage; a running service has done so.
 
         Raises:
             LedgerError: It cannot be used.
         """
-        return cls(Database.read(state_dir / LEDGER_NAME))
+        return cls(Database.read(state_dir / LEDGER_NAME, check=check))
+
+    @classmethod
+    @contextlib.contextmanager
+    def reading(cls, state_dir: Path, *, check: bool) -> Iterator[Ledger]:
+        """Hold it open for questions; arguments and errors as for `read`.
+
+        Damage that a question meets is told as such.
+        """
+        ledger = cls.read(state_dir, check=check)
+        try:
+            yield ledger
+        except FAULTS as exc:
+            raise unusable(ledger.path, exc) from exc
+        finally:
+            ledger.close()
 
     @classmethod
     def copy(cls, state_dir: Path, folder: Path) -> None:
@@ -78,19 +113,51 @@ class Ledger:
         finally:
             database.close()
 
+    def prove(self) -> None:
+        """Read all of it, to find damage; errors as for `Database.prove`."""
+        self._db.prove()
+
+    def interrupt(self) -> None:
+        """End what it is asked just now; may be called from any thread."""
+        self._db.connection.interrupt()
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    def node_id(self, now_us: int) -> str:
-        """Return this node's id, made once."""
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Commit all calls within as one."""
+        with self._db.transaction():
+            yield
+
+    def carry(self, old: Path, told: Callable[[int], None]) -> int:
+        """Carry over what is sound in another ledger; see `salvage.carry`."""
+        return salvage.carry(old, self._db, told)
+
+    def count_on(self, state_dir: Path) -> None:
+        """Count commits on from those of the ledger that this one replaces.
+
+        An older copy that is put back later is known by its lower number.
+        """
+        self._db.count_on(state_dir)
+
+    def node_id(self, now_us: int, wanted: str | None = None) -> str:
+        """Return this node's id; made once, as wanted if that is given."""
         with self._db.transaction() as connection:
-            row = connection.execute("SELECT node_id FROM node").fetchone()
-            if row is not None:
-                return str(row[0])
-            node_id = secrets.token_hex(4)
-            connection.execute("INSERT INTO node VALUES (?, ?)", (node_id, now_us))
+            node_id = self.known_node_id()
+            if node_id is None:
+                node_id = wanted or secrets.token_hex(4)
+                connection.execute(
+                    "INSERT INTO node (node_id, made_us) VALUES (?, ?)",
+                    (node_id, now_us),
+                )
             return node_id
+
+    def known_node_id(self) -> str | None:
+        """Return this node's id, if it has been made."""
+        row = self._db.connection.execute("SELECT node_id FROM node").fetchone()
+        return None if row is None else str(row[0])
 
     def marker(self, target: str) -> str | None:
         """Return the marker id remembered of a target."""
@@ -200,7 +267,11 @@ class LedgerThread:
                 result = await loop.run_in_executor(
                     self._pool, partial(call, self._ledger, *args, **kwargs)
                 )
-            except sqlite3.OperationalError as exc:
+            except FAULTS as exc:
+                if is_damage(exc):
+                    raise damaged(self._ledger.path, exc) from exc
+                if not isinstance(exc, sqlite3.OperationalError):
+                    raise
                 waited_s = loop.time() - began
                 if self._patience_s is not None and waited_s > self._patience_s:
                     raise LedgerError(
@@ -211,13 +282,6 @@ class LedgerThread:
                     _log.error("ledger.lost", error=str(exc))
                 self.problem = str(exc)
                 await asyncio.sleep(_REPEAT_S)
-            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-                raise
-            except sqlite3.DatabaseError as exc:
-                raise LedgerError(
-                    f"the ledger is damaged: {exc}; keep the file, check its disk, "
-                    "and go back to a backup"
-                ) from exc
             else:
                 if self.problem is not None:
                     _log.info("ledger.recovered")

@@ -319,7 +319,9 @@ class Listing:
                 return False
             raw = bad.raw[:_RAW_KEPT].encode("utf-8", "replace").decode()
             connection.execute(
-                "INSERT INTO bad_rows VALUES (?, ?, ?, ?, 1, ?, ?)",
+                "INSERT INTO bad_rows "
+                "(source, digest, first_us, last_us, times, error, raw) "
+                "VALUES (?, ?, ?, ?, 1, ?, ?)",
                 (source, digest, now_us, now_us, bad.error, raw),
             )
             connection.execute(

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import zlib
 from typing import TYPE_CHECKING, Any
 
 from mirror.model import Attempt, Copy, CopyState, Export, State
+from mirror.state import soundness
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Export))
-COLUMNS = ", ".join(f"exports.{name}" for name in FIELDS)
+COLUMNS = f"exports.row_sum IS {soundness.row_sum(FIELDS, 'exports')}, " + ", ".join(
+    f"exports.{name}" for name in FIELDS
+)
+"""Whether the row is as it was written, then its fields."""
 _FLAGS = ("has_file", "ours", "had_file", "part_plain")
+_COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
+_COPY_REST = ("export", "path_key", "checked_us")
 COPY_COLUMNS = (
-    "copies.target, copies.state, copies.path, copies.verified_us, copies.saved_us, "
-    "copies.attempts, copies.due_us, copies.last_error"
+    f"copies.row_sum IS {soundness.row_sum(_COPY_FIELDS + _COPY_REST, 'copies')}, "
+    + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
+)
+"""Whether the row is as it was written, then its fields."""
+_INSERT = (
+    f"INSERT INTO exports ({', '.join(FIELDS)}, row_sum) "
+    f"VALUES ({', '.join('?' * len(FIELDS))}, {soundness.given_sum(FIELDS)})"
+)
+_KEEP_ITEM = (
+    "INSERT INTO items (export, item, row_sum) "
+    f"VALUES (?, ?, {soundness.given_sum(('export', 'item'))}) "
+    "ON CONFLICT (export) DO UPDATE SET item = excluded.item, "
+    "row_sum = excluded.row_sum"
 )
 NEEDS_ITEM = frozenset(State) - {State.EXCLUDED, State.UNAVAILABLE}
 
 
 def export(row: Sequence[Any]) -> Export:
-    """Return the export of a row selected with `COLUMNS`."""
-    values = dict(zip(FIELDS, row, strict=True))
+    """Return the export of a row selected with `COLUMNS`.
+
+    Raises:
+        sqlite3.DatabaseError: The row is damaged.
+    """
+    values = dict(zip(FIELDS, _sound(row, "an export"), strict=True))
     values["state"] = State(values["state"])
     for name in _FLAGS:
         values[name] = bool(values[name])
@@ -32,18 +53,20 @@ def export(row: Sequence[Any]) -> Export:
 
 
 def copy(row: Sequence[Any]) -> Copy:
-    """Return the copy of a row selected with `COPY_COLUMNS`."""
-    target, state, path, verified_us, saved_us, attempts, due_us, last_error = row
-    return Copy(
-        target=target,
-        state=CopyState(state),
-        path=path,
-        verified_us=verified_us,
-        saved_us=saved_us,
-        attempts=attempts,
-        due_us=due_us,
-        last_error=last_error,
-    )
+    """Return the copy of a row selected with `COPY_COLUMNS`.
+
+    Raises:
+        sqlite3.DatabaseError: The row is damaged.
+    """
+    values = dict(zip(_COPY_FIELDS, _sound(row, "a copy"), strict=True))
+    values["state"] = CopyState(values["state"])
+    return Copy(**values)
+
+
+def _sound(row: Sequence[Any], what: str) -> Sequence[Any]:
+    if not row[0]:
+        raise sqlite3.DatabaseError(f"the row of {what} is not as it was written")
+    return row[1:]
 
 
 def attempt(row: Sequence[Any]) -> Attempt:
@@ -60,15 +83,12 @@ def find(connection: sqlite3.Connection, key: int) -> Export:
 
 def insert(connection: sqlite3.Connection, new: Export) -> int:
     """Write a new export and return its key."""
-    marks = ", ".join("?" * len(FIELDS))
-    names = ", ".join(FIELDS)
-    cursor = connection.execute(
-        f"INSERT INTO exports ({names}) VALUES ({marks})",
-        [getattr(new, name) for name in FIELDS],
-    )
-    if cursor.lastrowid is None:
-        raise RuntimeError("SQLite gave no key")
-    return cursor.lastrowid
+    next_key = "SELECT coalesce(max(key), 0) + 1 FROM exports"
+    key = int(connection.execute(next_key).fetchone()[0])
+    values = [getattr(new, name) for name in FIELDS]
+    values[FIELDS.index("key")] = key
+    connection.execute(_INSERT, values)
+    return key
 
 
 def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
@@ -94,11 +114,7 @@ def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
 
 def keep_item(connection: sqlite3.Connection, key: int, raw: bytes) -> None:
     """Keep the list item as received."""
-    connection.execute(
-        "INSERT INTO items (export, item) VALUES (?, ?) "
-        "ON CONFLICT (export) DO UPDATE SET item = excluded.item",
-        (key, zlib.compress(raw, 1)),
-    )
+    connection.execute(_KEEP_ITEM, (key, zlib.compress(raw, 1)))
 
 
 def item(connection: sqlite3.Connection, key: int) -> bytes:

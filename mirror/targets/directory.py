@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import grp
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from mirror.errors import TargetError
 from mirror.layout import SUFFIX
 from mirror.ports import Kept, TargetHealth
-from mirror.targets import durable, reading, spooled
+from mirror.targets import durable, reading, spooled, surveying
 from mirror.targets.durable import Manners
 from mirror.targets.faults import target_error
 from mirror.targets.marker import DAMAGED, HIDDEN, TEMPORARY, Root
@@ -23,13 +25,15 @@ from mirror.targets.temporaries import Temporaries
 from mirror.targets.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
     from pathlib import Path
 
-    from mirror.ports import Examined, Publication
+    from mirror.ports import Beside, Examined, Publication
 
 T = TypeVar("T")
 
+_BATCH: Final = 500
+_BATCH_S: Final = 5.0
 _PROBE: Final = b"archive-mirror looks whether it can write here\n"
 _PRIVATE: Final = Manners(file_mode=0o600, dir_mode=0o700)
 
@@ -115,6 +119,25 @@ class DirectoryTarget:
         work = partial(self._examine, path, size_bytes, marker_id, read)
         return await self._run(work, str(self._root.path / path))
 
+    async def identify(self) -> str:
+        """Return the id in the target's marker; see `ports.Target`."""
+        return await self._run(self._identify, str(self._root.path))
+
+    async def survey(self, marker_id: str) -> AsyncGenerator[list[Beside], None]:
+        """Yield all sidecars there are; see `ports.Target`."""
+        walk = self._survey(marker_id)
+        try:
+            while found := await self._run(partial(_some, walk), str(self._root.path)):
+                yield found
+        finally:
+            with contextlib.suppress(ValueError):  # a thread is in it still
+                walk.close()
+
+    async def beside(self, path: str, marker_id: str) -> Beside | None:
+        """Return one sidecar and what lies beside it; see `ports.Target`."""
+        work = partial(self._beside, path, marker_id)
+        return await self._run(work, str(self._root.path / path))
+
     async def set_aside(self, path: str, *, sidecar: bool) -> str:
         """Move what lies at a path into the hidden folder; see `ports.Target`."""
         work = partial(self._set_aside, path, ".json" if sidecar else "")
@@ -181,6 +204,22 @@ class DirectoryTarget:
         with self._root.known(marker_id) as root:
             return reading.examine(root, segments, size_bytes=size_bytes, read=read)
 
+    def _identify(self) -> str:
+        with self._root.opened() as root:
+            found = self._root.marker(root)
+        if found is None:
+            raise self._root.unmarked()
+        return found
+
+    def _survey(self, marker_id: str) -> Generator[Beside, None, None]:
+        with self._root.known(marker_id) as root:
+            yield from surveying.sidecars(root)
+
+    def _beside(self, path: str, marker_id: str) -> Beside | None:
+        segments = _segments(path, self._name)
+        with self._root.known(marker_id) as root:
+            return surveying.beside(root, segments)
+
     def _set_aside(self, path: str, suffix: str) -> str:
         *folders, name = _segments(path, self._name)
         name += suffix
@@ -240,6 +279,17 @@ class DirectoryTarget:
                 f"target {self._name}: there is no group {self._group}; make it "
                 "(groupadd), or correct `group`",
             ) from exc
+
+
+def _some(walk: Iterator[Beside]) -> list[Beside]:
+    """Return the next few; fewer where they come slowly."""
+    found: list[Beside] = []
+    until = time.monotonic() + _BATCH_S
+    for one in walk:
+        found.append(one)
+        if len(found) == _BATCH or time.monotonic() > until:
+            break
+    return found
 
 
 def _segments(path: str, target: str) -> list[str]:

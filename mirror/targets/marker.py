@@ -134,6 +134,15 @@ class Root:
                 f"Nothing is written. Mount the right disk; {remedy}",
             )
 
+    def unmarked(self) -> TargetError:
+        """Return what is told of a root without a marker."""
+        return TargetError(
+            "marker_missing",
+            f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} is missing: its disk "
+            "is not mounted there, was emptied, or never held a copy. If it is the "
+            f"right one, `archive-mirror check --adopt {self.target}` gives one",
+        )
+
     def _read(self, hidden: int) -> str | None:
         try:
             fd = durable.open_file(MARKER, within=hidden)

@@ -13,7 +13,7 @@ from mirror.errors import ListError
 from mirror.mirroring.publish import Publisher
 from mirror.mirroring.spool import Part
 from mirror.ports import Kept
-from mirror.state import Ledger, database, ledger
+from mirror.state import Ledger, ledger, room
 from mirror.targets import durable
 from mirror.targets.marker import Root
 from mirror.targets.placing import Placing
@@ -150,8 +150,8 @@ def hasty() -> None:
 
 def careless_map() -> None:
     """Let SQLite map a file that its disk may have no room for."""
-    database._look_for_room = lambda _: None  # type: ignore[assignment]
-    database._allocate_shared = lambda _: None  # type: ignore[assignment]
+    room.look_for_room = lambda _: None  # type: ignore[assignment]
+    room.allocate_shared = lambda _: None  # type: ignore[assignment]
 
 
 def any_disk() -> None:

@@ -17,7 +17,13 @@ from tests import builders
 from tests.builders import HOUR, NOW
 
 SHA = "ab" * 32
-RIGHT = {"source": "hq", "id": 7, "size_bytes": 100, "sha256": SHA}
+RIGHT = {
+    "source": "hq",
+    "id": 7,
+    "created_key": "k",
+    "size_bytes": 100,
+    "sha256": SHA,
+}
 
 
 def export(**given: Any):
@@ -93,10 +99,16 @@ def test_each_fault_has_its_name(found, problem, told):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("source", "annex"), ("id", 8), ("size_bytes", 99), ("sha256", "cd" * 32)],
+    [
+        ("source", "annex"),
+        ("id", 8),
+        ("created_key", "l"),
+        ("size_bytes", 99),
+        ("sha256", "cd" * 32),
+    ],
 )
 def test_a_sidecar_of_another_file(name, value):
-    """Each of the four facts counts, and the one that differs is named."""
+    """Each of the five facts counts, and the one that differs is named."""
     raw = json.dumps(RIGHT | {name: value}).encode()
     (fault,) = findings.judge(export(), examined(sidecar=raw))
 

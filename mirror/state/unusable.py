@@ -1,0 +1,61 @@
+"""What is told of a ledger that cannot be used, with the remedy."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from mirror.errors import DamagedLedgerError, LedgerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises; the second where damage gets into the text of an error."""
+_NO_TEXT = "Could not decode to UTF-8"
+
+
+def damaged(path: Path, problem: object) -> DamagedLedgerError:
+    """Return what is told of a ledger that is not what was written."""
+    return DamagedLedgerError(
+        f"the ledger {path} is damaged ({problem}). Stop the service and run "
+        "`archive-mirror rebuild`: it makes a new one from what the targets hold and "
+        "what is sound in this one, which it moves aside. Footage is not touched; of "
+        "damaged rows, attempts and losses do not come back"
+    )
+
+
+def newer(path: Path, version: int, ours: int) -> LedgerError:
+    """Return what is told of a ledger that a newer program has migrated."""
+    return LedgerError(
+        f"the ledger {path} is of version {version}, newer than this program's {ours}: "
+        "install the newer archive-mirror again; or, to go on with this one from what "
+        "the targets hold, run `archive-mirror rebuild --force`"
+    )
+
+
+def unusable(path: Path, exc: Exception) -> LedgerError:
+    """Say what is wrong with a ledger that SQLite or the system refuses."""
+    if isinstance(exc, FAULTS) and is_damage(exc):
+        return damaged(path, exc)
+    return LedgerError(
+        f"the ledger {path} cannot be opened: {exc}. Check that the folder is on a "
+        "local file system with free space, and run as the service's user or as root. "
+        "If the file itself is beyond help, `archive-mirror rebuild --force` makes a "
+        "new one from what the targets hold"
+    )
+
+
+def is_damage(exc: sqlite3.Error | UnicodeDecodeError) -> bool:
+    """Tell whether an error means that the ledger is not what was written."""
+    if isinstance(exc, UnicodeDecodeError):
+        return True
+    code = getattr(exc, "sqlite_errorcode", None)
+    if isinstance(exc, sqlite3.IntegrityError):
+        return code == sqlite3.SQLITE_CONSTRAINT_TRIGGER
+    if isinstance(exc, sqlite3.OperationalError):
+        # A table or function that is not there; a text that is no text.
+        return code == sqlite3.SQLITE_ERROR or str(exc).startswith(_NO_TEXT)
+    return isinstance(exc, sqlite3.DatabaseError) and not isinstance(
+        exc, sqlite3.ProgrammingError
+    )
