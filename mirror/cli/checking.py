@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mirror.app.ownership import refuse_root
 from mirror.cli import render
 from mirror.cli.context import given
 
@@ -30,6 +31,7 @@ def check(
     settings = globals_.settings()
     if adopt is not None and adopt not in settings.targets:
         raise typer.BadParameter(f"--adopt: there is no target {adopt}")
+    refuse_root(settings.state_dir)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 

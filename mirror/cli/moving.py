@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirror.app.ownership import refuse_root
 from mirror.cli import interrupt, render
 from mirror.cli.context import given
 
@@ -34,6 +35,7 @@ def run(context: typer.Context) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     globals_ = given(context)
     settings = globals_.settings()
+    refuse_root(settings.state_dir)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 
@@ -67,6 +69,7 @@ def once(
     """
     globals_ = given(context)
     settings = globals_.settings()
+    refuse_root(settings.state_dir)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 

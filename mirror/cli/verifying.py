@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirror.app.ownership import refuse_root
 from mirror.cli import interrupt, render
 from mirror.cli.context import given
 
@@ -52,6 +53,8 @@ def verify(
         if name not in settings.targets:
             raise typer.BadParameter(f"--target: there is no target {name}")
     size = _sample(sample)
+    if repair:
+        refuse_root(settings.state_dir)
 
     from mirror.app import verifying  # noqa: PLC0415 -- slow imports
     from mirror.cli.progress import ReadBars, ReadLines  # noqa: PLC0415

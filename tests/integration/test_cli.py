@@ -870,3 +870,21 @@ def test_a_command_ends_though_a_thread_hangs(full):
     )
 
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be refused")
+@pytest.mark.parametrize("words", ["once", "run", "check", "verify --repair"])
+async def test_root_makes_no_files_that_the_service_could_not_use(tmp_path, words):
+    """It is told whose work that is; nothing is made."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        site.settings()
+        state = tmp_path / "state"
+        state.mkdir()
+        os.chown(state, 65534, 65534)
+        ran = await run_beside(*words.split(), *on(site))
+
+    assert ran.code == 1
+    assert "runuser -u nobody -- archive-mirror" in ran.err
+    assert list(state.iterdir()) == []
+    assert not site.archive.exists()

@@ -1,0 +1,34 @@
+"""Whose files these are."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+from mirror.errors import MirrorError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def refuse_root(state_dir: Path) -> None:
+    """Keep root from making files that the service could not use.
+
+    Raises:
+        MirrorError: This is root, and the state directory is another user's.
+    """
+    try:
+        owner = state_dir.stat().st_uid
+    except OSError:
+        return
+    if os.geteuid() != 0 or owner == 0:
+        return
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"#{owner}"
+    raise MirrorError(
+        f"this is root, and {state_dir} belongs to {name}, who could not use the files "
+        f"that this makes; run it as {name}: `runuser -u {name} -- archive-mirror ...`"
+    )
