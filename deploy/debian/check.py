@@ -15,8 +15,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from deploy.debian.installation import (
+    UNIT,
+    footage,
+    healthy,
+    last,
+    listed,
+    log,
+    saved,
+    serve,
+    spooled_bytes,
+    write,
+)
 from deploy.debian.machine import FailedError, Machine, wait
 
 _PROJECT = Path(__file__).parents[2]
@@ -64,9 +75,7 @@ import signal, time
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 """
 _INSTALL = "apt-get install -y -qq -o Dpkg::Use-Pty=0"
-_PROGRAM = "/opt/archive-mirror/bin/archive-mirror"
 _AS_SERVICE = "runuser -u archive-mirror -- archive-mirror"
-_UNIT = "archive-mirror.service"
 _EXPOSURE = 1.5
 _GRACE_S = 25.0
 
@@ -110,11 +119,11 @@ def install(machine: Machine) -> float:
     took_s = time.monotonic() - began
     expect("archive-mirror token set SOURCE" in said, said)
     state = machine.shell(
-        f"systemctl is-enabled {_UNIT}; systemctl is-active {_UNIT} || :"
+        f"systemctl is-enabled {UNIT}; systemctl is-active {UNIT} || :"
     )
     expect(state.split() == ["enabled", "inactive"], state)
-    machine.shell(f"systemctl start {_UNIT}")
-    state = machine.shell(f"systemctl is-active {_UNIT} || :; systemctl --failed -q")
+    machine.shell(f"systemctl start {UNIT}")
+    state = machine.shell(f"systemctl is-active {UNIT} || :; systemctl --failed -q")
     expect(state.split() == ["inactive"], state)
     owner = machine.shell("stat -c '%U %a' /var/lib/archive-mirror").split()
     expect(owner == ["archive-mirror", "700"], str(owner))
@@ -136,7 +145,7 @@ def first_export(machine: Machine) -> float:
     machine.shell("archive-mirror token set hq", text="demo-token\n")
     checked = machine.shell(f"{_AS_SERVICE} check")
     expect("fail" not in checked, checked)
-    machine.shell(f"systemctl start {_UNIT}")
+    machine.shell(f"systemctl start {UNIT}")
     saved(machine, "hq", 1)
     took_s = time.monotonic() - began
     saved(machine, "hq", 3)
@@ -150,7 +159,7 @@ def first_export(machine: Machine) -> float:
 
 def sandbox(machine: Machine) -> None:
     """The running service can do little; `check` passes in its place too."""
-    pid = machine.shell(f"systemctl show -P MainPID {_UNIT}").strip()
+    pid = machine.shell(f"systemctl show -P MainPID {UNIT}").strip()
     status = machine.shell(f"cat /proc/{pid}/status")
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     for sets in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
@@ -158,12 +167,19 @@ def sandbox(machine: Machine) -> None:
     expect(fields["NoNewPrivs"].strip() == "1", "NoNewPrivs")
     expect(fields["Seccomp"].strip() == "2", "Seccomp")
     expect("0" not in fields["Uid"].split(), fields["Uid"])
-    analysis = f"systemd-analyze security --no-pager {_UNIT} | tail -1"
+    analysis = f"systemd-analyze security --no-pager {UNIT} | tail -1"
     exposure = machine.shell(analysis)
     expect(float(exposure.split()[-3]) <= _EXPOSURE, exposure)
-    checked = machine.shell(f"nsenter -m -t {pid} -- {_AS_SERVICE} check")
+    checked = machine.shell(f"{_in_its_place(machine)} check")
     expect("fail" not in checked, checked)
     tell(f"in its sandbox: no capability, seccomp, exposure {exposure.split()[-3]}")
+
+
+def _in_its_place(machine: Machine) -> str:
+    """Return what runs a command as the running service would."""
+    pid = machine.shell(f"systemctl show -P MainPID {UNIT}").strip()
+    credentials = f"CREDENTIALS_DIRECTORY=/run/credentials/{UNIT}"
+    return f"{credentials} nsenter -m -t {pid} -- {_AS_SERVICE}"
 
 
 def configure_more(machine: Machine) -> None:
@@ -172,15 +188,20 @@ def configure_more(machine: Machine) -> None:
           "--bandwidth=400000")  # fmt: skip
     write(machine, "usr/local/lib/blocking/sitecustomize.py", _BLOCKING)
     write(machine, "etc/archive-mirror/conf.d/more.toml", _SLOW)
-    write(machine, f"etc/systemd/system/{_UNIT}.d/local.conf", _DROP_IN)
+    write(machine, f"etc/systemd/system/{UNIT}.d/local.conf", _DROP_IN)
     machine.shell(
         "install -m 0600 /dev/null /etc/archive-mirror/slow.token; mkdir -p /mnt/late;"
         "install -d -o archive-mirror /data /data/bare; systemctl daemon-reload",
     )
     machine.shell("cat >/etc/archive-mirror/slow.token", text="demo-token\n")
-    machine.shell(f"systemctl restart {_UNIT}")
+    machine.shell(f"systemctl restart {UNIT}")
     wait("the slow file is on its way", lambda: spooled_bytes(machine) > 1_000_000)
-    tell("a token from a credential, readable by root alone")
+    checked = json.loads(
+        machine.shell(f"{_in_its_place(machine)} check --json 2>/dev/null || :")
+    )
+    found = {one["name"]: one["result"] for one in checked["checks"]}
+    expect(found["source slow"] in {"pass", "warn"}, str(checked))
+    tell("a token from a credential, readable by root alone; `check` finds it too")
 
 
 def mounts(machine: Machine) -> None:
@@ -195,22 +216,22 @@ def mounts(machine: Machine) -> None:
 
 def stops(machine: Machine) -> None:
     """A blocked loop is restarted by the watchdog; a stop keeps what was fetched."""
-    pid = machine.shell(f"systemctl show -P MainPID {_UNIT}")
+    pid = machine.shell(f"systemctl show -P MainPID {UNIT}")
     machine.shell(f"kill -USR1 {pid}")
-    restarts = f"systemctl show -P NRestarts {_UNIT}"
+    restarts = f"systemctl show -P NRestarts {UNIT}"
     wait("the watchdog restarts it", lambda: machine.shell(restarts).strip() == "1")
     expect("Watchdog timeout" in log(machine), "no word of the watchdog")
     wait("it serves again", lambda: healthy(machine))
     expect(listed(machine, "slow")[0]["state"] == "fetching", "nothing in flight")
     began = time.monotonic()
-    machine.shell(f"systemctl stop {_UNIT}")
+    machine.shell(f"systemctl stop {UNIT}")
     took_s = time.monotonic() - began
-    result = machine.shell(f"systemctl show -P Result {_UNIT}").strip()
+    result = machine.shell(f"systemctl show -P Result {UNIT}").strip()
     expect(
         (result, took_s < _GRACE_S) == ("success", True), f"{result}, {took_s:.1f} s"
     )
     expect(spooled_bytes(machine) > 1_000_000, "the stop threw bytes away")
-    machine.shell(f"systemctl start {_UNIT}")
+    machine.shell(f"systemctl start {UNIT}")
     tell(
         f"blocked loop: restarted by the watchdog; SIGTERM: {took_s:.2f} s, bytes kept"
     )
@@ -267,14 +288,14 @@ def remove(machine: Machine) -> None:
     before = footage(machine)
     expect(len(before) >= 8, f"too little footage to prove anything: {len(before)}")
     machine.shell("apt-get remove -y archive-mirror")
-    expect(not machine.succeeds(f"systemctl cat {_UNIT}"), "the unit is still there")
+    expect(not machine.succeeds(f"systemctl cat {UNIT}"), "the unit is still there")
     expect(not machine.succeeds("pgrep -f archive-mirror/bin"), "it still runs")
     expect(footage(machine) == before, "footage changed by the removal")
     expect(not (machine.root / "opt/archive-mirror").exists(), "/opt is not empty")
     machine.shell(f"{_INSTALL} /root/newer.deb")
     wait("it serves after its return", lambda: healthy(machine))
     expect(footage(machine) == before, "footage changed by the return")
-    machine.shell(f"systemctl stop {_UNIT}")
+    machine.shell(f"systemctl stop {UNIT}")
     waiting = machine.root / "var/lib/archive-mirror/spool/left"
     waiting.parent.mkdir(exist_ok=True)
     waiting.write_bytes(b"footage that is on no target yet")
@@ -295,68 +316,6 @@ def remove(machine: Machine) -> None:
         "a failed unit",
     )
     tell(f"removed and purged: {len(before)} files of footage are as they were")
-
-
-def serve(machine: Machine, port: int, *options: str) -> None:
-    """Have a VMS in the machine's network."""
-    vms = [_PROGRAM, "simulate-vms", "--quiet", "--port", str(port), "--rate", "0"]
-    machine.beside([*vms, *options])
-    there = (
-        f"python3 -c \"import socket; socket.create_connection(('127.0.0.1', {port}))\""
-    )
-    wait(f"the VMS at {port}", lambda: machine.succeeds(there))
-
-
-def write(machine: Machine, path: str, text: str) -> None:
-    """Write a file into the machine."""
-    file = machine.root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-
-
-def listed(machine: Machine, source: str) -> list[dict[str, Any]]:
-    """Return what the ledger has of a source."""
-    said = machine.shell(f"archive-mirror list --source {source} --json")
-    return [json.loads(line) for line in said.splitlines() if line[:1] == "{"]
-
-
-def saved(machine: Machine, source: str, number: int) -> None:
-    """Wait until so many exports of a source are saved."""
-
-    def enough() -> bool:
-        found = [one for one in listed(machine, source) if one["state"] == "saved"]
-        return len(found) >= number
-
-    wait(f"{number} of {source} saved", enough, limit_s=120)
-
-
-def healthy(machine: Machine) -> bool:
-    """Tell whether the service says it is ready."""
-    ask = "import urllib.request as u; u.urlopen('http://127.0.0.1:9533/readyz')"
-    return machine.succeeds(f'python3 -c "{ask}"')
-
-
-def spooled_bytes(machine: Machine) -> int:
-    """Return the size of what is being fetched."""
-    find = "find /srv /var/lib/archive-mirror -path '*spool*' -type f -printf '%b\\n'"
-    return sum(int(blocks) * 512 for blocks in machine.shell(find).split())
-
-
-def footage(machine: Machine) -> dict[str, str]:
-    """Return the digest of every file on the targets."""
-    find = "find /srv/footage /var/lib/archive-mirror/footage -name '*.mp4*' -type f"
-    said = machine.shell(f"{find} -exec sha256sum {{}} +")
-    return {line[66:]: line[:64] for line in said.splitlines()}
-
-
-def log(machine: Machine) -> str:
-    """Return what the service logged since the boot."""
-    return machine.shell(f"journalctl -b -q --no-pager -o cat -u {_UNIT}")
-
-
-def last(machine: Machine, words: str) -> str:
-    """Return the last line of the log with these words."""
-    return [line for line in log(machine).splitlines() if words in line][-1]
 
 
 def expect(true: bool, otherwise: str) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CACHE = Path(__file__).parents[2] / "build" / "debian"
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+MIRROR = os.environ.get("DEBIAN_MIRROR", "")
+"""Where to get Debian from; debootstrap knows a place."""
 _APT = 'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
 _BOOT_S = 60.0
 
@@ -48,7 +49,9 @@ def bootstrap(suite: str) -> Path:
         with_systemd = "--include=systemd,systemd-sysv,dbus"
         command = ["debootstrap", "--variant=minbase", with_systemd, suite]
         subprocess.run(
-            [*command, str(root), MIRROR], check=True, stdout=subprocess.DEVNULL
+            [*command, str(root), *filter(None, [MIRROR])],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         (root / "etc/apt/apt.conf.d/10dates").write_text(_APT)
         (root / "complete").touch()
@@ -65,7 +68,7 @@ class Machine:
     def __init__(self, suite: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="archive-mirror-machine-"))
         self.root = self._folder / "root"
-        self._network = f"machine{os.getpid()}"
+        self.network = f"machine{os.getpid()}"
         self._booted: subprocess.Popen[bytes] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
         self._suite = suite
@@ -75,9 +78,9 @@ class Machine:
         subprocess.run(
             ["cp", "-a", "--reflink=auto", str(base), str(self.root)], check=True
         )
-        ip = ["ip", "netns", "add", self._network]
+        ip = ["ip", "netns", "add", self.network]
         subprocess.run(ip, check=True)
-        up = ["ip", "-n", self._network, "link", "set", "lo", "up"]
+        up = ["ip", "-n", self.network, "link", "set", "lo", "up"]
         subprocess.run(up, check=True)
         return self
 
@@ -89,7 +92,7 @@ class Machine:
             with contextlib.suppress(FailedError, ProcessLookupError):
                 os.kill(self._leader(), signal.SIGKILL)
             self._booted.wait(60)
-        subprocess.run(["ip", "netns", "del", self._network], check=False)
+        subprocess.run(["ip", "netns", "del", self.network], check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def prepare(self, script: str) -> str:
@@ -98,7 +101,7 @@ class Machine:
 
     def boot(self) -> None:
         """Start systemd and wait until all that starts by itself has started."""
-        network = f"--network-namespace-path=/run/netns/{self._network}"
+        network = f"--network-namespace-path=/run/netns/{self.network}"
         with (self._folder / "console").open("ab") as console:
             self._booted = subprocess.Popen(
                 self._nspawn("--boot", "--console=pipe", network),
@@ -150,7 +153,7 @@ class Machine:
 
     def beside(self, command: list[str]) -> subprocess.Popen[bytes]:
         """Run a program of the root in the machine's network; it outlives reboots."""
-        inside = ["ip", "netns", "exec", self._network, "chroot", str(self.root)]
+        inside = ["ip", "netns", "exec", self.network, "chroot", str(self.root)]
         helper = subprocess.Popen(
             [*inside, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

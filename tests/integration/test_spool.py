@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,7 +98,7 @@ def test_only_the_proven_prefix_is_kept(path, lies, size, sha256, kept):
 def test_a_prefix_longer_than_one_read_is_proven(path):
     """Large parts are read in blocks, and each block counts."""
     content = os.urandom(3 * 1024 * 1024 + 17)
-    path.write_bytes(content)
+    path.write_bytes(content + b"unproven")
     assert opened(path, len(content), digest(content))[0] == len(content)
 
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -136,8 +138,11 @@ def test_a_file_that_a_target_keeps_too_is_replaced(tmp_path, path):
     part = Part.open(path, size=len(BYTES), sha256=digest(BYTES))
     assert part.size == 0
     part.append([b"new"])
+    with pytest.raises(BlockingIOError):
+        Part.open(path, size=0, sha256=None)
     part.close()
 
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert (kept.read_bytes(), path.read_bytes()) == (BYTES, b"new")
     assert kept.stat().st_nlink == path.stat().st_nlink == 1
 
@@ -209,6 +214,9 @@ def test_a_failed_append_is_not_counted(path, monkeypatch):
     monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(OSError, match="No space"):
         part.append([b"y" * 100])
+    monkeypatch.setattr(os, "pwritev", real)
+    with pytest.raises(OSError, match="earlier write"):
+        part.append([b"behind a gap"])
     assert part.flush() == (len(BYTES), digest(BYTES))
     part.close()
 
@@ -250,6 +258,53 @@ def test_restart_throws_all_away(path):
 
     assert part.flush() == (3, digest(b"new"))
     part.close()
+
+
+def test_a_whole_file_is_flushed_before_its_name(path, monkeypatch):
+    """Then the folder: a name that is durable has its bytes."""
+    flushed, real = [], os.fsync
+
+    def fsync(fd: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{fd}").readlink())
+        real(fd)
+
+    part = Part.open(path, size=0, sha256=None)
+    monkeypatch.setattr(os, "fsync", fsync)
+    part.finish()
+    part.close()
+
+    assert flushed == [path, path.parent]
+
+
+def test_what_is_discarded_has_no_name(path):
+    """Once and again."""
+    part = Part.open(path, size=0, sha256=None)
+    for _ in range(2):
+        part.discard()
+        assert not path.exists()
+    part.close()
+
+
+def test_a_box_without_a_size_needs_an_end_that_was_announced(path):
+    """Else it would be whole wherever it was cut."""
+    part = Part.open(path, size=0, sha256=None)
+    ftyp, moov = b"\0\0\0\x10ftypisom\0\0\2\0", b"\0\0\0\x08moov"
+    part.append([ftyp, moov, b"\0\0\0\0mdat", b"footage"])
+
+    assert part.examine(True) is None
+    assert part.examine(False) is not None
+    part.close()
+
+
+def test_a_disk_that_knows_no_locks_is_good_enough(path, monkeypatch):
+    """Some network file systems have none."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    assert opened(path, 0, None) == (0, b"")
 
 
 MB = 1024 * 1024
@@ -350,12 +405,32 @@ async def test_bytes_of_another_place_are_not_continued(tmp_path):
     export = builders.export(
         spool_dir=str(tmp_path / "old"), part_bytes=5, part_sha256=digest(b"12345")
     )
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / spool.file_name(export)).write_bytes(b"12345")
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / spool.file_name(export)).write_bytes(b"12345")
     part, _ = await spool.open(export)
     assert part.size == 0
     part.close()
     spool.close()
+
+    assert list((tmp_path / "old").iterdir()) == []
+
+
+async def test_an_old_place_that_is_away_holds_nothing_up(tmp_path):
+    """What lies there is removed some other day."""
+
+    def away() -> None:
+        raise OSError(errno.ENODEV, "away")
+
+    new, old = tmp_path / "far" / "new", tmp_path / "old"
+    spool = spool_in(Place(path=old, guard=away), Place(path=new))
+    for _ in range(2):
+        part, folder = await spool.open(builders.export(spool_dir=str(old)))
+        part.close()
+        assert folder == new
+    spool.close()
+
+    assert stat.S_IMODE(new.stat().st_mode) == 0o700
 
 
 async def test_bytes_of_the_same_place_are_continued(tmp_path):
@@ -409,6 +484,20 @@ async def test_a_failure_of_the_disk_is_the_spools(number, reason):
     spool.close()
 
     assert caught.value.reason == reason
+    assert ("free some space" in str(caught.value)) == (reason == "spool_full")
+
+
+async def test_the_end_of_the_spool_waits_for_nothing(tmp_path):
+    """A thread that hangs on a disk must not hang the service."""
+    go_on = threading.Event()
+    spool = spool_in(Place(path=tmp_path))
+    work = asyncio.create_task(spool.run(go_on.wait))
+    await asyncio.sleep(0)
+    spool.close()
+    go_on.set()
+    await work
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await spool.run(go_on.wait)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.06, 0.09])
@@ -477,6 +566,10 @@ async def test_a_file_is_lost_only_from_a_spool_that_is_there(tmp_path):
     assert await spool.lost(builders.export(spool_dir=str(here)))
     with pytest.raises(SpoolError):
         await spool.lost(builders.export(spool_dir=str(away)))
+    # The configuration may have another spool by now.
+    assert await spool.lost(builders.export(spool_dir=str(tmp_path)))
+    with pytest.raises(SpoolError):
+        await spool.lost(builders.export(spool_dir=str(tmp_path / "former")))
     spool.close()
 
 
@@ -539,8 +632,9 @@ async def test_a_part_that_is_open_elsewhere_is_left_alone(tmp_path):
     spool, export = spool_in(first, second), builders.export(spool_dir=str(first.path))
     part, _ = await spool.open(export)
     part.append([BYTES])
-    with pytest.raises(FetchError, match="state directory is a copy"):
+    with pytest.raises(FetchError, match="state directory is a copy") as caught:
         await spool_in(first, second).open(export)
+    assert caught.value.reason == "part_in_use"
 
     assert (first.path / spool.file_name(export)).read_bytes() == BYTES
     assert not second.path.exists()

@@ -1,0 +1,405 @@
+"""Cancel fetch and publish at every await, and go on with a fresh engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mirror.app import records
+from mirror.mirroring import fetch as fetching
+from mirror.mirroring import publish, pump, spool
+from mirror.model import State, to_us, utc_now
+from mirror.simulator import Vms
+from mirror.simulator.rows import stamp
+from mirror.state import Filter, Ledger
+from tests.harness import Site
+from tests.proof.checker import Checker, Offered
+from tests.proof.places import in_memory
+from tests.proof.suspensions import Suspensions, counted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from mirror.app.engine import Engine
+    from mirror.model import Export
+    from mirror.simulator import Export as Served
+    from tests.proof.effort import Effort
+
+SIZE = 300_000
+_HORIZON_US = 10**9
+_HOP_S = 0.001
+_ALL_POINTS = {"resumed", "begun anew"}
+_MOST = 3000
+
+
+def _descriptors() -> list[str]:
+    """Return what the open descriptors lead to."""
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(each.readlink()).split(":[")[0])
+    return found
+
+
+def _threads() -> list[str]:
+    return sorted(
+        each.name
+        for each in threading.enumerate()
+        if each.name.startswith(("spool", "target-", "ledger"))
+    )
+
+
+@dataclass(slots=True)
+class Bench:
+    """One mirror with two targets: files are linked to one and copied to the other."""
+
+    vms: Vms
+    site: Site
+    checker: Checker
+    descriptors: list[str]
+    patience_s: float = 5.0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, folder: Path) -> AsyncIterator[Bench]:
+        """Set it up in an empty folder; counts what tasks of the work await."""
+        async with Vms(other_origin=False) as vms:
+            site = Site.make(folder, vms)
+            site.tables["targets"]["vault"] = {
+                "type": "directory",
+                "path": str(folder / "vault"),
+            }
+            checker = Checker({"nas": site.archive, "vault": folder / "vault"})
+            with counted():
+                yield cls(vms, site, checker, _descriptors())
+
+    def add(self, **more: Any) -> Served:
+        """Offer a file."""
+        served = self.vms.add(size=SIZE, **more)
+        self.checker.offer(
+            Offered(
+                "hq",
+                served.export_id,
+                stamp(served.created_at),
+                frozenset(sha256 for _, sha256 in self.vms.truth(served).versions),
+            )
+        )
+        return served
+
+    async def go_on(self) -> None:
+        """Let a fresh engine save all there is."""
+        async with self.site.engine() as engine, asyncio.timeout(60):
+            await engine.prepare()
+            while not self.all_saved():
+                await engine.listers["hq"].walk(sweep=False)
+                while export := await claimed(engine):
+                    await fetch(engine, export)
+                for name in engine.publishers:
+                    while await publish_one(engine, name):
+                        pass
+
+    def all_saved(self) -> bool:
+        """Tell whether the ledger calls all exports saved."""
+        exports = self.site.exports()
+        return len(exports) == len(self.vms.catalogue) and all(
+            export.state is State.SAVED for export in exports.values()
+        )
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return what `list --json` says."""
+        ledger = Ledger.read(self.site.settings().state_dir)
+        try:
+            found = list(ledger.reads.exports(Filter()))
+        finally:
+            ledger.close()
+        return [records.export(export, copies) for export, copies in found]
+
+    async def judge(self, work: Suspensions) -> None:
+        """Fail unless the work has left nothing behind and nothing in its hands."""
+        assert [task for task in work.tasks if not task.done()] == []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.patience_s):
+                while self.left_open() or _threads():
+                    await asyncio.sleep(0.002)
+        assert _threads() == []
+        assert self.left_open() == []
+        assert self.held() == []
+        self.checker.look()
+
+    def left_open(self) -> list[str]:
+        """Return what the descriptors lead to that were not open at first."""
+        return list((Counter(_descriptors()) - Counter(self.descriptors)).elements())
+
+    def held(self) -> list[tuple[int, str, list[str]]]:
+        """Return what is claimed; an engine that ends gives all of it back."""
+        return [
+            (row["id"], row["state"], [copy["state"] for copy in row["copies"]])
+            for row in self.listed()
+            if row["state"] == "fetching"
+            or any(copy["state"] == "publishing" for copy in row["copies"])
+        ]
+
+
+async def claimed(engine: Engine) -> Export | None:
+    """Claim the next export, as the pool would."""
+    now_us = to_us(utc_now())
+    return await engine.ledger(
+        lambda ledger: ledger.fetches.claim(
+            ["hq"], now_us=now_us, horizon_us=_HORIZON_US
+        )
+    )
+
+
+async def fetch(engine: Engine, export: Export) -> None:
+    """Run one attempt, as the pool would."""
+    lane = engine.pool.lanes["hq"]
+    await engine.pool._attempt(lane, export)
+
+
+async def publish_one(engine: Engine, name: str) -> bool:
+    """Publish the next copy of a target, as its publisher would."""
+    publisher = engine.publishers[name]
+    await publisher.standing.check()
+    duty = await publisher._claim()
+    if duty is None:
+        return False
+    await publisher._publish(duty)
+    return True
+
+
+@pytest.fixture
+def folder(tmp_path) -> Iterator[Path]:
+    with in_memory(tmp_path) as made:
+        yield made
+
+
+# How the attempts of one export go: those before it, and the one that is cancelled.
+ATTEMPTS: dict[str, list[str | None]] = {
+    "whole": [None],
+    "resumed": ["cut", None],
+    "cut": ["cut"],
+    "begun anew": ["cut", "ignore_range"],
+    "unfit": ["cut", "wrong_start"],
+    "gone": ["status_404"],
+    "busy": ["busy_503"],
+    "a page": ["html"],
+    "no mp4": ["no_moov"],
+    "redirected": ["redirect"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _many_long_awaits(monkeypatch):
+    """Make a checkpoint after each chunk, and each hop to a thread take its time.
+
+    So a cancellation comes before the thread begins, and before it has ended.
+    """
+    submit = ThreadPoolExecutor.submit
+
+    def slow(work: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        time.sleep(_HOP_S)
+        done = work(*given, **more)
+        time.sleep(_HOP_S)
+        return done
+
+    monkeypatch.setattr(pump, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(
+        ThreadPoolExecutor,
+        "submit",
+        lambda self, work, *given, **more: submit(self, slow, work, *given, **more),
+    )
+
+
+async def _prepared(
+    bench: Bench, engine: Engine, steps: Sequence[str | None]
+) -> Export:
+    """Offer a file and make all attempts but the last; return what is to be tried."""
+    bench.add(faults=steps)
+    await engine.prepare()
+    await engine.listers["hq"].walk(sweep=False)
+    for _ in steps[:-1]:
+        await fetch(engine, await _next(engine))
+    return await _next(engine)
+
+
+async def _next(engine: Engine) -> Export:
+    async with asyncio.timeout(20):
+        while (export := await claimed(engine)) is None:
+            await asyncio.sleep(0.01)
+        return export
+
+
+async def _cancelled_fetch(
+    bench: Bench, steps: Sequence[str | None], work: Suspensions
+) -> bool:
+    """Cancel one attempt; tell whether it came so far."""
+    async with bench.site.engine() as engine:
+        export = await _prepared(bench, engine, steps)
+        await work.run(fetch(engine, export))
+        assert bench.held() == []
+    await bench.judge(work)
+    await bench.go_on()
+    return work.count >= work.at
+
+
+async def _cancelled_publish(bench: Bench, target: str, work: Suspensions) -> bool:
+    """Cancel one publish; tell whether it came so far."""
+    async with bench.site.engine() as engine:
+        await fetch(engine, await _prepared(bench, engine, [None]))
+        publisher = engine.publishers[target]
+        duty = await publisher._claim()
+        assert duty is not None
+        await work.run(publisher._publish(duty))
+        assert bench.held() == []
+    await bench.judge(work)
+    await bench.go_on()
+    return work.count >= work.at
+
+
+async def _each_point(
+    bench: Bench,
+    attempt: Callable[[Suspensions], Awaitable[bool]],
+    times: int,
+    step: int = 1,
+) -> int:
+    """Cancel at every suspension in turn; return how many there are."""
+    for at in range(1, _MOST, step):
+        try:
+            reached = await attempt(Suspensions(at, times))
+        except Exception as exc:
+            exc.add_note(f"cancelled at suspension {at}, {times} in a row")
+            raise
+        if not reached:
+            bench.checker.settle(bench.listed())
+            assert bench.checker.breaks == [], f"{times} in a row"
+            return at - step
+    raise AssertionError(f"the work did not end within {_MOST} suspensions")
+
+
+def _in_a_row(effort: Effort, *, twice: bool) -> Sequence[int]:
+    """Return how many cancellations come in a row, one campaign each."""
+    if effort.long:
+        return (1, 2, 5)
+    return (1, 2) if twice else (1,)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ATTEMPTS)
+async def test_cancel_at_each_await_of_a_fetch(folder, name, effort: Effort):
+    """The bytes had are kept, the export is ready at once, and is saved in the end."""
+    points = {}
+    async with Bench.open(folder) as bench:
+        for times in _in_a_row(effort, twice=False):
+            points[times] = await _each_point(
+                bench,
+                lambda work: _cancelled_fetch(bench, ATTEMPTS[name], work),
+                times,
+                step=1 if effort.long or name in _ALL_POINTS else 3,
+            )
+
+    assert points[1] > 5
+    effort.record(19, attempt=name, points=points, breaks=0)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("target", ["nas", "vault"])
+async def test_cancel_at_each_await_of_a_publish(folder, target, effort: Effort):
+    """Linked to one target, copied to the other: all of it is there, or nothing."""
+    points = {}
+    async with Bench.open(folder) as bench:
+        for times in _in_a_row(effort, twice=True):
+            points[times] = await _each_point(
+                bench, lambda work: _cancelled_publish(bench, target, work), times
+            )
+
+    assert points[1] > 5
+    effort.record(19, target=target, points=points, breaks=0)
+
+
+async def _whole_life(bench: Bench, work: Suspensions) -> None:
+    """Cancel an engine that lists, fetches and publishes a file that is cut once."""
+    bench.add(faults=["cut"])
+    async with bench.site.engine() as engine:
+        for lister in engine.listers.values():
+            lister.poll_due.set()
+            lister.sweep_due.set()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(work.run(engine.run()))
+            while not running.done() and not bench.all_saved():
+                await asyncio.sleep(0.02)
+            work.at = work.at or work.count + 1
+    await bench.judge(work)
+
+
+@pytest.mark.timeout(1800)
+async def test_cancel_at_the_awaits_of_a_whole_engine(folder, effort: Effort):
+    """Claims, walks, checks of targets and tidying are interrupted too."""
+    async with Bench.open(folder) as bench:
+        whole = Suspensions()
+        await _whole_life(bench, whole)
+        rounds = 0
+        for number, rng in effort.rounds(30, 2000, share=0.05):
+            work = Suspensions(rng.randint(1, whole.count), rng.choice([1, 1, 2, 5]))
+            try:
+                await _whole_life(bench, work)
+                if number % 10 == 9:
+                    await bench.go_on()
+            except Exception as exc:
+                exc.add_note(f"seed {effort.seed}, round {number}: {work}")
+                raise
+            rounds += 1
+        await bench.go_on()
+        bench.checker.settle(bench.listed())
+
+    assert bench.checker.breaks == []
+    effort.record(19, engines_cancelled=rounds, awaits=whole.count, breaks=0)
+
+
+async def _let_go(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+async def _forget(*_: object) -> None:
+    """Do nothing where something should be put right."""
+
+
+def _leave_open(part: spool.Part) -> None:
+    """Do nothing where a part should be closed."""
+
+
+PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
+    "what was begun is let go": (
+        "state/spool",
+        [(module, "finish", _let_go) for module in (fetching, pump, spool)],
+    ),
+    "a part stays open": ("state/spool", [(spool.Part, "close", _leave_open)]),
+    "an export stays claimed": ("fetching", [(fetching.Fetcher, "_settle", _forget)]),
+    "a copy stays claimed": ("publishing", [(publish.Publisher, "_release", _forget)]),
+}
+
+
+@pytest.mark.parametrize("name", PLANTS)
+async def test_a_planted_bug_shows_at_some_await(folder, monkeypatch, name):
+    """Each way to leave something behind is found, and for what it is."""
+    found, changes = PLANTS[name]
+    for change in changes:
+        monkeypatch.setattr(*change)
+    async with Bench.open(folder) as bench:
+        bench.patience_s = 0.5
+
+        async def attempt(work: Suspensions) -> bool:
+            if found == "publishing":
+                return await _cancelled_publish(bench, "nas", work)
+            return await _cancelled_fetch(bench, [None], work)
+
+        with pytest.raises(AssertionError, match=found):
+            await _each_point(bench, attempt, 1)
