@@ -121,7 +121,11 @@ class Kept:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(running.communicate(), 60)
+        try:
+            out, err = await asyncio.wait_for(running.communicate(), 60)
+        except TimeoutError:
+            running.kill()
+            raise
         return running.returncode or 0, out.decode(), err.decode()
 
 

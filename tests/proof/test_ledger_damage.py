@@ -444,8 +444,8 @@ async def test_what_is_no_ledger_is_refused(
     """By the commands as people run them: exit 74, one line, no traceback."""
     spoil(archive)
     assert await archive.met() == "detected", archive.breaks
-    for command in ("status", "list", "once", "retry"):
-        more = {"list": ["--json"], "retry": ["--state", "ready"]}.get(command, [])
+    for command in ("list", "once"):
+        more = ["--json"] if command == "list" else []
         code, out, err = await by_command(archive, command, *more)
         assert (code, out) == (74, ""), (command, err)
         assert str(archive.ledger) in err and REMEDY in err, err
@@ -762,7 +762,7 @@ async def test_a_rebuild_may_be_killed_at_any_call(archive: Archive, effort: Eff
         assert calls > 50
         tried = list(range(1, calls + 1))
         if not effort.long:
-            tried = sorted({*effort.round(0).sample(tried, 12), *tried[-8:]})
+            tried = sorted({*effort.round(0).sample(tried, 6), *tried[-6:]})
         for at in tried:
             archive.restore_state()
             before = archive.listed()
@@ -808,7 +808,7 @@ async def test_a_rebuild_that_trusts_sidecars_is_caught(
 
 async def test_a_rebuild_takes_little_memory(tmp_path, effort: Effort):
     """However many sidecars there are."""
-    number = 100_000 if effort.long else 5000
+    number = 100_000 if effort.long else 2000
     async with Vms(other_origin=False) as vms:
         site = Site.make(tmp_path, vms)
         site.tables["targets"]["nas"]["layout"] = "{source}/{id}"
