@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
 _WITH = {
-    "fetch": ["hostile_files", "full_disk", "pump", "service"],
-    "publish": ["directory_target", "full_disk", "service", "verify"],
+    "fetch": ["records", "full_disk", "hostile_files"],
+    "publish": ["records", "full_disk", "service"],
     "spool": ["spool", "full_disk"],
     "pump": ["pump", "full_disk"],
 }
@@ -208,6 +208,7 @@ class Planter:
             if chosen:
                 end = fate(partial(self._attempt, chosen, code), 10 + 5 * total_s)
             self.count[end] += 1
+            sys.stderr.write(f"\rline {line}: {dict(self.count)} ")
             if end in {"survived", "untested"}:
                 say(f"{end} {self.name}:{line}: {change}")
         return True
@@ -246,7 +247,12 @@ class Planter:
         resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
         transplant(sys.modules[self.name], code)
-        return all(run([item]) for item in chosen)
+        for item in chosen:
+            within_s = 5 + 10 * self._seconds[item.nodeid]
+            item.add_marker(pytest.mark.timeout(within_s), append=False)
+            if not run([item]):
+                return False
+        return True
 
 
 def _lines_of(code: CodeType) -> set[int]:
@@ -325,7 +331,7 @@ def main() -> None:
     parser.add_argument("module", type=Path)
     parser.add_argument("tests", nargs="*", help="quick ones of it, if not given")
     parser.add_argument("--lines", default="1-100000", help="of the module: 10-20")
-    parser.add_argument("--most", type=float, default=20, help="seconds per mutant")
+    parser.add_argument("--most", type=float, default=15, help="seconds per mutant")
     given = parser.parse_args()
     near = _WITH.get(given.module.stem, [])
     tests = given.tests or [f"tests/integration/test_{name}.py" for name in near]

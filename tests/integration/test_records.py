@@ -1,0 +1,264 @@
+"""What each attempt and each publish leaves in ledger, metrics, progress and log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from mirror.metrics import Metrics
+from mirror.mirroring import fetch, publish
+from mirror.model import CopyState, Export, State, to_us, utc_now
+from mirror.simulator import Vms
+from tests import builders
+from tests.harness import Site
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from mirror.app.engine import Engine
+    from mirror.simulator import Export as Served
+
+SIZE = 300_000
+
+
+@dataclass(slots=True)
+class Bench:
+    """An engine of which a test moves each part by hand, and what it counts."""
+
+    site: Site
+    vms: Vms
+    engine: Engine
+    counted: CollectorRegistry
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, folder: Path) -> AsyncIterator[Bench]:
+        """Set it up with one source and one target."""
+        async with Vms() as vms:
+            site = Site.make(folder, vms)
+            async with site.engine() as engine:
+                counted = CollectorRegistry()
+                metrics = Metrics(counted)
+                engine.pool._fetcher._metrics = metrics
+                engine.publishers["nas"]._metrics = metrics
+                await engine.prepare()
+                yield cls(site, vms, engine, counted)
+
+    async def add(self, *faults: str, size: int = SIZE) -> Served:
+        """Offer a file and list it."""
+        served = self.vms.add(faults=faults, size=size)
+        await self.engine.listers["hq"].walk(sweep=False)
+        return served
+
+    async def fetch(self) -> Exception | None:
+        """Make the next attempt there is; return how it failed."""
+        async with asyncio.timeout(20):
+            while (export := await self._claimed()) is None:
+                await asyncio.sleep(0.01)
+            return await self.engine.pool._fetcher.attempt(
+                self.engine.sources["hq"], export
+            )
+
+    async def _claimed(self) -> Export | None:
+        now_us = to_us(utc_now())
+        return await self.engine.ledger(
+            lambda ledger: ledger.fetches.claim(["hq"], now_us=now_us, horizon_us=10**9)
+        )
+
+    async def publish(self) -> None:
+        """Publish the copy that is due."""
+        publisher = self.engine.publishers["nas"]
+        assert await publisher.standing.check()
+        duty = await publisher._claim()
+        assert duty is not None
+        await publisher._publish(duty)
+
+    def count(self, name: str, **labels: str) -> float:
+        """Return one figure."""
+        found = self.counted.get_sample_value(f"archive_mirror_{name}", labels)
+        return found or 0.0
+
+
+@pytest.fixture
+async def bench(tmp_path) -> AsyncIterator[Bench]:
+    async with Bench.open(tmp_path) as made:
+        yield made
+
+
+async def test_an_attempt_that_was_cut_and_the_next(bench: Bench):
+    """Each says where it began, what was held at its end, and why it ended."""
+    served = await bench.add("cut")
+    with structlog.testing.capture_logs() as events:
+        failure = await bench.fetch()
+        cut = bench.site.export(served)
+        assert await bench.fetch() is None
+    attempts = bench.site.dossier(served).attempts
+    export = bench.site.export(served)
+    progress = bench.engine.progress
+    postponed = next(each for each in events if each["event"] == "export.postponed")
+
+    assert getattr(failure, "reason", None) == "cut"
+    assert 0 < cut.part_bytes < SIZE
+    assert [one.outcome for one in attempts] == ["cut", "whole"]
+    assert [one.offset_bytes for one in attempts] == [0, cut.part_bytes]
+    assert [one.held_bytes for one in attempts] == [cut.part_bytes, SIZE]
+    assert [one.error for one in attempts] == [str(failure), None]
+    assert [one.times for one in attempts] == [1, 1]
+    assert all(one.started_us < one.ended_us for one in attempts)
+    assert (export.state, export.size_bytes) == (State.SPOOLED, SIZE)
+    assert export.sha256 == bench.vms.truth(served).sha256
+    assert progress.transfers == {}
+    assert (progress.received_bytes, progress.fetched_files) == (SIZE, 1)
+    assert bench.count("fetched_bytes_total") == SIZE
+    assert bench.count("fetches_total", source="hq", outcome="cut") == 1
+    assert bench.count("fetches_total", source="hq", outcome="whole") == 1
+    assert bench.count("fetch_duration_seconds_count") == 2
+    assert bench.count("fetch_duration_seconds_sum") < 20
+    assert bench.count("deadline_margin_seconds_count") == 1
+    assert bench.count("deadline_margin_seconds_bucket", le="3600.0") == 0
+    assert bench.count("deadline_margin_seconds_bucket", le="10800.0") == 1
+    assert postponed["log_level"] == "warning"
+    assert postponed["held_bytes"] == cut.part_bytes
+    assert 0 <= postponed["retry_in_s"] <= 0.1
+
+
+async def test_a_file_that_is_away_is_news_once(bench: Bench):
+    """Later misses are told to those who look closely; nothing is left in the spool."""
+    served = await bench.add("status_404", "status_404")
+    levels = []
+    for _ in range(2):
+        with structlog.testing.capture_logs() as events:
+            failure = await bench.fetch()
+        levels += [e["log_level"] for e in events if e["event"] == "export.postponed"]
+        assert "retry_in_s" not in events[-1]
+        await bench.engine.listers["hq"].walk(sweep=False)
+    attempts = bench.site.dossier(served).attempts
+
+    assert failure is not None
+    assert levels == ["warning", "debug"]
+    assert [(one.outcome, one.held_bytes) for one in attempts] == [("file_gone", 0)]
+    assert list((bench.site.folder / "state" / "spool").glob("*.part")) == []
+
+
+async def test_a_cancelled_attempt_is_recorded_as_such(bench: Bench):
+    """It counts for nothing, costs no byte, and is no failure."""
+    served = await bench.add("stall", size=2_000_000)
+    work = asyncio.create_task(bench.fetch())
+    await bench.site.until(lambda: bench.engine.progress.received_bytes > 0)
+    (transfer,) = bench.engine.progress.transfers.values()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    export = bench.site.export(served)
+    (attempt,) = bench.site.dossier(served).attempts
+
+    assert (export.state, export.last_error) == (State.READY, None)
+    assert export.part_bytes == attempt.held_bytes == transfer.done_bytes > 0
+    assert (transfer.total_bytes, transfer.label) == (2_000_000, export.label)
+    assert (attempt.outcome, attempt.error) == ("interrupted", None)
+    assert bench.engine.progress.transfers == {}
+    assert bench.count("fetch_duration_seconds_count") == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("empty", "the VMS sends an empty file"),
+        ("html", "the VMS sends an HTML page instead of an mp4"),
+        ("json_page", "the VMS sends something else instead of an mp4"),
+    ],
+)
+async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
+    """An empty file, a page and other things are told apart."""
+    await bench.add(fault)
+
+    assert str(await bench.fetch()) == said
+
+
+async def test_a_saved_export_is_told_once(bench: Bench):
+    """One line with what took how long; the spool is free again."""
+    served = await bench.add()
+    assert await bench.fetch() is None
+    with structlog.testing.capture_logs() as events:
+        await bench.publish()
+    (saved,) = (each for each in events if each["event"] == "export.saved")
+    export = bench.site.export(served)
+
+    assert (saved["export"], saved["target"]) == (export.label, "nas")
+    assert (saved["size_bytes"], saved["attempts"]) == (SIZE, export.attempts)
+    assert 0 < saved["took_s"] < 60
+    assert 3600 < saved["margin_s"] <= 3 * 3600
+    assert bench.count("copies_total", target="nas", outcome="saved") == 1
+    assert bench.engine.progress.saved_files == 1
+    assert (export.state, export.spool_dir) == (State.SAVED, None)
+    assert list((bench.site.folder / "state" / "spool").glob("*.part")) == []
+
+
+async def test_a_copy_that_fails_is_tried_later(bench: Bench):
+    """With its cause; the target is looked at before the next try."""
+    served = await bench.add()
+    assert await bench.fetch() is None
+    for folder in bench.site.archive.iterdir():
+        folder.rename(bench.site.folder / folder.name)
+    before_us = to_us(utc_now())
+    with structlog.testing.capture_logs() as events:
+        await bench.publish()
+    (copy,) = bench.site.dossier(served).copies
+    (postponed,) = (each for each in events if each["event"] == "copy.postponed")
+
+    assert copy.state is CopyState.FAILED
+    assert copy.last_error == postponed["error"]
+    assert (copy.attempts, postponed["reason"]) == (1, "marker_missing")
+    assert 0 <= copy.due_us - before_us < 5_000_000
+    assert bench.count("copies_total", target="nas", outcome="failed") == 1
+    assert not await bench.engine.publishers["nas"].standing.check()
+
+
+async def test_a_fault_of_ours_stops_one_copy_only(bench: Bench, monkeypatch):
+    """It is told with its trace in the log, and by its name alone elsewhere."""
+
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    served = await bench.add()
+    assert await bench.fetch() is None
+    monkeypatch.setattr(publish.sidecar, "record", crash)
+    with structlog.testing.capture_logs() as events:
+        await bench.publish()
+    (copy,) = bench.site.dossier(served).copies
+
+    assert copy.state is CopyState.FAILED
+    assert copy.last_error == "the publish failed: ZeroDivisionError"
+    assert [e["log_level"] for e in events if e["event"] == "publish.crashed"] == [
+        "error"
+    ]
+
+
+async def test_spooled_bytes_that_are_gone_are_fetched_anew(bench: Bench):
+    """Said loudly, and counted."""
+    served = await bench.add()
+    assert await bench.fetch() is None
+    for part in bench.site.folder.rglob("*.part"):
+        part.unlink()
+    with structlog.testing.capture_logs() as events:
+        await bench.publish()
+    export = bench.site.export(served)
+
+    assert (export.state, export.reason) == (State.READY, "spool_lost")
+    assert bench.count("copies_total", target="nas", outcome="spool_lost") == 1
+    assert [e["log_level"] for e in events if e["event"] == "spool.file_lost"] == [
+        "error"
+    ]
+
+
+async def test_an_export_without_a_key_is_refused():
+    """Whatever is fetched is in the ledger."""
+    with pytest.raises(ValueError, match="not from the ledger"):
+        fetch._key(builders.export(key=None))
