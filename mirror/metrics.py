@@ -102,6 +102,7 @@ class LedgerSnapshot:
         exports: By (source, state).
         saved_total: Ever saved, by source.
         lost_total: Ever lost by us, by (source, reason).
+        unacknowledged: Lost by us, and nobody has taken note of it, by source.
         clock_offset_us: By source.
         last_success_us: When a source's list was last read to its end, by source.
     """
@@ -109,6 +110,9 @@ class LedgerSnapshot:
     exports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     saved_total: Mapping[str, int] = field(default_factory=dict)
     lost_total: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    unacknowledged: Mapping[str, int] = field(default_factory=dict)
+    paused_sources: frozenset[str] = frozenset()
+    paused_targets: frozenset[str] = frozenset()
     oldest_ready_us: int | None = None
     earliest_deadline_us: int | None = None
     exports_at_risk: int = 0
@@ -292,6 +296,16 @@ class Metrics:
             "Exports ever lost that were first seen after the first complete sweep.",
             labels=["source", "reason"],
         )
+        unacknowledged = GaugeMetricFamily(
+            f"{PREFIX}exports_lost_unacknowledged",
+            "Exports lost by us that nobody has taken note of; see `ack`.",
+            labels=["source"],
+        )
+        paused = GaugeMetricFamily(
+            f"{PREFIX}source_paused",
+            "Whether a source is left alone by `pause`.",
+            labels=["source"],
+        )
         offset = GaugeMetricFamily(
             f"{PREFIX}clock_offset_seconds",
             "The VMS's clock less ours.",
@@ -314,8 +328,10 @@ class Metrics:
                 lost.add_metric(
                     [source, reason], taken.lost_total.get((source, reason), 0)
                 )
+            unacknowledged.add_metric([source], taken.unacknowledged.get(source, 0))
+            paused.add_metric([source], source in taken.paused_sources)
             offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
-        yield from (exports, saved, lost, offset, success)
+        yield from (exports, saved, lost, unacknowledged, paused, offset, success)
         yield from self._backlog(taken)
 
     def _backlog(self, taken: LedgerSnapshot) -> Iterable[Metric]:
@@ -330,11 +346,17 @@ class Metrics:
             "Copies on a target found damaged or gone.",
             labels=["target"],
         )
+        paused = GaugeMetricFamily(
+            f"{PREFIX}target_paused",
+            "Whether a target is left alone by `pause`.",
+            labels=["target"],
+        )
         for target in self._targets:
+            paused.add_metric([target], target in taken.paused_targets)
             damaged.add_metric([target], taken.target_damaged_files.get(target, 0))
             files.add_metric([target], taken.target_owed_files.get(target, 0))
             size.add_metric([target], taken.target_owed_bytes.get(target, 0))
-        yield from (files, size, damaged)
+        yield from (files, size, damaged, paused)
         yield GaugeMetricFamily(
             f"{PREFIX}exports_at_risk",
             "Exports not yet fetched that may not be in time.",

@@ -186,6 +186,7 @@ class Service:
                 _log.warning("clock.stepped", seconds=round(step_s, 1))
                 engine.wake()
             seen = await self._notice_others(engine, seen)
+            await engine.heed_pauses()
             if not await self._ill():
                 self._notifier.watchdog()
             with contextlib.suppress(TimeoutError):
@@ -268,7 +269,7 @@ class Service:
         reasons += [
             f"source {name} has not been asked yet"
             for name, lister in listers.items()
-            if not lister.tried
+            if lister.going.is_set() and not lister.tried
         ]
         return reasons
 

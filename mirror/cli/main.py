@@ -16,6 +16,7 @@ from mirror.cli import (
     moving,
     rebuilding,
     simulating,
+    standing,
     upkeep,
     verifying,
 )
@@ -83,7 +84,16 @@ def _globals(
     found.configure_logs()
 
 
-for _module in (moving, inspect, checking, verifying, rebuilding, upkeep, simulating):
+for _module in (
+    moving,
+    inspect,
+    checking,
+    verifying,
+    rebuilding,
+    standing,
+    upkeep,
+    simulating,
+):
     _module.register(app)
 
 

@@ -5,11 +5,13 @@ from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.fetches import Partial
 from mirror.state.ledger import Ledger, LedgerThread
+from mirror.state.pauses import Paused
 from mirror.state.reads import (
     AT_RISK_US,
     Backlog,
     Dossier,
     Filter,
+    Reads,
     SourceStatus,
     TargetStatus,
 )
@@ -30,6 +32,8 @@ __all__ = [
     "Ledger",
     "LedgerThread",
     "Partial",
+    "Paused",
+    "Reads",
     "SourceStatus",
     "Subject",
     "Taken",

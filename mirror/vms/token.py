@@ -148,6 +148,14 @@ def store(path: Path, token: str, *, reader: Path) -> None:
         os.close(folder)
 
 
+def expiry_of(path: Path | None) -> int | None:
+    """Return when the token in a file expires; None if that cannot be told."""
+    try:
+        return None if path is None else expiry(parse(_content(path), str(path)))
+    except (OSError, AuthError):
+        return None
+
+
 def expiry(token: str) -> int | None:
     """Return when a JWT expires, in seconds since 1970; None if it is none."""
     parts = token.split(".")

@@ -323,16 +323,19 @@ async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
     backup = scene.folder / "backup.sqlite3"
     argv = ["-c", str(scene.config), "--log-level", "debug"]
     ways: dict[str, list[list[str]]] = {
+        "ack": [[one, "--note", "seen"] for one in ids],
         "backup": [[str(backup)]],
         "check": [["--json"], []],
         "config show": [["--json"], []],
         "list": [["--json"], []],
         "once": [["--dry-run"], []],
+        "pause": [["hq", "--for", "1s"], ["nas", "--for", "1s"]],
         "rebuild": [["nas"], []],
         "report": [["--json"], ["--manifest"], []],
+        "resume": [["hq"], ["nas"]],
         "retry": [[ids[0]], ["--state", "parked"]],
         "show": [[one, "--json"] for one in ids] + [[one] for one in ids],
-        "status": [["--json"], []],
+        "status": [["--json"], ["--nagios"], []],
         "token set": [["nobody"]],
         "verify": [["--json"], []],
     }
