@@ -94,6 +94,14 @@ class CopyOutcome(StrEnum):
     SPOOL_LOST = "spool_lost"
 
 
+class EventOutcome(StrEnum):
+    """How a change of state was told to the command of `on_event`."""
+
+    TOLD = "told"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSnapshot:
     """Counts and times from the ledger at one moment; times in microseconds.
@@ -157,6 +165,13 @@ class Metrics:
             "target",
             "outcome",
         )
+        self._events = self._counter(
+            "events_total",
+            "Changes of state for `on_event`; dropped: too many were waiting.",
+            "outcome",
+        )
+        for event in EventOutcome:
+            self._events.labels(event)
         self._source_up = self._gauge(
             "source_up", "Whether the last walk of a source succeeded.", "source"
         )
@@ -248,6 +263,10 @@ class Metrics:
     def copy_ended(self, target: str, outcome: str) -> None:
         """Count a publish."""
         self._copies.labels(target, CopyOutcome(outcome)).inc()
+
+    def events_ended(self, outcome: str, number: int = 1) -> None:
+        """Count changes of state that were told, or not."""
+        self._events.labels(EventOutcome(outcome)).inc(number)
 
     def target_checked(self, target: str, *, up: bool, free_bytes: int | None) -> None:
         """Record a look at a target."""

@@ -112,6 +112,25 @@ class Outlook:
         return self._counts
 
 
+def freshness_of(
+    known: SourceStatus | None, settings: SourceSettings, now_us: int
+) -> Freshness:
+    """Return how fresh what we know of a source is."""
+    patience_us = max(
+        _STALE_US, round(settings.poll_interval.total_seconds() * 1e6) * _STALE_POLLS
+    )
+    if known is None:
+        return Freshness.NEW
+    if known.paused_until(now_us) is not None:
+        return Freshness.PAUSED
+    if known.problem is not None:
+        return Freshness.FAILING
+    if known.last_success_us is None:
+        return Freshness.NEW
+    stale = now_us - known.last_success_us > patience_us
+    return Freshness.STALE if stale else Freshness.FRESH
+
+
 def _freshness(
     known: SourceStatus | None,
     settings: SourceSettings,
@@ -120,19 +139,7 @@ def _freshness(
 ) -> dict[str, Any]:
     """Return how well a source is known; nobody sees what it makes meanwhile."""
     read_us = known.last_success_us if known else None
-    patience_us = max(
-        _STALE_US, round(settings.poll_interval.total_seconds() * 1e6) * _STALE_POLLS
-    )
-    if known is not None and known.paused_until(now_us) is not None:
-        state = Freshness.PAUSED
-    elif known is not None and known.problem is not None:
-        state = Freshness.FAILING
-    elif read_us is None:
-        state = Freshness.NEW
-    elif now_us - read_us > patience_us:
-        state = Freshness.STALE
-    else:
-        state = Freshness.FRESH
+    state = freshness_of(known, settings, now_us)
     lifetime_s = settings.file_lifetime.total_seconds()
     blind = state is not Freshness.FRESH and read_us is not None
     return {

@@ -136,7 +136,7 @@ class Publisher:
                     await asyncio.sleep(wait.total_seconds())
 
     async def _start_all(self, group: asyncio.TaskGroup) -> None:
-        while len(self._tasks) < self._concurrency and not self.paused:
+        while len(self._tasks) < self._concurrency:
             duty = await self._claim()
             if duty is None:
                 return

@@ -3,6 +3,7 @@
 from mirror.state.commits import COMMITS_NAME
 from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
+from mirror.state.events import Event
 from mirror.state.fetches import Partial
 from mirror.state.ledger import Ledger, LedgerThread
 from mirror.state.pauses import Paused
@@ -28,6 +29,7 @@ __all__ = [
     "Database",
     "Dossier",
     "Duty",
+    "Event",
     "Filter",
     "Ledger",
     "LedgerThread",

@@ -16,6 +16,7 @@ from mirror.errors import LedgerError
 from mirror.state import rows, salvage
 from mirror.state.copies import Copies
 from mirror.state.database import LEDGER_NAME, Database
+from mirror.state.events import Events
 from mirror.state.fetches import Fetches
 from mirror.state.listing import Listing
 from mirror.state.pauses import Pauses
@@ -46,6 +47,7 @@ class Ledger:
         fetches: The queue of fetches.
         copies: The queues of publishes.
         pauses: What is left alone for a while.
+        events: What happened and is to be told.
         scrubs: What reading kept copies again found.
         stock: What the targets prove to be kept.
         reads: Questions.
@@ -59,6 +61,7 @@ class Ledger:
         self.fetches = Fetches(database)
         self.copies = Copies(database)
         self.pauses = Pauses(database)
+        self.events = Events(database)
         self.scrubs = Scrubs(database)
         self.stock = Stock(database)
         self.reads = Reads(database)
