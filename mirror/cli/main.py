@@ -17,6 +17,7 @@ from mirror.cli import (
     rebuilding,
     simulating,
     standing,
+    supporting,
     upkeep,
     verifying,
 )
@@ -91,6 +92,7 @@ for _module in (
     verifying,
     rebuilding,
     standing,
+    supporting,
     upkeep,
     simulating,
 ):

@@ -167,6 +167,17 @@ class Reads:
         )
         return ready, fetching
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many rows each table has."""
+        connection = self._db.connection
+        tables = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
+        ).fetchall()
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+            for (name,) in tables
+        }
+
     def lost(self) -> int:
         """Return how many exports are lost, ours or not."""
         query = "SELECT count(*) FROM exports WHERE state = 'lost'"
