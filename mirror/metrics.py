@@ -94,6 +94,14 @@ class CopyOutcome(StrEnum):
     SPOOL_LOST = "spool_lost"
 
 
+class EventOutcome(StrEnum):
+    """How a change of state was told to the command of `on_event`."""
+
+    TOLD = "told"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSnapshot:
     """Counts and times from the ledger at one moment; times in microseconds.
@@ -102,6 +110,7 @@ class LedgerSnapshot:
         exports: By (source, state).
         saved_total: Ever saved, by source.
         lost_total: Ever lost by us, by (source, reason).
+        unacknowledged: Lost by us, and nobody has taken note of it, by source.
         clock_offset_us: By source.
         last_success_us: When a source's list was last read to its end, by source.
     """
@@ -109,6 +118,9 @@ class LedgerSnapshot:
     exports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     saved_total: Mapping[str, int] = field(default_factory=dict)
     lost_total: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    unacknowledged: Mapping[str, int] = field(default_factory=dict)
+    paused_sources: frozenset[str] = frozenset()
+    paused_targets: frozenset[str] = frozenset()
     oldest_ready_us: int | None = None
     earliest_deadline_us: int | None = None
     exports_at_risk: int = 0
@@ -153,6 +165,13 @@ class Metrics:
             "target",
             "outcome",
         )
+        self._events = self._counter(
+            "events_total",
+            "Changes of state for `on_event`; dropped: too many were waiting.",
+            "outcome",
+        )
+        for event in EventOutcome:
+            self._events.labels(event)
         self._source_up = self._gauge(
             "source_up", "Whether the last walk of a source succeeded.", "source"
         )
@@ -245,6 +264,10 @@ class Metrics:
         """Count a publish."""
         self._copies.labels(target, CopyOutcome(outcome)).inc()
 
+    def events_ended(self, outcome: str, number: int = 1) -> None:
+        """Count changes of state that were told, or not."""
+        self._events.labels(EventOutcome(outcome)).inc(number)
+
     def target_checked(self, target: str, *, up: bool, free_bytes: int | None) -> None:
         """Record a look at a target."""
         self._target_up.labels(target).set(up)
@@ -292,6 +315,16 @@ class Metrics:
             "Exports ever lost that were first seen after the first complete sweep.",
             labels=["source", "reason"],
         )
+        unacknowledged = GaugeMetricFamily(
+            f"{PREFIX}exports_lost_unacknowledged",
+            "Exports lost by us that nobody has taken note of; see `ack`.",
+            labels=["source"],
+        )
+        paused = GaugeMetricFamily(
+            f"{PREFIX}source_paused",
+            "Whether a source is left alone by `pause`.",
+            labels=["source"],
+        )
         offset = GaugeMetricFamily(
             f"{PREFIX}clock_offset_seconds",
             "The VMS's clock less ours.",
@@ -314,8 +347,10 @@ class Metrics:
                 lost.add_metric(
                     [source, reason], taken.lost_total.get((source, reason), 0)
                 )
+            unacknowledged.add_metric([source], taken.unacknowledged.get(source, 0))
+            paused.add_metric([source], source in taken.paused_sources)
             offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
-        yield from (exports, saved, lost, offset, success)
+        yield from (exports, saved, lost, unacknowledged, paused, offset, success)
         yield from self._backlog(taken)
 
     def _backlog(self, taken: LedgerSnapshot) -> Iterable[Metric]:
@@ -330,11 +365,17 @@ class Metrics:
             "Copies on a target found damaged or gone.",
             labels=["target"],
         )
+        paused = GaugeMetricFamily(
+            f"{PREFIX}target_paused",
+            "Whether a target is left alone by `pause`.",
+            labels=["target"],
+        )
         for target in self._targets:
+            paused.add_metric([target], target in taken.paused_targets)
             damaged.add_metric([target], taken.target_damaged_files.get(target, 0))
             files.add_metric([target], taken.target_owed_files.get(target, 0))
             size.add_metric([target], taken.target_owed_bytes.get(target, 0))
-        yield from (files, size, damaged)
+        yield from (files, size, damaged, paused)
         yield GaugeMetricFamily(
             f"{PREFIX}exports_at_risk",
             "Exports not yet fetched that may not be in time.",

@@ -130,6 +130,8 @@ class Export:
         best_bytes: The longest the partial ever was since it last became ready.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
         part_plain: The next attempt asks without Range.
+        acknowledged_us: When somebody took note of the loss; None if nobody has.
+        note: What he had to say of it.
     """
 
     key: int | None = None
@@ -177,6 +179,8 @@ class Export:
     started_us: int | None = None
     spooled_us: int | None = None
     saved_us: int | None = None
+    acknowledged_us: int | None = None
+    note: str | None = None
 
     @property
     def label(self) -> str:

@@ -85,6 +85,7 @@ _KINDS: tuple[tuple[object, str], ...] = (
     (values.FilePath, "path"),
     (values.BaseUrl, "address"),
     (values.UrlPath, "path of a url"),
+    (values.SecretUrl, "address"),
     (values.Origin, "origin, `scheme://host[:port]`"),
     (values.Zone, "time zone"),
     (values.Moment, "date or time"),
@@ -126,7 +127,8 @@ there too: `{defaults}`.
 | date or time | `"2026-01-31"`, `"2026-01-31T08:00:00Z"`; UTC unless it says so |
 | time zone | `"UTC"`, `"Europe/Berlin"` |
 
-Names of sources and targets are of a-z, 0-9 and _. Secrets are only ever named by file.
+Names of sources and targets are of a-z, 0-9 and _. Secrets are only ever named by file,
+but for what is in a `heartbeat_url`.
 
 {tables}
 """

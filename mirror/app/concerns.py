@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SOON = timedelta(minutes=30)
-_RECENTLY = timedelta(hours=24)
 _TOKEN_LEFT = timedelta(days=7)
 _CLOCK_OFF_S = 60.0
 
@@ -44,7 +43,7 @@ def concerns_of(status: Mapping[str, Any]) -> list[Concern]:
         *_of_exports(status, now),
         *_of_sources(status, now),
         *_of_targets(status),
-        *_of_losses(status, now),
+        *_of_losses(status),
     ]
     return sorted(found, key=lambda one: (one.level != "risk", one.by or "9"))
 
@@ -99,6 +98,8 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     for name, fresh in status["freshness"].items():
         source = known.get(name, {})
         by = fresh["unseen_files_expire"]
+        if fresh["state"] == "paused":
+            yield _paused_source(name, source["paused_until"], by, status, now)
         if fresh["state"] in {"failing", "stale"}:
             left = datetime.fromisoformat(by) - now if by else None
             unseen = " What it has made since may expire unseen." if by else ""
@@ -128,11 +129,33 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
             )
 
 
+def _paused_source(
+    name: str, until: str, unseen: str | None, status: Mapping[str, Any], now: datetime
+) -> Concern:
+    due = [one["deadline"] for one in status["open"] if one["source"] == name]
+    ends = [each for each in (*due, unseen) if each and each <= until]
+    by = min(ends, default=None)
+    harm = " Files of it expire before that." if by else ""
+    return Concern(
+        level="risk" if by and datetime.fromisoformat(by) - now < _SOON else "look",
+        text=f"Source {name} is paused until {until}.{harm}",
+        by=by,
+        remedy=f"`archive-mirror resume {name}` ends the pause now.",
+    )
+
+
 def _of_targets(status: Mapping[str, Any]) -> Iterator[Concern]:
     for target in status["targets"]:
         if target["name"] not in status["configured_targets"]:
             continue
-        if target["problem"]:
+        if target["paused_until"]:
+            yield Concern(
+                level="look",
+                text=f"Target {target['name']} is paused until "
+                f"{target['paused_until']}. New files wait in the spool.",
+                remedy=f"`archive-mirror resume {target['name']}` ends the pause now.",
+            )
+        elif target["problem"]:
             yield Concern(
                 level="look",
                 text=f"Target {target['name']} cannot be used: "
@@ -150,20 +173,18 @@ def _of_targets(status: Mapping[str, Any]) -> Iterator[Concern]:
             )
 
 
-def _of_losses(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
-    recent = [
-        one
-        for one in status["lost"]
-        if one["deadline"] and now - datetime.fromisoformat(one["deadline"]) < _RECENTLY
-    ]
-    if recent:
-        verb = "was" if len(recent) == 1 else "were"
+def _of_losses(status: Mapping[str, Any]) -> Iterator[Concern]:
+    number = status["unacknowledged"]
+    if number:
+        new = [one for one in status["lost"] if one["acknowledged_at"] is None]
+        label = f"{new[0]['source']}/{new[0]['id']}" if new else "SOURCE/ID"
+        verb = "was" if number == 1 else "were"
         yield Concern(
             level="look",
-            text=f"{len(recent)} {_plural(len(recent), 'export')} {verb} lost in "
-            "the last 24 hours.",
+            text=f"{number} {_plural(number, 'export')} {verb} lost, and nobody has "
+            "taken note of it.",
             remedy="Ask for them again on the VMS as long as the cameras' archive "
-            "still holds the footage.",
+            f"still holds the footage; then `archive-mirror ack {label} --note TEXT`.",
         )
 
 

@@ -27,6 +27,7 @@ from mirror.mirroring.rules import Rule, first_match
 from mirror.mirroring.spool import Spool
 from mirror.mirroring.walk import Walker, WalkRules
 from mirror.model import Export, from_us, to_us, utc_now
+from mirror.state import Paused
 from mirror.targets.directory import DirectoryTarget
 from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
 
@@ -101,6 +102,7 @@ class Engine:
             name: self._lister(source) for name, source in settings.sources.items()
         }
         self.pool = self._pool(unparks=unparks)
+        self.paused = Paused()
 
     async def run(self) -> None:
         """Run all parts until cancelled; each keeps what it has."""
@@ -126,12 +128,15 @@ class Engine:
     async def prepare(self) -> None:
         """Look at the targets once, and take up what an earlier run left."""
         await self._recover()
+        await self.heed_pauses()
         looks = [
             asyncio.create_task(publisher.standing.check(), name=f"check {name}")
             for name, publisher in self.publishers.items()
+            if not publisher.paused
         ]
-        # A hung mount must not keep the rest from starting.
-        await asyncio.wait(looks, timeout=_STARTUP_CHECK_S)
+        if looks:
+            # A hung mount must not keep the rest from starting.
+            await asyncio.wait(looks, timeout=_STARTUP_CHECK_S)
         await self.recall.warn_if_new(self.settings.sources)
         targets, required = self.target_names(), self.required()
         now_us = to_us(self._now())
@@ -191,6 +196,28 @@ class Engine:
         self.spool.close()
         for publisher in self.publishers.values():
             await publisher.target.close()
+
+    async def heed_pauses(self) -> None:
+        """Leave alone what is paused now; work under way ends as it would."""
+        now_us = to_us(self._now())
+        paused = await self.ledger(lambda ledger: ledger.pauses.now(now_us))
+        if paused == self.paused:
+            return
+        for kind in ("sources", "targets"):
+            was, now = getattr(self.paused, kind), getattr(paused, kind)
+            for event, names in (
+                ("pause.begun", now - was),
+                ("pause.ended", was - now),
+            ):
+                for name in sorted(names):
+                    _log.info(event, **{kind.removesuffix("s"): name})
+        self.paused = paused
+        self.pool.paused = paused.sources
+        for name, lister in self.listers.items():
+            (lister.going.clear if name in paused.sources else lister.going.set)()
+        for name, publisher in self.publishers.items():
+            publisher.paused = name in paused.targets
+        self.wake()
 
     def wake(self) -> None:
         """Look for work now: something has changed the ledger."""

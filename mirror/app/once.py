@@ -32,6 +32,7 @@ class OnceReport:
         saved: Exports saved by this run.
         owed: Exports and copies that are still owed.
         lost: Exports newly lost.
+        paused: Sources and targets that were left alone.
         at_risk: Exports that may not be fetched in time.
     """
 
@@ -40,6 +41,7 @@ class OnceReport:
     owed: int
     lost: int
     at_risk: int
+    paused: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
@@ -95,6 +97,12 @@ async def run(
             owed=owed,
             lost=max(0, lost - lost_before),
             at_risk=backlog.at_risk,
+            paused=tuple(
+                sorted(
+                    (engine.paused.sources & set(settings.sources))
+                    | (engine.paused.targets & set(settings.targets))
+                )
+            ),
         )
 
 
@@ -106,6 +114,7 @@ async def _mirror(
         walks = {
             name: group.create_task(lister.once(LIST_TRIES), name=f"list {name}")
             for name, lister in engine.listers.items()
+            if name not in engine.paused.sources
         }
         movers = engine.start_moving(group)
         while not await _settled(engine, list(walks.values())):
@@ -127,14 +136,15 @@ async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
     running = engine.pool.running + sum(p.running for p in engine.publishers.values())
     if running:
         return False
-    sources, spool_gone = list(engine.settings.sources), engine.pool.spool_failures
+    sources = list(engine.settings.sources.keys() - engine.paused.sources)
+    spool_gone = engine.pool.spool_failures
     ready, fetching = await engine.ledger(
         lambda ledger: ledger.reads.unfetched(sources)
     )
     if fetching or (ready and spool_gone < COPY_TRIES):
         return False
     for name, publisher in engine.publishers.items():
-        if publisher.standing.failures >= COPY_TRIES:
+        if publisher.paused or publisher.standing.failures >= COPY_TRIES:
             continue
         waiting = await engine.ledger(
             lambda ledger, name: ledger.copies.hopeful(name, COPY_TRIES), name

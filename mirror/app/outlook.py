@@ -34,6 +34,7 @@ class Freshness(StrEnum):
     """Whether a source's list is known as it is now."""
 
     FRESH = "fresh"
+    PAUSED = "paused"
     STALE = "stale"
     FAILING = "failing"
     NEW = "new"
@@ -69,15 +70,8 @@ class Outlook:
     ) -> dict[str, Any]:
         """Return what `/status.json` gives."""
         reads = ledger.reads
-        sources, targets = reads.sources(), reads.targets()
-        status = records.status(
-            self._counted(ledger),
-            reads.backlog(now_us),
-            sources,
-            targets,
-            sum(reads.totals("lost").values()),
-        )
-        known = {source.name: source for source in sources}
+        status = records.status(self._counted(ledger), reads, now_us)
+        known = {source.name: source for source in reads.sources()}
         shown = status | {
             "now": iso(now_us),
             "version": __version__,
@@ -118,6 +112,25 @@ class Outlook:
         return self._counts
 
 
+def freshness_of(
+    known: SourceStatus | None, settings: SourceSettings, now_us: int
+) -> Freshness:
+    """Return how fresh what we know of a source is."""
+    patience_us = max(
+        _STALE_US, round(settings.poll_interval.total_seconds() * 1e6) * _STALE_POLLS
+    )
+    if known is None:
+        return Freshness.NEW
+    if known.paused_until(now_us) is not None:
+        return Freshness.PAUSED
+    if known.problem is not None:
+        return Freshness.FAILING
+    if known.last_success_us is None:
+        return Freshness.NEW
+    stale = now_us - known.last_success_us > patience_us
+    return Freshness.STALE if stale else Freshness.FRESH
+
+
 def _freshness(
     known: SourceStatus | None,
     settings: SourceSettings,
@@ -126,17 +139,7 @@ def _freshness(
 ) -> dict[str, Any]:
     """Return how well a source is known; nobody sees what it makes meanwhile."""
     read_us = known.last_success_us if known else None
-    patience_us = max(
-        _STALE_US, round(settings.poll_interval.total_seconds() * 1e6) * _STALE_POLLS
-    )
-    if known is not None and known.problem is not None:
-        state = Freshness.FAILING
-    elif read_us is None:
-        state = Freshness.NEW
-    elif now_us - read_us > patience_us:
-        state = Freshness.STALE
-    else:
-        state = Freshness.FRESH
+    state = freshness_of(known, settings, now_us)
     lifetime_s = settings.file_lifetime.total_seconds()
     blind = state is not Freshness.FRESH and read_us is not None
     return {
@@ -162,6 +165,8 @@ def _row(found: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, 
         "copies": copies,
         "spooled_at": iso(found.spooled_us),
         "saved_at": iso(found.saved_us),
+        "acknowledged_at": iso(found.acknowledged_us),
+        "note": found.note,
         "margin_seconds": None if margin_us is None else margin_us / 1e6,
         "left_seconds": None if left_us is None else left_us / 1e6,
         "at_risk": left_us is not None and left_us < AT_RISK_US,

@@ -9,7 +9,7 @@ from mirror.model import iso
 
 if TYPE_CHECKING:
     from mirror.model import Attempt, Copy, Export
-    from mirror.state import Backlog, Dossier, SourceStatus, TargetStatus
+    from mirror.state import Dossier, Reads
 
 
 def export(found: Export, copies: list[Copy]) -> dict[str, Any]:
@@ -63,6 +63,8 @@ def dossier(found: Dossier) -> dict[str, Any]:
         "fetch_started": iso(one.started_us),
         "spooled_at": iso(one.spooled_us),
         "saved_at": iso(one.saved_us),
+        "acknowledged_at": iso(one.acknowledged_us),
+        "note": one.note,
         "history": [attempt(one) for one in found.attempts],
         "item": _without_url(found.item),
     }
@@ -82,13 +84,16 @@ def attempt(found: Attempt) -> dict[str, Any]:
 
 
 def status(
-    counts: dict[tuple[str, str], int],
-    backlog: Backlog,
-    sources: list[SourceStatus],
-    targets: list[TargetStatus],
-    lost_total: int,
+    counts: dict[tuple[str, str], int], reads: Reads, now_us: int
 ) -> dict[str, Any]:
-    """Return what `status --json` shows."""
+    """Return what `status --json` shows.
+
+    Args:
+        counts: Of exports by (source, state), perhaps a little old.
+        reads: Of the ledger.
+        now_us: Now.
+    """
+    backlog = reads.backlog(now_us)
     by_state: dict[str, int] = {}
     for (_, state), number in counts.items():
         by_state[state] = by_state.get(state, 0) + number
@@ -96,7 +101,8 @@ def status(
         "exports": by_state,
         "owed": backlog.owed,
         "at_risk": backlog.at_risk,
-        "lost_by_us": lost_total,
+        "lost_by_us": sum(reads.totals("lost").values()),
+        "unacknowledged": sum(reads.unacknowledged().values()),
         "oldest_ready": iso(backlog.oldest_ready_us),
         "earliest_deadline": iso(backlog.earliest_deadline_us),
         "sources": [
@@ -110,23 +116,25 @@ def status(
                 "last_success": iso(source.last_success_us),
                 "last_failure": iso(source.last_failure_us),
                 "problem": source.problem,
+                "paused_until": iso(source.paused_until(now_us)),
                 "clock_offset_seconds": source.clock_offset_us / 1e6,
                 "first_sweep": iso(source.first_sweep_us),
                 "bad_rows": source.bad_rows,
             }
-            for source in sources
+            for source in reads.sources()
         ],
         "targets": [
             {
                 "name": target.name,
                 "checked": iso(target.checked_us),
                 "problem": target.problem,
+                "paused_until": iso(target.paused_until(now_us)),
                 "free_bytes": target.free_bytes,
                 "owed_files": target.owed_files,
                 "owed_bytes": target.owed_bytes,
                 "damaged_files": target.damaged_files,
             }
-            for target in targets
+            for target in reads.targets()
         ],
     }
 

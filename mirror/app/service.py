@@ -15,14 +15,16 @@ import structlog
 
 from mirror.app import ground, snapshot
 from mirror.app.engine import Engine
+from mirror.app.heartbeats import Heartbeats
 from mirror.app.outlook import Outlook, Surroundings
+from mirror.app.telling import Teller
 from mirror.errors import ConfigError, TransientError
 from mirror.model import to_us, utc_now
 from mirror.schedule import Schedule
 from mirror.server import HttpServer, ListenError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from mirror.app.ground import Ground
     from mirror.config import Settings
@@ -141,6 +143,15 @@ class Service:
         self._inflow.clear()
         self._metrics.declare(list(settings.sources), list(settings.targets))
         running = asyncio.create_task(engine.run(), name="engine")
+        beside = [
+            asyncio.create_task(_beside(work))
+            for work in (
+                Teller(
+                    settings.on_event, ledger=held.ledger, metrics=self._metrics
+                ).run(),
+                Heartbeats(settings, reader=held.reader, secret=self._secret).run(),
+            )
+        ]
         schedule = Schedule()
         try:
             self._plan(schedule, engine)
@@ -154,7 +165,10 @@ class Service:
             await self._watch(running, engine, schedule)
         finally:
             schedule.stop()
+            for task in beside:
+                task.cancel()
             await self._drain(running)
+            await asyncio.wait(beside, timeout=_TICK_S)
 
     def _plan(self, schedule: Schedule, engine: Engine) -> None:
         for name, lister in engine.listers.items():
@@ -186,6 +200,7 @@ class Service:
                 _log.warning("clock.stepped", seconds=round(step_s, 1))
                 engine.wake()
             seen = await self._notice_others(engine, seen)
+            await engine.heed_pauses()
             if not await self._ill():
                 self._notifier.watchdog()
             with contextlib.suppress(TimeoutError):
@@ -268,7 +283,7 @@ class Service:
         reasons += [
             f"source {name} has not been asked yet"
             for name, lister in listers.items()
-            if not lister.tried
+            if lister.going.is_set() and not lister.tried
         ]
         return reasons
 
@@ -321,6 +336,14 @@ def _abandon() -> NoReturn:
     """End at once; all that matters is durable, and taken up at the next start."""
     _log.error("service.abandoned", reason="work did not end within the grace")
     os._exit(0)
+
+
+async def _beside(work: Coroutine[Any, Any, None]) -> None:
+    """Do what the rescue of footage never waits for, nor fails by."""
+    try:
+        await work
+    except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this work only
+        _log.error("telling.crashed", exc_info=exc)
 
 
 async def _answers(asked: Awaitable[object]) -> list[str]:

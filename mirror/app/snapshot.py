@@ -15,11 +15,15 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
     reads = ledger.reads
     backlog = reads.backlog(now_us)
     owed, sources = reads.owed_copies(), reads.sources()
+    paused = ledger.pauses.now(now_us)
     saved = {source: total for (source, _), total in reads.totals("saved").items()}
     return LedgerSnapshot(
         exports=reads.counts(),
         saved_total=saved,
         lost_total=reads.totals("lost"),
+        unacknowledged=reads.unacknowledged(),
+        paused_sources=paused.sources,
+        paused_targets=paused.targets,
         oldest_ready_us=backlog.oldest_ready_us,
         earliest_deadline_us=backlog.earliest_deadline_us,
         exports_at_risk=backlog.at_risk,

@@ -83,7 +83,8 @@ class SpoolPlaces:
 
     def _guard(self, name: str, root: Path) -> None:
         """Make sure that the target's disk, and no other, lies at its path."""
-        expected = self.publishers[name].standing.marker_id
+        publisher = self.publishers[name]
+        expected = None if publisher.paused else publisher.standing.marker_id
         if expected is None:
             raise OSError(errno.ENODEV, f"the target {name} is away")
         folder = os.open(root / HIDDEN, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

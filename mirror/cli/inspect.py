@@ -42,8 +42,20 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it again every 2 s.")
     ] = False,
+    plugin: Annotated[
+        bool,
+        typer.Option(
+            "--nagios",
+            help="One line with figures; exit 0 well, 1 look at it, 2 act now, "
+            "3 unknown.",
+        ),
+    ] = False,
 ) -> None:
     """Show counts by state, freshness, what is owed and at risk, the targets."""
+    if plugin:
+        from mirror.cli import nagios  # noqa: PLC0415 -- slow imports
+
+        nagios.answer(given(context))
     settings = given(context).settings()
     try:
         _show_status(settings.state_dir, as_json=as_json, watch=watch)
@@ -53,7 +65,7 @@ def status(
 
 def _show_status(state_dir: Path, *, as_json: bool, watch: bool) -> None:
     while True:
-        with _reading(state_dir) as ledger:
+        with reading(state_dir) as ledger:
             shown = _status(ledger)
         if as_json:
             render.as_json(shown)
@@ -99,7 +111,7 @@ def list_exports(
     )
     reasons: set[str] = set()
     lines = []
-    with _reading(given(context).settings().state_dir) as ledger:
+    with reading(given(context).settings().state_dir) as ledger:
         for export, copies in ledger.reads.exports(wanted):
             if as_json:
                 render.as_json(records.export(export, copies))
@@ -121,9 +133,9 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show all that is known of one export: each attempt, each copy."""
-    with _reading(given(context).settings().state_dir) as ledger:
+    with reading(given(context).settings().state_dir) as ledger:
         try:
-            found = _find(ledger, export)
+            found = find(ledger, export)
         except MirrorError as exc:
             typer.echo(str(exc), err=True)
             raise typer.Exit(1) from exc
@@ -145,9 +157,9 @@ def retry(
     """Make exports due now, whatever they wait for."""
     if not exports and state is None:
         raise typer.BadParameter("name exports as SOURCE/ID, or a state with --state")
-    with _reading(given(context).settings().state_dir) as ledger:
+    with reading(given(context).settings().state_dir) as ledger:
         try:
-            chosen = [_find(ledger, name) for name in exports or []]
+            chosen = [find(ledger, name) for name in exports or []]
         except MirrorError as exc:
             typer.echo(str(exc), err=True)
             raise typer.Exit(1) from exc
@@ -180,20 +192,13 @@ def _due_now(export: Export) -> Export:
             return export
 
 
-def _reading(state_dir: Path) -> AbstractContextManager[Ledger]:
+def reading(state_dir: Path) -> AbstractContextManager[Ledger]:
     """Hold the ledger open; read through it first unless a service has done so."""
     return Ledger.reading(state_dir, check=not lock.is_held(state_dir))
 
 
 def _status(ledger: Ledger) -> dict[str, Any]:
-    reads = ledger.reads
-    return records.status(
-        reads.counts(),
-        reads.backlog(to_us(utc_now())),
-        reads.sources(),
-        reads.targets(),
-        sum(reads.totals("lost").values()),
-    )
+    return records.status(ledger.reads.counts(), ledger.reads, to_us(utc_now()))
 
 
 def _print_status(shown: dict[str, Any]) -> None:
@@ -202,6 +207,10 @@ def _print_status(shown: dict[str, Any]) -> None:
     typer.echo(
         f"owed      {shown['owed']}   at risk {shown['at_risk']}   "
         f"lost by us {shown['lost_by_us']}"
+        + (
+            f"   NOT ACKNOWLEDGED {shown['unacknowledged']}: see `ack`"
+            * bool(shown["unacknowledged"])
+        )
     )
     if shown["earliest_deadline"]:
         typer.echo(f"deadline  {shown['earliest_deadline']} is the nearest")
@@ -210,7 +219,7 @@ def _print_status(shown: dict[str, Any]) -> None:
         problem = (
             f"   PROBLEM {render.clean(source['problem'])}" if source["problem"] else ""
         )
-        typer.echo(f"source    {source['name']}   {well}{problem}")
+        typer.echo(f"source    {source['name']}   {well}{_paused(source)}{problem}")
     for target in shown["targets"]:
         owed = f"owed {target['owed_files']} files"
         owed += f", {render.size(target['owed_bytes'])}"
@@ -220,14 +229,20 @@ def _print_status(shown: dict[str, Any]) -> None:
             f"   PROBLEM {render.clean(target['problem'])}" if target["problem"] else ""
         )
         free = render.size(target["free_bytes"])
-        typer.echo(f"target    {target['name']}   free {free}   {owed}{problem}")
+        told = f"free {free}   {owed}{_paused(target)}{problem}"
+        typer.echo(f"target    {target['name']}   {told}")
+
+
+def _paused(one: dict[str, Any]) -> str:
+    until = one["paused_until"]
+    return f"   PAUSED until {until}" if until else ""
 
 
 def _line(export: Export) -> tuple[str, ...]:
     return (
         export.label,
         export.state,
-        export.reason or "-",
+        (export.reason or "-") + ("" if export.acknowledged_us is None else ", noted"),
         export.created_at or "-",
         iso(export.deadline_us) or "-",
         render.size(export.size_bytes),
@@ -267,7 +282,7 @@ def _print_dossier(full: dict[str, Any]) -> None:
         )
 
 
-def _find(ledger: Ledger, name: str) -> Export:
+def find(ledger: Ledger, name: str) -> Export:
     """Return the export that a name on the command line means.
 
     Raises:

@@ -16,6 +16,8 @@ from mirror.cli import (
     moving,
     rebuilding,
     simulating,
+    standing,
+    supporting,
     upkeep,
     verifying,
 )
@@ -83,7 +85,17 @@ def _globals(
     found.configure_logs()
 
 
-for _module in (moving, inspect, checking, verifying, rebuilding, upkeep, simulating):
+for _module in (
+    moving,
+    inspect,
+    checking,
+    verifying,
+    rebuilding,
+    standing,
+    supporting,
+    upkeep,
+    simulating,
+):
     _module.register(app)
 
 

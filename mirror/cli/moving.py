@@ -111,6 +111,8 @@ def _print_report(report: OnceReport) -> None:
         f"saved {report.saved}, owed {report.owed}, newly lost {report.lost}, "
         f"at risk {report.at_risk}"
     )
+    for name in report.paused:
+        typer.echo(f"{name} is paused and was left alone; `status` tells until when")
     for name in report.unread:
         typer.echo(f"the list of source {name} could not be read; `status` tells why")
 

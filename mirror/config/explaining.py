@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from mirror.config.environment import overlay
 from mirror.config.files import config_files, read_file, read_files
@@ -139,6 +142,9 @@ def _text(value: object) -> str:
             return f"sha256:{value.hex()}"
         case datetime():
             return value.isoformat()
+        case SecretStr():
+            parts = urlsplit(value.get_secret_value())
+            return f"{parts.scheme}://{parts.netloc}/..."
         case Listen(host, port):
             host = host or ""
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

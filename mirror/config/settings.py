@@ -23,6 +23,7 @@ from mirror.config.values import (
     FilePath,
     Name,
     Rate,
+    SecretUrl,
     Size,
     Table,
     Text,
@@ -134,12 +135,15 @@ class Settings(Table):
     Attributes:
         spool_dir: None means on the only target if that can be, else in `state_dir`.
         timezone: Of calendars and names; the ledger is UTC.
+        on_event: A command and its arguments; empty runs none.
         cameras: Names of cameras by id.
     """
 
     state_dir: FilePath = Path("/var/lib/archive-mirror")
     spool_dir: FilePath | None = None
     timezone: Zone = ZoneInfo("UTC")
+    heartbeat_url: SecretUrl | None = None
+    on_event: tuple[Text, ...] = ()
     sources: dict[Name, SourceSettings] = Field(default={}, validate_default=True)
     targets: dict[Name, TargetSettings] = Field(default={}, validate_default=True)
     cameras: dict[int, Text] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from mirror.config.values import (
     HeaderWord,
     Moment,
     Origin,
+    SecretUrl,
     Strings,
     Table,
     Text,
@@ -161,6 +162,7 @@ class SourceSettings(Table):
     client: HeaderWord = "web"
     device_uuid: HeaderWord | None = None
     send_token_to_files: bool = False
+    heartbeat_url: SecretUrl | None = None
     rules: tuple[RuleSettings, ...] = ()
 
     @field_validator("rules")

@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationInfo,
 )
 
@@ -95,6 +96,15 @@ def _split(value: str) -> SplitResult:
     if parts.scheme not in _PORTS or not host or port == 0:
         raise ValueError(problem)
     return parts
+
+
+def _secret_url(value: object) -> SecretStr:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('must be an address in quotes, "https://..."')  # noqa: TRY004 -- as for _moment
+    _split(value)
+    return SecretStr(value)
 
 
 def _path(value: object, info: ValidationInfo) -> Path:
@@ -220,6 +230,7 @@ Text = Annotated[str, AfterValidator(_text)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 UrlPath = Annotated[str, AfterValidator(_url_path)]
+SecretUrl = Annotated[SecretStr, BeforeValidator(_secret_url)]
 Origin = Annotated[str, AfterValidator(origin)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]

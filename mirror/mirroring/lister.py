@@ -32,6 +32,9 @@ class Lister:
         token_changed: Tells whether the token file is another than last read.
         longest_wait: A failed list is tried again after at most this.
         walked: Called after each walk that succeeded.
+
+    Attributes:
+        going: Cleared while the source is paused: no walk begins.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Lister:
         self._now = now
         self.poll_due = asyncio.Event()
         self.sweep_due = asyncio.Event()
+        self.going = asyncio.Event()
+        self.going.set()
         self.tried = False
         self._well = asyncio.Event()
         self._well.set()
@@ -123,6 +128,7 @@ class Lister:
             if sweep:
                 # While the list cannot be read, polls alone find out when it can.
                 await self._well.wait()
+            await self.going.wait()
             due.clear()
             failure = await self.walk(sweep=sweep)
             if failure is None:

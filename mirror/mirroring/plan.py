@@ -116,8 +116,10 @@ def expired(export: Export, now_us: int, oldest_us: int | None) -> bool:
 
 
 def lose(export: Export, reason: Reason) -> Export:
-    """Return the export as lost."""
-    return dataclasses.replace(export, state=State.LOST, reason=reason)
+    """Return the export as lost, of which nobody has taken note yet."""
+    return dataclasses.replace(
+        export, state=State.LOST, reason=reason, acknowledged_us=None, note=None
+    )
 
 
 def renewed(export: Export, *, reason: str | None) -> Export:

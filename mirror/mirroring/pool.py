@@ -47,6 +47,9 @@ class FetchPool:
         unparks: Parked exports are tried again when their time has come.
         wake: Set by whoever made an export ready.
         fetched: Called after each attempt.
+
+    Attributes:
+        paused: Sources of which nothing new is fetched.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class FetchPool:
         self._now = now
         self._tasks: set[asyncio.Task[None]] = set()
         self._spool_free_at = 0.0
+        self.paused: frozenset[str] = frozenset()
         self.spool_failures = 0
 
     @property
@@ -95,7 +99,8 @@ class FetchPool:
 
     async def idle_until(self) -> int | None:
         """Return when the next export falls due, in microseconds; None if none is."""
-        return await self._ledger(lambda ledger: ledger.fetches.next_due())
+        paused = self.paused
+        return await self._ledger(lambda ledger: ledger.fetches.next_due(paused))
 
     async def _sleep(self) -> None:
         """Wait to be woken, or until the next export falls due."""
@@ -143,6 +148,7 @@ class FetchPool:
 
     def _with_room(self, busy: list[str]) -> list[str]:
         """Return the sources that may start one more; those without any first."""
+        busy = [name for name in busy if name not in self.paused]
         working = {name for name, lane in self.lanes.items() if lane.running}
         most = max(self._concurrency, len(working | set(busy)))
         if len(self._tasks) >= most:

@@ -70,6 +70,7 @@ class Publisher:
 
     Attributes:
         standing: Whether the target can be used.
+        paused: Nothing new is published, and the target not looked at.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Publisher:
         self._now = now
         self.wake = asyncio.Event()
         self.standing = Standing(target, ledger=ledger, metrics=metrics, now=now)
+        self.paused = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -119,7 +121,9 @@ class Publisher:
         async with asyncio.TaskGroup() as group:
             while True:
                 self.wake.clear()
-                if await self.standing.check():
+                if self.paused:
+                    await self._sleep(CHECK_S)
+                elif await self.standing.check():
                     await self._start_all(group)
                     await self._sleep(await self._idle_s())
                 else:

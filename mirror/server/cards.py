@@ -27,6 +27,7 @@ _FRESH: Final = {
     "stale": ("look", "stale"),
     "failing": ("look", "cannot be read"),
     "new": ("rest", "not read yet"),
+    "paused": ("look", "paused"),
 }
 
 
@@ -107,7 +108,7 @@ def sources(status: Mapping[str, Any], times: Times) -> str:
 
 def _worst_first(name: str, status: Mapping[str, Any]) -> tuple[int, str]:
     fresh = status["freshness"].get(name)
-    order = ("failing", "stale", "new", "fresh")
+    order = ("failing", "stale", "paused", "new", "fresh")
     return (order.index(fresh["state"]) if fresh else len(order), name)
 
 
@@ -120,6 +121,8 @@ def _source(
     counts = f"{number(exports.get('saved', 0))} kept"
     counts += f", {number(owed)} to fetch" if owed else ""
     told = [f"<p>{counts}</p>"]
+    if one.get("paused_until"):
+        told.append(f"<p>paused until {times.clock(one['paused_until'])}</p>")
     if one.get("problem"):
         told.append(f'<p class="warn">{text(one["problem"])}</p>')
     if fresh and fresh["unseen_files_expire"]:
@@ -164,20 +167,13 @@ def _target(
     times: Times,
 ) -> str:
     told = ""
+    if one.get("paused_until"):
+        told += f"<p>paused until {times.clock(one['paused_until'])}</p>"
     if one.get("problem"):
         told += f'<p class="warn">{text(one["problem"])}</p>'
     if one.get("damaged_files"):
         told += f'<p class="bad">{number(one["damaged_files"])} damaged or gone</p>'
-    if not wanted:
-        kind, words = "rest", "not configured"
-    elif not one.get("checked"):
-        kind, words = "rest", "not looked at yet"
-    elif one["problem"]:
-        kind, words = "look", "cannot be used"
-    elif one["damaged_files"]:
-        kind, words = "look", "damaged files"
-    else:
-        kind, words = "well", "well"
+    kind, words = _standing(one, wanted=wanted)
     files = one.get("owed_files", 0)
     owed = "nothing"
     if files:
@@ -190,6 +186,19 @@ def _target(
         f'<td class="keep" data-label="free">{amount(one.get("free_bytes"))}</td>'
         f'<td class="keep" data-label="owed">{owed}</td></tr>'
     )
+
+
+def _standing(one: Mapping[str, Any], *, wanted: bool) -> tuple[str, str]:
+    """Return the kind of pill and the words on it."""
+    if not wanted:
+        return "rest", "not configured"
+    if not one.get("checked"):
+        return "rest", "not looked at yet"
+    if one["paused_until"]:
+        return "look", "paused"
+    if one["problem"]:
+        return "look", "cannot be used"
+    return ("look", "damaged files") if one["damaged_files"] else ("well", "well")
 
 
 def losses(status: Mapping[str, Any], times: Times) -> str:
@@ -256,6 +265,8 @@ def _why(one: Mapping[str, Any]) -> str:
     if one["state"] == "saved":
         return ""
     told = [f"<code>{text(one['reason'])}</code>"] if one["reason"] else []
+    if one["note"]:
+        told.append(f"noted: {text(one['note'])};")
     if one["advice"]:
         told.append(advice(one["advice"]))
     elif one["state"] == "spooled":

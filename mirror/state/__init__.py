@@ -3,13 +3,16 @@
 from mirror.state.commits import COMMITS_NAME
 from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
+from mirror.state.events import Event
 from mirror.state.fetches import Partial
 from mirror.state.ledger import Ledger, LedgerThread
+from mirror.state.pauses import Paused
 from mirror.state.reads import (
     AT_RISK_US,
     Backlog,
     Dossier,
     Filter,
+    Reads,
     SourceStatus,
     TargetStatus,
 )
@@ -26,10 +29,13 @@ __all__ = [
     "Database",
     "Dossier",
     "Duty",
+    "Event",
     "Filter",
     "Ledger",
     "LedgerThread",
     "Partial",
+    "Paused",
+    "Reads",
     "SourceStatus",
     "Subject",
     "Taken",

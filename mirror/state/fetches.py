@@ -10,7 +10,7 @@ from mirror.model import State
 from mirror.state import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from mirror.model import Attempt, Export
     from mirror.state.database import Database
@@ -119,10 +119,13 @@ class Fetches:
                 (now_us, now_us + horizon_us),
             ).rowcount
 
-    def next_due(self) -> int | None:
-        """Return when the next ready or parked export falls due."""
+    def next_due(self, but: Collection[str] = ()) -> int | None:
+        """Return when the next ready or parked export falls due, of other sources."""
+        marks = ", ".join("?" * len(but))
         row = self._db.connection.execute(
-            "SELECT min(due_us) FROM exports WHERE state IN ('ready', 'parked')"
+            "SELECT min(due_us) FROM exports WHERE state IN ('ready', 'parked') "
+            f"AND source NOT IN ({marks})",
+            tuple(but),
         ).fetchone()
         return None if row is None or row[0] is None else int(row[0])
 

@@ -16,8 +16,10 @@ from mirror.errors import LedgerError
 from mirror.state import rows, salvage
 from mirror.state.copies import Copies
 from mirror.state.database import LEDGER_NAME, Database
+from mirror.state.events import Events
 from mirror.state.fetches import Fetches
 from mirror.state.listing import Listing
+from mirror.state.pauses import Pauses
 from mirror.state.reads import Reads
 from mirror.state.scrubs import Scrubs
 from mirror.state.stock import Stock
@@ -44,6 +46,8 @@ class Ledger:
         listing: What walks see.
         fetches: The queue of fetches.
         copies: The queues of publishes.
+        pauses: What is left alone for a while.
+        events: What happened and is to be told.
         scrubs: What reading kept copies again found.
         stock: What the targets prove to be kept.
         reads: Questions.
@@ -56,6 +60,8 @@ class Ledger:
         self.listing = Listing(database)
         self.fetches = Fetches(database)
         self.copies = Copies(database)
+        self.pauses = Pauses(database)
+        self.events = Events(database)
         self.scrubs = Scrubs(database)
         self.stock = Stock(database)
         self.reads = Reads(database)
@@ -217,6 +223,22 @@ class Ledger:
                     > 0
                 )
         return done
+
+    def acknowledge(self, exports: Sequence[Export], note: str, now_us: int) -> int:
+        """Take note of losses; one that was acknowledged before gets the new note.
+
+        Returns:
+            How many are lost; the others are left as they are.
+        """
+        with self._db.transaction() as connection:
+            return sum(
+                connection.execute(
+                    "UPDATE exports SET acknowledged_us = ?, note = ? "
+                    "WHERE key = ? AND state = 'lost'",
+                    (now_us, note, export.key),
+                ).rowcount
+                for export in exports
+            )
 
     def by_state(self, state: State) -> list[Export]:
         """Return all exports in a state."""

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror.state import rows
+from mirror.state import pauses, rows
 from mirror.state.copies import OPEN
 
 if TYPE_CHECKING:
@@ -55,6 +55,12 @@ class SourceStatus:
     problem: str | None
     clock_offset_us: int
     bad_rows: int
+    paused_from_us: int | None
+    paused_until_us: int | None
+
+    def paused_until(self, now_us: int) -> int | None:
+        """Return until when it is paused; None if it is not."""
+        return pauses.until(self.paused_from_us, self.paused_until_us, now_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,12 @@ class TargetStatus:
     owed_files: int
     owed_bytes: int
     damaged_files: int
+    paused_from_us: int | None
+    paused_until_us: int | None
+
+    def paused_until(self, now_us: int) -> int | None:
+        """Return until when it is paused; None if it is not."""
+        return pauses.until(self.paused_from_us, self.paused_until_us, now_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +167,32 @@ class Reads:
         )
         return ready, fetching
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many rows each table has."""
+        connection = self._db.connection
+        tables = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
+        ).fetchall()
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+            for (name,) in tables
+        }
+
     def lost(self) -> int:
         """Return how many exports are lost, ours or not."""
         query = "SELECT count(*) FROM exports WHERE state = 'lost'"
         return int(self._db.connection.execute(query).fetchone()[0])
+
+    def unacknowledged(self) -> dict[str, int]:
+        """Return how many exports we lost that nobody has taken note of, by source."""
+        return dict(
+            self._db.connection.execute(
+                "SELECT source, count(*) FROM exports "
+                "INDEXED BY exports_unacknowledged WHERE state = 'lost' "
+                "AND ours = 1 AND acknowledged_us IS NULL "
+                "GROUP BY source"
+            ).fetchall()
+        )
 
     def sources(self) -> list[SourceStatus]:
         """Return all sources ever seen."""
@@ -167,8 +201,8 @@ class Reads:
     def targets(self) -> list[TargetStatus]:
         """Return all targets ever seen."""
         found = self._db.connection.execute(
-            "SELECT name, marker_id, checked_us, problem, free_bytes FROM targets "
-            "ORDER BY name"
+            "SELECT name, marker_id, checked_us, problem, free_bytes, paused_from_us, "
+            "paused_until_us FROM targets ORDER BY name"
         ).fetchall()
         owed, damaged = self.owed_copies(), self.damaged_copies()
         return [
@@ -181,8 +215,10 @@ class Reads:
                 owed_files=owed.get(name, (0, 0))[0],
                 owed_bytes=owed.get(name, (0, 0))[1],
                 damaged_files=damaged.get(name, 0),
+                paused_from_us=paused_from,
+                paused_until_us=paused_until,
             )
-            for name, marker, checked, problem, free in found
+            for name, marker, checked, problem, free, paused_from, paused_until in found
         ]
 
     def owed_copies(self) -> dict[str, tuple[int, int]]:

@@ -148,6 +148,20 @@ def store(path: Path, token: str, *, reader: Path) -> None:
         os.close(folder)
 
 
+def content_of(path: Path | None) -> str | None:
+    """Return the token in a file; None if there is none that can be read."""
+    try:
+        return None if path is None else parse(_content(path), str(path))
+    except (OSError, AuthError):
+        return None
+
+
+def expiry_of(path: Path | None) -> int | None:
+    """Return when the token in a file expires; None if that cannot be told."""
+    token = content_of(path)
+    return None if token is None else expiry(token)
+
+
 def expiry(token: str) -> int | None:
     """Return when a JWT expires, in seconds since 1970; None if it is none."""
     parts = token.split(".")

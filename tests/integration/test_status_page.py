@@ -42,7 +42,9 @@ HOSTILE = (
 )
 UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u2028\u202a-\u202e\u2066-\u2069]")
 
-SHORT = "copies_open|copies_damaged|exports_spool|exports_created"
+SHORT = (
+    "copies_open|copies_damaged|exports_spool|exports_created|exports_unacknowledged"
+)
 """Indexes over few rows, and the one that is left as soon as enough were read."""
 
 
@@ -144,7 +146,7 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(tmp_path):
         "By 15:38 ( in 18 min )",
         "archive-mirror show harbour/6461",
         "no connection to harbour.example: Connection refused",
-        "1 export was lost in the last 24 hours",
+        "1 export was lost, and nobody has taken note of it",
         "after 7 tries : the transfer broke off",
         "the VMS deleted the file before it was kept",
         "46",
@@ -202,7 +204,34 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(tmp_path):
         (
             lambda s: s.add("hq", State.LOST, made_us=26 * HOUR, reason="expired"),
             "look",
-            "1 export was lost in the last 24 hours.",
+            "1 export was lost, and nobody has taken note of it.",
+        ),
+        (
+            lambda s: s.ledger.pauses.pause_source(
+                "hq", from_us=s.now_us, until_us=s.now_us + HOUR
+            ),
+            "look",
+            "Source hq is paused until 2026-11-23T15:20:00.000Z.",
+        ),
+        (
+            lambda s: (
+                s.read("hq", ago_us=151 * MINUTE),
+                s.ledger.pauses.pause_source(
+                    "hq", from_us=s.now_us, until_us=s.now_us + HOUR
+                ),
+            ),
+            "risk",
+            "Source hq is paused until 2026-11-23T15:20:00.000Z. Files of it expire",
+        ),
+        (
+            lambda s: (
+                s.target("nas", problem="nothing is mounted at /srv."),
+                s.ledger.pauses.pause_target(
+                    "nas", from_us=s.now_us, until_us=s.now_us + HOUR
+                ),
+            ),
+            "look",
+            "Target nas is paused until 2026-11-23T15:20:00.000Z.",
         ),
     ],
 )
@@ -223,7 +252,10 @@ async def test_each_trouble_is_told(scene, happens, level, words):
     [
         lambda s: s.read("hq", ago_us=14 * MINUTE),
         lambda s: s.add("hq", State.READY, made_us=149 * MINUTE),
-        lambda s: s.add("hq", State.LOST, made_us=28 * HOUR, reason="expired"),
+        lambda s: (
+            s.add("hq", State.LOST, made_us=28 * HOUR, reason="expired"),
+            s.ledger.acknowledge(s.ledger.reads.losses(1), "seen", s.now_us),
+        ),
         lambda s: s.add("hq", State.LOST, made_us=HOUR, ours=False, reason="expired"),
         lambda s: s.add("hq", State.UNAVAILABLE, made_us=HOUR),
         lambda s: s.target("gone_from_configuration", problem="away"),

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import stat
+import tarfile
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -321,18 +322,23 @@ async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
     """Search what every command prints beside the service."""
     ids = [str(number) for number in scene.expected]
     backup = scene.folder / "backup.sqlite3"
+    bundle = scene.folder / "bundle.tar.gz"
     argv = ["-c", str(scene.config), "--log-level", "debug"]
     ways: dict[str, list[list[str]]] = {
+        "ack": [[one, "--note", "seen"] for one in ids],
         "backup": [[str(backup)]],
         "check": [["--json"], []],
         "config show": [["--json"], []],
         "list": [["--json"], []],
         "once": [["--dry-run"], []],
+        "pause": [["hq", "--for", "1s"], ["nas", "--for", "1s"]],
         "rebuild": [["nas"], []],
         "report": [["--json"], ["--manifest"], []],
+        "resume": [["hq"], ["nas"]],
         "retry": [[ids[0]], ["--state", "parked"]],
         "show": [[one, "--json"] for one in ids] + [[one] for one in ids],
-        "status": [["--json"], []],
+        "status": [["--json"], ["--nagios"], []],
+        "support-bundle": [[str(bundle)]],
         "token set": [["nobody"]],
         "verify": [["--json"], []],
     }
@@ -347,6 +353,11 @@ async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
             where = f"`{name} {' '.join(way)}`"
             scene.leaks += scene.canaries.secrets_in(where, said)
     scene.leaks += scene.canaries.tokens_in("the backup", tables_of(backup))
+    with tarfile.open(bundle) as packed:
+        for entry in packed:
+            content = packed.extractfile(entry)
+            assert content is not None
+            scene.leaks += scene.canaries.all_in(entry.name, content.read())
 
 
 async def _rotate(scene: Scene, service: Service) -> None:

@@ -1,0 +1,97 @@
+"""The status as one line of a monitoring plugin.
+
+Format and exit codes: https://www.monitoring-plugins.org/doc/guidelines.html
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from mirror.wording import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_LONGEST = 480
+"""With the figures it stays below 1024 bytes, more than which some agents cut off."""
+_TOLD = 3
+
+
+class Result(IntEnum):
+    """What the exit code says."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+def line(result: Result, text: str, figures: str = "") -> str:
+    """Return the line to print: what is so, and the figures."""
+    plain = " ".join(clean(text).replace("|", "/").split())
+    while len(plain.encode()) > _LONGEST:
+        plain = plain[: len(plain) - 8].rstrip() + "..."
+    return f"ARCHIVE-MIRROR {result.name} - {plain}{figures and ' | ' + figures}"
+
+
+def judge(status: Mapping[str, Any], *, running: bool) -> tuple[Result, str]:
+    """Return the exit code and the line.
+
+    Critical: the service is dead, footage is at risk, or was lost and nobody has taken
+    note. Warning: anything else that somebody should look at.
+
+    Args:
+        status: As `/status.json` gives it.
+        running: Somebody holds the state directory.
+    """
+    concerns = status["concerns"]
+    told = [f"{one['text']} {one['remedy']}" for one in concerns]
+    result = Result.WARNING if concerns else Result.OK
+    if status["unacknowledged"] or any(one["level"] == "risk" for one in concerns):
+        result = Result.CRITICAL
+    if not running:
+        result = Result.CRITICAL
+        told.insert(
+            0,
+            "The service does not run: nothing is fetched. "
+            "`systemctl status archive-mirror` tells why.",
+        )
+    more = len(told) - _TOLD
+    text = " ".join(told[:_TOLD]) or _well(status)
+    if more > 0:
+        text = f"{more + _TOLD} things: {text}"
+    return result, line(result, text, " ".join(_figures(status)))
+
+
+def _well(status: Mapping[str, Any]) -> str:
+    saved = status["exports"].get("saved", 0)
+    return f"{saved} exports saved, {status['owed']} owed, none at risk"
+
+
+def _figures(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield 'label'=value[unit];[warning];[critical];[least]."""
+    now = datetime.fromisoformat(status["now"])
+    yield f"owed={status['owed']};;;0"
+    yield f"at_risk={status['at_risk']};;0;0"
+    yield f"lost={status['lost_by_us']}c"
+    yield f"unacknowledged={status['unacknowledged']};;0;0"
+    read = [
+        one["last_success"]
+        for one in status["sources"]
+        if one["name"] in status["freshness"]
+    ]
+    if read and all(read):
+        age = now - datetime.fromisoformat(min(read))
+        yield f"list_age={age.total_seconds():.0f}s;;;0"
+    if status["earliest_deadline"]:
+        left = datetime.fromisoformat(status["earliest_deadline"]) - now
+        yield f"deadline_left={left.total_seconds():.0f}s;;1800:"
+    targets = [
+        one for one in status["targets"] if one["name"] in status["configured_targets"]
+    ]
+    yield f"targets_down={sum(one['problem'] is not None for one in targets)};0;;0"
+    for one in targets:
+        if one["free_bytes"] is not None:
+            yield f"free_{one['name']}={one['free_bytes']}B;;;0"

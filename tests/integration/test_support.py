@@ -1,0 +1,44 @@
+"""`support-bundle`: all that helps, nothing secret, for its owner alone."""
+
+from __future__ import annotations
+
+import json
+import stat
+import tarfile
+
+from mirror.simulator import Vms
+from tests.harness import Site
+from tests.integration.test_cli import on, run_beside
+
+TOKEN = "canary-token-4711"
+PING = "canary-ping-0815"
+URL = "https://files.example/canary-path-2342?sig=canary-sig-99"
+
+
+async def test_a_bundle_helps_and_holds_no_secret(tmp_path):
+    bundle, log = tmp_path / "help.tar.gz", tmp_path / "log"
+    lines = [f"{number} {TOKEN} {URL}" for number in range(9000)]
+    log.write_text("\n".join(lines))
+    async with Vms(token=TOKEN) as vms:
+        vms.add(size=20_000, name="canary-name.mp4")
+        site = Site.make(tmp_path, vms)
+        site.tables["heartbeat_url"] = f"https://hc.example/{PING}"
+        assert (await site.once()).saved == 1
+        done = await run_beside("support-bundle", bundle, "--log", log, *on(site))
+        again = await run_beside("support-bundle", bundle, *on(site))
+    assert done.code == 0, done.err
+    assert (again.code, "name a new file" in again.err) == (1, True)
+    assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
+    with tarfile.open(bundle) as packed:
+        packed.extractall(tmp_path, filter="data")
+    folder = tmp_path / "archive-mirror-support"
+    texts = {one.name: one.read_text() for one in folder.iterdir()}
+
+    assert "canary" not in "".join(texts.values()) + done.out + done.err
+    assert json.loads(texts["status.json"])["exports"] == {"saved": 1}
+    assert json.loads(texts["ledger.json"])["rows"]["exports"] == 1
+    assert json.loads(texts["versions.json"])["archive-mirror"]
+    assert "sources.hq.url = " in texts["configuration.txt"]
+    assert "pass source hq" in texts["check.txt"]
+    assert texts["log.txt"].endswith("8999 [redacted] https://files.example")
+    assert len(texts["log.txt"]) < 300_000

@@ -1,0 +1,121 @@
+"""`status --nagios`: the right code, one line, figures that plugins' readers take."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mirror.app import nagios
+from mirror.model import State
+from tests.scene import HOUR, MINUTE, SECOND, Scene, afternoon
+
+# "Performance data", monitoring-plugins.org/doc/guidelines.html
+FIGURE = re.compile(
+    r"[^ ='|]+=-?\d+(\.\d+)?(s|B|c)?(;[\d.:@~-]*(;[\d.:@~-]*(;-?\d*(;-?\d*)?)?)?)?"
+)
+
+
+def said(scene: Scene, *, running: bool = True) -> tuple[nagios.Result, str]:
+    """Return what the plugin answers; it is one short line whatever was given."""
+    result, line = nagios.judge(scene.status(), running=running)
+
+    text, bar, figures = line.partition(" | ")
+    assert bar
+    assert "\n" not in line
+    assert "|" not in text
+    assert len(line.encode()) < 1024
+    assert text.startswith(f"ARCHIVE-MIRROR {result.name} - ")
+    for figure in figures.split(" "):
+        assert FIGURE.fullmatch(figure), figure
+    return result, line
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Scene.make(tmp_path)
+
+
+def test_all_is_well(scene):
+    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+
+    result, line = said(scene)
+
+    assert result == 0
+    assert "1 exports saved" in line
+    assert " owed=0;" in line
+    assert " list_age=20s;" in line
+
+
+def test_a_dead_service_is_critical(scene):
+    result, line = said(scene, running=False)
+
+    assert result == 2
+    assert "The service does not run" in line
+
+
+def test_a_target_that_is_away_is_a_warning(scene):
+    scene.target("nas", problem="nothing is mounted at /srv/footage")
+
+    result, line = said(scene)
+
+    assert result == 1
+    assert "nothing is mounted" in line
+    assert " targets_down=1;" in line
+
+
+def test_it_warns_before_footage_is_lost(scene):
+    """A source that fails is a warning, and critical when its files soon expire."""
+    scene.read("hq", ago_us=30 * MINUTE, problem="refused")
+    assert said(scene)[0] == 1
+
+    scene.read("hq", ago_us=160 * MINUTE, problem="refused")
+    assert said(scene)[0] == 2
+
+
+def test_what_is_at_risk_is_critical(scene):
+    scene.add("hq", State.READY, made_us=160 * MINUTE)
+
+    result, line = said(scene)
+
+    assert result == 2
+    assert " at_risk=1;" in line
+    assert " deadline_left=1200s;" in line
+
+
+def test_a_loss_is_critical_until_it_is_acknowledged(scene):
+    scene.add("hq", State.LOST, made_us=30 * HOUR, reason="expired")
+    result, line = said(scene)
+    assert result == 2
+    assert "archive-mirror ack hq/" in line
+
+    (lost,) = scene.ledger.reads.losses(1)
+    scene.ledger.acknowledge([lost], "seen", scene.now_us)
+    result, line = said(scene)
+
+    assert result == 0
+    assert " lost=1c" in line
+    assert " unacknowledged=0;" in line
+
+
+def test_a_pause_is_a_warning(scene):
+    scene.ledger.pauses.pause_source(
+        "hq", from_us=scene.now_us - SECOND, until_us=scene.now_us + HOUR
+    )
+
+    result, line = said(scene)
+
+    assert result == 1
+    assert "hq is paused until" in line
+
+
+def test_much_and_hostile_text_stays_one_short_line(tmp_path):
+    scene = afternoon(tmp_path)
+    scene.read("hq", ago_us=MINUTE, problem="é|\n\x1b[31m" * 400)
+    scene.read("depot", ago_us=MINUTE, problem="x y" * 400)
+
+    result, line = said(scene)
+
+    assert result == 2
+    assert "\x1b" not in line
+    assert re.search(r" - \d things: ", line)
