@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from mirror.metrics import Metrics
-from mirror.mirroring import fetch, publish
+from mirror.mirroring import fetch, sidecar
 from mirror.model import CopyState, Export, State, to_us, utc_now
 from mirror.simulator import Vms
 from tests import builders
@@ -132,7 +132,7 @@ async def test_an_attempt_that_was_cut_and_the_next(bench: Bench):
 async def test_a_file_that_is_away_is_news_once(bench: Bench):
     """Later misses are told to those who look closely; nothing is left in the spool."""
     served = await bench.add("status_404", "status_404")
-    levels = []
+    levels, failure = [], None
     for _ in range(2):
         with structlog.testing.capture_logs() as events:
             failure = await bench.fetch()
@@ -229,7 +229,7 @@ async def test_a_fault_of_ours_stops_one_copy_only(bench: Bench, monkeypatch):
 
     served = await bench.add()
     assert await bench.fetch() is None
-    monkeypatch.setattr(publish.sidecar, "record", crash)
+    monkeypatch.setattr(sidecar, "record", crash)
     with structlog.testing.capture_logs() as events:
         await bench.publish()
     (copy,) = bench.site.dossier(served).copies
