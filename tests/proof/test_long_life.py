@@ -174,8 +174,8 @@ class Days:
         await asyncio.sleep(0.3)
         return await self.mirror.look(self.hour)
 
-    def judge(self, listed: list[dict[str, Any]]) -> None:
-        """Tell the checker what was offered, and let it judge."""
+    def judge(self, listed: list[dict[str, Any]]) -> list[str]:
+        """Let the checker judge; return what should have come to an end by now."""
         self._ask()
         rows = {row["id"]: row for row in listed}
         for export_id, export in self.known.items():
@@ -184,11 +184,14 @@ class Days:
             elif export_id in rows:
                 self.stage.offer(export, must=False)
         self.stage.checker.settle(listed)
-        for export_id, hour in self.cut_short.items():
-            row = rows.get(export_id)
-            # Its deadline and two sweeps after it.
-            if row is not None and self.hour - hour > 12:
-                assert row["state"] in {"saved", "lost", "unavailable"}, row
+        # Twelve hours hold its deadline and two sweeps after it.
+        return [
+            f"cut short at {hour:.1f} of {self.hour:.1f} h: {rows[export_id]}"
+            for export_id, hour in self.cut_short.items()
+            if self.hour - hour > 12
+            and export_id in rows
+            and rows[export_id]["state"] not in {"saved", "lost", "unavailable"}
+        ]
 
     def _wanted(self) -> set[int]:
         """Return the exports that have a file now."""
@@ -233,8 +236,10 @@ class Days:
                 self.vms.remove_row(export)
             elif over and self.rng.random() < 0.01:
                 self.vms.make_file(export)
+                if export.export_id in self.cut_short:
+                    self.cut_short[export.export_id] = self.hour
             elif not over and self.rng.random() < 0.04:
-                self.cut_short.setdefault(export.export_id, self.hour)
+                self.cut_short[export.export_id] = self.hour
                 if self.rng.random() < 0.5:
                     self.vms.remove_row(export)
                 elif export.stage is At.MADE:
@@ -387,7 +392,7 @@ async def _live_and_judge(days: Days, record: Callable[..., None]) -> None:
     metrics = await days.metrics()
     assert await days.mirror.stop() == 0
     listed = await days.stage.listed()
-    days.judge(listed)
+    undecided = days.judge(listed)
     counted = sum(
         value for name, value in metrics.items() if "exports_lost_total{" in name
     )
@@ -410,6 +415,7 @@ async def _live_and_judge(days: Days, record: Callable[..., None]) -> None:
     )
 
     assert days.stage.checker.breaks == []
+    assert undecided == []
     assert counted >= lost >= 1
     assert counted == len(days.mirror.events("export.lost"))
     assert after.files <= before.files
