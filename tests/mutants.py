@@ -179,7 +179,7 @@ def mutants(source: str) -> Iterator[tuple[int, str, CodeType]]:
 class Planter:
     """Takes the place of pytest's loop: one fork of it for each mutant."""
 
-    def __init__(self, module: Path, most_s: float, lines: range) -> None:
+    def __init__(self, module: Path, most_s: float, lines: list[int] | None) -> None:
         self.path = str(module.resolve())
         self.name = ".".join(module.with_suffix("").parts)
         self.most_s = most_s
@@ -196,7 +196,7 @@ class Planter:
         self._survey(session)
         quickest = sorted(session.items, key=lambda item: self._seconds[item.nodeid])
         for line, change, code in mutants(Path(self.path).read_text()):
-            if line not in self.wanted:
+            if self.wanted and line not in self.wanted:
                 continue
             chosen, total_s = [], 0.0
             for item in quickest:
@@ -330,13 +330,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("module", type=Path)
     parser.add_argument("tests", nargs="*", help="quick ones of it, if not given")
-    parser.add_argument("--lines", default="1-100000", help="of the module: 10-20")
+    parser.add_argument("--lines", type=int, nargs="+", help="these only")
     parser.add_argument("--most", type=float, default=15, help="seconds per mutant")
     given = parser.parse_args()
     near = _WITH.get(given.module.stem, [])
     tests = given.tests or [f"tests/integration/test_{name}.py" for name in near]
-    first, last = map(int, given.lines.split("-"))
-    planter = Planter(given.module, given.most, range(first, last + 1))
+    planter = Planter(given.module, given.most, given.lines)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         quiet = ["-qq", "--no-summary", "--capture=no", "-p", "no:cacheprovider"]

@@ -11,10 +11,13 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from mirror.errors import OriginRefusedError
 from mirror.metrics import Metrics
-from mirror.mirroring import fetch, publish
+from mirror.mirroring import fetch, sidecar
+from mirror.mirroring.spool import Part
 from mirror.model import CopyState, Export, State, to_us, utc_now
 from mirror.simulator import Vms
+from mirror.state import Partial
 from tests import builders
 from tests.harness import Site
 
@@ -60,13 +63,13 @@ class Bench:
     async def fetch(self) -> Exception | None:
         """Make the next attempt there is; return how it failed."""
         async with asyncio.timeout(20):
-            while (export := await self._claimed()) is None:
+            while (export := await self.claimed()) is None:
                 await asyncio.sleep(0.01)
             return await self.engine.pool._fetcher.attempt(
                 self.engine.sources["hq"], export
             )
 
-    async def _claimed(self) -> Export | None:
+    async def claimed(self) -> Export | None:
         now_us = to_us(utc_now())
         return await self.engine.ledger(
             lambda ledger: ledger.fetches.claim(["hq"], now_us=now_us, horizon_us=10**9)
@@ -132,7 +135,7 @@ async def test_an_attempt_that_was_cut_and_the_next(bench: Bench):
 async def test_a_file_that_is_away_is_news_once(bench: Bench):
     """Later misses are told to those who look closely; nothing is left in the spool."""
     served = await bench.add("status_404", "status_404")
-    levels = []
+    levels, failure = [], None
     for _ in range(2):
         with structlog.testing.capture_logs() as events:
             failure = await bench.fetch()
@@ -182,6 +185,151 @@ async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
     assert str(await bench.fetch()) == said
 
 
+@pytest.mark.parametrize(
+    ("faults", "outcomes", "offsets"),
+    [
+        (["cut", "ignore_range"], ["cut", "whole"], [0, 0]),
+        (["cut", "html"], ["cut", "not_mp4", "whole"], [0, 150_000, 150_000]),
+        (["cut", "wrong_start"], ["cut", "unfit_range", "whole"], [0, 150_000, 0]),
+        (["no_moov"], ["not_whole", "whole"], [0, 0]),
+        (["no_length"], ["whole"], [0]),
+        (["no_length_cut"], ["not_whole", "whole"], [0, 0]),
+        (["chunked"], ["whole"], [0]),
+    ],
+)
+async def test_where_each_attempt_begins(bench: Bench, faults, outcomes, offsets):
+    """Behind the bytes that are surely of this file, else at its start."""
+    served = await bench.add(*faults)
+    failures = [await bench.fetch() for _ in outcomes]
+    attempts = bench.site.dossier(served).attempts
+
+    assert failures[-1] is None
+    assert [one.outcome for one in attempts] == outcomes
+    assert [one.offset_bytes for one in attempts] == offsets
+    assert bench.site.export(served).sha256 == bench.vms.truth(served).sha256
+
+
+async def test_a_whole_file_in_the_spool_needs_no_request(bench: Bench):
+    """Killed between the last byte and the ledger, it is only proven again."""
+    served = await bench.add("cut")
+    await bench.fetch()
+    export, spool = bench.site.export(served), bench.engine.spool
+    path = spool.path_of(export)
+    assert path is not None
+    await bench.fetch()
+    whole = bench.site.export(served)
+    await bench.engine.ledger(
+        lambda ledger: ledger.copies.spool_lost(export.key or 0, "again")
+    )
+    partial = Partial(
+        spool_dir=str(path.parent),
+        size_bytes=SIZE,
+        sha256=whole.sha256 or "",
+        total_bytes=SIZE,
+        etag=None,
+        last_modified=None,
+    )
+    await bench.engine.ledger(
+        lambda ledger: ledger.fetches.checkpoint(export.key or 0, partial)
+    )
+    before = len(bench.vms.file_requests(served))
+
+    assert await bench.fetch() is None
+    assert len(bench.vms.file_requests(served)) == before
+    assert bench.site.export(served).sha256 == whole.sha256
+
+
+async def test_a_file_that_does_not_fit_is_not_begun(bench: Bench, monkeypatch):
+    """The reserve of the spool stays; nothing is held against the export."""
+    monkeypatch.setattr(Part, "room_bytes", lambda _: SIZE - 1)
+    served = await bench.add()
+    failure = await bench.fetch()
+    export = bench.site.export(served)
+
+    assert getattr(failure, "reason", None) == "spool_full"
+    assert (export.state, export.part_bytes) == (State.READY, 0)
+    assert bench.site.dossier(served).attempts[0].outcome == "spool_full"
+    monkeypatch.setattr(Part, "room_bytes", lambda _: SIZE)
+    assert await bench.fetch() is None
+
+
+async def test_a_redirect_elsewhere_parks_the_export(bench: Bench):
+    """The operator must allow that origin."""
+    served = await bench.add("redirect_other")
+    failure = await bench.fetch()
+
+    assert isinstance(failure, OriginRefusedError)
+    assert bench.site.export(served).state is State.PARKED
+    assert bench.site.dossier(served).attempts[0].outcome == "origin_refused"
+
+
+async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
+    """It goes back to the queue, with what failed by its name."""
+
+    async def crash(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    served = await bench.add()
+    monkeypatch.setattr(fetch.Fetcher, "_fill", crash)
+    async with asyncio.timeout(20):
+        export = await bench.claimed()
+        assert export is not None
+        await bench.engine.pool._attempt(bench.engine.pool.lanes["hq"], export)
+    (attempt,) = bench.site.dossier(served).attempts
+
+    assert bench.site.export(served).state is State.READY
+    assert attempt.error == "the attempt failed: ZeroDivisionError"
+    assert (attempt.outcome, attempt.held_bytes) == ("unexpected", 0)
+
+
+async def test_a_cancelled_publish_gives_its_copy_back(bench: Bench):
+    """What a thread began has ended; the attempt is not counted."""
+    served = await bench.add()
+    await bench.fetch()
+    publisher = bench.engine.publishers["nas"]
+    duty = await publisher._claim()
+    assert duty is not None
+    work = asyncio.create_task(publisher._publish(duty))
+    await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    (copy,) = bench.site.dossier(served).copies
+
+    assert (copy.state, copy.attempts) == (CopyState.PENDING, 0)
+    assert len(bench.site.media()) == 1
+
+
+async def test_a_path_that_is_taken_gets_a_number(bench: Bench):
+    """What a stranger has put there stays."""
+    served = await bench.add()
+    await bench.fetch()
+    publisher = bench.engine.publishers["nas"]
+    wanted = bench.site.archive / publisher._around.path_for(bench.site.export(served))
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    wanted.write_bytes(b"of a stranger")
+    with structlog.testing.capture_logs() as events:
+        await bench.publish()
+    (copy,) = bench.site.dossier(served).copies
+
+    assert wanted.read_bytes() == b"of a stranger"
+    assert copy.state is CopyState.SAVED
+    assert copy.path not in {None, str(wanted.relative_to(bench.site.archive))}
+    assert [e["log_level"] for e in events if e["event"] == "path.taken"] == ["warning"]
+
+
+async def test_no_origin_of_the_bytes_is_told(bench: Bench, monkeypatch):
+    """Neither spooled nor kept elsewhere: the copy waits, and says why."""
+    served = await bench.add()
+    await bench.fetch()
+    monkeypatch.setattr(bench.engine.spool, "path_of", lambda _: None)
+    await bench.publish()
+    (copy,) = bench.site.dossier(served).copies
+
+    assert copy.state is CopyState.FAILED
+    assert (copy.last_error or "").startswith("no spooled file and no readable copy")
+
+
 async def test_a_saved_export_is_told_once(bench: Bench):
     """One line with what took how long; the spool is free again."""
     served = await bench.add()
@@ -229,7 +377,7 @@ async def test_a_fault_of_ours_stops_one_copy_only(bench: Bench, monkeypatch):
 
     served = await bench.add()
     assert await bench.fetch() is None
-    monkeypatch.setattr(publish.sidecar, "record", crash)
+    monkeypatch.setattr(sidecar, "record", crash)
     with structlog.testing.capture_logs() as events:
         await bench.publish()
     (copy,) = bench.site.dossier(served).copies
