@@ -81,8 +81,8 @@ class Span:
 
 
 def _worded(value: float, unit: str | None) -> str:
-    if math.isnan(value):
-        return "-"
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else "no end"
     match unit:
         case "s":
             return span(value) if abs(value) >= 1 else f"{value:.1f} s"

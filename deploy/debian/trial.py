@@ -133,9 +133,10 @@ class Trial:
             [python, "-m", "tests.panels", "http://127.0.0.1:9090", span, panels],
             [*chromium, "--window-size=1120,1500", f"--screenshot={page}", _PAGE],
         ):
-            subprocess.run(
-                [*inside, *program], cwd=_PROJECT, check=True, stderr=subprocess.DEVNULL
+            ran = subprocess.run(
+                [*inside, *program], cwd=_PROJECT, capture_output=True, check=False
             )
+            expect(ran.returncode == 0, ran.stderr.decode())
 
     def minutes(self) -> str:
         """Return the time of the trial."""

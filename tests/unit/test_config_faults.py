@@ -251,7 +251,8 @@ def test_a_target_needs_a_type_and_a_path(tmp_path: Path) -> None:
         (
             "colour = 1",
             (
-                "colour: unknown key; known here: cameras, defaults, http, sources, "
+                "colour: unknown key; known here: cameras, defaults, heartbeat_url, "
+                "http, on_event, sources, "
                 "spool_dir, state_dir, targets, timezone, transfer"
             ),
         ),
@@ -382,7 +383,8 @@ def test_the_environment_is_named_as_it_is_set(tmp_path: Path) -> None:
             "ARCHIVE_MIRROR__STATE_DIR?"
         ),
         (
-            "ARCHIVE_MIRROR__: unknown key; known here: cameras, defaults, http, "
+            "ARCHIVE_MIRROR__: unknown key; known here: cameras, defaults, "
+            "heartbeat_url, http, on_event, "
             "sources, spool_dir, state_dir, targets, timezone, transfer"
         ),
     ]

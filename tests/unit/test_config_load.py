@@ -76,6 +76,7 @@ def test_defaults(tmp_path: Path) -> None:
         "footage_timezone": ZoneInfo("UTC"),
         "client": "web",
         "device_uuid": None,
+        "heartbeat_url": None,
         "send_token_to_files": False,
         "rules": (),
     }
