@@ -32,6 +32,8 @@ _RESERVE_BYTES = 256 * 1024 * 1024
 _RESERVE_SHARE = 20
 _STRAY_S = 86_400.0
 """Younger files are left alone: they may be in use by a copy of this node."""
+_ANSWERS_S = 10.0
+"""Long enough for a disk to spin up."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -240,6 +242,9 @@ class Spool:
         self._node_id = node_id
         self._places = places
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spool")
+        # One thread for each place at most: none is asked again before it answers.
+        self._askers = ThreadPoolExecutor(thread_name_prefix="spool-ask")
+        self._asked: dict[Path, tuple[asyncio.Future[None], float]] = {}
 
     async def run(self, call: Callable[..., T], *args: object) -> T:
         """Run a blocking call in the spool's threads.
@@ -276,8 +281,11 @@ class Spool:
             SpoolError: There is no place.
         """
         opened: list[Part] = []
+        places = [
+            one for one in await self.run(self._places) if await self._answers(one)
+        ]
         try:
-            return await self.run(self._open, export, opened)
+            return await self.run(self._open, export, opened, places)
         except asyncio.CancelledError:
             for part in opened:
                 part.close()
@@ -299,12 +307,14 @@ class Spool:
 
     async def lost(self, export: Export) -> bool:
         """Tell whether a file is gone from a spool that is there."""
+        await self._reach(Path(export.spool_dir or ""))
         return await self.run(self._lost, export)
 
     async def remove(self, export: Export) -> None:
         """Remove an export's file from the spool, if it is there."""
         path = self.path_of(export)
         if path is not None:
+            await self._reach(path.parent)
             await self.run(self._unlink, path)
 
     async def strays(self) -> list[tuple[Path, str, int]]:
@@ -318,6 +328,35 @@ class Spool:
     def close(self) -> None:
         """Let the threads end."""
         self._pool.shutdown(wait=False)
+        self._askers.shutdown(wait=False)
+
+    async def _answers(self, place: Place) -> bool:
+        """Tell whether a place answers at all, be it with an error.
+
+        One that hangs must not hold up what can go elsewhere.
+        """
+        loop = asyncio.get_running_loop()
+        asked, since = self._asked.get(place.path, (None, 0.0))
+        if asked is None or asked.done():
+            asked, since = loop.run_in_executor(self._askers, _ask, place), loop.time()
+            self._asked[place.path] = asked, since
+        left_s = since + _ANSWERS_S - loop.time()
+        if left_s > 0 and not asked.done():
+            await asyncio.wait([asked], timeout=left_s)
+        return asked.done()
+
+    async def _reach(self, folder: Path) -> None:
+        """Make sure that a folder of the spool's answers.
+
+        Raises:
+            SpoolError: It hangs.
+        """
+        for place in await self.run(self._places):
+            if place.path == folder and not await self._answers(place):
+                raise SpoolError(
+                    "spool_failed",
+                    f"the spool in {folder} gives no answer; check its disk or mount",
+                )
 
     def _lost(self, export: Export) -> bool:
         folder = Path(export.spool_dir or "")
@@ -350,9 +389,11 @@ class Spool:
                         found.append((path, name.source, name.export_id))
         return found
 
-    def _open(self, export: Export, opened: list[Part]) -> tuple[Part, Path]:
+    def _open(
+        self, export: Export, opened: list[Part], places: Sequence[Place]
+    ) -> tuple[Part, Path]:
         failure: OSError | None = None
-        for place in self._places():
+        for place in places:
             try:
                 if place.guard is not None:
                     place.guard()
@@ -376,7 +417,8 @@ class Spool:
             part.min_free = place.min_free
             opened.append(part)
             old = self.path_of(export)
-            if not same and old is not None:
+            hung = {one.path for one in self._places()} - {one.path for one in places}
+            if not same and old is not None and old.parent not in hung:
                 # It will not be continued; best effort, for its disk may be away.
                 with contextlib.suppress(OSError):
                     self._unlink(old)
@@ -412,3 +454,11 @@ def _take(fd: int) -> None:
         raise
     except OSError:
         return
+
+
+def _ask(place: Place) -> None:
+    """Touch a place; what it says is asked again by whoever uses it."""
+    with contextlib.suppress(OSError):
+        if place.guard is not None:
+            place.guard()
+        place.path.stat()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from mirror.errors import FetchError, SpoolError
+from mirror.mirroring import spool as spool_module
 from mirror.mirroring.spool import Part, Place, Spool
 from tests import builders
 
@@ -585,6 +587,36 @@ async def test_a_file_is_removed_once_and_again(tmp_path):
     spool.close()
 
     assert [one.name for one in tmp_path.iterdir()] == ["other"]
+
+
+async def test_a_place_that_hangs_is_gone_round(tmp_path, monkeypatch):
+    """It is asked once, by one thread, until it answers; its file is left alone."""
+    monkeypatch.setattr(spool_module, "_ANSWERS_S", 0.05)
+    answers, asked = threading.Event(), []
+
+    def hang() -> None:
+        asked.append(threading.get_ident())
+        answers.wait(30)
+
+    here, there = tmp_path / "hangs", tmp_path / "other"
+    here.mkdir()
+    spool = spool_in(Place(path=here, guard=hang), Place(path=there))
+    export = builders.export(spool_dir=str(here))
+    (here / spool.file_name(export)).write_bytes(b"held")
+    for number in range(8):
+        part, folder = await spool.open(dataclasses.replace(export, export_id=number))
+        part.close()
+        assert folder == there
+    with pytest.raises(SpoolError, match="gives no answer"):
+        await spool.remove(export)
+    assert len(asked) == 1
+    answers.set()
+    await spool.remove(export)
+    part, folder = await spool.open(export)
+    part.close()
+    spool.close()
+
+    assert folder == here
 
 
 async def test_no_file_is_taken_for_removed_whose_disk_is_away(tmp_path):
