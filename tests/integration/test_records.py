@@ -191,6 +191,11 @@ async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
         (["cut", "ignore_range"], ["cut", "whole"], [0, 0]),
         (["cut", "html"], ["cut", "not_mp4", "whole"], [0, 150_000, 150_000]),
         (["cut", "wrong_start"], ["cut", "unfit_range", "whole"], [0, 150_000, 0]),
+        (
+            ["cut", "wrong_start", "cut"],
+            ["cut", "unfit_range", "cut", "whole"],
+            [0, 150_000, 0, 150_000],
+        ),
         (["no_moov"], ["not_whole", "whole"], [0, 0]),
         (["no_length"], ["whole"], [0]),
         (["no_length_cut"], ["not_whole", "whole"], [0, 0]),
@@ -236,6 +241,7 @@ async def test_a_whole_file_in_the_spool_needs_no_request(bench: Bench):
 
     assert await bench.fetch() is None
     assert len(bench.vms.file_requests(served)) == before
+    assert bench.site.export(served).state is State.SPOOLED
     assert bench.site.export(served).sha256 == whole.sha256
 
 
@@ -251,6 +257,22 @@ async def test_a_file_that_does_not_fit_is_not_begun(bench: Bench, monkeypatch):
     assert bench.site.dossier(served).attempts[0].outcome == "spool_full"
     monkeypatch.setattr(Part, "room_bytes", lambda _: SIZE)
     assert await bench.fetch() is None
+
+
+async def test_only_what_is_missing_needs_room(bench: Bench, monkeypatch):
+    """Bytes that are held are on the disk already; lost ones are not held."""
+    served = await bench.add("cut", "cut")
+    await bench.fetch()
+    monkeypatch.setattr(Part, "room_bytes", lambda _: SIZE - 150_000)
+    await bench.fetch()
+    path = bench.engine.spool.path_of(bench.site.export(served))
+    assert path is not None
+    path.write_bytes(b"")
+    failure = await bench.fetch()
+
+    assert getattr(failure, "reason", None) == "spool_full"
+    last = bench.site.dossier(served).attempts[-1]
+    assert (last.outcome, last.offset_bytes, last.held_bytes) == ("spool_full", 0, 0)
 
 
 async def test_a_redirect_elsewhere_parks_the_export(bench: Bench):
