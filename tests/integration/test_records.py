@@ -108,6 +108,7 @@ async def test_an_attempt_that_was_cut_and_the_next(bench: Bench):
     postponed = next(each for each in events if each["event"] == "export.postponed")
 
     assert getattr(failure, "reason", None) == "cut"
+    assert not [each for each in events if each["event"] == "export.lost"]
     assert 0 < cut.part_bytes < SIZE
     assert [one.outcome for one in attempts] == ["cut", "whole"]
     assert [one.offset_bytes for one in attempts] == [0, cut.part_bytes]
@@ -264,7 +265,7 @@ async def test_only_what_is_missing_needs_room(bench: Bench, monkeypatch):
     served = await bench.add("cut", "cut")
     await bench.fetch()
     monkeypatch.setattr(Part, "room_bytes", lambda _: SIZE - 150_000)
-    await bench.fetch()
+    assert getattr(await bench.fetch(), "reason", None) == "cut"
     path = bench.engine.spool.path_of(bench.site.export(served))
     assert path is not None
     path.write_bytes(b"")
