@@ -130,6 +130,9 @@ async def test_an_attempt_that_was_cut_and_the_next(bench: Bench):
     assert bench.count("deadline_margin_seconds_bucket", le="10800.0") == 1
     assert postponed["log_level"] == "warning"
     assert postponed["held_bytes"] == cut.part_bytes
+    assert (postponed["export"], postponed["error"]) == (cut.label, str(failure))
+    assert (postponed["state"], postponed["reason"]) == (State.READY, cut.reason)
+    assert postponed["attempts"] == cut.attempts
     assert 0 <= postponed["retry_in_s"] <= 0.1
 
 
@@ -148,7 +151,7 @@ async def test_a_file_that_is_away_is_news_once(bench: Bench):
     assert failure is not None
     assert levels == ["warning", "debug"]
     assert [(one.outcome, one.held_bytes) for one in attempts] == [("file_gone", 0)]
-    assert list((bench.site.folder / "state" / "spool").glob("*.part")) == []
+    assert list(bench.site.folder.rglob("*.part")) == []
 
 
 async def test_a_cancelled_attempt_is_recorded_as_such(bench: Bench):
@@ -369,7 +372,7 @@ async def test_a_saved_export_is_told_once(bench: Bench):
     assert bench.count("copies_total", target="nas", outcome="saved") == 1
     assert bench.engine.progress.saved_files == 1
     assert (export.state, export.spool_dir) == (State.SAVED, None)
-    assert list((bench.site.folder / "state" / "spool").glob("*.part")) == []
+    assert list(bench.site.folder.rglob("*.part")) == []
 
 
 async def test_a_copy_that_fails_is_tried_later(bench: Bench):
@@ -387,7 +390,7 @@ async def test_a_copy_that_fails_is_tried_later(bench: Bench):
     assert copy.state is CopyState.FAILED
     assert copy.last_error == postponed["error"]
     assert (copy.attempts, postponed["reason"]) == (1, "marker_missing")
-    assert 0 <= copy.due_us - before_us < 5_000_000
+    assert 0 <= copy.due_us - before_us < 60_000_000
     assert bench.count("copies_total", target="nas", outcome="failed") == 1
     assert not await bench.engine.publishers["nas"].standing.check()
 
