@@ -91,6 +91,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path) -> AsyncIterator[Bench]:
+    structlog.reset_defaults()  # a test before may have set a level
     async with Bench.open(tmp_path) as made:
         yield made
 
