@@ -165,7 +165,7 @@ def _graph(
     every = [v for _, points in lines for _, v in points if math.isfinite(v)]
     if not every:
         return "<p>no data</p>"
-    low, high = min(0.0, *every), max(*every, 1e-9)
+    low, high = min(0.0, *every), max(every) or 1.0
     unit = panel["fieldConfig"]["defaults"].get("unit")
 
     def place(when: float, value: float) -> str:

@@ -46,7 +46,7 @@ mount = true
 type = "directory"
 path = "/srv/vault"
 """
-_FSTAB = "nas /mnt/nas tmpfs mode=0777,size=2g,nofail 0 0\n"
+_FSTAB = "/disk/nas /mnt/nas none bind,nofail 0 0\n"
 _GET = (
     "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], None, 9)"
     ".read().decode())"
@@ -194,8 +194,8 @@ def install(trial: Trial, package: Path) -> None:
     alone = 'ARGS="--cluster.listen-address="\n'
     write(machine, "etc/default/prometheus-alertmanager", alone)
     machine.shell(
-        "mkdir -p /mnt/nas; mount /mnt/nas;"
-        "install -d -o archive-mirror -m 0750 /srv/vault"
+        "install -d -o archive-mirror -m 0750 /srv/vault /disk/nas;"
+        "mkdir -p /mnt/nas; mount /mnt/nas"
     )
     for name in ("hq", "shop"):
         token = f"token-of-{name}\n"

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 
 from mirror.app import filesystems, ground
 from mirror.app.engine import Engine
-from mirror.errors import ListError, MirrorError, TargetError
+from mirror.errors import (
+    FileGoneError,
+    ListError,
+    MirrorError,
+    TargetError,
+)
 from mirror.model import to_us, utc_now
+from mirror.ports import Held
 from mirror.state import Ledger, LedgerThread
+from mirror.wording import size, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +27,19 @@ if TYPE_CHECKING:
     from mirror.config import Settings, SourceSettings, TargetSettings
     from mirror.metrics import Metrics
     from mirror.mirroring.publish import Publisher
+    from mirror.ports import Page
+    from mirror.vms import VmsClient
 
 _DAY_US = 86_400_000_000
+_DAY_S = 86_400
 _CLOCK_WARN_S = 60.0
 _TARGET_S = 60.0
+_FILE_S = 60.0
+_ENDS_SOON_S = 14 * _DAY_S
+_HOLDUP_H = 12.0
+
+
+_NOTHING_HELD = Held(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
 
 
 class Grade(StrEnum):
@@ -81,6 +97,7 @@ async def run(
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one) for one in (*sources, *targets)]
             findings += [finding for task in tasks for finding in task.result()]
+            findings.append(await _spool(settings, ledger))
             await engine.close()
     finally:
         await ledger.close()
@@ -115,29 +132,120 @@ async def _source(engine: Engine, source: SourceSettings) -> list[Finding]:
         page = await client.page(
             1, since_us=now_us - _DAY_US, until_us=now_us + _DAY_US
         )
+        certificate_s = await client.certificate_end_s()
     except ListError as exc:
         return [Finding(name=name, grade=Grade.FAIL, detail=str(exc))]
     listed = page.size if page.total is None else page.total
-    findings = [
+    return [
         Finding(
             name=name,
             grade=Grade.PASS,
             detail=f"the list answers; {listed} exports of the last day",
+        ),
+        *_token(source.name, client.token_expiry_s),
+        *_certificate(source.name, certificate_s),
+        *_clock(source.name, page),
+        *await _first_byte(client, source.name, page),
+    ]
+
+
+def _token(source: str, end_s: int | None) -> list[Finding]:
+    if end_s is None:
+        return []
+    soon = _left_s(end_s) < _ENDS_SOON_S
+    remedy = f"; make a new one on the VMS, then `archive-mirror token set {source}`"
+    return [
+        Finding(
+            name=f"token of source {source}",
+            grade=Grade.WARN if soon else Grade.PASS,
+            detail=f"good for {span(_left_s(end_s))}{remedy if soon else ''}",
         )
     ]
+
+
+def _certificate(source: str, end_s: int | None) -> list[Finding]:
+    if end_s is None:
+        return []
+    soon = _left_s(end_s) < _ENDS_SOON_S
+    remedy = "; renew it on the VMS: without it nothing can be fetched"
+    return [
+        Finding(
+            name=f"certificate of source {source}",
+            grade=Grade.WARN if soon else Grade.PASS,
+            detail=f"good for {span(_left_s(end_s))}{remedy if soon else ''}",
+        )
+    ]
+
+
+def _left_s(end_s: int) -> float:
+    return max(0.0, end_s - to_us(utc_now()) / 1e6)
+
+
+def _clock(source: str, page: Page) -> list[Finding]:
     if page.clock_offset_us is None:
-        return findings
+        return []
     offset_s = page.clock_offset_us / 1e6
     far = abs(offset_s) > _CLOCK_WARN_S
     remedy = "; check the time on both machines (deadlines are corrected for it)"
-    findings.append(
+    return [
         Finding(
-            name=f"clock of {name}",
+            name=f"clock of source {source}",
             grade=Grade.WARN if far else Grade.PASS,
             detail=f"{offset_s:+.1f} s against ours{remedy if far else ''}",
         )
+    ]
+
+
+async def _first_byte(client: VmsClient, source: str, page: Page) -> list[Finding]:
+    """Ask for the newest file on the page, and for no more than its beginning."""
+    with_file = [row for row in page.rows if row.has_file and row.url]
+    if not with_file:
+        return []
+    newest = max(with_file, key=lambda row: (row.created_us or 0, row.export_id))
+    name, what = f"file of source {source}", f"export {newest.export_id}"
+    try:
+        async with (
+            asyncio.timeout(_FILE_S),
+            client.open_file(newest.url or "", newest.name, _NOTHING_HELD) as body,
+        ):
+            arrived = await body.read()
+    except TimeoutError:
+        detail = f"{what}: no byte within {_FILE_S:.0f} s; look at the VMS and the line"
+        return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
+    except FileGoneError as exc:
+        detail = f"{what}: {exc}; right if the VMS has just deleted it"
+        return [Finding(name=name, grade=Grade.WARN, detail=detail)]
+    except MirrorError as exc:
+        return [Finding(name=name, grade=Grade.FAIL, detail=f"{what}: {exc}")]
+    if not arrived:
+        return [Finding(name=name, grade=Grade.FAIL, detail=f"{what}: it is empty")]
+    detail = f"{what}: its first bytes come"
+    return [Finding(name=name, grade=Grade.PASS, detail=detail)]
+
+
+async def _spool(settings: Settings, ledger: LedgerThread) -> Finding:
+    """Judge where files wait while a target is away, and for how long they can."""
+    folder = settings.spool_dir or settings.state_dir / "spool"
+    if filesystems.is_network(folder):
+        detail = f"{folder} lies on a network file system: while that is away nothing "
+        detail += "can be received; set spool_dir to a folder on a local disk"
+        return Finding(name="spool", grade=Grade.WARN, detail=detail)
+    try:
+        found = os.statvfs(filesystems.nearest(folder))
+    except OSError as exc:
+        detail = f"{folder} cannot be used: {exc.strerror}; check its disk"
+        return Finding(name="spool", grade=Grade.FAIL, detail=detail)
+    free = found.f_bavail * found.f_frsize
+    since_us = to_us(utc_now()) - _DAY_US
+    day = await ledger(lambda opened: opened.pauses.received(since_us))
+    short = free < day * _HOLDUP_H / 24
+    lasts = f", enough for {span(free / day * _DAY_S)} without a target" if day else ""
+    remedy = "; make room there, or set spool_dir to a larger local disk"
+    return Finding(
+        name="spool",
+        grade=Grade.WARN if short else Grade.PASS,
+        detail=f"{folder} has {size(free)} free{lasts}{remedy if short else ''}",
     )
-    return findings
 
 
 async def _target(

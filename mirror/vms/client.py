@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -21,7 +22,6 @@ from mirror.vms.schema import decode_page, validation_errors
 from mirror.vms.token import expiry
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime, timedelta, tzinfo
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mirror.vms.sessions import Sessions, Tls
     from mirror.vms.token import TokenFile
 
+_CERTIFICATE_S = 30.0
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -129,6 +130,34 @@ class VmsClient:
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             reason, text = explained(exc)
             raise ListError(reason, f"the list could not be read: {text}") from exc
+
+    async def certificate_end_s(self) -> int | None:
+        """Return when the certificate ends, in seconds since 1970.
+
+        None if there is none, or it is not looked at by its dates.
+
+        Raises:
+            ListError: No connection can be made.
+        """
+        address, (context, _) = self._options.list_url, self._tls(ListError)
+        if address.scheme != "https" or isinstance(context, aiohttp.Fingerprint):
+            return None
+        try:
+            async with asyncio.timeout(_CERTIFICATE_S):
+                _, writer = await asyncio.open_connection(
+                    address.host,
+                    address.port,
+                    ssl=context or ssl.create_default_context(),
+                )
+        except (OSError, TimeoutError) as exc:
+            reason, text = explained(exc)
+            raise ListError(
+                reason, f"its certificate could not be seen: {text}"
+            ) from exc
+        found = writer.get_extra_info("peercert")
+        writer.close()
+        ends = found.get("notAfter") if found else None
+        return None if ends is None else int(ssl.cert_time_to_seconds(ends))
 
     @contextlib.asynccontextmanager
     async def open_file(

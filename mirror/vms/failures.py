@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 import aiohttp
@@ -41,13 +42,20 @@ def explained(exc: Exception) -> tuple[str, str]:
         return "timeout", "no answer, or no byte, for too long"
     tls = _of_tls(exc)
     if isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return "unreachable", f"the host name {exc.host} cannot be resolved"
+        return "unreachable", (
+            f"the host name {exc.host} cannot be resolved; check url, and this "
+            "machine's name server"
+        )
     if tls is not None:
         return "tls", tls
     if isinstance(exc, aiohttp.ClientConnectorError):
         # Of several addresses that failed each in its way, asyncio names none.
-        why = exc.strerror or "none of its addresses can be reached"
-        return "unreachable", f"no connection to {exc.host}: {why}"
+        number = exc.os_error.errno
+        why = os.strerror(number) if number else "none of its addresses can be reached"
+        return "unreachable", (
+            f"no connection to {exc.host} port {exc.port}: {why}; is it up, and is "
+            "url right?"
+        )
     if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
         return "cut", "the connection was closed too early"
     if isinstance(exc, aiohttp.ClientResponseError):
