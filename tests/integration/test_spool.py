@@ -603,6 +603,7 @@ async def test_a_place_that_hangs_is_gone_round(tmp_path, monkeypatch):
     spool = spool_in(Place(path=here, guard=hang), Place(path=there))
     export = builders.export(spool_dir=str(here))
     (here / spool.file_name(export)).write_bytes(b"held")
+    folder = here
     for number in range(8):
         part, folder = await spool.open(dataclasses.replace(export, export_id=number))
         part.close()
