@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SIZE = 300_000
 _HORIZON_US = 10**9
 _HOP_S = 0.001
-_ALL_POINTS = {"resumed", "begun anew", "gone"}
+_ALL_POINTS = {"resumed", "gone"}
 _MOST = 3000
 
 
@@ -336,7 +336,10 @@ async def _whole_life(bench: Bench, work: Suspensions) -> None:
             running = group.create_task(work.run(engine.run()))
             while not running.done() and not bench.all_saved():
                 await asyncio.sleep(0.02)
-            work.at = work.at or work.count + 1
+            if not work.at or work.at > work.count:
+                # It was quicker than the first one: there may be nothing left to do.
+                work.at = work.count + 1
+                engine.wake()
     await bench.judge(work)
 
 
@@ -378,7 +381,7 @@ def _leave_open(part: spool.Part) -> None:
 
 PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
     "what was begun is let go": (
-        "state/spool",
+        "fetching",
         [(module, "finish", _let_go) for module in (fetching, pump, spool)],
     ),
     "a part stays open": ("state/spool", [(spool.Part, "close", _leave_open)]),
@@ -393,6 +396,8 @@ async def test_a_planted_bug_shows_at_some_await(folder, monkeypatch, name):
     found, changes = PLANTS[name]
     for change in changes:
         monkeypatch.setattr(*change)
+    # With the bug in it nothing can go on; what was cancelled is judged alone.
+    monkeypatch.setattr(Bench, "go_on", _forget)
     async with Bench.open(folder) as bench:
         bench.patience_s = 0.5
 
@@ -402,4 +407,4 @@ async def test_a_planted_bug_shows_at_some_await(folder, monkeypatch, name):
             return await _cancelled_fetch(bench, [None], work)
 
         with pytest.raises(AssertionError, match=found):
-            await _each_point(bench, attempt, 1)
+            await _each_point(bench, attempt, 5)
