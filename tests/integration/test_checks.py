@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import ssl
 import subprocess
+import threading
 import time
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from mirror.app import checks
+from mirror.app.checks import finding, places
 from mirror.metrics import Metrics
 from mirror.simulator import Vms
+from mirror.targets.directory import DirectoryTarget
+from tests.certificates import make_certificates
 from tests.harness import Site
 
 _DAY_S = 86_400
@@ -103,6 +110,7 @@ async def test_no_file_is_asked_for_where_the_list_cannot_be_read(tmp_path):
         vms.add()
         site = Site.make(tmp_path, vms)
         (tmp_path / "token").write_text("another")
+        (tmp_path / "token").chmod(0o600)
         found = await findings(site)
 
     assert [name for name in found if "hq" in name] == ["source hq"]
@@ -126,3 +134,119 @@ async def test_room_for_less_than_half_a_day_is_told(tmp_path, monkeypatch):
 
     assert told[499_000][0] == "warn" and "spool_dir" in told[499_000][1]
     assert told[501_000][0] == "pass" and "12 h" in told[501_000][1]
+
+
+async def test_a_certificate_that_is_not_verified_is_told(tmp_path):
+    """As such, and not as a failure to see it."""
+    certificates = make_certificates(tmp_path)
+    async with Vms(ssl_context=certificates.context("self")) as vms:
+        site = Site.make(tmp_path, vms, tls={"verify": False})
+        found = await findings(site)
+
+    assert found["source hq"][0] == "pass"
+    assert found["certificate of source hq"][0] == "warn"
+    assert "tls.fingerprint" in found["certificate of source hq"][1]
+
+
+async def test_rows_that_cannot_be_understood_are_told(tmp_path):
+    """All of them is no list; some of them are exports that nobody sees."""
+    told = []
+    async with Vms() as vms:
+        for literal in ({"name": "no id"}, None):
+            vms.add().literal = literal
+            told.append((await findings(Site.make(tmp_path, vms)))["source hq"])
+
+    assert [grade for grade, _ in told] == ["fail", "warn"]
+    assert "no id" in told[0][1] and "1 rows" in told[1][1]
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False)])
+async def test_a_token_that_anybody_may_read_is_told(tmp_path, mode, warned):
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        (tmp_path / "token").chmod(mode)
+        found = await findings(site)
+
+    told = found.get("token of source hq", ("", ""))
+    assert (told[0] == "warn" and "chmod 0600" in told[1]) == warned
+
+
+@pytest.mark.parametrize(
+    ("hangs", "name"),
+    [
+        ("state", "state_dir"),
+        ("token", "token of source hq"),
+        ("spool", "spool"),
+        ("archive", "target nas"),
+        ("marker", "target nas"),
+    ],
+)
+async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
+    """It fails alone; only without the state directory nothing can be judged."""
+    ends = threading.Event()
+
+    def stuck(known, path, **more):
+        if Path(path) == tmp_path / hangs:
+            ends.wait(60)
+        return known(path, **more)
+
+    monkeypatch.setattr(finding, "FILES_S", 0.3)
+    monkeypatch.setattr(places, "_TARGET_S", 0.6)
+    if hangs == "marker":
+        monkeypatch.setattr(DirectoryTarget, "_open", lambda *_: ends.wait(60))
+    try:
+        async with Vms() as vms:
+            vms.add()
+            site = Site.make(tmp_path, vms)
+            (tmp_path / "token").chmod(0o600)
+            (tmp_path / "archive").mkdir()
+            (tmp_path / "spool").mkdir()
+            site.tables["spool_dir"] = str(tmp_path / "spool")
+            settings = site.settings()
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "stat", partial(stuck, os.stat))
+                async with asyncio.timeout(20):
+                    found = await checks.run(
+                        settings,
+                        metrics=Metrics(CollectorRegistry()),
+                        secret=lambda _: None,
+                    )
+    finally:
+        ends.set()
+
+    failed = [one.name for one in found if one.grade is checks.Grade.FAIL]
+    assert failed == [name]
+    assert (len(found) > 1) == (hangs != "state")
+
+
+async def test_a_full_target_fails_and_a_small_one_is_told(tmp_path):
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        vms.add(size=1_000_000)
+        await site.once()
+        told = []
+        found = os.statvfs(tmp_path)
+        free = found.f_bavail * found.f_frsize
+        for min_free in (free + 2**40, free - 500_000):
+            site.tables["targets"]["nas"]["min_free"] = min_free
+            told.append((await findings(site))["target nas"])
+
+    assert told[0][0] == "fail" and "min_free" in told[0][1]
+    assert told[1][0] in {"warn", "fail"} and "free some" in told[1][1]
+
+
+async def test_a_ledger_of_another_user_fails(tmp_path, monkeypatch):
+    """As after a command that was run as somebody else."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        await site.once()
+        access = os.access
+        monkeypatch.setattr(
+            os,
+            "access",
+            lambda path, mode: Path(path).suffix != ".sqlite3" and access(path, mode),
+        )
+        found = await findings(site)
+
+    assert found["state_dir"][0] == "fail"
+    assert "ledger.sqlite3" in found["state_dir"][1]

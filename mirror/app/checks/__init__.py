@@ -1,0 +1,81 @@
+"""Look at all that the configuration names, before any work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mirror.app import ground
+from mirror.app.checks import places, source
+from mirror.app.checks.finding import Finding, Grade
+from mirror.app.engine import Engine
+from mirror.state import Ledger, LedgerThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mirror.config import Settings
+    from mirror.metrics import Metrics
+
+__all__ = ["Finding", "Grade", "run"]
+
+
+async def run(
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    secret: Callable[[str], None],
+    adopt: str | None = None,
+) -> list[Finding]:
+    """Check sources, targets and the state directory, side by side.
+
+    A target that was never used gets its marker. What does not answer costs the others
+    nothing; all is told within three minutes.
+
+    Args:
+        settings: The configuration.
+        metrics: Not shown.
+        secret: Told each token that must never be shown.
+        adopt: A target whose present disk is to be taken as the right one.
+    """
+    state, readable = await places.state_dir(settings.state_dir)
+    if not readable:
+        return [state]
+    ledger = LedgerThread(Ledger.read(settings.state_dir))
+    try:
+        async with ground.sessions_for(settings) as sessions:
+            engine = Engine(
+                settings,
+                ledger=ledger,
+                node_id="check",
+                sessions=sessions,
+                metrics=metrics,
+                secret=secret,
+                device_uuids=dict.fromkeys(settings.sources, "archive-mirror-check"),
+            )
+            async with asyncio.TaskGroup() as group:
+                sources = [
+                    group.create_task(source.check(engine.sources[name], one))
+                    for name, one in settings.sources.items()
+                ]
+                spool = group.create_task(places.spool(settings, ledger))
+                targets = [
+                    group.create_task(
+                        places.target(
+                            publisher,
+                            settings.targets[name],
+                            ledger,
+                            adopt=adopt == name,
+                        )
+                    )
+                    for name, publisher in engine.publishers.items()
+                ]
+            await engine.close()
+    finally:
+        await ledger.close()
+    return [
+        state,
+        *(found for task in sources for found in task.result()),
+        spool.result(),
+        *(task.result() for task in targets),
+    ]

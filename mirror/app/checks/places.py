@@ -1,0 +1,169 @@
+"""Look at the places on this machine: state directory, spool, targets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mirror.app import filesystems
+from mirror.app.checks.finding import FILES_S, Finding, Grade, bounded
+from mirror.errors import MirrorError, TargetError
+from mirror.model import to_us, utc_now
+from mirror.state import LEDGER_NAME
+from mirror.wording import size, span
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mirror.config import Settings, TargetSettings
+    from mirror.mirroring.publish import Publisher
+    from mirror.state import LedgerThread
+
+_DAY_S = 86_400
+_DAY_US = 86_400_000_000
+_TARGET_S = 60.0
+_HOLDUP_H = 12.0
+_USABLE = os.W_OK | os.X_OK
+
+
+async def state_dir(folder: Path) -> tuple[Finding, bool]:
+    """Judge where the ledger lies, and tell whether it can be asked."""
+    try:
+        there, barred, readable = await bounded(partial(_barred, folder))
+    except TimeoutError:
+        detail = f"{folder}: no answer for {FILES_S:.0f} s, its disk hangs; put it on "
+        detail += "a sound local disk. Nothing else was looked at"
+        return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), False
+    except OSError as exc:
+        detail = f"{folder} cannot be looked at: {exc.strerror}; check its disk. "
+        detail += "Nothing else was looked at"
+        return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), False
+    if filesystems.is_network(folder):
+        detail = f"{folder} lies on a network file system; put it on a local one"
+        return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), readable
+    if barred is not None:
+        detail = f"{barred} cannot be written by this user; make it belong to the "
+        detail += "service's user, and run `check` as that user"
+        return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), readable
+    detail = f"{folder} {'is there' if there == folder else 'is made at the first run'}"
+    return Finding(name="state_dir", grade=Grade.PASS, detail=detail), True
+
+
+def _barred(folder: Path) -> tuple[Path, Path | None, bool]:
+    """Return the folder that is there, what cannot be written, and whether it reads."""
+    there = filesystems.nearest(folder)
+    parts = [*folder.glob(f"{LEDGER_NAME}*")] if there == folder else []
+    readable = all(os.access(one, os.R_OK) for one in parts)
+    if not there.is_dir() or not os.access(there, _USABLE):
+        return there, folder, readable
+    barred = [one for one in parts if not os.access(one, os.R_OK | os.W_OK)]
+    return there, barred[0] if barred else None, readable
+
+
+async def spool(settings: Settings, ledger: LedgerThread) -> Finding:
+    """Judge where files wait while a target is away, and for how long they can."""
+    folder = settings.spool_dir or settings.state_dir / "spool"
+    name = "spool"
+    if filesystems.is_network(folder):
+        detail = f"{folder} lies on a network file system: while that is away nothing "
+        detail += "can be received; set spool_dir to a folder on a local disk"
+        return Finding(name=name, grade=Grade.WARN, detail=detail)
+    try:
+        found, writable = await bounded(partial(_room, folder))
+    except TimeoutError:
+        detail = f"{folder} cannot be used: no answer for {FILES_S:.0f} s; check its "
+        detail += "disk, or set spool_dir to another one"
+        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+    except OSError as exc:
+        detail = f"{folder} cannot be used: {exc.strerror}; check its disk"
+        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+    if not writable:
+        detail = f"{folder} cannot be written by this user; make it belong to the "
+        detail += "service's user"
+        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+    free = found.f_bavail * found.f_frsize
+    day = await _of_a_day(ledger)
+    short = free < day * _HOLDUP_H / 24
+    lasts = f", enough for {span(free / day * _DAY_S)} without a target" if day else ""
+    remedy = "; make room there, or set spool_dir to a larger local disk"
+    return Finding(
+        name=name,
+        grade=Grade.WARN if short else Grade.PASS,
+        detail=f"{folder} has {size(free)} free{lasts}{remedy if short else ''}",
+    )
+
+
+def _room(folder: Path) -> tuple[os.statvfs_result, bool]:
+    there = filesystems.nearest(folder)
+    return os.statvfs(there), os.access(there, _USABLE)
+
+
+async def _of_a_day(ledger: LedgerThread) -> int:
+    """Return how many bytes came in on the last day."""
+    since_us = to_us(utc_now()) - _DAY_US
+    return await ledger(lambda opened: opened.pauses.received(since_us))
+
+
+async def target(
+    publisher: Publisher,
+    settings: TargetSettings,
+    ledger: LedgerThread,
+    *,
+    adopt: bool,
+) -> Finding:
+    """Write to a target, read that and remove it; one never used gets its marker."""
+    name = f"target {publisher.name}"
+    remembered = await ledger(lambda opened: opened.marker(publisher.name))
+    try:
+        async with asyncio.timeout(_TARGET_S):
+            if remembered is None and not settings.mount:
+                there = await bounded(settings.path.exists)
+                if not there:
+                    detail = f"{settings.path} is not there; it is made at the first "
+                    detail += "run. Mount it first if it is to be a mount, and set "
+                    detail += "mount = true"
+                    return Finding(name=name, grade=Grade.WARN, detail=detail)
+            health = await publisher.target.open(None if adopt else remembered)
+    except TimeoutError:
+        detail = "it does not answer; is the mount dead?"
+        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+    except (TargetError, OSError) as exc:
+        return Finding(name=name, grade=Grade.FAIL, detail=str(exc))
+    if not health.free_bytes:
+        detail = f"{settings.path} has no space left above min_free; free some there"
+        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+    day = await _of_a_day(ledger)
+    detail = f"writable, {size(health.free_bytes)} free"
+    if adopt:
+        detail += await _adopted(ledger, publisher.name, health.marker_id, remembered)
+    if health.free_bytes < day:
+        detail += f"; {size(day)} came in on the last day: free some space there"
+        return Finding(name=name, grade=Grade.WARN, detail=detail)
+    return Finding(name=name, grade=Grade.PASS, detail=detail)
+
+
+async def _adopted(
+    ledger: LedgerThread, name: str, marker_id: str, remembered: str | None
+) -> str:
+    await _remember(ledger, name, marker_id)
+    kept = await ledger(lambda opened: opened.reads.kept_on(name))
+    if not kept or marker_id == remembered:
+        return "; the disk there is adopted"
+    return (
+        f"; the disk there is adopted. The ledger knows of {kept} copies on the former "
+        "disk: bring them over, they are not copied again by themselves"
+    )
+
+
+async def _remember(ledger: LedgerThread, name: str, marker_id: str) -> None:
+    now_us = to_us(utc_now())
+    try:
+        await ledger(
+            lambda opened: opened.target_checked(
+                name, marker_id=marker_id, free_bytes=None, problem=None, now_us=now_us
+            )
+        )
+    except MirrorError as exc:
+        raise MirrorError(f"the new disk could not be remembered: {exc}") from exc
