@@ -13,6 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -219,20 +220,23 @@ async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
     assert (len(found) > 1) == (hangs != "state")
 
 
-async def test_a_full_target_fails_and_a_small_one_is_told(tmp_path):
+async def test_a_full_target_fails_and_a_small_one_is_told(tmp_path, monkeypatch):
+    """Full is what leaves less than min_free; small, what a day would fill."""
     async with Vms() as vms:
         site = Site.make(tmp_path, vms)
         vms.add(size=1_000_000)
         await site.once()
-        told = []
-        found = os.statvfs(tmp_path)
-        free = found.f_bavail * found.f_frsize
-        for min_free in (free + 2**40, free - 500_000):
-            site.tables["targets"]["nas"]["min_free"] = min_free
-            told.append((await findings(site))["target nas"])
+        large = (await findings(site))["target nas"]
+        site.tables["targets"]["nas"]["min_free"] = 2**60
+        full = (await findings(site))["target nas"]
+        site.tables["targets"]["nas"]["min_free"] = 0
+        day = AsyncMock(return_value=2**60)
+        monkeypatch.setattr(places, "_of_a_day", day)
+        small = (await findings(site))["target nas"]
 
-    assert told[0][0] == "fail" and "min_free" in told[0][1]
-    assert told[1][0] in {"warn", "fail"} and "free some" in told[1][1]
+    assert large[0] == "pass"
+    assert full[0] == "fail" and "min_free" in full[1]
+    assert small[0] == "warn" and "free some" in small[1]
 
 
 async def test_a_ledger_of_another_user_fails(tmp_path, monkeypatch):
