@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.proof.effort import Effort
 
 _KIB = 1024
-_PATIENCE_S = 25.0
-"""Far more than a retry, and less than any timer that is not one."""
+_PATIENCE_S = 45.0
+"""More than a look that hangs and a retry, less than any timer that is neither."""
 _LOSSES = ("unmounted", "blank_disk", "other_disk", "read_only", "hung")
 
 
