@@ -171,7 +171,7 @@ async def scene_of(
             else:
                 vms = await stack.enter_async_context(Vms(ssl_context=context))
                 vms.script_list(then=case.lists)
-                vms.add(faults=[case.serves] if case.serves else [])
+                vms.add(then=case.serves)
                 scene.servers[name] = vms
             scene.site.tables["sources"][name] = {
                 "url": scene.servers[name].url.replace("http:", "https:"),
