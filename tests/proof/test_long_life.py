@@ -231,6 +231,7 @@ class Days:
         """Delete files and rows too early; make files again; shrink the list."""
         exports = list(self.vms.catalogue)
         for export in exports:
+            self.known.setdefault(export.export_id, export)
             over = export.stage is At.DELETED
             if over and self.rng.random() < 0.05:
                 self.vms.remove_row(export)
