@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from tests.proof.stage import Nursery, Stage
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.proof.effort import Effort
@@ -23,8 +25,7 @@ _KIB = 1024
 _IN_FLIGHT = 8
 _CAMPAIGN = 25
 _MAX_POINTS = 2000
-_PUBLISHED_BY = 280
-"""A call after the publishes; the planted bugs are looked for from here backwards."""
+_SOON_AFTER = 10
 
 
 async def _killed_at(
@@ -38,8 +39,11 @@ async def _killed_at(
     return child.code.result() == -signal.SIGKILL
 
 
-async def _point(folder: Path, nursery: Nursery, number: int, **how: str) -> bool:
-    """Kill one file's life at one call, run again; False when it has fewer calls.
+@contextlib.asynccontextmanager
+async def _one_file(
+    folder: Path, nursery: Nursery
+) -> AsyncIterator[tuple[Stage, Shim]]:
+    """Offer one file, and count the calls of who fetches it.
 
     The file's body is cut once, so that a resume is met; it goes to two targets, so
     that both ways to publish are.
@@ -49,7 +53,24 @@ async def _point(folder: Path, nursery: Nursery, number: int, **how: str) -> boo
         stage = Stage.make(folder, vms, nursery)
         stage.add_target("vault")
         stage.offer(vms.add(size=300_000, faults=[FAULTS["cut"]]))
-        shim = Shim(folder / "shim", folder / "home")
+        yield stage, Shim(folder / "shim", folder / "home")
+
+
+async def _publishing(folder: Path, nursery: Nursery, plant: str) -> list[int]:
+    """Return which of the calls are made about a target, and those soon after."""
+    async with _one_file(folder, nursery) as (stage, shim):
+        shim.set(Action.NONE, log=True)
+        child = await stage.run("once", env={"PROOF_SHIM": str(shim.path)}, plant=plant)
+        assert child.code.result() == 0
+        roots = [f" {root}/" for root in stage.checker.roots.values()]
+        calls = enumerate(shim.log(), 1)
+        about = [n for n, call in calls if any(root in call for root in roots)]
+        return list(range(about[0], about[-1] + _SOON_AFTER))
+
+
+async def _point(folder: Path, nursery: Nursery, number: int, **how: str) -> bool:
+    """Kill one file's life at one call, run again; False when it has fewer calls."""
+    async with _one_file(folder, nursery) as (stage, shim):
         killed = await _killed_at(stage, shim, number, plant=how.get("plant"))
         if killed:
             await stage.settle()
@@ -79,8 +100,9 @@ async def test_kill_at_each_call(tmp_path, effort: Effort):
 @pytest.mark.parametrize("plant", ["saved_first", "in_place"])
 async def test_a_planted_bug_shows_at_some_call(tmp_path, plant):
     async with Nursery.open(preload=library()) as nursery:
+        calls = await _publishing(tmp_path / "whole", nursery, plant)
         with pytest.raises(AssertionError, match="killed before call"):
-            for number in range(_PUBLISHED_BY, 0, -1):
+            for number in reversed(calls):
                 await _point(tmp_path / str(number), nursery, number, plant=plant)
 
 
