@@ -238,6 +238,7 @@ class Page:
         size: How many rows the server sent, good or bad.
         total: How many rows the server says the window holds.
         last_page: The number of the last page, if the server says it.
+        per_page: How many rows the server puts on a page, if it says so.
         clock_offset_us: The server's clock less ours; None if it sent no date.
     """
 
@@ -247,6 +248,7 @@ class Page:
     total: int | None
     last_page: int | None
     clock_offset_us: int | None
+    per_page: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

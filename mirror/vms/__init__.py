@@ -1,8 +1,17 @@
 """The VMS: its list, its files, and the words it uses for them."""
 
+from mirror.vms.answered import Answered
 from mirror.vms.client import VmsClient, VmsOptions
 from mirror.vms.origins import Origins
 from mirror.vms.sessions import Sessions, Tls
 from mirror.vms.token import TokenFile
 
-__all__ = ["Origins", "Sessions", "Tls", "TokenFile", "VmsClient", "VmsOptions"]
+__all__ = [
+    "Answered",
+    "Origins",
+    "Sessions",
+    "Tls",
+    "TokenFile",
+    "VmsClient",
+    "VmsOptions",
+]

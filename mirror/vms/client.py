@@ -7,22 +7,22 @@ import contextlib
 import ssl
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import aiohttp
 
-from mirror import backoff
 from mirror.errors import AuthError, FetchError, ListError, OriginRefusedError
 from mirror.model import from_us, is_folder, to_us, utc_now
 from mirror.vms import answer
+from mirror.vms.answered import REDIRECTS, Answered, expect_list
+from mirror.vms.body import Body
 from mirror.vms.failures import explained
 from mirror.vms.origins import origin_of
-from mirror.vms.schema import decode_page, validation_errors
+from mirror.vms.schema import decode_page
 from mirror.vms.token import expiry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime, timedelta, tzinfo
 
     from yarl import URL
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _CERTIFICATE_S = 30.0
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 MAX_REDIRECTS = 5
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_LENGTH = 16
 _OFFSET_NOISE_US = 1_500_000
 _OFFSET_LIMIT_US = 366 * 86_400_000_000
@@ -103,15 +102,27 @@ class VmsClient:
 
     async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
         """Read one page; see `ports.Source`."""
+        form = self._options.date_format
+        answered = await self.ask(
+            self._options.list_url,
+            {
+                "per_page": str(self._options.per_page),
+                "page": str(number),
+                "from": from_us(since_us).strftime(form),
+                "to": from_us(until_us).strftime(form),
+            },
+        )
+        return await self.judge(answered)
+
+    async def ask(self, address: URL, query: Mapping[str, str]) -> Answered:
+        """Ask the API, which has to be on the source's own origin.
+
+        Raises:
+            AuthError: There is no token.
+            ListError: Nothing came, or far too much.
+        """
         token = await self.token.read()
         self.token_expiry_s = expiry(token)
-        form = self._options.date_format
-        query = {
-            "per_page": str(self._options.per_page),
-            "page": str(number),
-            "from": from_us(since_us).strftime(form),
-            "to": from_us(until_us).strftime(form),
-        }
         headers = {
             "Authorization": f"Bearer {token}",
             "X-Client": self._options.client,
@@ -120,16 +131,75 @@ class VmsClient:
         began_us = to_us(self._options.now())
         try:
             async with self._sessions.api.get(
-                self._options.list_url,
+                address,
                 params=query,
                 headers=headers,
                 allow_redirects=False,
                 ssl=self._tls(ListError)[0],
             ) as response:
-                return await self._read_page(response, began_us, token)
+                offset_us = self._offset(response, began_us)
+                if offset_us is not None:
+                    self._offset_us = offset_us
+                return Answered(
+                    status=response.status,
+                    headers=response.headers,
+                    body=_without(await _whole(response), token),
+                    clock_offset_us=offset_us,
+                )
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             reason, text = explained(exc)
             raise ListError(reason, f"the list could not be read: {text}") from exc
+
+    async def judge(self, answered: Answered) -> Page:
+        """Return the page of the list that came.
+
+        Raises:
+            ListError: None did; the text says what to do.
+        """
+        token = await self.token.read()
+        place, now = self.token.place, self._options.now()
+        expect_list(answered, token=token, place=place, now=now)
+        return await asyncio.to_thread(
+            decode_page,
+            answered.body,
+            footage_zone=self._options.footage_zone,
+            clock_offset_us=answered.clock_offset_us,
+        )
+
+    async def sample(
+        self, address: URL, headers: Mapping[str, str], *, most_bytes: int
+    ) -> Answered:
+        """Ask for a file and take no more than its first bytes.
+
+        Args:
+            address: As `resolve` gives it.
+            headers: Besides our own.
+            most_bytes: Of the body; none is read of what is compressed.
+
+        Raises:
+            FetchError: Nothing came.
+        """
+        try:
+            response = await self._get(address, dict(headers))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+            reason, text = explained(exc)
+            raise FetchError(
+                reason, f"the file could not be asked for: {text}"
+            ) from exc
+        body = b""
+        try:
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                while len(body) < most_bytes and (
+                    chunk := await response.content.read(most_bytes - len(body))
+                ):
+                    body += chunk
+        finally:
+            response.close()
+        return Answered(status=response.status, headers=response.headers, body=body)
+
+    def resolve(self, url: str, name: str | None) -> URL:
+        """Return where a listed url leads; see `Origins.resolve`."""
+        return self._options.origins.resolve(url, name)
 
     async def certificate_end_s(self) -> int | None:
         """Return when the certificate ends, in seconds since 1970.
@@ -162,7 +232,7 @@ class VmsClient:
     @contextlib.asynccontextmanager
     async def open_file(
         self, url: str, name: str | None, held: Held
-    ) -> AsyncIterator[_Body]:
+    ) -> AsyncIterator[Body]:
         """Ask for a file or the rest of it; see `ports.Source`."""
         wanted = answer.range_headers(held)
         address = self._options.origins.resolve(url, name)
@@ -183,7 +253,7 @@ class VmsClient:
                 max_bytes=self._options.max_file_bytes,
                 now=self._options.now(),
             )
-            yield _Body(response, offer)
+            yield Body(response, offer)
         finally:
             response.close()
 
@@ -203,7 +273,7 @@ class VmsClient:
                 allow_redirects=False,
                 ssl=own if origin_of(address) == self.origin else elsewhere,
             )
-            if response.status not in _REDIRECTS:
+            if response.status not in REDIRECTS:
                 return response
             location = response.headers.get("Location", "")
             response.close()
@@ -235,62 +305,6 @@ class VmsClient:
                 ) from exc
         return self._contexts
 
-    async def _read_page(
-        self, response: aiohttp.ClientResponse, began_us: int, token: str
-    ) -> Page:
-        offset_us = self._offset(response, began_us)
-        if offset_us is not None:
-            self._offset_us = offset_us
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > MAX_PAGE_BYTES:
-                raise ListError(
-                    "too_large",
-                    "a page of the list is larger than 4 MiB; set a lower per_page",
-                )
-        whole = bytes(body)
-        self._check_status(response, whole, token)
-        return await asyncio.to_thread(
-            decode_page,
-            _without(whole, token),
-            footage_zone=self._options.footage_zone,
-            clock_offset_us=offset_us,
-        )
-
-    def _check_status(
-        self, response: aiohttp.ClientResponse, body: bytes, token: str
-    ) -> None:
-        status = response.status
-        if status == HTTPStatus.OK:
-            return
-        wait = backoff.retry_after(
-            response.headers.get("Retry-After"),
-            self._options.now(),
-            response.headers.get("Date"),
-        )
-        if status == HTTPStatus.UNAUTHORIZED:
-            raise AuthError(
-                "unauthorized",
-                f"the VMS refuses the token (401); put a valid one into "
-                f"{self.token.place}",
-                retry_after_s=wait,
-            )
-        told = _STATUS.get(status)
-        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-            faults = validation_errors(body, secret=token) or "no field named"
-            told = (
-                f"it finds fault with the request (422): {faults}; if a date is "
-                "meant, set date_format"
-            )
-        elif status in _REDIRECTS:
-            told = f"it redirects ({status}); set url to where the VMS is"
-        elif told is None:
-            told = f"it answers {status}"
-        raise ListError(
-            f"http_{status}", f"the VMS gives no list: {told}", retry_after_s=wait
-        )
-
     def _offset(self, response: aiohttp.ClientResponse, began_us: int) -> int | None:
         """Return the VMS's clock less ours; its `Date` counts whole seconds."""
         try:
@@ -305,6 +319,18 @@ class VmsClient:
         return 0 if abs(offset) < _OFFSET_NOISE_US else offset
 
 
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_PAGE_BYTES:
+            raise ListError(
+                "too_large",
+                "a page of the list is larger than 4 MiB; set a lower per_page",
+            )
+    return bytes(body)
+
+
 def _without(body: bytes, token: str) -> bytes:
     """Return the body without our token, should it be quoted: rows are kept.
 
@@ -315,53 +341,3 @@ def _without(body: bytes, token: str) -> bytes:
     for written in (token, token.replace("/", "\\/")):
         body = body.replace(written.encode(), b"[token]")
     return body
-
-
-_STATUS = {
-    403: "it denies access (403); the account may be blocked or lack the permission",
-    404: (
-        "there is none at this address (404); check url, or set "
-        'list_path = "/api/v1/users/downloads"'
-    ),
-    409: "it finds this client too old (409)",
-    429: "it asks us to slow down (429)",
-    503: "it is under maintenance or busy (503)",
-}
-
-
-class _Body:
-    """A `ports.Body` over an open response."""
-
-    def __init__(self, response: aiohttp.ClientResponse, offer: answer.Offer) -> None:
-        self._content = response.content
-        self._length = offer.length
-        self._received = 0
-        self.start_bytes = offer.start_bytes
-        self.total_bytes = offer.total_bytes
-        self.explicit_end = offer.explicit_end
-        self.etag = offer.etag
-        self.last_modified = offer.last_modified
-
-    async def read(self) -> bytes:
-        """Return the next bytes; empty at the announced end."""
-        if self._received == self._length:
-            return b""
-        try:
-            chunk = await self._content.readany()
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            chunk = self._left_over()
-            if not chunk:
-                reason, text = explained(exc)
-                raise FetchError(reason, f"the transfer broke off: {text}") from exc
-        self._received += len(chunk)
-        if not chunk and self._length is not None and self._received < self._length:
-            raise FetchError("cut", "the transfer ended before the announced length")
-        return chunk
-
-    def _left_over(self) -> bytes:
-        """Return what had arrived before the body broke off.
-
-        aiohttp raises at once and keeps these bytes to itself; thrown away each
-        time, a line that breaks often would never bring a file.
-        """
-        return self._content._read_nowait(-1)  # noqa: SLF001 -- no public way

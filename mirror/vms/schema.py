@@ -78,6 +78,7 @@ def decode_page(
         total=_number(meta.get("total")),
         last_page=_number(meta.get("last_page")),
         clock_offset_us=clock_offset_us,
+        per_page=_number(meta.get("per_page")),
     )
 
 

@@ -58,7 +58,7 @@ def any_certificate() -> None:
 
 def crashing() -> None:
     """Fail for no reason, and say all that is at hand; no leak by itself."""
-    get, read = VmsClient._get, VmsClient._read_page
+    get, judge = VmsClient._get, VmsClient.judge
     sound = [False]
 
     async def crash_get(self: Any, address: Any, headers: Any) -> Any:
@@ -67,14 +67,15 @@ def crashing() -> None:
             raise RuntimeError(f"cannot GET {address} with Bearer {token}")
         return await get(self, address, headers)
 
-    async def crash_read(self: Any, response: Any, began: int, token: str) -> Any:
+    async def crash_judge(self: Any, answered: Any) -> Any:
         if not sound[0]:
             sound[0] = True
+            token = await self.token.read()
             raise KeyError({"Authorization": f"Bearer {token}"})
-        return await read(self, response, began, token)
+        return await judge(self, answered)
 
     VmsClient._get = crash_get  # type: ignore[method-assign]
-    VmsClient._read_page = crash_read  # type: ignore[assignment, method-assign]
+    VmsClient.judge = crash_judge  # type: ignore[method-assign]
 
 
 def dying() -> None:

@@ -332,6 +332,7 @@ async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
         "list": [["--json"], []],
         "once": [["--dry-run"], []],
         "pause": [["hq", "--for", "1s"], ["nas", "--for", "1s"]],
+        "probe": [["hq"], ["jwt"], ["strange"]],
         "rebuild": [["nas"], []],
         "report": [["--json"], ["--manifest"], []],
         "resume": [["hq"], ["nas"]],
