@@ -27,6 +27,7 @@ REQUEST_S: Final = 30.0
 SAMPLE_BYTES: Final = 4096
 _LONGEST_WAIT_S: Final = 30.0
 _WAIT_S: Final = 2.0
+_TRIES: Final = 3
 Value: TypeAlias = "str | int | list[str] | dict[str, str]"
 _Ask: TypeAlias = "Callable[[], Awaitable[Answered]]"
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -118,28 +119,25 @@ class Asker:
         )
 
     async def _politely(self, ask: _Ask) -> Answered:
-        answered = await self._once(ask)
-        if answered.status not in _BUSY:
-            return answered
-        asked_s = backoff.retry_after(
-            answered.headers.get("Retry-After"),
-            utc_now(),
-            answered.headers.get("Date"),
+        for _ in range(_TRIES):
+            answered = await self._once(ask)
+            if answered.status not in _BUSY:
+                return answered
+            asked_s = backoff.retry_after(
+                answered.headers.get("Retry-After"),
+                utc_now(),
+                answered.headers.get("Date"),
+            )
+            wait_s = _WAIT_S if asked_s is None else asked_s
+            if wait_s > min(_LONGEST_WAIT_S, self._left_s()):
+                raise EnoughError(
+                    f"the VMS is busy ({answered.status}) and asks for a pause of "
+                    f"{span(wait_s)}; probe it again after that"
+                )
+            await asyncio.sleep(wait_s)
+        raise EnoughError(
+            f"the VMS is busy, {_TRIES} times in a row; probe it again when it is quiet"
         )
-        wait_s = _WAIT_S if asked_s is None else asked_s
-        if wait_s > min(_LONGEST_WAIT_S, self._left_s()):
-            raise EnoughError(
-                f"the VMS is busy ({answered.status}) and asks for a pause of "
-                f"{span(wait_s)}; probe it again after that"
-            )
-        await asyncio.sleep(wait_s)
-        again = await self._once(ask)
-        if again.status in _BUSY:
-            raise EnoughError(
-                f"the VMS is busy ({again.status}), also {span(wait_s)} later; probe "
-                "it again when it is quiet"
-            )
-        return again
 
     async def _once(self, ask: _Ask) -> Answered:
         if self.requests >= MOST_REQUESTS:
