@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from pathlib import Path  # noqa: TC003 -- typer reads the annotation
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +30,14 @@ def register(app: typer.Typer) -> None:
 def probe(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
+    *,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the answers, without names, for `simulate-vms --replay`.",
+        ),
+    ] = None,
 ) -> None:
     """Ask a VMS what its documentation leaves open; prints the TOML to paste.
 
@@ -55,6 +64,8 @@ def probe(
             secret=globals_.redactor.add,
         )
     )
+    if record is not None:
+        report.recorder.write(record)
     typer.echo(f"{source}: {settings.sources[source].url}, requests: {report.requests}")
     for line in _told(report, source):
         typer.echo(globals_.redactor.clean(render.clean(line)))

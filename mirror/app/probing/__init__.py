@@ -10,6 +10,7 @@ from mirror.app.engine import Engine
 from mirror.app.probing.asking import Asker, EnoughError, Learnt, Suggestion
 from mirror.app.probing.file_questions import FileQuestions
 from mirror.app.probing.list_questions import ListQuestions
+from mirror.app.probing.recording import Recorder
 from mirror.model import iso, to_us, utc_now
 from mirror.state import Ledger, LedgerThread
 from mirror.wording import span
@@ -31,12 +32,14 @@ class Report:
     Attributes:
         suggestions: For the table of the source.
         answers: A list could be read.
+        recorder: Has all that was answered.
         complete: All questions were asked.
     """
 
     learnt: list[Learnt]
     suggestions: list[Suggestion]
     requests: int
+    recorder: Recorder
     answers: bool
     complete: bool
 
@@ -70,7 +73,8 @@ async def probe(
                 device_uuids=dict.fromkeys(settings.sources, "archive-mirror-probe"),
             )
             client = engine.sources[name]
-            asker = Asker(client=client)
+            recorder = Recorder(client)
+            asker = Asker(client=client, recorder=recorder)
             about_list = ListQuestions(
                 asker=asker,
                 url=source.url,
@@ -104,6 +108,7 @@ async def probe(
         ],
         suggestions=[*about_list.suggestions, *about_files.suggestions],
         requests=asker.requests,
+        recorder=recorder,
         answers=about_list.answers,
         complete=not cut_short,
     )

@@ -14,6 +14,7 @@ from yarl import URL
 from mirror.app.probing.asking import Learnt, Suggestion
 from mirror.errors import AuthError, ListError, OriginRefusedError
 from mirror.model import from_us, is_folder
+from mirror.vms.origins import origin_of
 from mirror.wording import clean
 
 if TYPE_CHECKING:
@@ -271,8 +272,10 @@ class ListQuestions:
                 return "not understood", None
         except ValueError:
             return "not understood", None
-        if listed.scheme and listed.host != address.host:
-            where = "on a loopback host, taken as its own"
+        if origin_of(address) != self.asker.client.origin:
+            where = "elsewhere, where files may come from"
+        elif listed.scheme and origin_of(listed) != origin_of(address):
+            where = "on another host, taken as its own"
         return f"{form} {where}", None
 
     def _tell_people(self, rows: list[Row]) -> None:
