@@ -49,6 +49,10 @@ def probe(
     if source not in settings.sources:
         known = ", ".join(settings.sources)
         raise typer.BadParameter(f"no source {source}; there are: {known}")
+    if record is not None and record.exists():
+        raise typer.BadParameter(
+            f"--record: {record} is there already; name a new file"
+        )
     refuse_root(settings.state_dir)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports

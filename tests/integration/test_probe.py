@@ -300,6 +300,31 @@ async def test_a_probe_of_its_record_finds_the_same(tmp_path, manners):
     assert record.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_record_keeps_the_order_of_ids(tmp_path):
+    """Where it is all that a list is in order by; ids of any kind are bad rows."""
+    record = tmp_path / "record.json"
+    async with Vms() as vms:
+        for number, hour in ((7000, 2), (8000, 1), (9000, 3)):
+            export = vms.add(export_id=number, created_at=vms.now())
+            export.literal = {
+                "id": number,
+                "created_at": f"2026-11-0{hour}T00:00:00.000000Z",
+                "is_file_exists": False,
+            }
+        vms.add(export_id=1).literal = {"id": "a name"}
+        site = Site.make(tmp_path, vms)
+        first, words, _ = await asked(site)
+        first.recorder.write(record)
+    options = SimulatorOptions(port=0, token=vms.token, replay=record, quiet=True)
+    async with build(options) as replay:
+        site.tables["sources"]["hq"]["url"] = replay.url
+        second, _, _ = await asked(site)
+
+    assert words["order"].startswith("by id, downwards")
+    assert comparable(second) == comparable(first)
+    assert "a name" not in record.read_text() and "8000" not in record.read_text()
+
+
 async def test_a_record_is_never_written_over(tmp_path):
     async with Vms() as vms:
         report, _, _ = await asked(Site.make(tmp_path, vms))

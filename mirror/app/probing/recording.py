@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mirror.vms import Answered, VmsClient
 
 VERSION: Final = 1
+_FIRST_ID: Final = 1_000_000
 _OWN: Final = "{origin}"
 _INSIDE: Final = "http://127.0.0.1:8080"
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?")
@@ -48,6 +49,7 @@ class Recorder:
     client: VmsClient
     exchanges: list[dict[str, Any]] = field(default_factory=list)
     offset_us: int = 0
+    _first_id: int | None = None
     _known: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def list(self, path: str, query: Mapping[str, str], answered: Answered) -> None:
@@ -69,7 +71,7 @@ class Recorder:
         self, export_id: int | None, headers: Mapping[str, str], answered: Answered
     ) -> None:
         """Keep how the beginning of a file was answered; None is the missing one."""
-        number = None if export_id is None else self._number("id", export_id)
+        number = None if export_id is None else self._id(export_id)
         self.exchanges.append(
             {
                 "file": number,
@@ -109,6 +111,15 @@ class Recorder:
         """Return the number that stands for a value, counted from 1."""
         known = self._known.setdefault(kind, {})
         return known.setdefault(str(value), len(known) + 1)
+
+    def _id(self, value: object) -> int | None:
+        """Return another id; which of two is the larger one stays as it is."""
+        if isinstance(value, bool) or not str(value).isdecimal():
+            return None
+        number = int(str(value))
+        if self._first_id is None:
+            self._first_id = number
+        return max(1, number - self._first_id + _FIRST_ID)
 
     def _headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         kept = {}
@@ -151,7 +162,7 @@ class Recorder:
     def _row(self, row: object) -> dict[str, Any] | None:
         if not isinstance(row, dict):
             return None
-        number = self._number("id", row.get("id"))
+        number = self._id(row.get("id"))
         stream, user = row.get("stream"), row.get("user")
         kept: dict[str, Any] = {
             "id": number,
@@ -179,7 +190,7 @@ class Recorder:
             kept["user_id"] = self._number("user", user.get("id"))
         return kept
 
-    def _url(self, url: object, number: int) -> str | None:
+    def _url(self, url: object, number: int | None) -> str | None:
         """Return a url of the same form that leads nowhere else."""
         if not isinstance(url, str) or not url.strip():
             return "" if isinstance(url, str) else None
