@@ -47,7 +47,8 @@ class Record:
             self.exchanges: list[dict[str, Any]] = list(found["exchanges"])
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ValueError(
-                f"{path} is no record made by `archive-mirror probe SOURCE --record FILE`"
+                f"{path} is no record; `archive-mirror probe SOURCE --record FILE` "
+                "makes one"
             ) from exc
         if version != _VERSION:
             raise ValueError(f"{path} is of version {version}, not {_VERSION}")
