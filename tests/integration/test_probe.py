@@ -54,7 +54,7 @@ async def test_a_vms_of_good_manners_leaves_nothing_open_but_the_token(tmp_path)
     assert words["date format"].startswith("heeds %Y-%m-%dT%H:%M:%SZ, ")
     assert words["date format"].endswith("refuses %Y-%m-%d")
     assert "1000 is cut to 40" in words["per_page"]
-    assert "by 1 users; of the last 40 rows 0 never" in words["whose"]
+    assert "by 1 user; of the last 40 rows 0 never" in words["whose"]
     assert "strong" in words["validators"] and "begins as an mp4" in words["file"]
     assert "resumes rightly" in words["Range"]
     assert "sends the whole" in words["Range"]
