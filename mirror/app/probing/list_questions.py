@@ -286,10 +286,10 @@ class ListQuestions:
         )
         self._say(
             "whose",
-            f"by {len(users)} user{'' if len(users) == 1 else 's'}; of the last {len(last)} rows {never} never had a "
-            "file, as far as their urls tell. An account sees its own exports only, "
-            "unless there are several users here; exports of the desktop client have "
-            "no file",
+            f"by {len(users)} user{'' if len(users) == 1 else 's'}; of the last "
+            f"{len(last)} rows {never} never had a file, as far as their urls tell. "
+            "An account sees its own exports only, unless there are several users "
+            "here; exports of the desktop client have no file",
         )
         if self.page is not None and self.page.bad_rows:
             self._say(
