@@ -52,11 +52,7 @@ class Root:
             raise self._missing() from exc
         with durable.closing(fd):
             if self.mount and not is_mount(fd, self.path):
-                raise TargetError(
-                    "not_mounted",
-                    f"target {self.target}: nothing is mounted at {self.path}; mount "
-                    "its disk there, or set mount = false",
-                )
+                raise self._not_mounted()
             yield fd
 
     @contextlib.contextmanager
@@ -161,6 +157,21 @@ class Root:
                 "understood; check the disk, and restore or remove that file",
             )
         return found
+
+    def _not_mounted(self) -> TargetError:
+        remedy = "mount its disk there, or set mount = false"
+        for above in self.path.parents[:-1]:
+            with durable.closing(os.open(above, os.O_PATH | os.O_DIRECTORY)) as fd:
+                if is_mount(fd, above):
+                    remedy += (
+                        f". If it is a folder of the disk at {above}, set path to "
+                        f"{above}, and let layout begin with the folder"
+                    )
+                    break
+        return TargetError(
+            "not_mounted",
+            f"target {self.target}: nothing is mounted at {self.path}; {remedy}",
+        )
 
     def _missing(self) -> TargetError:
         if self.mount:

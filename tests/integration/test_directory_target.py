@@ -485,6 +485,13 @@ async def test_mount_point(world: World) -> None:
     assert list(world.root.iterdir()) == []
 
 
+async def test_a_folder_of_a_mount_is_no_mount_point(world: World) -> None:
+    """Who names a folder of the share is told where the share is mounted."""
+    with pytest.raises(TargetError, match="set path to /proc, and let layout") as told:
+        await world.target(root=Path(f"/proc/{os.getpid()}"), mount=True).open(None)
+    assert told.value.reason == "not_mounted"
+
+
 def test_mount_points_are_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system's root, and what the kernel tells of; no folder on itself."""
     assert marker.is_mount(os.open("/proc", os.O_RDONLY), Path("/proc"))

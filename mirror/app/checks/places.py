@@ -130,7 +130,9 @@ async def target(
         detail = "it does not answer; is the mount dead?"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
     except (TargetError, OSError) as exc:
-        return Finding(name=name, grade=Grade.FAIL, detail=str(exc))
+        return Finding(
+            name=name, grade=Grade.FAIL, detail=str(exc).removeprefix(f"{name}: ")
+        )
     if not health.free_bytes:
         detail = f"{settings.path} has no space left above min_free; free some there"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
