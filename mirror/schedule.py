@@ -56,7 +56,7 @@ class Schedule:
         Args:
             name: Unique; a job of that name is replaced, which reschedules it.
             interval: At least 1 ms.
-            trigger: Only sets an event: jobs are not where work is done.
+            trigger: Sets an event or is over at once: work is done elsewhere.
             jitter: So that machines do not fall into step.
             immediately: Call it at the start too.
         """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
-from mirror.app import ground, snapshot
+from mirror.app import ground, memory, snapshot
 from mirror.app.engine import Engine
 from mirror.app.heartbeats import Heartbeats
 from mirror.app.outlook import Outlook, Surroundings
@@ -171,6 +171,7 @@ class Service:
             await asyncio.wait(beside, timeout=_TICK_S)
 
     def _plan(self, schedule: Schedule, engine: Engine) -> None:
+        schedule.every("give memory back", memory.EVERY, memory.give_back)
         for name, lister in engine.listers.items():
             source = engine.settings.sources[name]
             for kind, interval, due in (

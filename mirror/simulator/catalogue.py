@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mirror.simulator.exports import Export
 
 _PLACE_PARTS = 3
+_BEFORE_FIRST_ID = 6412
 
 
 class Catalogue:
@@ -23,6 +24,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._exports: dict[int, Export] = {}
         self._ordered: list[Export] | None = []
+        self._highest_id = 0
 
     def __len__(self) -> int:
         return len(self._exports)
@@ -39,8 +41,8 @@ class Catalogue:
 
     @property
     def next_id(self) -> int:
-        """An id above all there are."""
-        return max(self._exports, default=6412) + 1
+        """An id above all there ever were."""
+        return (self._highest_id or _BEFORE_FIRST_ID) + 1
 
     def add(self, export: Export) -> None:
         """Take an export in.
@@ -51,6 +53,7 @@ class Catalogue:
         if export.export_id in self._exports:
             raise ValueError(f"there is an export {export.export_id} already")
         self._exports[export.export_id] = export
+        self._highest_id = max(self._highest_id, export.export_id)
         self._ordered = None
 
     def remove(self, export_id: int) -> Export:

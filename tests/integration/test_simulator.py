@@ -891,7 +891,7 @@ class TestCommand:
         assert "bytes=0-9  206 10 B" in output.getvalue()
 
     async def test_a_population_of_all_ages_lives_and_dies(self) -> None:
-        now = datetime(2026, 11, 23, 12, tzinfo=UTC)
+        now = datetime.now(UTC)
         options = SimulatorOptions(
             port=0, initial=5, arrivals_per_min=1, cleanup_interval=timedelta()
         )

@@ -37,6 +37,7 @@ KIB, MIB = 1024, 1024 * 1024
 HOUR_S = 3600.0
 _FULL_BUDGET_S = 4 * HOUR_S
 _KEEP_ALIVE_S = 20.0
+_WAITING_H = 24.0
 _ENOUGH_FOR_A_SLOPE = 48.0
 FILE_FAULTS = [
     "cut", "reset", "stall", "empty", "html", "json_page", "no_length",
@@ -184,13 +185,12 @@ class Days:
             elif export_id in rows:
                 self.stage.offer(export, must=False)
         self.stage.checker.settle(listed)
-        # Twelve hours hold its deadline and two sweeps after it.
         return [
             f"cut short at {hour:.1f} of {self.hour:.1f} h: {rows[export_id]}"
             for export_id, hour in self.cut_short.items()
-            if self.hour - hour > 12
-            and export_id in rows
+            if export_id in rows
             and rows[export_id]["state"] not in {"saved", "lost", "unavailable"}
+            and self.hour - hour > _decided_within(rows[export_id])
         ]
 
     def _wanted(self) -> set[int]:
@@ -299,6 +299,11 @@ class Days:
         return {name: float(value) for name, value in pairs}
 
 
+def _decided_within(row: dict[str, Any]) -> float:
+    """Return the hours that hold its end: a deadline or the limit, and two sweeps."""
+    return (_WAITING_H if row["reason"] == "no_file_yet" else 8) + 4
+
+
 def _in_state(stage: Stage, state: State) -> set[int]:
     ledger = Ledger.read(stage.site.folder / "state")
     try:
@@ -339,7 +344,7 @@ async def _days(folder: Path, scale: Scale, rng: random.Random) -> AsyncIterator
             sweep_interval=scale.text(2),
             lookback=scale.text(4),
             file_lifetime=scale.text(3),
-            waiting_limit=scale.text(24),
+            waiting_limit=scale.text(_WAITING_H),
             per_page=500,
         )
         stage.add_target("vault")
