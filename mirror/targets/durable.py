@@ -31,6 +31,7 @@ CANNOT_LINK: Final = frozenset(
 
 _CANNOT_RENAME_SO: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _CANNOT_CHMOD: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+_NO_SPECIAL: Final = 0o777
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _RENAME_NOREPLACE: Final = 1
@@ -67,7 +68,7 @@ def open_file(name: str, *, within: int) -> int:
 def make_folder(name: str, *, within: int, mode: int, gid: int = -1) -> bool:
     """Make a folder unless it is there; tell whether it is new. Not yet durable."""
     try:
-        os.mkdir(name, mode, dir_fd=within)
+        os.mkdir(name, mode & _NO_SPECIAL, dir_fd=within)
     except FileExistsError:
         return False
     with closing(open_folder(name, within=within)) as fd:
@@ -78,17 +79,21 @@ def make_folder(name: str, *, within: int, mode: int, gid: int = -1) -> bool:
 def give_mode(fd: int, mode: int, gid: int) -> None:
     """Set mode and group where they differ.
 
-    A file system without modes (FAT, SMB) is left as its mount options say.
+    A file system without modes (FAT, SMB) is left as its mount options say. Where
+    set-group-ID is forbidden (systemd's RestrictSUIDSGID=), the mode is without it.
     """
     found = os.fstat(fd)
     if gid not in {-1, found.st_gid}:
         os.fchown(fd, -1, gid)
     if found.st_mode & 0o7777 != mode or gid not in {-1, found.st_gid}:
-        try:
-            os.fchmod(fd, mode)
-        except OSError as exc:
-            if exc.errno not in _CANNOT_CHMOD:
-                raise
+        for possible in (mode, mode & _NO_SPECIAL):
+            try:
+                os.fchmod(fd, possible)
+            except OSError as exc:
+                if exc.errno not in _CANNOT_CHMOD:
+                    raise
+            else:
+                return
 
 
 def write_new(

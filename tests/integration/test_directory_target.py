@@ -249,6 +249,35 @@ async def test_never_overwrites(world: World, there: str, may_link: bool) -> Non
     assert world.temporaries() == []
 
 
+async def test_a_forbidden_set_group_id_costs_only_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What systemd's RestrictSUIDSGID= refuses is left out, and the file is kept."""
+    make, change = os.mkdir, os.fchmod
+
+    def forbid(mode: int) -> None:
+        if mode & stat.S_ISGID:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def mkdir(path: str, mode: int = 0o777, **how: Any) -> None:
+        forbid(mode)
+        make(path, mode & 0o700, **how)  # as a umask of 0077 has it
+
+    def fchmod(fd: int, mode: int) -> None:
+        forbid(mode)
+        change(fd, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    target = world.target(dir_mode=0o2750)
+    await target.open(None)
+    await target.publish(world.publication())
+
+    folder = (world.root / PATH).parent
+    assert world.visible()[PATH] == BYTES
+    assert folder.stat().st_mode & 0o7777 == 0o750
+
+
 @pytest.mark.parametrize("equal", [True, False])
 @pytest.mark.parametrize("may_link", [True, False])
 async def test_somebody_is_quicker(
