@@ -171,7 +171,9 @@ class Service:
             await asyncio.wait(beside, timeout=_TICK_S)
 
     def _plan(self, schedule: Schedule, engine: Engine) -> None:
-        schedule.every("give memory back", memory.EVERY, memory.give_back)
+        schedule.every(
+            "give memory back", memory.EVERY, memory.give_back, immediately=True
+        )
         for name, lister in engine.listers.items():
             source = engine.settings.sources[name]
             for kind, interval, due in (
