@@ -11,7 +11,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from mirror.errors import OriginRefusedError
+from mirror.errors import OriginRefusedError, SpoolError, TargetError
 from mirror.metrics import Metrics
 from mirror.mirroring import fetch, sidecar
 from mirror.mirroring.spool import Part
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.app.engine import Engine
+    from mirror.ports import Kept, Publication
     from mirror.simulator import Export as Served
 
 SIZE = 300_000
@@ -82,6 +83,12 @@ class Bench:
         duty = await publisher._claim()
         assert duty is not None
         await publisher._publish(duty)
+
+    async def reaches(self, served: Served, state: State) -> None:
+        """Wait until an export is in a state."""
+        async with asyncio.timeout(20):
+            while self.site.export(served).state is not state:
+                await asyncio.sleep(0.02)
 
     def count(self, name: str, **labels: str) -> float:
         """Return one figure."""
@@ -431,6 +438,61 @@ async def test_spooled_bytes_that_are_gone_are_fetched_anew(bench: Bench):
     assert [e["log_level"] for e in events if e["event"] == "spool.file_lost"] == [
         "error"
     ]
+
+
+async def test_a_spool_that_is_away_postpones_its_copies(bench: Bench, monkeypatch):
+    """Nothing is fetched anew for that: its disk may come back."""
+    served = await bench.add()
+    assert await bench.fetch() is None
+
+    async def lost(_: Export) -> bool:
+        raise SpoolError("spool_lost", "its disk is away")
+
+    (part,) = bench.site.folder.rglob("*.part")
+    away = part.rename(bench.site.folder / "away")
+    monkeypatch.setattr(bench.engine.spool, "lost", lost)
+    await bench.publish()
+    (copy,) = bench.site.dossier(served).copies
+    assert (copy.state, copy.attempts) == (CopyState.FAILED, 1)
+    assert bench.site.export(served).state is State.SPOOLED
+
+    away.rename(part)
+    work = asyncio.create_task(bench.engine.publishers["nas"].run())
+    await bench.reaches(served, State.SAVED)
+    work.cancel()
+
+
+async def test_a_copy_is_tried_again_when_it_is_due(bench: Bench, monkeypatch):
+    """The loop sleeps until then, and no longer."""
+    served = await bench.add()
+    assert await bench.fetch() is None
+    publisher, times = bench.engine.publishers["nas"], []
+    place = publisher.target.publish
+
+    async def publish(wanted: Publication) -> Kept:
+        times.append(to_us(utc_now()))
+        if len(times) == 1:
+            raise TargetError("io", "for once")
+        return await place(wanted)
+
+    monkeypatch.setattr(publisher.target, "publish", publish)
+    work = asyncio.create_task(publisher.run())
+    await bench.reaches(served, State.SAVED)
+    work.cancel()
+
+    assert len(times) == 2
+
+
+async def test_the_first_copy_is_the_spooled_file_itself(bench: Bench):
+    """No byte is copied where the spool lies on the target's disk."""
+    await bench.add()
+    assert await bench.fetch() is None
+    (part,) = bench.site.folder.rglob("*.part")
+    inode = part.stat().st_ino
+    await bench.publish()
+
+    (kept,) = bench.site.archive.rglob("*.mp4")
+    assert kept.stat().st_ino == inode
 
 
 async def test_an_export_without_a_key_is_refused():
