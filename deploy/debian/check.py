@@ -310,6 +310,8 @@ def remove(machine: Machine) -> None:
     machine.shell(f"{_INSTALL} /root/newer.deb")
     said = machine.shell("apt-get purge -y archive-mirror")
     expect(not ledger.exists() and "kept all footage" in said, said)
+    left = machine.shell("ls -A /var/lib/archive-mirror 2>/dev/null || :").split()
+    expect(not [one for one in left if one.startswith("ledger")], f"left: {left}")
     expect(footage(machine) == before, "footage changed by the second purge")
     expect(
         machine.succeeds("systemctl --failed -q | grep -c . | grep -qx 0"),

@@ -39,7 +39,11 @@ def write(state_dir: Path, path: Path) -> int:
     except FileExistsError as exc:
         raise LedgerError(f"{path} is there already; name a new file") from exc
     except (OSError, sqlite3.Error) as exc:
-        raise LedgerError(f"the ledger cannot be copied to {path}: {exc}") from exc
+        why = getattr(exc, "strerror", None) or exc
+        raise LedgerError(
+            f"the ledger cannot be copied to {path} ({why}); name a new file in a "
+            "folder with room that you may write to"
+        ) from exc
 
 
 def _prove(folder: Path, state_dir: Path) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 from typing import TYPE_CHECKING
 
 from mirror.errors import MirrorError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
-def refuse_root(state_dir: Path) -> None:
+def refuse_root(state_dir: Path, arguments: Sequence[str]) -> None:
     """Keep root from making files that the service could not use.
+
+    Args:
+        state_dir: Where the ledger lies.
+        arguments: Of the command line, for the remedy.
 
     Raises:
         MirrorError: This is root, and the state directory is another user's.
@@ -28,7 +34,8 @@ def refuse_root(state_dir: Path) -> None:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = f"#{owner}"
+    command = ["runuser", "-u", name, "--", "archive-mirror", *arguments]
     raise MirrorError(
         f"this is root, and {state_dir} belongs to {name}, who could not use the files "
-        f"that this makes; run it as {name}: `runuser -u {name} -- archive-mirror ...`"
+        f"that this makes; run it as {name}: `{shlex.join(command)}`"
     )

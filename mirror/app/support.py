@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mirror.logs import Redactor
 
 _LOG_BYTES = 256 * 1024
+_NO_LOG = "none was named: --log FILE adds one, such as of journalctl"
 _LIBRARIES = ("aiohttp", "aiofiles", "pydantic", "structlog", "typer")
 
 
@@ -59,7 +60,7 @@ def gather(
         "check.txt": "\n".join(
             f"{one.grade} {one.name}: {one.detail}" for one in findings
         ),
-        "log.txt": "no log file was named" if log is None else _tail(log),
+        "log.txt": _NO_LOG if log is None else _tail(log),
         **_of_ledger(settings.state_dir),
     }
 

@@ -31,7 +31,7 @@ def check(
     settings = globals_.settings()
     if adopt is not None and adopt not in settings.targets:
         raise typer.BadParameter(f"--adopt: there is no target {adopt}")
-    refuse_root(settings.state_dir)
+    refuse_root(settings.state_dir, globals_.arguments)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 

@@ -25,10 +25,12 @@ class Globals:
     """The options that go with every command.
 
     Attributes:
+        arguments: All of the command line.
         redactor: Learns the secrets that no log line may show.
         outlet: What writes the log.
     """
 
+    arguments: tuple[str, ...] = ()
     config: str | None = None
     log_level: str = "info"
     log_format: str | None = None

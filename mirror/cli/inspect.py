@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _WATCH_S = 2.0
 _CLEAR = "\033[2J\033[H"
 _MAX_DIGITS = 4000
+_KEY = 17
 _MAX_ID = 2**63 - 1
 _Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -166,7 +167,8 @@ def retry(
         if state is not None:
             chosen += ledger.by_state(state)
         done = ledger.retry(chosen, _due_now)
-    typer.echo(f"{done} of {len(chosen)} exports are due now")
+    others = "; the others are kept, under way or were due" * (done < len(chosen))
+    typer.echo(f"{done} of {len(chosen)} exports are due now{others}")
 
 
 def _due_now(export: Export) -> Export:
@@ -225,9 +227,10 @@ def _print_status(shown: dict[str, Any]) -> None:
         owed += f", {render.size(target['owed_bytes'])}"
         if target["damaged_files"]:
             owed += f"   DAMAGED {target['damaged_files']} files: see `verify`"
-        problem = (
-            f"   PROBLEM {render.clean(target['problem'])}" if target["problem"] else ""
-        )
+        problem = ""
+        if target["problem"]:
+            said = target["problem"].removeprefix(f"target {target['name']}: ")
+            problem = f"   PROBLEM {render.clean(said)} (as of {target['checked']})"
         free = render.size(target["free_bytes"])
         told = f"free {free}   {owed}{_paused(target)}{problem}"
         typer.echo(f"target    {target['name']}   {told}")
@@ -263,21 +266,21 @@ def _print_dossier(full: dict[str, Any]) -> None:
     for key, value in full.items():
         if key not in nested:
             text = "-" if value is None else render.clean(str(value))
-            typer.echo(f"{key:<14}{text}")
+            typer.echo(f"{key:<{_KEY}}{text}")
     reason = str(full.get("reason"))
     if reason in render.ADVICE:
-        typer.echo(f"{'':<14}{render.ADVICE[reason]}")
+        typer.echo(f"{'':<{_KEY}}{render.ADVICE[reason]}")
     for copy in full["copies"]:
         typer.echo(
-            f"copy          {copy['target']}: {copy['state']}"
+            f"{'copy':<{_KEY}}{copy['target']}: {copy['state']}"
             f" {render.clean(str(copy['path'] or ''))}"
             f" {render.clean(str(copy['last_error'] or ''))}".rstrip()
         )
     for attempt in full["history"]:
         times = f" ({attempt['times']} times)" if attempt["times"] != 1 else ""
         typer.echo(
-            f"attempt       {attempt['started']} {attempt['outcome']}{times}, from "
-            f"byte {attempt['offset_bytes']} to {attempt['held_bytes']}"
+            f"{'attempt':<{_KEY}}{attempt['started']} {attempt['outcome']}{times}, "
+            f"from byte {attempt['offset_bytes']} to {attempt['held_bytes']}"
             f" {render.clean(str(attempt['error'] or ''))}".rstrip()
         )
 

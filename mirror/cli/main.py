@@ -104,7 +104,7 @@ for _module in (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    globals_ = Globals()
+    globals_ = Globals(arguments=tuple(given))
     try:
         try:
             app(_globals_first(given), standalone_mode=True, obj=globals_)

@@ -35,7 +35,7 @@ def run(context: typer.Context) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     globals_ = given(context)
     settings = globals_.settings()
-    refuse_root(settings.state_dir)
+    refuse_root(settings.state_dir, globals_.arguments)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 
@@ -69,7 +69,7 @@ def once(
     """
     globals_ = given(context)
     settings = globals_.settings()
-    refuse_root(settings.state_dir)
+    refuse_root(settings.state_dir, globals_.arguments)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 

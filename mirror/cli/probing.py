@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from pathlib import Path  # noqa: TC003 -- typer reads the annotation
 from typing import TYPE_CHECKING, Annotated
@@ -49,11 +50,18 @@ def probe(
     if source not in settings.sources:
         known = ", ".join(settings.sources)
         raise typer.BadParameter(f"no source {source}; there are: {known}")
-    if record is not None and record.exists():
+    if record is not None and os.path.lexists(record):
         raise typer.BadParameter(
             f"--record: {record} is there already; name a new file"
         )
-    refuse_root(settings.state_dir)
+    if record is not None and not os.access(
+        record.absolute().parent, os.W_OK | os.X_OK
+    ):
+        raise typer.BadParameter(
+            f"--record: {record} cannot be made; name a new file in a folder that you "
+            "may write to"
+        )
+    refuse_root(settings.state_dir, globals_.arguments)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 

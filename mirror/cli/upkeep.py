@@ -69,9 +69,10 @@ def backup(
     size = copying.write(settings.state_dir, path.absolute())
     typer.echo(f"the ledger is copied to {path} ({render.size(size)})")
     typer.echo(
-        "to go back to it: stop the service, move ledger.sqlite3 and its -wal file "
-        f"out of {settings.state_dir}, and put the copy there as ledger.sqlite3; then "
-        "`archive-mirror rebuild --force` takes up what was saved since"
+        "to go back to it: stop the service, move ledger.sqlite3 and, if it is there, "
+        f"ledger.sqlite3-wal out of {settings.state_dir}, and put the copy there as "
+        "ledger.sqlite3; then `archive-mirror rebuild --force` takes up what was saved "
+        "since"
     )
 
 
@@ -90,7 +91,11 @@ def token_set(
         raise typer.BadParameter(f"there is no source {source}; there are: {named}")
     path = settings.sources[source].token_file
     if path is None:
-        problem = "is not set, so that there is no file to put the token into"
+        problem = "is not set, so that there is no file to put the token into; set "
+        problem += (
+            f'token_file = "/etc/archive-mirror/{source}.token". If the unit has '
+        )
+        problem += "LoadCredential=, write it into the file named there and restart"
         raise ConfigError([f"sources.{source}.token_file: {problem}"])
 
     from mirror.vms import token as tokens  # noqa: PLC0415 -- slow imports

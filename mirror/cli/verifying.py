@@ -54,7 +54,7 @@ def verify(
             raise typer.BadParameter(f"--target: there is no target {name}")
     size = _sample(sample)
     if repair:
-        refuse_root(settings.state_dir)
+        refuse_root(settings.state_dir, given(context).arguments)
 
     from mirror.app import verifying  # noqa: PLC0415 -- slow imports
     from mirror.cli.progress import ReadBars, ReadLines  # noqa: PLC0415

@@ -76,4 +76,6 @@ def _syntax(file: Path, text: str, message: str) -> str:
     if place is None:
         message = message.removesuffix(" (at end of document)")
         return f"{file}:{len(text.splitlines()) or 1}: {message} at the end of the file"
-    return f"{file}:{place[1]}: {message[: place.start()]} in column {place[2]}"
+    message = message[: place.start()]
+    hint = "; a text stands in quotes" * (message == "Invalid value")
+    return f"{file}:{place[1]}: {message} in column {place[2]}{hint}"

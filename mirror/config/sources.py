@@ -172,6 +172,16 @@ class SourceSettings(Table):
             raise ValueError("must have names that differ; two rules share one")
         return rules
 
+    @model_validator(mode="after")
+    def _url_is_the_base(self) -> Self:
+        base = str(self.url).removesuffix(self.list_path)
+        if base != self.url:
+            raise ValueError(
+                "has list_path in its url, to which that is appended; write "
+                f'url = "{base}"'
+            )
+        return self
+
     @property
     def token_path(self) -> Path | None:
         """Where the token is: its file, else the systemd credential, else None."""

@@ -152,7 +152,9 @@ class DirectoryTarget:
         try:
             return await loop.run_in_executor(self._threads, work)
         except OSError as exc:
-            raise target_error(exc, target=self._name, path=path) from exc
+            raise target_error(
+                exc, target=self._name, path=path, root=self._root.path
+            ) from exc
 
     def _open(self, remembered: str | None) -> TargetHealth:
         self._manners = Manners(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import shlex
+from pathlib import Path
 from typing import Final
 
 from mirror.errors import TargetError
@@ -15,7 +18,18 @@ _AWAY: Final = (
 _FULL: Final = ("no_space", "free some space there, or raise its quota")
 _DENIED: Final = (
     "no_permission",
-    "let the service's user read and write there and be in `group`",
+    (
+        "give it to the service's user: `chown -R {user} {root}`, of a share on its "
+        "server; `group` must be one of that user's"
+    ),
+)
+_READ_ONLY: Final = (
+    "read_only",
+    (
+        "mount it for writing; look for disk errors first. If only the service cannot "
+        "write there: ReadWritePaths=-{above} under [Service] by `systemctl edit "
+        "archive-mirror`, and restart it"
+    ),
 )
 _IN_THE_WAY: Final = (
     "in_the_way",
@@ -24,7 +38,7 @@ _IN_THE_WAY: Final = (
 _MEANINGS: Final = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EROFS: ("read_only", "mount it for writing; look for disk errors first"),
+    errno.EROFS: _READ_ONLY,
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
     errno.EIO: ("io_error", "check the disk or the network mount (dmesg says more)"),
@@ -52,15 +66,26 @@ _MEANINGS: Final = {
 _OTHER: Final = ("os_error", "check the target's file system")
 
 
-def target_error(exc: OSError, *, target: str, path: str) -> TargetError:
+def user() -> str:
+    """Return the name of the user that this runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def target_error(exc: OSError, *, target: str, path: str, root: Path) -> TargetError:
     """Return what `exc` means for the target.
 
     Args:
         exc: As the operating system raised it.
         target: The target's name.
         path: What was worked on, as the operator knows it.
+        root: Of the target.
     """
     reason, remedy = _MEANINGS.get(exc.errno or 0, _OTHER)
+    above = root if root.parent == Path("/") else root.parent
+    remedy = remedy.format(user=user(), root=shlex.quote(str(root)), above=above)
     said = os.strerror(exc.errno) if exc.errno else str(exc)
     code = errno.errorcode.get(exc.errno or 0, "")
     return TargetError(

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from mirror.errors import TargetError
 from mirror.model import iso, to_us, utc_now
 from mirror.targets import durable
 from mirror.targets.durable import Manners
+from mirror.targets.faults import user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +68,12 @@ class Root:
         """Make the root at first use, if its parent is there and no mount is asked."""
         if self.mount or self.path.exists() or not self.path.parent.is_dir():
             return
-        with durable.closing(os.open(self.path.parent, os.O_RDONLY)) as parent:
-            durable.make_folder(self.path.name, within=parent, mode=dir_mode)
-            os.fsync(parent)
+        try:
+            with durable.closing(os.open(self.path.parent, os.O_RDONLY)) as parent:
+                durable.make_folder(self.path.name, within=parent, mode=dir_mode)
+                os.fsync(parent)
+        except PermissionError as exc:
+            raise self._missing() from exc
 
     def marker(self, root: int) -> str | None:
         """Return the id in the marker, read through the open root; None if none.
@@ -177,7 +182,8 @@ class Root:
         if self.mount:
             remedy = "its disk is not mounted; make the mount point and mount it"
         else:
-            remedy = f"its disk is away; or at first use: mkdir -p {self.path}"
+            command = f"install -d -o {user()} -m 0750 {shlex.quote(str(self.path))}"
+            remedy = f"its disk is away; or at first use make it: `{command}`"
         return TargetError(
             "root_missing", f"target {self.target}: {self.path} is missing: {remedy}"
         )

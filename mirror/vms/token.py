@@ -48,7 +48,11 @@ class TokenFile:
         """Where the operator puts the token, for error texts."""
         if self._path is None:
             return f"token_file of sources.{self._source}"
-        return str(self._path)
+        return f"{self._path} by {self._command}"
+
+    @property
+    def _command(self) -> str:
+        return f"`archive-mirror token set {self._source}`"
 
     async def changed(self) -> bool:
         """Tell whether the file is another than the one last read."""
@@ -73,10 +77,16 @@ class TokenFile:
         try:
             # One hop: cancelled between two, an open file would be nobody's.
             raw = await asyncio.to_thread(_content, self._path)
+        except FileNotFoundError as exc:
+            raise AuthError(
+                "no_token",
+                f"there is no token file {self._path}; make it by {self._command}",
+            ) from exc
         except OSError as exc:
             raise AuthError(
                 "no_token",
-                f"the token file {self._path} cannot be read: {exc.strerror}",
+                f"the token file {self._path} cannot be read: {exc.strerror}; let the "
+                "service's user read it",
             ) from exc
         token = parse(raw, f"the token file {self._path}")
         self._learned(token)
@@ -110,7 +120,11 @@ def parse(raw: bytes, place: str) -> str:
     """
     token = _BEARER.sub("", raw.decode("utf-8-sig", "replace").strip())
     if not _VISIBLE.fullmatch(token):
-        what = "is empty" if not token else "holds more than one token on one line"
+        what = (
+            "is empty; give the token alone"
+            if not token
+            else "holds more than one token on one line"
+        )
         raise AuthError("no_token", f"{place} {what}")
     return token
 

@@ -239,6 +239,21 @@ async def test_a_full_target_fails_and_a_small_one_is_told(tmp_path, monkeypatch
     assert small[0] == "warn" and "free some" in small[1]
 
 
+async def test_a_folder_that_can_be_made_is_told_from_one_that_cannot(tmp_path):
+    """At first use; afterwards nothing is made."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        path = tmp_path / "new"
+        site.tables["targets"]["nas"]["path"] = str(path)
+        soon = (await findings(site))["target nas"]
+        site.tables["targets"]["nas"]["path"] = str(path / "deeper")
+        never = (await findings(site))["target nas"]
+
+    assert soon[0] == "warn" and "made at the first run" in soon[1]
+    assert never[0] == "fail" and "`install -d -o " in never[1]
+    assert not path.exists()
+
+
 async def test_a_ledger_of_another_user_fails(tmp_path, monkeypatch):
     """As after a command that was run as somebody else."""
     async with Vms() as vms:

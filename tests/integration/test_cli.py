@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -576,6 +577,23 @@ async def test_a_hostile_answer_cannot_drive_the_terminal(tmp_path):
         server.close()
 
 
+async def test_status_says_once_whose_problem_it_is_and_since_when_it_is_known(
+    tmp_path,
+):
+    """Who mends a mount sees that the target was not looked at since."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        path = tmp_path / "away" / "deeper"
+        site.tables["targets"]["nas"]["path"] = str(path)
+        vms.add()
+        site.settings()
+        assert (await run_beside(*on(site), "once")).code == 3
+        shown = await run_beside(*on(site), "status")
+
+    line = next(one for one in shown.out.splitlines() if one.startswith("target"))
+    assert re.search(rf"PROBLEM {path} is missing: .* \(as of 20\S+Z\)$", line)
+
+
 # -- retry ------------------------------------------------------------------------
 
 
@@ -589,12 +607,15 @@ async def test_retry_makes_exports_due(tmp_path):
         assert {site.export(one).state for one in parked} == {"parked"}
         one = await run_beside(*on(site), "retry", f"hq/{parked[0].export_id}")
         assert (one.code, one.err) == (0, "") and "1 of 1" in one.out
+        assert "others" not in one.out
+        known = await run_beside(*on(site), "show", f"hq/{saved.export_id}")
+        assert "\nacknowledged_at  -\n" in known.out
         assert site.export(parked[0]).state == "ready"
         rest = await run_beside(*on(site), "retry", "--state", "parked")
         assert rest.code == 0 and "2 of 2" in rest.out
         assert {site.export(each).state for each in parked} == {"ready"}
         kept = await run_beside(*on(site), "retry", str(saved.export_id))
-        assert kept.code == 0 and "0 of 1" in kept.out
+        assert kept.code == 0 and "0 of 1" in kept.out and "are kept" in kept.out
         unknown = await run_beside(
             *on(site), "retry", f"hq/{saved.export_id}", "hq/99999"
         )
@@ -885,6 +906,7 @@ async def test_root_makes_no_files_that_the_service_could_not_use(tmp_path, word
         ran = await run_beside(*words.split(), *on(site))
 
     assert ran.code == 1
-    assert "runuser -u nobody -- archive-mirror" in ran.err
+    again = shlex.join(["archive-mirror", *words.split(), *map(str, on(site))])
+    assert f"`runuser -u nobody -- {again}`" in ran.err
     assert list(state.iterdir()) == []
     assert not site.archive.exists()

@@ -9,6 +9,7 @@ import grp
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import stat
 import tempfile
@@ -488,7 +489,7 @@ async def test_another_disk_under_way(world: World, tmp_path: Path) -> None:
 async def test_root_is_made_at_first_use_only(world: World) -> None:
     """An empty folder never stands in for a disk that was there once."""
     world.root.rmdir()
-    with pytest.raises(TargetError, match="mkdir -p") as failed:
+    with pytest.raises(TargetError, match="`install -d -o") as failed:
         await world.target().open("remembered")
     assert failed.value.reason == "root_missing"
     assert not world.root.exists()
@@ -497,7 +498,7 @@ async def test_root_is_made_at_first_use_only(world: World) -> None:
         await world.target(mount=True).open(None)
     assert not world.root.exists()
 
-    with pytest.raises(TargetError, match="mkdir -p"):
+    with pytest.raises(TargetError, match="`install -d -o"):
         await world.target(root=world.root / "deeper").open(None)
     assert not world.root.exists()
 
@@ -643,6 +644,7 @@ async def test_read_only_root(world: World, monkeypatch: pytest.MonkeyPatch) -> 
         await world.target().open(health.marker_id)
 
     assert failed.value.reason == "read_only"
+    assert f"ReadWritePaths=-{world.root.parent} " in str(failed.value)
     assert str(world.root) in str(failed.value)
 
 
@@ -972,3 +974,18 @@ async def test_no_permission(world: World, as_anybody: None) -> None:
         await world.target().open(None)
 
     assert failed.value.reason == "no_permission"
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    assert f"`chown -R {user} {world.root}`" in str(failed.value)
+
+
+async def test_a_root_that_may_not_be_made(world: World, as_anybody: None) -> None:
+    """The remedy is a command for root, and gives it to the right user."""
+    if os.geteuid() != 65534:
+        world.root.chmod(0o500)
+    with pytest.raises(TargetError) as failed:
+        await world.target(root=world.root / "a b").open(None)
+
+    assert failed.value.reason == "root_missing"
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    told = f"`install -d -o {user} -m 0750 '{world.root}/a b'`"
+    assert told in str(failed.value)

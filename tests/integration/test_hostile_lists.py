@@ -82,7 +82,8 @@ class Failing:
 
 FAILING = {
     "status_401": Failing(
-        step="status_401", told=("refuses the token (401)", "put a valid one into")
+        step="status_401",
+        told=("refuses the token (401)", "by `archive-mirror token set hq`"),
     ),
     "status_403": Failing(step="status_403", told=("(403)", "permission")),
     "status_404": Failing(step="status_404", told=("(404)", "check url", "list_path")),

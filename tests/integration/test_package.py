@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from mirror import __version__
+from mirror.simulator import Vms
+from tests.harness import Site
+from tests.integration.test_cli import on, run_beside
 from tests.monitors import DEPLOY
 
 pytestmark = pytest.mark.timeout(300)
@@ -124,6 +127,31 @@ def test_a_softer_unit_shows(package, tmp_path):
 
     with pytest.raises(AssertionError, match="exposure level"):
         _run([*analyze, f"--threshold={_EXPOSURE}", "--no-pager", str(softer)])
+
+
+async def test_a_purge_leaves_nothing_but_footage(tmp_path):
+    """Nothing of the old ledger meets the new one of a later installation."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        vms.add()
+        await site.once()
+        for words in (["rebuild", "--force"], ["verify", "--repair"]):
+            assert (await run_beside(*on(site), *words)).code == 0
+    state, footage = tmp_path / "state", site.media()
+    script = (DEPLOY / "debian/control/postrm").read_text()
+    for ours, here in {
+        "/var/lib/archive-mirror": str(state),
+        "/etc/archive-mirror": str(tmp_path / "etc"),
+        "deb-systemd-helper": ":",
+    }.items():
+        assert ours in script
+        script = script.replace(ours, here)
+    assert len(footage) == 1 and list(state.glob("*.replaced-*"))
+
+    _run(["sh", "-euc", script, "postrm", "purge"])
+
+    assert not state.exists()
+    assert site.media() == footage
 
 
 def test_the_container_files_name_what_is_there():

@@ -336,6 +336,19 @@ async def test_a_record_is_never_written_over(tmp_path):
     assert taken.read_text() == "mine"
 
 
+async def test_a_record_that_cannot_be_made_costs_no_request(tmp_path):
+    """It is told before the VMS is asked."""
+    async with Vms() as vms:
+        Site.make(tmp_path, vms).settings()
+        ran = await run_beside(
+            "-c", str(tmp_path / "archive-mirror.toml"), "probe", "hq",
+            "--record", str(tmp_path / "nowhere" / "record.json"),
+        )  # fmt: skip
+
+    assert ran.code == 2 and "name a new file" in ran.err
+    assert not vms.journal.requests
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 2}', "\xff"])
 def test_what_is_no_record_is_refused(tmp_path, text):
     """In words, also a record of a later version."""

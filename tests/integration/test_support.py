@@ -26,7 +26,8 @@ async def test_a_bundle_helps_and_holds_no_secret(tmp_path):
         assert (await site.once()).saved == 1
         done = await run_beside("support-bundle", bundle, "--log", log, *on(site))
         again = await run_beside("support-bundle", bundle, *on(site))
-    assert done.code == 0, done.err
+        without = await run_beside("support-bundle", tmp_path / "short", *on(site))
+    assert done.code == without.code == 0, done.err + without.err
     assert (again.code, "name a new file" in again.err) == (1, True)
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
     with tarfile.open(bundle) as packed:
@@ -42,3 +43,6 @@ async def test_a_bundle_helps_and_holds_no_secret(tmp_path):
     assert "pass source hq" in texts["check.txt"]
     assert texts["log.txt"].endswith("8999 [redacted] https://files.example")
     assert len(texts["log.txt"]) < 300_000
+    with tarfile.open(tmp_path / "short") as packed:
+        log_text = packed.extractfile("archive-mirror-support/log.txt")
+        assert log_text is not None and b"--log FILE" in log_text.read()

@@ -64,6 +64,7 @@ async def test_a_backup_replaces_nothing_and_leaves_nothing(site, tmp_path):
     assert there.read_text() == "mine"
     done = run("backup", *on(site), tmp_path / "nowhere" / "copy")
     assert done.code == 74
+    assert "No such file or directory" in done.err and "name a new file" in done.err
     assert not list(tmp_path.glob(".backup-*"))
 
 
@@ -141,7 +142,8 @@ async def test_without_a_token_file_the_key_is_named(site):
     site.settings()
     done = put(site, b"x")
     assert done.returncode == 78
-    assert b"sources.hq.token_file" in done.stderr
+    assert b'set token_file = "/etc/archive-mirror/hq.token"' in done.stderr
+    assert b"LoadCredential=" in done.stderr
 
 
 async def test_a_folder_that_is_not_there_is_named(site):

@@ -789,8 +789,8 @@ async def test_forms_of_the_token_file(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "cannot be read"),
-        ("folder", "cannot be read"),
+        (None, "make it by `archive-mirror token set hq`"),
+        ("folder", "let the service's user read it"),
         (b"", "empty"),
         (b" \r\n\t", "empty"),
         (b"Bearer ", "empty"),

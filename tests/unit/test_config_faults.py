@@ -226,6 +226,18 @@ def test_targets_of_later_versions(tmp_path: Path, kind: str) -> None:
     ]
 
 
+def test_url_is_the_base_address(tmp_path: Path) -> None:
+    """Not that of the list, as it is written in the VMS's documentation."""
+    whole = SOURCE.replace("example", "example/vms/api/v1/downloads")
+
+    assert problems(tmp_path, whole + TARGET) == [
+        (
+            "sources.hq: has list_path in its url, to which that is appended; write "
+            'url = "https://vms.example/vms"'
+        )
+    ]
+
+
 def test_a_target_needs_a_type_and_a_path(tmp_path: Path) -> None:
     assert problems(tmp_path, f"{SOURCE}[targets.nas]") == [
         'targets.nas.type: is missing; write type = "directory"',
@@ -459,16 +471,20 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_syntax_names_file_and_line(tmp_path: Path) -> None:
     """Every file that is no TOML is named, with its line."""
     (tmp_path / "conf.d").mkdir()
+    bare = tmp_path / "conf.d" / "05.toml"
+    bare.write_text("path = /srv/footage\n")
     part = tmp_path / "conf.d" / "10.toml"
     part.write_text("a = 1\nb = [1,\n")
     latin = tmp_path / "conf.d" / "20.toml"
     latin.write_bytes(b'a = "\xe9"')
 
-    first, second, third = problems(tmp_path, "a = 1\n\nb 2\n")
+    first, unquoted, second, third = problems(tmp_path, "a = 1\n\nb 2\n")
 
     assert first == (
         f"{tmp_path}/archive-mirror.toml:3: Expected '=' after a key in a key/value "
         "pair in column 3"
     )
+    hint = "Invalid value in column 8; a text stands in quotes"
+    assert unquoted == f"{bare}:1: {hint}"
     assert second.startswith(f"{part}:2: ")
     assert third == f"{latin}: must be UTF-8 text"

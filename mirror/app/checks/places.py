@@ -118,13 +118,11 @@ async def target(
     remembered = await ledger(lambda opened: opened.marker(publisher.name))
     try:
         async with asyncio.timeout(_TARGET_S):
-            if remembered is None and not settings.mount:
-                there = await bounded(settings.path.exists)
-                if not there:
-                    detail = f"{settings.path} is not there; it is made at the first "
-                    detail += "run. Mount it first if it is to be a mount, and set "
-                    detail += "mount = true"
-                    return Finding(name=name, grade=Grade.WARN, detail=detail)
+            first = remembered is None and not settings.mount
+            if first and await bounded(partial(_can_be_made, settings.path)):
+                detail = f"{settings.path} is not there; it is made at the first run. "
+                detail += "Mount it first if it is to be a mount, and set mount = true"
+                return Finding(name=name, grade=Grade.WARN, detail=detail)
             health = await publisher.target.open(None if adopt else remembered)
     except TimeoutError:
         detail = "it does not answer; is the mount dead?"
@@ -144,6 +142,11 @@ async def target(
         detail += f"; {size(day)} came in on the last day: free some space there"
         return Finding(name=name, grade=Grade.WARN, detail=detail)
     return Finding(name=name, grade=Grade.PASS, detail=detail)
+
+
+def _can_be_made(path: Path) -> bool:
+    """Tell whether a root that is not there yet is one that `open` can make."""
+    return not path.exists() and os.access(path.parent, _USABLE)
 
 
 async def _adopted(
