@@ -206,7 +206,7 @@ class Database:
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA foreign_keys = ON")
         execute("PRAGMA temp_store = MEMORY")
-        execute("PRAGMA cache_size = -8192")
+        execute("PRAGMA cache_size = -4096")
         execute("PRAGMA journal_size_limit = 16777216")
         if version:
             # What is migrated gets new checksums, and would be believed.
