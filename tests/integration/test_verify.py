@@ -483,7 +483,7 @@ async def test_a_file_without_permission_is_not_damaged(tmp_path, vms, monkeypat
     tally, found = await kept.verify()
 
     assert (tally.exit_code, tally.damaged) == (1, 0)
-    assert "let the service's user read" in found[0].text
+    assert "give it to the service's user" in found[0].text
 
 
 async def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path, vms):

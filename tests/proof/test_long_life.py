@@ -155,7 +155,7 @@ class Days:
         for export in self.vms.catalogue if last else ():
             self.vms.script(export)
         spared = set() if last else self.cut_short.keys()
-        async with asyncio.timeout(max(90.0, self.scale.real_s(4))):
+        async with asyncio.timeout(max(90.0, self.scale.real_s(10))):
             while (
                 self._wanted() - _in_state(self.stage, State.SAVED) - spared
                 or self._undecided()
