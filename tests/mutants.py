@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _WITH = {
     "fetch": ["records", "full_disk", "hostile_files"],
-    "publish": ["records", "full_disk", "service"],
+    "publish": ["publisher", "records"],
     "spool": ["spool", "full_disk"],
     "pump": ["pump", "full_disk"],
 }

@@ -178,12 +178,11 @@ class Publisher:
         """Publish one copy and record how it ended."""
         key = duty.export.key or 0
         try:
-            spooled, linkable = self._origin(duty)
-            kept = await finish(self._place(duty, spooled, linkable=linkable))
+            kept = await finish(self._keep(duty))
         except asyncio.CancelledError:
             await finish(self._release(key))
             raise
-        except (TargetError, SpoolError) as exc:
+        except TargetError as exc:
             await self._failed(duty, exc)
         except SpoolFileError as exc:
             await self._spool_file_failed(duty, exc)
@@ -198,21 +197,28 @@ class Publisher:
         else:
             await finish(self._saved(duty, kept))
 
-    def _origin(self, duty: Duty) -> tuple[Path, bool]:
-        """Return the file to copy from, and whether it may be linked."""
+    async def _keep(self, duty: Duty) -> Kept:
+        """Publish from the first file that can be read and is whole."""
+        failure: TargetError | SpoolFileError = TargetError(
+            "no_origin", "no spooled file and no readable copy to take the bytes from"
+        )
+        for path, linkable in self._origins(duty):
+            try:
+                return await self._place(duty, path, linkable=linkable)
+            except (TargetError, SpoolFileError) as exc:
+                failure = exc
+        raise failure
+
+    def _origins(self, duty: Duty) -> list[tuple[Path, bool]]:
+        """Return the files to copy from, and whether each may be linked."""
         path = self._spool.path_of(duty.export)
         if path is not None:
             # A copy that was kept once was found damaged: what lies there now, be it
             # the spooled file itself, is taken for ours only after it was read.
             again = duty.copy.saved_us is not None
-            return path, self._around.may_link() and not again
-        for target, sibling_path in duty.siblings:
-            sibling = self._around.sibling(target, sibling_path)
-            if sibling is not None:
-                return sibling, False
-        raise TargetError(
-            "no_origin", "no spooled file and no readable copy to take the bytes from"
-        )
+            return [(path, self._around.may_link() and not again)]
+        siblings = [self._around.sibling(*one) for one in duty.siblings]
+        return [(path, False) for path in siblings if path is not None]
 
     async def _place(self, duty: Duty, spooled: Path, *, linkable: bool) -> Kept:
         """Find the path that is free or ours, and publish there."""
@@ -310,8 +316,11 @@ class Publisher:
     async def _spool_file_failed(self, duty: Duty, exc: SpoolFileError) -> None:
         """Fetch anew what is truly lost from the spool."""
         if duty.export.spool_dir is None:
-            # The bytes came from a sibling copy, which is damaged or gone.
+            # The bytes were to come from sibling copies, all damaged or gone.
             await self._failed(duty, TargetError("no_origin", str(exc)))
+            return
+        if not await self._ledger(lambda ledger: ledger.copies.is_spooled(duty.export)):
+            # Another target met the same fault before: it is being fetched anew.
             return
         try:
             lost = await self._spool.lost(duty.export)
@@ -324,7 +333,6 @@ class Publisher:
         self._metrics.copy_ended(self.name, "spool_lost")
         _log.error("spool.file_lost", export=duty.export.label, error=str(exc))
         await self._ledger(lambda ledger: ledger.copies.spool_lost(key, str(exc)))
-        self._changed()
 
     async def _release(self, key: int) -> None:
         await self._ledger(lambda ledger: ledger.copies.release(key, self.name))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import TargetError
+from mirror.errors import LedgerError, TargetError
 from mirror.mirroring.finish import finish
 from mirror.model import to_us
 
@@ -69,6 +69,8 @@ class Standing:
         except TargetError as exc:
             await self._down(exc)
             return False
+        except LedgerError:
+            raise
         except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this target only
             _log.error("target.crashed", target=name, exc_info=exc)
             await self._down(TargetError("unexpected", f"target {name}: {exc!r}"))

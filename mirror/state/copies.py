@@ -140,6 +140,12 @@ class Copies:
                 (due_us, error, key, target),
             )
 
+    def is_spooled(self, export: Export) -> bool:
+        """Tell whether the spool holds the same file of an export as it did then."""
+        now = rows.find(self._db.connection, export.key or 0)
+        same = (now.spool_dir, now.spooled_us) == (export.spool_dir, export.spooled_us)
+        return same and now.state in {State.SPOOLED, State.SAVED}
+
     def spool_lost(self, key: int, error: str) -> None:
         """Fetch anew an export whose spooled file is gone or damaged."""
         with self._db.transaction() as connection:

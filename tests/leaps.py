@@ -1,0 +1,59 @@
+"""A loop whose clock leaps to its next timer once no thread works for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
+
+
+class Leaps:
+    """The clock of the running loop: hours pass at once, and to the microsecond.
+
+    Attributes:
+        now_s: Since the beginning.
+    """
+
+    def __init__(self) -> None:
+        loop: Any = asyncio.get_running_loop()
+        self.now_s = 0.0
+        self._threads = 0
+        self._loop = loop
+        self._select = loop._selector.select
+        self._submit = loop.run_in_executor
+
+    @classmethod
+    @contextlib.contextmanager
+    def begin(cls) -> Iterator[Leaps]:
+        """Let time leap for as long as the block lasts."""
+        clock = cls()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clock._loop, "time", lambda: clock.now_s)
+            patch.setattr(clock._loop, "run_in_executor", clock._run)
+            patch.setattr(clock._loop._selector, "select", clock._wait)
+            yield clock
+
+    def _run(
+        self, pool: Executor | None, call: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        self._threads += 1
+        future: asyncio.Future[Any] = self._submit(pool, call, *args)
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _: object) -> None:
+        self._threads -= 1
+
+    def _wait(self, timeout: float | None = None) -> Any:
+        if self._threads and timeout != 0:
+            return self._select(None)
+        found = self._select(0 if timeout else timeout)
+        if timeout and not found:
+            self.now_s += timeout
+        return found
