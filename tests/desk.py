@@ -41,6 +41,42 @@ MOST_CALLS = 3000
 """A loop that asks the ledger so often does not sleep."""
 
 
+class Watched:
+    """A ledger's thread that counts what it is asked.
+
+    Attributes:
+        calls: So often.
+        at_call: Told the number of a call before it is made; may raise.
+    """
+
+    def __init__(self, thread: LedgerThread) -> None:
+        self._thread = thread
+        self.calls = 0
+        self.at_call: Callable[[int], None] = lambda _: None
+
+    async def __call__(self, call: Callable[..., Any], *args: Any) -> Any:
+        self.calls += 1
+        assert self.calls < MOST_CALLS, "the loop does not sleep"
+        self.at_call(self.calls)
+        return await self._thread(call, *args)
+
+    @contextlib.contextmanager
+    def busy(self, call: int = 1) -> Iterator[asyncio.Event]:
+        """Keep it busy with something else from a later call on; tell of that call."""
+        free, asked, at = threading.Event(), asyncio.Event(), self.calls + call
+
+        def at_call(number: int) -> None:
+            if number == at:
+                self._thread._pool.submit(free.wait, 30)
+                asked.set()
+
+        self.at_call = at_call
+        try:
+            yield asked
+        finally:
+            free.set()
+
+
 class Nas(DirectoryTarget):
     """A directory that plays a script, one step for each publish.
 
@@ -96,12 +132,12 @@ class Desk:
     """What a publisher needs, and what a test sees of it.
 
     Attributes:
+        thread: For the test itself.
+        ledger: For the publisher.
         targets: All there are; a copy is owed to each.
         required: Of these.
         may_link: Of the publisher's target.
         siblings: Where other targets' copies can be read, by target.
-        calls: How often the publisher asked the ledger.
-        at_call: Told its number before each such call; may raise.
         changes: How often the publisher said that something changed.
         ahead_us: The wall clock less the time that has passed.
         stopped_us: Where the wall clock stands still.
@@ -110,6 +146,7 @@ class Desk:
     folder: Path
     clock: Leaps
     thread: LedgerThread
+    ledger: Watched
     spool: Spool
     nas: Nas
     metrics: Metrics
@@ -126,8 +163,6 @@ class Desk:
     same_path: bool = False
     siblings: dict[str, Path] = field(default_factory=dict)
     guard: Callable[[], None] | None = None
-    calls: int = 0
-    at_call: Callable[[int], None] = lambda _: None
     changes: int = 0
     ahead_us: int = 0
     stopped_us: int | None = None
@@ -149,6 +184,7 @@ class Desk:
                 folder=folder,
                 clock=clock,
                 thread=thread,
+                ledger=Watched(thread),
                 spool=Spool(node_id="n0de", places=lambda: desk.places, threads=2),
                 nas=Nas(clock, folder / "nas", 3),
                 metrics=Metrics(CollectorRegistry()),
@@ -180,7 +216,7 @@ class Desk:
             required=lambda: frozenset(self.required),
             targets=lambda: frozenset(self.targets),
         )
-        ledger: Any = self._ask
+        ledger: Any = self.ledger
         return Publisher(
             self.nas,
             ledger=ledger,
@@ -193,17 +229,6 @@ class Desk:
             changed=self._changed,
             now=self.now,
         )
-
-    @contextlib.contextmanager
-    def busy_ledger(self) -> Iterator[asyncio.Event]:
-        """Keep the ledger busy with something else; tell of the next call to it."""
-        free, asked = threading.Event(), asyncio.Event()
-        self.thread._pool.submit(free.wait, 30)
-        self.at_call = lambda _: asked.set()
-        try:
-            yield asked
-        finally:
-            free.set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Publisher]:
@@ -261,12 +286,6 @@ class Desk:
         """Return one figure."""
         found = self.metrics.registry.get_sample_value(f"archive_mirror_{name}", labels)
         return found or 0.0
-
-    async def _ask(self, call: Callable[..., Any], *args: Any) -> Any:
-        self.calls += 1
-        assert self.calls < MOST_CALLS, "the loop does not sleep"
-        self.at_call(self.calls)
-        return await self.thread(call, *args)
 
     def _changed(self) -> None:
         self.changes += 1

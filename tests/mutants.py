@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
 _WITH = {
-    "fetch": ["records", "full_disk", "hostile_files"],
+    "fetch": ["fetcher", "records"],
     "publish": ["publisher", "records"],
     "spool": ["spool", "full_disk"],
     "pump": ["pump", "full_disk"],

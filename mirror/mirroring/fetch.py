@@ -285,7 +285,6 @@ class Fetcher:
             self._progress.fetched_files += 1
             if after.deadline_us is not None:
                 self._metrics.deadline_margin((after.deadline_us - now_us) / 1e6)
-            return
         if failure is None:
             return
         facts: dict[str, object] = {

@@ -101,7 +101,7 @@ async def test_a_slow_copy_is_waited_for_in_peace(desk, most):
     desk.nas.script = [1000.0, 1000.0]
     async with desk.running():
         await asyncio.sleep(990)
-        asked = desk.calls
+        asked = desk.ledger.calls
 
     assert asked < 200
 
@@ -113,7 +113,7 @@ async def test_an_hour_without_work_is_slept_through(desk):
         await desk.add()
         publisher.wake.set()
         await asyncio.sleep(0.001)
-        asked, when = desk.calls, desk.nas.asked[0][0]
+        asked, when = desk.ledger.calls, desk.nas.asked[0][0]
         await asyncio.sleep(600)
 
     assert asked < 500
@@ -165,6 +165,20 @@ async def test_no_wait_is_longer_than_the_longest(desk):
     assert (await desk.copy()).state is CopyState.SAVED
 
 
+async def test_a_target_is_looked_at_each_minute_though_nothing_is_due(desk):
+    """An operator learns that it is gone before the next copy needs it."""
+    desk.pace = Pace(initial=timedelta(seconds=600), maximum=timedelta(seconds=600))
+    await desk.add()
+    desk.nas.script = [failure()]
+    with structlog.testing.capture_logs() as events:
+        async with desk.running():
+            await asyncio.sleep(1)
+            (desk.folder / "nas").rename(desk.folder / "elsewhere")
+            await asyncio.sleep(130)
+
+    assert len(of(events, "target.lost")) == 1
+
+
 async def test_other_copies_go_on_while_one_waits(desk):
     """A failure holds up that copy only."""
     await desk.add(1)
@@ -195,9 +209,9 @@ async def test_a_clock_that_stands_still_keeps_no_processor_busy(desk):
     desk.nas.script = [failure()]
     async with desk.running():
         await asyncio.sleep(0.5)
-        desk.stopped_us, before = NOW + 999_990, desk.calls
+        desk.stopped_us, before = NOW + 999_990, desk.ledger.calls
         await asyncio.sleep(2)
-        asked, desk.stopped_us = desk.calls - before, None
+        asked, desk.stopped_us = desk.ledger.calls - before, None
         await asyncio.sleep(1)
 
     assert asked < 200
@@ -594,13 +608,13 @@ async def test_a_ledger_that_fails_ends_the_publisher(desk):
     ended = False
     while not ended:
         await desk.add(number)
-        desk.calls = 0
+        desk.ledger.calls = 0
 
         def fail(call: int, at: int = at) -> None:
             if call == at:
                 raise LedgerError("the disk is full")
 
-        desk.at_call = fail
+        desk.ledger.at_call = fail
         work = asyncio.create_task(desk.publisher().run())
         done, _ = await asyncio.wait([work], timeout=30)
         ended = not done
@@ -611,7 +625,7 @@ async def test_a_ledger_that_fails_ends_the_publisher(desk):
         else:
             work.cancel()
             await asyncio.wait([work])
-        desk.at_call, desk.calls = lambda _: None, 0
+        desk.ledger.at_call, desk.ledger.calls = lambda _: None, 0
         await desk.thread(lambda ledger: ledger.fetches.recover())
         async with desk.running():
             await asyncio.sleep(1)
@@ -651,7 +665,7 @@ async def test_a_copy_that_is_cancelled_again_is_given_back_all_the_same(desk, m
     desk.nas.script = [100.0]
     work = await begun(desk, desk.publisher())
     await asyncio.sleep(1)
-    with desk.busy_ledger() as asked:
+    with desk.ledger.busy() as asked:
         work.cancel()
         await asked.wait()
         for _ in range(more):
@@ -673,7 +687,7 @@ async def test_a_copy_that_is_cancelled_when_proven_is_saved(desk, times):
     work = await begun(desk, desk.publisher())
     await asyncio.sleep(1)
     with structlog.testing.capture_logs() as events:
-        with desk.busy_ledger() as asked:
+        with desk.ledger.busy() as asked:
             await asked.wait()
             for _ in range(times):
                 await turns()
