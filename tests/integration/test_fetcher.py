@@ -204,6 +204,7 @@ async def test_a_whole_file_costs_the_ledger_one_transaction(bench):
     assert await bench.attempt(Body([WHOLE], total_bytes=len(WHOLE))) is None
 
     assert bench.ledger.calls == 1
+    assert bench.progress.fetched_files == 1
     assert (await bench.export()).state is State.SPOOLED
     assert bench.parts() == [WHOLE]
 
@@ -249,6 +250,7 @@ async def test_a_body_that_ends_early_without_a_word_was_cut(bench):
 
     assert (failure.reason, one.outcome, one.held_bytes) == ("cut", "cut", 500)
     assert "500 of" in (one.error or "")
+    assert bench.progress.fetched_files == 0
     assert bench.parts() == [WHOLE[:500]]
     bench.now_us += 20 * MINUTE
     rest = Body([WHOLE[500:]], start_bytes=500, total_bytes=len(WHOLE))
