@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 MAX_PAGES = 20_000
 """A walk ends here even if the server claims that there is more."""
-MAX_WALKS = 3
-"""So often is a walk begun anew because the list moved under it."""
+MAX_STARTS = 3
+"""So often is a list that moves read from the same place before that is given up."""
 _AHEAD_US = 86_400_000_000
+_SECOND_US = 1_000_000
 _PACE_S = 0.05
 _REPEATS = 2
 _log = structlog.get_logger()
@@ -54,7 +55,7 @@ class WalkReport:
     """What a walk met.
 
     Attributes:
-        complete: Every page was read and the total did not change meanwhile.
+        complete: Every row that was listed all the while was met.
     """
 
     pages: int = 0
@@ -96,15 +97,13 @@ class Walker:
             ListError: A page could not be had. Pages read before it count.
         """
         report = WalkReport()
-        for _ in range(MAX_WALKS):
-            if not await self._pass(report, sweep=sweep):
-                break
+        await self._pass(report, sweep=sweep)
         if self._recall is not None:
             await self._recall(self._source.name)
         return report
 
-    async def _pass(self, report: WalkReport, *, sweep: bool) -> bool:
-        """Walk once; tell whether the list moved meanwhile."""
+    async def _pass(self, report: WalkReport, *, sweep: bool) -> None:
+        """Read the list once, and conclude."""
         name, rules = self._source.name, self.rules
         began_us = to_us(self._now())
         back_us = await self._ledger(
@@ -115,7 +114,6 @@ class Walker:
         record = await self._ledger(lambda ledger: ledger.listing.source(name))
         offset_us = record.clock_offset_us
         since_us = self._since(began_us + offset_us, record.first_sweep_us, sweep=sweep)
-        until_us = began_us + offset_us + _AHEAD_US
         walk = planning.Walk(
             source=name,
             at_us=began_us,
@@ -135,10 +133,10 @@ class Walker:
                     name, since_us, began_us + offset_us
                 )
             )
-        reading = _Reading()
+        reading = _Reading(began_us + offset_us + _AHEAD_US)
         while not reading.ended:
             page = await self._source.page(
-                reading.number, since_us=since_us, until_us=until_us
+                reading.number, since_us=since_us, until_us=reading.until_us
             )
             if reading.number == 1 and page.clock_offset_us is not None:
                 walk = _corrected(walk, rules, page.clock_offset_us)
@@ -147,7 +145,7 @@ class Walker:
             reading.take(page, keys)
             await asyncio.sleep(_PACE_S if sweep else 0)
         if reading.endless:
-            _log.error("list.endless", source=name, pages=reading.number)
+            _log.error("list.endless", source=name, pages=reading.pages)
         report.complete = reading.whole
         await self._close(
             walk,
@@ -156,7 +154,6 @@ class Walker:
             since_us=since_us,
             missing=missing,
         )
-        return reading.moved
 
     def _since(self, now_us: int, first_sweep_us: int | None, *, sweep: bool) -> int:
         if not sweep:
@@ -263,37 +260,63 @@ def _absent(export: Export, now_us: int, oldest_us: int) -> Export:
     return after
 
 
-@dataclass(slots=True)
 class _Reading:
     """How far the pages of one walk are read.
 
+    Pages are counted from the newest row on. If the total changes between two of them,
+    rows slid over an edge: what is older than the last row met before is asked for by
+    its date, as a list of its own.
+
     Attributes:
         number: Of the page to be read next.
-        moved: The total changed between pages.
+        until_us: The upper bound to ask it with, by the VMS's clock.
+        pages: How many were read.
         endless: The server gives more pages than its rows can fill.
-        total: Rows the window holds, as the first page says.
     """
 
-    number: int = 1
-    ended: bool = False
-    moved: bool = False
-    endless: bool = False
-    total: int | None = None
-    _seen: int = 0
-    _keys: set[int] = field(default_factory=set)
-    _repeats: int = 0
+    def __init__(self, until_us: int) -> None:
+        self.until_us = until_us
+        self.pages = 0
+        self.ended = False
+        self.endless = False
+        self._top_us = until_us
+        self._starts = 1
+        self._moved = False
+        self._torn = False
+        self._sorted = True
+        self._joint: set[int] = set()
+        self._start()
+
+    def _start(self) -> None:
+        self.number = 1
+        self._total: int | None = None
+        self._seen = 0
+        self._edge_us: int | None = None
+        self._keys: set[int] = set()
+        self._repeats = 0
 
     @property
     def whole(self) -> bool:
-        """All was read that the server says there is, and it stayed the same."""
-        short = self.total is not None and self._seen < self.total
-        return not (self.moved or self.endless or short)
+        """Every row that was listed all the while was met."""
+        short = self._total is not None and self._seen < self._total
+        odd = not self._sorted and self.until_us != self._top_us
+        return not (self._moved or self._torn or odd or self.endless or short)
 
     def take(self, page: Page, keys: set[int]) -> None:
         """Count a page; by numbers alone, whatever its links say."""
+        self.pages += 1
         if self.number == 1:
-            self.total = page.total
-        self.moved = self.moved or page.total != self.total
+            self._total = page.total
+            # Without a row in common there may be rows between.
+            self._torn = bool(self._joint) and keys.isdisjoint(self._joint)
+        elif (
+            page.total != self._total
+            and not self._moved
+            and self.pages < MAX_PAGES
+            and self._start_anew()
+        ):
+            return
+        self._sort(page)
         self._seen += page.size
         self._repeats = self._repeats + 1 if keys and keys == self._keys else 0
         self._keys = keys
@@ -306,11 +329,33 @@ class _Reading:
         limit = None if page.total is None else page.total + 2 * page.size
         if not self.ended and (
             self._repeats >= _REPEATS
-            or self.number >= MAX_PAGES
+            or self.pages >= MAX_PAGES
             or (limit is not None and self._seen > limit)
         ):
             self.ended = self.endless = True
         self.number += 1
+
+    def _start_anew(self) -> bool:
+        """Go on below the last row met, if that leads on; False if tried enough."""
+        below_us = None if self._edge_us is None else self._edge_us + _SECOND_US
+        if self._sorted and below_us is not None and below_us < self.until_us:
+            self.until_us, self._joint = below_us, self._keys
+        elif self._starts < MAX_STARTS:
+            self._starts += 1
+            if not self._sorted:
+                self.until_us, self._joint = self._top_us, set()
+        else:
+            self._moved = True
+            return False
+        self._start()
+        return True
+
+    def _sort(self, page: Page) -> None:
+        for row in page.rows:
+            if row.created_us is not None:
+                newer = self._edge_us is not None and row.created_us > self._edge_us
+                self._sorted = self._sorted and not newer
+                self._edge_us = row.created_us
 
 
 def _tell_lost(lost: tuple[Export, ...] | list[Export]) -> None:

@@ -162,12 +162,18 @@ class Listing:
         return Met(new=new, changed=changed, lost=tuple(lost)), keys
 
     def expected(self, source: str, since_us: int, until_us: int) -> set[int]:
-        """Return the keys a complete sweep of that window should meet."""
+        """Return the keys a complete sweep of that window should meet.
+
+        Also of those that were without their file when last met and are older than any
+        sweep to come: none would ever tell more of them.
+        """
         query = (
             "SELECT key FROM exports WHERE source = ? AND had_file = 1 "
-            f"AND state IN {_ABSENTABLE} AND created_us BETWEEN ? AND ?"
+            f"AND state IN {_ABSENTABLE} AND (created_us BETWEEN ? AND ? "
+            "OR state = 'waiting' AND has_file = 0 AND coalesce(created_us, 0) < ?)"
         )
-        found = self._db.connection.execute(query, (source, since_us, until_us))
+        values = (source, since_us, until_us, since_us)
+        found = self._db.connection.execute(query, values)
         return {row[0] for row in found}
 
     def absent(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mirror.model import Export, Row
 
 DAY = 24 * HOUR
+SECOND = 1_000_000
 HISTORY = NOW - 300 * DAY
 
 
@@ -165,18 +166,123 @@ async def test_where_the_list_ends(world, given, asked):
     assert sorted(await world.exports()) == [1, 2]
 
 
-async def test_a_list_that_moves_is_walked_again_at_most_three_times(world):
-    """A total that changes between pages is no whole walk; three and it is left."""
+async def test_a_list_that_moves_and_leads_nowhere_is_left(world):
+    """Rows of one instant cannot be told apart by date: three tries more."""
     totals = iter(range(10, 1000))
     world.source.answer = lambda n: page(
         listed(n), total=next(totals), last_page=2, size=1
     )
     report = await world.sweep()
 
-    assert [number for number, _, _ in world.source.asked] == [1, 2] * 3
+    assert [number for number, _, _ in world.source.asked] == [1, 2] * 4
     assert not report.complete
     assert (await world.record()).first_sweep_us is None
     assert sorted(await world.exports()) == [1, 2]
+
+
+class Busy:
+    """A list, newest first, that changes before each page but the first.
+
+    Args:
+        change: Changes the rows.
+        to: Returns the upper bound that the server makes of the one asked for.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        change: Callable[[Busy], None],
+        *,
+        to: Callable[[int], int] = lambda until_us: until_us // SECOND * SECOND,
+    ) -> None:
+        self.rows = [dated(number) for number in range(2, 102)]
+        self.change = change
+        self._source = world.source
+        self._to = to
+        world.source.answer = self.page
+
+    def page(self, number: int) -> Page:
+        if len(self._source.asked) > 1:
+            self.change(self)
+        until_us = self._to(self._source.asked[-1][2])
+        found = [row for row in self.rows if (row.created_us or 0) <= until_us]
+        shown = found[(number - 1) * 10 : number * 10]
+        last_page = max(1, -(-len(found) // 10))
+        return page(*shown, total=len(found), last_page=last_page)
+
+
+def dated(number: int) -> Row:
+    """Return a row so many times seven seconds old."""
+    return listed(number, created_us=NOW - 7_300_000 * (number + 1))
+
+
+def grows(busy: Busy) -> None:
+    """Put a row on top."""
+    busy.rows.insert(0, dated(-len(busy.rows)))
+
+
+def shrinks(busy: Busy) -> None:
+    """Take the newest row away."""
+    del busy.rows[0]
+
+
+def thins(busy: Busy) -> None:
+    """Take a row away from the middle."""
+    del busy.rows[len(busy.rows) // 2]
+
+
+def swings(busy: Busy) -> None:
+    """Put rows on top and take as many away again, by turns."""
+    if len(busy.rows) > 100:
+        del busy.rows[:3]
+    else:
+        busy.rows[:0] = [dated(number) for number in (-3, -2, -1)]
+
+
+@pytest.mark.parametrize("change", [grows, shrinks, thins, swings])
+async def test_a_list_that_never_rests_is_read_whole(world, change):
+    """All that stayed is met, with at most each page twice."""
+    busy = Busy(world, change)
+    report = await world.sweep()
+
+    stayed = {row.export_id for row in busy.rows if row.export_id > 1}
+    assert stayed <= set(await world.exports())
+    assert report.complete
+    assert (await world.record()).first_sweep_us is not None
+    assert report.pages <= 22
+
+
+DAY_ONLY = {"day_only": lambda us: us // DAY * DAY, "ignored": lambda us: us + DAY}
+
+
+@pytest.mark.parametrize("to", DAY_ONLY.values(), ids=DAY_ONLY)
+async def test_where_the_bound_is_not_understood_nothing_is_concluded(world, to):
+    """What lies between the last row met and the first below it is not known."""
+    Busy(world, grows, to=to)
+    report = await world.sweep()
+
+    assert not report.complete
+    assert report.pages <= 60
+
+
+async def test_a_moving_list_in_no_order_is_not_whole(world):
+    """The last row met is then not the oldest."""
+    busy = Busy(world, grows)
+    busy.rows[30], busy.rows[31] = busy.rows[31], busy.rows[30]
+    report = await world.sweep()
+
+    assert not report.complete
+
+
+async def test_a_row_is_gone_from_a_list_that_never_rests(world):
+    """A VMS where much is exported has losses all the same."""
+    await met_and_past(world)
+    world.source.asked.clear()
+    Busy(world, grows)
+    await world.sweep()
+    assert await state_of(world) == (State.READY, None)
+    await world.sweep()
+    assert await state_of(world) == (State.LOST, Reason.ROW_GONE)
 
 
 async def test_a_list_that_comes_to_rest_is_complete(world):
@@ -274,7 +380,7 @@ async def test_the_window_of_a_poll_is_by_the_clock_of_the_vms(world, offset):
 
 async def test_the_first_sweep_goes_back_to_the_start_of_history(world):
     """Until one is complete; afterwards sweep_depth back."""
-    totals = iter([1, 2, 3, 4, 5, 6])
+    totals = iter(range(8))
     world.source.answer = lambda n: page(listed(n), total=next(totals), last_page=2)
     await world.sweep()
     world.source.shows(listed(1))
@@ -282,7 +388,7 @@ async def test_the_first_sweep_goes_back_to_the_start_of_history(world):
     await world.sweep()
 
     sinces = [since for _, since, _ in world.source.asked]
-    assert sinces == [HISTORY] * 7 + [NOW - 30 * DAY]
+    assert sinces == [HISTORY] * 9 + [NOW - 30 * DAY]
 
 
 async def test_a_sweep_never_goes_beyond_the_start_of_history(world):
@@ -525,6 +631,19 @@ async def test_a_row_outside_the_window_is_not_absent(world, created_us):
         await world.sweep()
 
     assert await state_of(world) == (State.READY, None)
+
+
+@pytest.mark.parametrize("created_us", [NOW - 40 * DAY, None])
+async def test_a_row_that_left_the_window_without_its_file_ends(world, created_us):
+    """No sweep to come would meet it; it does not wait for ever."""
+    await met_and_past(world, created_us=created_us)
+    world.source.shows(listed(1, created_us=created_us, has_file=False))
+    await world.poll()
+    world.source.shows()
+    await world.sweep()
+    assert await state_of(world) == (State.WAITING, Reason.FILE_GONE)
+    await world.sweep()
+    assert await state_of(world) == (State.LOST, Reason.ROW_GONE)
 
 
 async def test_a_row_from_beyond_the_windows_end_is_not_absent(world):

@@ -61,7 +61,8 @@ async def _publishing(folder: Path, nursery: Nursery, plant: str) -> list[int]:
     async with _one_file(folder, nursery) as (stage, shim):
         shim.set(Action.NONE, log=True)
         child = await stage.run("once", env={"PROOF_SHIM": str(shim.path)}, plant=plant)
-        assert child.code.result() == 0
+        # What is called saved too soon may end the program while it is placed.
+        assert child.code.result() in {0, 3}
         roots = [f" {root}/" for root in stage.checker.roots.values()]
         calls = enumerate(shim.log(), 1)
         about = [n for n, call in calls if any(root in call for root in roots)]
