@@ -23,7 +23,7 @@ chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
 	$(BIN)/python -m pytest -q -s tests/proof --chaos $(BUDGET)
 
 mutants: setup  ## mutation testing of the modules that must not fail
-	for module in fetch publish spool pump; do \
+	for module in fetch publish spool part workers pump; do \
 		$(BIN)/python -m tests.mutants mirror/mirroring/$$module.py; done
 
 lint: setup  ## format, lint, types, layers

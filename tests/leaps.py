@@ -10,7 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
 
 class Leaps:
@@ -27,6 +27,7 @@ class Leaps:
         self._loop = loop
         self._select = loop._selector.select
         self._submit = loop.run_in_executor
+        self._wrap = asyncio.wrap_future
 
     @classmethod
     @contextlib.contextmanager
@@ -36,14 +37,20 @@ class Leaps:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clock._loop, "time", lambda: clock.now_s)
             patch.setattr(clock._loop, "run_in_executor", clock._run)
+            patch.setattr(asyncio, "wrap_future", clock._wait_for)
             patch.setattr(clock._loop._selector, "select", clock._wait)
             yield clock
 
     def _run(
         self, pool: Executor | None, call: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
+        return self._count(self._submit(pool, call, *args))
+
+    def _wait_for(self, job: Future[Any]) -> asyncio.Future[Any]:
+        return self._count(self._wrap(job))
+
+    def _count(self, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
         self._threads += 1
-        future: asyncio.Future[Any] = self._submit(pool, call, *args)
         future.add_done_callback(self._ended)
         return future
 

@@ -37,6 +37,8 @@ _WITH = {
     "fetch": ["fetcher", "records"],
     "publish": ["publisher", "records"],
     "spool": ["spool", "full_disk"],
+    "part": ["spool", "full_disk"],
+    "workers": ["spool"],
     "pump": ["pump", "full_disk"],
 }
 _SWAPPED = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirror.app.spooling import HIDDEN
-from mirror.mirroring.spool import PartName
+from mirror.mirroring.part import PartName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,7 @@ import structlog
 from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
 from mirror.mirroring import outcome
 from mirror.mirroring.finish import finish
+from mirror.mirroring.part import Part
 from mirror.mirroring.progress import Progress, Transfer
 from mirror.mirroring.pump import NotMp4Error, Pump, look
 from mirror.model import Attempt, Reason, Receipt, State, is_folder, to_us
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from mirror.metrics import Metrics
     from mirror.mirroring.pump import PumpLimits
-    from mirror.mirroring.spool import Part, Spool
+    from mirror.mirroring.spool import Spool
     from mirror.model import Export
     from mirror.ports import Body, Source
     from mirror.state import LedgerThread
@@ -98,8 +99,8 @@ class Fetcher:
         await self._settle(_key(export), began_us, run, None, failure)
 
     async def _transfer(self, source: Source, export: Export, run: _Run) -> Receipt:
-        part, folder = await self._spool.open(export)
-        run.folder = str(folder)
+        part = await self._spool.open(export)
+        run.folder = str(part.path.parent)
         try:
             receipt = await self._fill(source, export, part, run)
             run.proven = True
@@ -128,7 +129,7 @@ class Fetcher:
             if body.start_bytes != part.size:
                 # A page instead of the file must not cost the bytes held.
                 first = await self._look(export, body)
-                await self._spool.run(part.restart)
+                await self._spool.use(part, Part.restart)
                 run.offset_bytes = 0
             run.began = True
             run.follow(body.total_bytes, body.etag, body.last_modified)
@@ -174,11 +175,11 @@ class Fetcher:
 
     async def _prove(self, part: Part, run: _Run, *, explicit_end: bool) -> Receipt:
         """Check that the file is whole and make it durable."""
-        problem = await self._spool.run(part.examine, explicit_end)
+        problem = await self._spool.use(part, Part.examine, explicit_end)
         if problem is not None:
-            await self._spool.run(part.restart)
+            await self._spool.use(part, Part.restart)
             raise FetchError("not_whole", f"the file is not a whole mp4: {problem}")
-        sha256 = await self._spool.run(part.finish)
+        sha256 = await self._spool.use(part, Part.finish)
         run.held_bytes = part.size
         return Receipt(
             size_bytes=part.size,
@@ -193,14 +194,14 @@ class Fetcher:
             if not run.proven:
                 await self._checkpoint(export, part, run)
                 if not part.size:
-                    await self._spool.run(part.discard)
+                    await self._spool.use(part, Part.discard)
         except SpoolError as exc:
             _log.warning("spool.failed", export=export.label, error=str(exc))
         finally:
-            await self._spool.run(part.close)
+            await self._spool.put_away(part)
 
     async def _checkpoint(self, export: Export, part: Part, run: _Run) -> None:
-        size, sha256 = await self._spool.run(part.flush)
+        size, sha256 = await self._spool.use(part, Part.flush)
         partial = Partial(
             spool_dir=run.folder,
             size_bytes=size,

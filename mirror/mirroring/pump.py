@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from mirror import mp4
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring.finish import finish
+from mirror.mirroring.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from mirror.mirroring.spool import Part, Spool
+    from mirror.mirroring.spool import Spool
     from mirror.ports import Body
 
 BATCH_BYTES = 256 * 1024
@@ -148,7 +149,7 @@ class Pump:
         self._writing = asyncio.create_task(self._write(batch, size))
 
     async def _write(self, batch: list[bytes], size: int) -> None:
-        await self._spool.run(self._part.append, batch)
+        await self._spool.use(self._part, Part.append, batch)
         self._received(size, self._part.size)
         if self._part.size > self._limits.max_bytes:
             raise FetchError("too_large", "the file is larger than max_file_size")

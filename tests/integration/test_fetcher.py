@@ -22,10 +22,11 @@ from mirror.metrics import Metrics
 from mirror.mirroring import fetch
 from mirror.mirroring.fetch import UNFIT_RANGE, Fetcher
 from mirror.mirroring.outcome import Pace
+from mirror.mirroring.part import Part
 from mirror.mirroring.plan import plan
 from mirror.mirroring.progress import Progress
 from mirror.mirroring.pump import PumpLimits
-from mirror.mirroring.spool import Part, Place, Spool
+from mirror.mirroring.spool import Place, Spool
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.state import Ledger, LedgerThread
 from tests import builders

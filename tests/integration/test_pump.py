@@ -13,6 +13,7 @@ import pytest
 
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring import pump as pumping
+from mirror.mirroring.part import Part
 from mirror.mirroring.pump import BATCH_BYTES, NotMp4Error, Pump, PumpLimits
 from mirror.mirroring.spool import Place, Spool
 from tests import builders
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-    from mirror.mirroring.spool import Part
 
 HEAD = (24).to_bytes(4, "big") + b"ftypisom" + bytes(12)
 KIB = 1024
@@ -79,7 +79,7 @@ class Rig:
         """Return a pump into the part."""
 
         async def checkpoint() -> None:
-            size, _ = await self.spool.run(self.part.flush)
+            size, _ = await self.spool.use(self.part, Part.flush)
             self.checkpoints.append(size)
             if check is not None:
                 await check()
@@ -128,7 +128,8 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     place = Place(path=tmp_path / "spool")
     spool = Spool(node_id="n", places=lambda: [place], threads=2)
     export = builders.export()
-    part, folder = await spool.open(export)
+    part = await spool.open(export)
+    folder = part.path.parent
     yield Rig(spool, part, folder / spool.file_name(export))
     part.close()
     spool.close()

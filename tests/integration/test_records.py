@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from mirror.errors import OriginRefusedError, SpoolError, TargetError
 from mirror.metrics import Metrics
 from mirror.mirroring import fetch, sidecar
-from mirror.mirroring.spool import Part
+from mirror.mirroring.part import Part
 from mirror.model import CopyState, Export, State, to_us, utc_now
 from mirror.simulator import Vms
 from mirror.state import Partial

@@ -19,7 +19,9 @@ import pytest
 
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring import spool as spool_module
-from mirror.mirroring.spool import Part, Place, Spool
+from mirror.mirroring import workers
+from mirror.mirroring.part import Part
+from mirror.mirroring.spool import Place, Spool
 from tests import builders
 
 BYTES = bytes(range(256)) * 8
@@ -336,7 +338,7 @@ async def test_the_reserve_stays_free(
     )
     monkeypatch.setattr(os, "fstatvfs", lambda _: found)
     spool = spool_in(Place(path=tmp_path, min_free=min_free))
-    part, _ = await spool.open(builders.export())
+    part = await spool.open(builders.export())
 
     assert part.room_bytes() == room
     if room >= 0:
@@ -361,7 +363,8 @@ async def test_the_best_place_that_works_is_taken(tmp_path):
         Place(path=tmp_path / "second", min_free=7),
         Place(path=tmp_path / "third"),
     )
-    part, folder = await spool.open(builders.export())
+    part = await spool.open(builders.export())
+    folder = part.path.parent
     part.close()
     spool.close()
 
@@ -410,7 +413,7 @@ async def test_bytes_of_another_place_are_not_continued(tmp_path):
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / spool.file_name(export)).write_bytes(b"12345")
-    part, _ = await spool.open(export)
+    part = await spool.open(export)
     assert part.size == 0
     part.close()
     spool.close()
@@ -427,7 +430,8 @@ async def test_an_old_place_that_is_away_holds_nothing_up(tmp_path):
     new, old = tmp_path / "far" / "new", tmp_path / "old"
     spool = spool_in(Place(path=old, guard=away), Place(path=new))
     for _ in range(2):
-        part, folder = await spool.open(builders.export(spool_dir=str(old)))
+        part = await spool.open(builders.export(spool_dir=str(old)))
+        folder = part.path.parent
         part.close()
         assert folder == new
     spool.close()
@@ -442,7 +446,7 @@ async def test_bytes_of_the_same_place_are_continued(tmp_path):
         spool_dir=str(tmp_path), part_bytes=5, part_sha256=digest(b"12345")
     )
     (tmp_path / spool.file_name(export)).write_bytes(b"12345678")
-    part, _ = await spool.open(export)
+    part = await spool.open(export)
     assert part.size == 5
     part.close()
     spool.close()
@@ -474,15 +478,17 @@ async def test_each_export_has_its_own_file(tmp_path):
         (errno.EIO, "spool_failed"),
     ],
 )
-async def test_a_failure_of_the_disk_is_the_spools(number, reason):
+async def test_a_failure_of_the_disk_is_the_spools(tmp_path, number, reason):
     """It is told as such, and full apart from failed."""
 
-    def fails() -> None:
+    def fails(_: Part) -> None:
         raise OSError(number, os.strerror(number))
 
-    spool = spool_in()
+    spool = spool_in(Place(path=tmp_path))
+    part = await spool.open(builders.export())
     with pytest.raises(SpoolError) as caught:
-        await spool.run(fails)
+        await spool.use(part, fails)
+    await spool.put_away(part)
     spool.close()
 
     assert caught.value.reason == reason
@@ -491,15 +497,23 @@ async def test_a_failure_of_the_disk_is_the_spools(number, reason):
 
 async def test_the_end_of_the_spool_waits_for_nothing(tmp_path):
     """A thread that hangs on a disk must not hang the service."""
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(_: Part) -> None:
+        begun.set()
+        go_on.wait(30)
+
     spool = spool_in(Place(path=tmp_path))
-    work = asyncio.create_task(spool.run(go_on.wait))
-    await asyncio.sleep(0)
+    part = await spool.open(builders.export())
+    work = asyncio.create_task(spool.use(part, wait))
+    assert await asyncio.to_thread(begun.wait, 30)
     spool.close()
+    assert not work.done()
     go_on.set()
     await work
     with pytest.raises(RuntimeError, match="after shutdown"):
-        await spool.run(go_on.wait)
+        await spool.use(part, wait)
+    part.close()
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.06, 0.09])
@@ -524,20 +538,24 @@ async def test_a_cancelled_opening_leaves_nothing_open(
 
 async def test_a_cancelled_call_has_ended_before_its_caller_goes_on(tmp_path):
     """Whoever closes a file after a stop closes it under no running thread."""
-    spool, ended = spool_in(), []
+    ended = []
 
-    def work() -> None:
+    def work(_: Part) -> None:
         time.sleep(0.05)
         ended.append(True)
 
-    running = asyncio.create_task(spool.run(work))
+    spool = spool_in(Place(path=tmp_path))
+    part = await spool.open(builders.export())
+    running = asyncio.create_task(spool.use(part, work))
     await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    await spool.put_away(part)
     spool.close()
 
     assert ended
+    assert open_files(tmp_path) == []
 
 
 async def test_a_failed_opening_leaves_nothing_open(tmp_path, monkeypatch):
@@ -605,7 +623,8 @@ async def test_a_place_that_hangs_is_gone_round(tmp_path, monkeypatch):
     (here / spool.file_name(export)).write_bytes(b"held")
     folder = here
     for number in range(8):
-        part, folder = await spool.open(dataclasses.replace(export, export_id=number))
+        part = await spool.open(dataclasses.replace(export, export_id=number))
+        folder = part.path.parent
         part.close()
         assert folder == there
     with pytest.raises(SpoolError, match="gives no answer"):
@@ -614,7 +633,8 @@ async def test_a_place_that_hangs_is_gone_round(tmp_path, monkeypatch):
     answers.set()
     async with asyncio.timeout(30):
         while folder != here:
-            part, folder = await spool.open(export)
+            part = await spool.open(export)
+            folder = part.path.parent
             part.close()
             await asyncio.sleep(0.01)
     await spool.remove(export)
@@ -666,7 +686,7 @@ async def test_a_part_that_is_open_elsewhere_is_left_alone(tmp_path):
     """Neither opened twice, nor sought in the next place: it has bytes of worth."""
     first, second = Place(path=tmp_path / "one"), Place(path=tmp_path / "two")
     spool, export = spool_in(first, second), builders.export(spool_dir=str(first.path))
-    part, _ = await spool.open(export)
+    part = await spool.open(export)
     part.append([BYTES])
     with pytest.raises(FetchError, match="state directory is a copy") as caught:
         await spool_in(first, second).open(export)
@@ -675,6 +695,193 @@ async def test_a_part_that_is_open_elsewhere_is_left_alone(tmp_path):
     assert (first.path / spool.file_name(export)).read_bytes() == BYTES
     assert not second.path.exists()
     part.close()
-    again, _ = await spool.open(export)
+    again = await spool.open(export)
     again.close()
+    spool.close()
+
+
+# --- a disk that hangs --------------------------------------------------------
+
+
+class Disk:
+    """A disk whose calls may hang until it wakes up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(workers, "PATIENCE_S", 0.3)
+        self.awake = threading.Event()
+        self.calls = 0
+
+    def hang(self, *_: object) -> None:
+        """Take a call that ends when the disk wakes up."""
+        self.calls += 1
+        assert self.awake.wait(30)
+
+    async def wake(self, spool: Spool, place: Path) -> None:
+        """Wake up, and wait until what hung has ended."""
+        self.awake.set()
+        async with asyncio.timeout(30):
+            while spool._workers.hangs(place) or open_files(place):
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+async def test_a_call_that_hangs_is_left_and_its_place_gone_round(tmp_path, disk):
+    """The file is closed when the disk wakes up, and then its place is used again."""
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    spool = spool_in(Place(path=bad), Place(path=good))
+    part = await spool.open(builders.export())
+    await spool.use(part, Part.append, [b"12345"])
+    size, sha256 = await spool.use(part, Part.flush)
+    with pytest.raises(SpoolError, match="gives no answer; check its disk"):
+        await spool.use(part, disk.hang)
+    for call in (Part.flush, Part.discard, disk.hang):
+        with pytest.raises(SpoolError, match="gives no answer"):
+            await spool.use(part, call)
+    await spool.put_away(part)
+    assert disk.calls == 1
+    assert len(open_files(bad)) == 2
+
+    export = builders.export(
+        spool_dir=str(bad), part_bytes=size, part_sha256=sha256, key=1
+    )
+    other = await spool.open(export)
+    assert (other.path.parent, other.size) == (good, 0)
+    await spool.put_away(other)
+    with pytest.raises(SpoolError, match="gives no answer"):
+        await spool.remove(export)
+
+    await disk.wake(spool, bad)
+    again = await spool.open(export)
+    assert (again.path.parent, again.size) == (bad, 5)
+    await spool.put_away(again)
+    spool.close()
+    assert open_files(tmp_path) == []
+
+
+async def test_an_opening_that_hangs_is_left(tmp_path, disk):
+    """Though the place answered when it was asked; it leaves nothing open."""
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    bad.mkdir()
+    asked = []
+
+    def guard() -> None:
+        asked.append(True)
+        if len(asked) > 1:
+            disk.hang()
+
+    spool = spool_in(Place(path=bad, guard=guard), Place(path=good))
+    part = await spool.open(builders.export())
+    assert part.path.parent == good
+    await spool.put_away(part)
+    await disk.wake(spool, bad)
+    spool.close()
+    assert open_files(tmp_path) == []
+
+
+async def test_with_no_other_place_a_hung_one_is_named(tmp_path, disk):
+    """The error says which disk to look at."""
+    spool = spool_in(Place(path=tmp_path))
+    part = await spool.open(builders.export())
+    with pytest.raises(SpoolError):
+        await spool.use(part, disk.hang)
+    await spool.put_away(part)
+    with pytest.raises(SpoolError, match=f"the spool in {tmp_path} gives no answer"):
+        await spool.open(builders.export())
+    await disk.wake(spool, tmp_path)
+    spool.close()
+
+
+async def test_what_hangs_in_one_place_holds_up_no_other(tmp_path, disk, monkeypatch):
+    """However many threads hang, before any of them is left."""
+    monkeypatch.setattr(workers, "PATIENCE_S", 20.0)
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    places = [Place(path=bad)]
+    spool = Spool(node_id="n", places=lambda: places, threads=2)
+    parts = [await spool.open(builders.export(export_id=n)) for n in range(5)]
+    stuck = [asyncio.create_task(spool.use(part, disk.hang)) for part in parts]
+    places.insert(0, Place(path=good))
+    async with asyncio.timeout(10):
+        part = await spool.open(builders.export(export_id=9))
+        await spool.use(part, Part.append, [BYTES])
+        await spool.put_away(part)
+    assert not any(task.done() for task in stuck)
+    disk.awake.set()
+    await asyncio.gather(*stuck)
+    for part in parts:
+        await spool.put_away(part)
+    spool.close()
+
+
+async def test_what_never_began_on_a_hung_disk_never_will(tmp_path, disk):
+    """Whoever waits in line behind it is left too."""
+    spool = Spool(node_id="n", places=lambda: [Place(path=tmp_path)], threads=1)
+    parts = [await spool.open(builders.export(export_id=n)) for n in range(3)]
+    ends = await asyncio.gather(
+        *(spool.use(part, disk.hang) for part in parts), return_exceptions=True
+    )
+    assert [type(end) for end in ends] == [SpoolError] * 3
+    for part in parts:
+        await spool.put_away(part)
+    await disk.wake(spool, tmp_path)
+    assert disk.calls == 1
+    spool.close()
+
+
+async def test_a_cancelled_call_that_hangs_is_left_too(tmp_path, disk):
+    """A stop does not wait for the disk, and no second thread gets at the file."""
+    spool = spool_in(Place(path=tmp_path))
+    part = await spool.open(builders.export())
+    running = asyncio.create_task(spool.use(part, disk.hang))
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(SpoolError, match="gives no answer"):
+        await spool.use(part, Part.flush)
+    await spool.put_away(part)
+    assert len(open_files(tmp_path)) == 2
+    await disk.wake(spool, tmp_path)
+    spool.close()
+
+
+async def test_a_slow_disk_is_waited_for_once_it_is_known(tmp_path, disk):
+    """Else what it makes durable would never be taken note of."""
+
+    def slow(_: Part) -> str:
+        time.sleep(0.5)
+        return "done"
+
+    spool = spool_in(Place(path=tmp_path))
+    part = await spool.open(builders.export())
+    with pytest.raises(SpoolError):
+        await spool.use(part, slow)
+    await spool.put_away(part)
+    await disk.wake(spool, tmp_path)
+    part = await spool.open(builders.export())
+    assert await spool.use(part, slow) == "done"
+    await spool.put_away(part)
+    spool.close()
+
+
+async def test_a_long_digest_does_not_hang(tmp_path, disk, monkeypatch):
+    """It gets on, block by block."""
+    read = os.pread
+
+    def slow(fd: int, size: int, offset: int) -> bytes:
+        time.sleep(0.1)
+        return read(fd, min(size, 256), offset)
+
+    spool = spool_in(Place(path=tmp_path))
+    export = builders.export(
+        spool_dir=str(tmp_path), part_bytes=len(BYTES), part_sha256=digest(BYTES)
+    )
+    (tmp_path / spool.file_name(export)).write_bytes(BYTES)
+    monkeypatch.setattr(os, "pread", slow)
+    part = await spool.open(export)
+    assert part.size == len(BYTES)
+    await spool.put_away(part)
     spool.close()

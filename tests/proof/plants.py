@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.app.spooling import SpoolPlaces
 from mirror.errors import ListError
+from mirror.mirroring.part import Part
 from mirror.mirroring.publish import Publisher
-from mirror.mirroring.spool import Part
 from mirror.ports import Kept
 from mirror.state import Ledger, ledger, room
 from mirror.targets import durable

@@ -17,6 +17,7 @@ import pytest
 from mirror.app import records
 from mirror.mirroring import fetch as fetching
 from mirror.mirroring import publish, pump, spool
+from mirror.mirroring.part import Part
 from mirror.model import State, to_us, utc_now
 from mirror.simulator import Vms
 from mirror.simulator.rows import stamp
@@ -375,7 +376,7 @@ async def _forget(*_: object) -> None:
     """Do nothing where something should be put right."""
 
 
-def _leave_open(part: spool.Part) -> None:
+def _leave_open(part: Part) -> None:
     """Do nothing where a part should be closed."""
 
 
@@ -384,7 +385,7 @@ PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
         "fetching",
         [(module, "finish", _let_go) for module in (fetching, pump, spool)],
     ),
-    "a part stays open": ("state/spool", [(spool.Part, "close", _leave_open)]),
+    "a part stays open": ("state/spool", [(Part, "close", _leave_open)]),
     "an export stays claimed": ("fetching", [(fetching.Fetcher, "_settle", _forget)]),
     "a copy stays claimed": ("publishing", [(publish.Publisher, "_release", _forget)]),
 }

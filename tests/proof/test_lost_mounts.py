@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.proof.effort import Effort
 
 _KIB = 1024
-_PATIENCE_S = 45.0
-"""More than a look that hangs and a retry, less than any timer that is neither."""
+_PATIENCE_S = 55.0
+"""More than a write and a look that hang and a retry, less than any other timer."""
 _LOSSES = ("unmounted", "blank_disk", "other_disk", "read_only", "hung")
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import pytest
 
 from mirror.errors import FetchError
-from mirror.mirroring.spool import Part
+from mirror.mirroring.part import Part
 from mirror.simulator import Vms
 from mirror.vms import answer
 from tests.harness import Site
