@@ -323,9 +323,8 @@ class Publisher:
             # Another target met the same fault before: it is being fetched anew.
             return
         try:
-            lost = await self._spool.lost(duty.export)
-            if lost:
-                await self._spool.remove(duty.export)
+            await self._spool.check_there(duty.export)
+            await self._spool.remove(duty.export)
         except SpoolError as away:
             await self._failed(duty, away)
             return

@@ -150,12 +150,15 @@ class Spool:
                 f"{wanted} are needed; free some space there",
             )
 
-    async def lost(self, export: Export) -> bool:
-        """Tell whether a file is gone from a spool that is there."""
-        await self._reach(Path(export.spool_dir or ""))
-        return await self._run(
-            Path(export.spool_dir or ""), functools.partial(self._lost, export)
-        )
+    async def check_there(self, export: Export) -> None:
+        """Check that the folder of an export's file is there, be the file or not.
+
+        Raises:
+            SpoolError: It is away, as far as can be told.
+        """
+        folder = Path(export.spool_dir or "")
+        await self._reach(folder)
+        await self._run(folder, functools.partial(self._check_there, folder))
 
     async def remove(self, export: Export) -> None:
         """Remove an export's file from the spool, if it is there."""
@@ -282,16 +285,14 @@ class Spool:
             if place.path == folder and not await self._answers(place):
                 raise _no_answer(folder)
 
-    def _lost(self, export: Export) -> bool:
-        folder = Path(export.spool_dir or "")
+    def _check_there(self, folder: Path) -> None:
         for place in self._places():
             if place.path == folder:
                 if place.guard is not None:
                     place.guard()
-                return True
+                return
         if not folder.is_dir():
             raise OSError(errno.ENODEV, "the folder of the spooled file is away")
-        return True
 
     def _unlink(self, path: Path) -> None:
         """Remove a file, but take none for removed whose disk is away."""

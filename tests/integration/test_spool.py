@@ -583,13 +583,13 @@ async def test_a_file_is_lost_only_from_a_spool_that_is_there(tmp_path):
         raise OSError(errno.ENOTCONN, "not mounted")
 
     spool = spool_in(Place(path=here), Place(path=away, guard=gone))
-    assert await spool.lost(builders.export(spool_dir=str(here)))
+    await spool.check_there(builders.export(spool_dir=str(here)))
     with pytest.raises(SpoolError):
-        await spool.lost(builders.export(spool_dir=str(away)))
+        await spool.check_there(builders.export(spool_dir=str(away)))
     # The configuration may have another spool by now.
-    assert await spool.lost(builders.export(spool_dir=str(tmp_path)))
+    await spool.check_there(builders.export(spool_dir=str(tmp_path)))
     with pytest.raises(SpoolError):
-        await spool.lost(builders.export(spool_dir=str(tmp_path / "former")))
+        await spool.check_there(builders.export(spool_dir=str(tmp_path / "former")))
     spool.close()
 
 
