@@ -56,6 +56,7 @@ _MEANINGS: Final = {
     errno.ENFILE: ("too_many_files", "raise fs.file-max of the machine"),
     errno.EFBIG: ("file_too_big", "this file system cannot hold a file of that size"),
     errno.ESTALE: _AWAY,
+    errno.EAGAIN: _AWAY,  # SMB, while its client connects anew
     errno.ENODEV: _AWAY,
     errno.ENXIO: _AWAY,
     errno.ENOTCONN: _AWAY,

@@ -106,6 +106,10 @@ class Root:
             with contextlib.suppress(FileExistsError):
                 durable.place(temporary, MARKER, source=below, within=hidden)
             os.fsync(hidden)
+            with contextlib.suppress(FileNotFoundError):
+                # On SMB no two names of one file can be open at once, and the client
+                # closes the first one late (EINVAL; MS-SMB2 3.3.5.9.8).
+                os.unlink(temporary, dir_fd=below)
             found = self._read(hidden)
         if found is None:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))

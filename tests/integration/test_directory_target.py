@@ -439,6 +439,21 @@ async def test_marker(world: World) -> None:
     assert (world.root / HIDDEN / "target.json").read_text() == text
 
 
+async def test_marker_of_a_share(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux opens no file on SMB that has another name it closed a moment ago."""
+    opened = durable.open_file
+
+    def open_file(name: str, *, within: int) -> int:
+        if os.stat(name, dir_fd=within).st_nlink > 1:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
+        return opened(name, within=within)
+
+    monkeypatch.setattr(durable, "open_file", open_file)
+    health = await world.target().open(None)
+
+    assert health.marker_id
+
+
 @pytest.mark.parametrize("found", ["missing", "differs", "broken", "link"])
 async def test_other_disk(world: World, found: str, tmp_path: Path) -> None:
     """With the marker missing or another one, nothing is written and the text helps."""
