@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LEDGER_NAME = "ledger.sqlite3"
 _LEAST_BYTES = 512
 """No SQLite file is shorter, but an empty one."""
+_CACHE = "PRAGMA cache_size = -1024"
+"""KiB; the system's own cache holds the rest, and a large ledger costs no memory."""
 _MIGRATION = re.compile(r"^(\d{4})\.sql$")
 
 
@@ -206,7 +208,7 @@ class Database:
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA foreign_keys = ON")
         execute("PRAGMA temp_store = MEMORY")
-        execute("PRAGMA cache_size = -4096")
+        execute(_CACHE)
         execute("PRAGMA journal_size_limit = 16777216")
         if version:
             # What is migrated gets new checksums, and would be believed.
@@ -229,6 +231,7 @@ class Database:
                 f"{newest()}: restart the service so that it is migrated"
             )
         self.connection.execute("PRAGMA synchronous = FULL")
+        self.connection.execute(_CACHE)
         soundness.keep(self.connection)
         return version
 
