@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUDGET ?= 60m
 
-.PHONY: setup demo test chaos mutants lint check format deb deb-check deb-trial clean
+.PHONY: setup demo test chaos mutants lint check format deb deb-check deb-trial shares clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,9 @@ deb-check: deb  ## install, run, upgrade, remove it on a clean Debian (root; 5 m
 
 deb-trial: setup deb  ## five failures beside Prometheus, mended by the book (root; 40 minutes)
 	/usr/bin/python3 -m deploy.debian.trial
+
+shares: deb  ## keep footage on NFS and SMB shares that fail (root; 15 minutes)
+	/usr/bin/python3 -m deploy.debian.shares
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
