@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -103,6 +104,7 @@ for _module in (
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
+    _open_closed_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     globals_ = Globals(arguments=tuple(given))
     try:
@@ -136,6 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _unforeseen(exc: BaseException, globals_: Globals) -> int:
     """Say on one line what happened, to debug also where; return the exit code."""
     clean = globals_.redactor.clean
+    if isinstance(exc, OSError) and exc.filename is None and not _can_print():
+        typer.echo(
+            f"archive-mirror: standard output cannot be written ({exc.strerror}); give "
+            "it a place with room",
+            err=True,
+        )
+        return 1
     if globals_.log_level == "debug":
         typer.echo(clean("".join(traceback.format_exception(exc))), err=True)
     while isinstance(exc, BaseExceptionGroup):
@@ -151,11 +160,35 @@ def _unforeseen(exc: BaseException, globals_: Globals) -> int:
     return EXIT_UNFORESEEN
 
 
+def _can_print() -> bool:
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
 def _leave(code: int) -> NoReturn:
     """Exit even if a thread hangs in a dead mount."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Let standard streams that are closed lead nowhere.
+
+    Else the next file that is opened, the ledger perhaps, would be one of them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            stream = os.fdopen(number, "w" if number else "r", closefd=False)
+            setattr(sys, name, stream)
 
 
 def _globals_first(arguments: Sequence[str]) -> list[str]:

@@ -103,7 +103,7 @@ def token_set(
     if sys.stdin.isatty():
         raw = typer.prompt(f"token of {source}", hide_input=True).encode()
     else:
-        raw = sys.stdin.buffer.read()
+        raw = sys.stdin.buffer.read(tokens.MAX_BYTES + 1)
     token = tokens.parse(raw, "standard input")
     globals_.redactor.add(token)
     try:

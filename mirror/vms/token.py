@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _BEARER = re.compile(r"^bearer(\s+|$)", re.IGNORECASE)
-_MAX_BYTES = 65536
+MAX_BYTES = 65536
+"""No server takes a header as long as that."""
 
 
 class TokenFile:
@@ -105,7 +106,7 @@ class TokenFile:
 
 def _content(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(_MAX_BYTES)
+        return file.read(MAX_BYTES + 1)
 
 
 def parse(raw: bytes, place: str) -> str:
@@ -118,6 +119,8 @@ def parse(raw: bytes, place: str) -> str:
     Raises:
         AuthError: It is none.
     """
+    if len(raw) > MAX_BYTES:
+        raise AuthError("no_token", f"{place} is longer than any token")
     token = _BEARER.sub("", raw.decode("utf-8-sig", "replace").strip())
     if not _VISIBLE.fullmatch(token):
         what = (

@@ -429,6 +429,42 @@ def test_a_reader_that_is_already_gone(full):
         assert done.returncode in {0, 1}, arguments
 
 
+def shell(script: str, full: Site) -> subprocess.CompletedProcess[str]:
+    """Run a script for which `$MIRROR` is the command."""
+    return subprocess.run(
+        ["/bin/sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment(
+            ARCHIVE_MIRROR_CONFIG=on(full)[1], MIRROR=f"{sys.executable} -m mirror"
+        ),
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_no_harm(full, closed):
+    """Also not to what is opened next, which would get its number."""
+    done = shell(f"$MIRROR list --json {closed}; echo ended $?", full)
+
+    assert done.stdout.splitlines()[-1] == "ended 0"
+    assert (len(done.stdout.splitlines()) > 2) == (">&-" not in closed.split())
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["status", "list --json", "--version"])
+def test_an_output_without_room_is_told(full, command):
+    """It is not called an unexpected failure."""
+    done = shell(f"$MIRROR {command} > /dev/full", full)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "archive-mirror: standard output cannot be written (No space left on device); "
+        "give it a place with room\n"
+    )
+
+
 def test_control_characters_never_reach_the_terminal(full):
     """A name from the VMS can neither colour, ring, nor forge a line."""
     for arguments in (

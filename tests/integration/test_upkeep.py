@@ -68,6 +68,18 @@ async def test_a_backup_replaces_nothing_and_leaves_nothing(site, tmp_path):
     assert not list(tmp_path.glob(".backup-*"))
 
 
+async def test_what_is_longer_than_any_token_is_refused(site):
+    """The token there was stays."""
+    before = (site.folder / "token").read_bytes()
+    for text in (b"x" * 65_537, b"x" * 10_000_000):
+        done = put(site, text)
+        assert done.returncode == 1
+        assert done.stderr == (
+            b"archive-mirror: standard input is longer than any token\n"
+        )
+    assert (site.folder / "token").read_bytes() == before
+
+
 async def test_no_ledger_yet_is_said(tmp_path):
     async with Vms() as vms:
         site = Site.make(tmp_path, vms)
