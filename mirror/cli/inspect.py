@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from mirror.config import Settings
+
 _WATCH_S = 2.0
 _CLEAR = "\033[2J\033[H"
 _MAX_DIGITS = 4000
@@ -59,21 +61,21 @@ def status(
         nagios.answer(given(context))
     settings = given(context).settings()
     try:
-        _show_status(settings.state_dir, as_json=as_json, watch=watch)
+        _show_status(settings, as_json=as_json, watch=watch)
     except KeyboardInterrupt as exc:
         raise typer.Exit from exc
 
 
-def _show_status(state_dir: Path, *, as_json: bool, watch: bool) -> None:
+def _show_status(settings: Settings, *, as_json: bool, watch: bool) -> None:
     while True:
-        with reading(state_dir) as ledger:
+        with reading(settings.state_dir) as ledger:
             shown = _status(ledger)
         if as_json:
             render.as_json(shown)
         else:
             if watch:
                 typer.echo(_CLEAR, nl=False)
-            _print_status(shown)
+            _print_status(shown, {*settings.sources, *settings.targets})
         if not watch:
             return
         time.sleep(_WATCH_S)
@@ -203,7 +205,7 @@ def _status(ledger: Ledger) -> dict[str, Any]:
     return records.status(ledger.reads.counts(), ledger.reads, to_us(utc_now()))
 
 
-def _print_status(shown: dict[str, Any]) -> None:
+def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
     counts = "   ".join(f"{state} {n}" for state, n in sorted(shown["exports"].items()))
     typer.echo(f"exports   {counts or 'none yet'}")
     typer.echo(
@@ -221,7 +223,8 @@ def _print_status(shown: dict[str, Any]) -> None:
         problem = (
             f"   PROBLEM {render.clean(source['problem'])}" if source["problem"] else ""
         )
-        typer.echo(f"source    {source['name']}   {well}{_paused(source)}{problem}")
+        told = f"{well}{_standing(source, configured)}{problem}"
+        typer.echo(f"source    {source['name']}   {told}")
     for target in shown["targets"]:
         owed = f"owed {target['owed_files']} files"
         owed += f", {render.size(target['owed_bytes'])}"
@@ -232,11 +235,13 @@ def _print_status(shown: dict[str, Any]) -> None:
             said = target["problem"].removeprefix(f"target {target['name']}: ")
             problem = f"   PROBLEM {render.clean(said)} (as of {target['checked']})"
         free = render.size(target["free_bytes"])
-        told = f"free {free}   {owed}{_paused(target)}{problem}"
+        told = f"free {free}   {owed}{_standing(target, configured)}{problem}"
         typer.echo(f"target    {target['name']}   {told}")
 
 
-def _paused(one: dict[str, Any]) -> str:
+def _standing(one: dict[str, Any], configured: set[str]) -> str:
+    if one["name"] not in configured:
+        return "   no longer configured"
     until = one["paused_until"]
     return f"   PAUSED until {until}" if until else ""
 

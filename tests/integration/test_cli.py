@@ -465,6 +465,22 @@ def test_an_output_without_room_is_told(full, command):
     )
 
 
+def test_what_is_no_longer_configured_is_marked(full):
+    """It is still in the ledger, and nothing is wrong with it."""
+    before = run("status", *on(full)).out
+    full.tables["targets"]["other"] = full.tables["targets"].pop("nas")
+    full.settings()
+    try:
+        out = run("status", *on(full)).out
+    finally:
+        full.tables["targets"]["nas"] = full.tables["targets"].pop("other")
+        full.settings()
+
+    assert "no longer configured" not in before
+    (marked,) = (line for line in out.splitlines() if "no longer configured" in line)
+    assert marked.split()[:2] == ["target", "nas"]
+
+
 def test_control_characters_never_reach_the_terminal(full):
     """A name from the VMS can neither colour, ring, nor forge a line."""
     for arguments in (
