@@ -7,7 +7,8 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import structlog
 from aiohttp import web
@@ -29,6 +30,8 @@ _STATUS_FRESH_S = 2.0
 _REFRESH_S = 5.0
 """Less than the 10 s that Prometheus waits, so that it hears why."""
 _CLOSE_S = 1.0
+_MOST_CONNECTIONS = 64
+"""Each takes a descriptor that a file may need."""
 _log = structlog.get_logger()
 
 
@@ -102,6 +105,7 @@ class HttpServer:
         self._refreshed = _Shared(refresh, _FRESH_S)
         self._status = _Shared(self._render, _STATUS_FRESH_S)
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     async def start(self, host: str | None, port: int) -> int:
         """Listen; return the port, which port 0 leaves to the system.
@@ -122,18 +126,22 @@ class HttpServer:
                 application.router.add_get(path, handler)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSE_S)
         await runner.setup()
+        accept = partial(_accept, cast("web.Server", runner.server))
+        loop = asyncio.get_running_loop()
         try:
-            await web.TCPSite(runner, host, port).start()
+            self._listening = await loop.create_server(accept, host, port)
         except OSError as exc:
             await runner.cleanup()
             raise ListenError("listen", _refused(host, port, exc)) from exc
         self._runner = runner
-        actual = int(runner.addresses[0][1])
+        actual = int(self._listening.sockets[0].getsockname()[1])
         _log.info("http.listening", host=host or "*", port=actual)
         return actual
 
     async def stop(self) -> None:
         """Listen no more."""
+        if self._listening is not None:
+            self._listening.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -183,6 +191,17 @@ class HttpServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return _told(await self._ready())
+
+
+def _accept(server: web.Server) -> asyncio.BaseProtocol:
+    """Take a connection; when there are too many, the oldest ends.
+
+    One that asks at once is long done by then, whoever holds the others.
+    """
+    held = server.connections
+    for oldest in held[: max(0, len(held) - _MOST_CONNECTIONS + 1)]:
+        oldest.force_close()
+    return server()
 
 
 def _refused(host: str | None, port: int, failure: OSError) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -88,6 +89,25 @@ async def test_health_is_told_with_its_reasons(said):
         said.ill = ["the ledger does not answer"]
         async with client.get("/healthz") as ill:
             assert ill.status == 503
+
+
+async def test_connections_that_ask_for_nothing_take_few_descriptors(said):
+    """And whoever does ask is answered."""
+    descriptors = Path("/proc/self/fd")
+    async with serving(said) as client, AsyncExitStack() as held:
+        before = len(list(descriptors.iterdir()))
+        port = client._base_url.port
+        ours = 0
+        for _ in range(30):
+            for _ in range(10):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                held.callback(writer.close)
+                writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nSlow: ")
+                ours += 1
+            assert (await read(client, "/healthz"))[0] == 200
+            theirs = len(list(descriptors.iterdir())) - before - ours
+            assert theirs <= 70
+        assert ours == 300
 
 
 async def test_metrics_come_as_text_that_parses(said):
