@@ -162,11 +162,14 @@ class Days:
             ):
                 self.vms.advance()
                 await asyncio.sleep(0.3)
+        # No connection is kept alive, for as long as it may or by chance.
+        self.vms.script_list(then="no_length")
         # Engines that were let go have no thread left; this one has nothing to do.
         await self.reload()
         await asyncio.sleep(_KEEP_ALIVE_S if self.scale.long else 2)
         await self.metrics()
         looks = [await self._look_soon() for _ in range(6)]
+        self.vms.script_list()
         return replace(
             looks[-1],
             files=min(each.files for each in looks),
