@@ -105,8 +105,16 @@ class TokenFile:
 
 
 def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
+    # A pipe without a writer would not even open.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise AuthError(
+                "no_token", f"the token file {path} is no regular file; make it one"
+            )
+        return os.read(fd, MAX_BYTES + 1)
+    finally:
+        os.close(fd)
 
 
 def parse(raw: bytes, place: str) -> str:

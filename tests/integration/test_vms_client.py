@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import time
 import tracemalloc
@@ -790,7 +791,9 @@ async def test_forms_of_the_token_file(tmp_path, content):
     ("content", "told"),
     [
         (None, "make it by `archive-mirror token set hq`"),
-        ("folder", "let the service's user read it"),
+        ("folder", "no regular file"),
+        ("pipe", "no regular file"),
+        (b"x" * 65_537, "longer than any token"),
         (b"", "empty"),
         (b" \r\n\t", "empty"),
         (b"Bearer ", "empty"),
@@ -807,6 +810,8 @@ async def test_a_token_file_of_no_use(tmp_path, content, told):
     path = tmp_path / "t"
     if content == "folder":
         path.mkdir()
+    elif content == "pipe":
+        os.mkfifo(path)
     elif content is not None:
         path.write_bytes(content)
     async with Raw({"*": answer()}) as server:
