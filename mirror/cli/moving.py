@@ -39,6 +39,7 @@ def run(context: typer.Context) -> None:
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 
+    from mirror.app import memory  # noqa: PLC0415
     from mirror.app.service import Service  # noqa: PLC0415
     from mirror.metrics import Metrics  # noqa: PLC0415
     from mirror.server import Notifier  # noqa: PLC0415
@@ -53,6 +54,7 @@ def run(context: typer.Context) -> None:
         )
         await service.run()
 
+    memory.share_one_heap()
     asyncio.run(serve())
 
 
