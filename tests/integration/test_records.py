@@ -445,12 +445,12 @@ async def test_a_spool_that_is_away_postpones_its_copies(bench: Bench, monkeypat
     served = await bench.add()
     assert await bench.fetch() is None
 
-    async def lost(_: Export) -> bool:
+    async def check_there(_: Export) -> None:
         raise SpoolError("spool_lost", "its disk is away")
 
     (part,) = bench.site.folder.rglob("*.part")
     away = part.rename(bench.site.folder / "away")
-    monkeypatch.setattr(bench.engine.spool, "lost", lost)
+    monkeypatch.setattr(bench.engine.spool, "check_there", check_there)
     await bench.publish()
     (copy,) = bench.site.dossier(served).copies
     assert (copy.state, copy.attempts) == (CopyState.FAILED, 1)
