@@ -108,8 +108,7 @@ class Workers:
                 await asyncio.wait([waiting], timeout=left_s)
                 continue
             self._leave(room, job, pulse)
-            waited_s = time.monotonic() - pulse.at
-            raise HungError(f"{folder} gives no answer for {waited_s:.0f} s", job)
+            raise HungError(f"{folder} gives no answer", job)
         room.slowest_s = max(room.slowest_s, time.monotonic() - pulse.at)
         return waiting.result()
 

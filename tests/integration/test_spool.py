@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import fcntl
+import gc
 import hashlib
 import os
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -865,6 +868,59 @@ async def test_a_slow_disk_is_waited_for_once_it_is_known(tmp_path, disk):
     assert await spool.use(part, slow) == "done"
     await spool.put_away(part)
     spool.close()
+
+
+@pytest.mark.parametrize(
+    ("slowest_s", "patience_s"), [(0.0, 30.0), (20.0, 60.0), (1000.0, 300.0)]
+)
+def test_how_long_a_disk_is_waited_for(slowest_s, patience_s):
+    """Longer than it ever took, and never for ever."""
+    with ThreadPoolExecutor() as pool:
+        room = workers._Room(pool=pool, slowest_s=slowest_s)
+        assert room.patience_s == patience_s
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_the_slowest_step_is_remembered(tmp_path, disk, late):
+    """One that came to its end in time, and one that came late."""
+    spool = spool_in(Place(path=tmp_path))
+    part = await spool.open(builders.export())
+    took_s = 0.5 if late else 0.2
+    with contextlib.suppress(SpoolError):
+        await spool.use(part, lambda _: time.sleep(took_s))
+    await spool.put_away(part)
+    await disk.wake(spool, tmp_path)
+    room = spool._workers._rooms[tmp_path]
+    assert took_s <= room.slowest_s < took_s + 10
+    spool.close()
+
+
+async def test_the_late_end_of_a_hung_call_makes_no_noise(tmp_path, disk, caplog):
+    """Be it an error, and the spool long closed."""
+    told: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+
+    def fail(_: Part) -> None:
+        disk.hang()
+        raise OSError(errno.EIO, "late")
+
+    spool = spool_in(Place(path=tmp_path))
+    part = await spool.open(builders.export())
+    with pytest.raises(SpoolError):
+        await spool.use(part, fail)
+    await spool.put_away(part)
+    spool.close()
+    disk.awake.set()
+    while spool._workers.hangs(tmp_path):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    part.close()
+    del part
+    gc.collect()
+
+    assert told == []
+    assert caplog.records == []
 
 
 async def test_a_long_digest_does_not_hang(tmp_path, disk, monkeypatch):
