@@ -923,6 +923,47 @@ async def test_the_late_end_of_a_hung_call_makes_no_noise(tmp_path, disk, caplog
     assert caplog.records == []
 
 
+async def test_a_close_that_hangs_or_fails_is_nobodys_trouble(
+    tmp_path, disk, monkeypatch
+):
+    """There is nothing more to be had of that part."""
+    spool = spool_in(Place(path=tmp_path))
+    close = Part.close
+
+    def fail(part: Part) -> None:
+        close(part)
+        raise OSError(errno.EIO, "for once")
+
+    monkeypatch.setattr(Part, "close", fail)
+    await spool.put_away(await spool.open(builders.export()))
+    monkeypatch.setattr(Part, "close", lambda part: (disk.hang(), close(part)))
+    await spool.put_away(await spool.open(builders.export()))
+    await disk.wake(spool, tmp_path)
+    spool.close()
+    assert open_files(tmp_path) == []
+
+
+async def test_an_opening_cancelled_while_it_forgets_the_old_place(
+    tmp_path, disk, monkeypatch
+):
+    """The new part is closed."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    monkeypatch.setattr(workers, "PATIENCE_S", 20.0)
+    export = builders.export(spool_dir=str(old), part_bytes=5, part_sha256="x")
+    spool = spool_in(Place(path=new), Place(path=old))
+    monkeypatch.setattr(spool, "_unlink", disk.hang)
+    opening = asyncio.create_task(spool.open(export))
+    while not disk.calls:
+        await asyncio.sleep(0.01)
+    opening.cancel()
+    await asyncio.sleep(0.05)
+    await disk.wake(spool, old)
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    spool.close()
+    assert open_files(tmp_path) == []
+
+
 async def test_a_long_digest_does_not_hang(tmp_path, disk, monkeypatch):
     """It gets on, block by block."""
     read = os.pread
