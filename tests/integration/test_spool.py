@@ -23,7 +23,7 @@ import pytest
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring import spool as spool_module
 from mirror.mirroring import workers
-from mirror.mirroring.part import Part
+from mirror.mirroring.part import Part, PartName
 from mirror.mirroring.spool import Place, Spool
 from tests import builders
 
@@ -701,6 +701,14 @@ async def test_a_part_that_is_open_elsewhere_is_left_alone(tmp_path):
     again = await spool.open(export)
     again.close()
     spool.close()
+
+
+def test_the_name_of_a_part_says_whose_it_is():
+    """What it is made of can be read from it; other names say nothing."""
+    name = PartName.of(builders.export(), "n0de")
+
+    assert PartName.read(name.text) == name
+    assert PartName.read(f"{name.text}~") is None
 
 
 # --- a disk that hangs --------------------------------------------------------
