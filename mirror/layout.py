@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
 SUFFIX: Final = ".mp4"
+DOUBTFUL: Final = ".doubtful"
 UNKNOWN: Final = "unknown"
-MAX_SEGMENT_BYTES: Final = 240
-"""Leaves room below 255 for `~9999` and `.json`."""
+MAX_SEGMENT_BYTES: Final = 230
+"""Leaves room below 255 for `~9999`, `.doubtful` and `.json`."""
 MAX_PATH_BYTES: Final = 1000
 """Leaves room below 1024 for the same."""
 
@@ -46,8 +47,9 @@ _SPARE_BYTES: Final = 4
 
 _BAD: Final = frozenset('<>:"|?*\\/')
 _BAD_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_VIDEO_SUFFIX: Final = re.compile(
-    r"\.(3gp|asf|avi|flv|h26[45]|hevc|m4v|mjpe?g|mkv|mov|mp4|mpe?g|ts|webm|wmv)\Z",
+_SUFFIXES: Final = re.compile(
+    r"\.(3gp|asf|avi|doubtful|flv|h26[45]|hevc|m4v|mjpe?g|mkv|mov|mp4|mpe?g|ts|webm"
+    r"|wmv)\Z",
     re.IGNORECASE,
 )
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
@@ -178,8 +180,18 @@ def path_key(path: str) -> str:
 
 
 def with_number(path: str, number: int) -> str:
-    """Return the path told apart by a number: `a/b.mp4` as `a/b~2.mp4`."""
-    return f"{path.removesuffix(SUFFIX)}~{number}{SUFFIX}"
+    """Return the path told apart by a number: `a/b.mp4` as `a/b~2.mp4`; 1 adds none."""
+    return path if number == 1 else f"{path.removesuffix(SUFFIX)}~{number}{SUFFIX}"
+
+
+def doubtful_form(path: str) -> str:
+    """Return where a doubtful file lies: `a/b.mp4` as `a/b.doubtful.mp4`."""
+    return f"{path.removesuffix(SUFFIX)}{DOUBTFUL}{SUFFIX}"
+
+
+def whole_form(path: str) -> str:
+    """Return where the file would lie if it were whole."""
+    return path.removesuffix(f"{DOUBTFUL}{SUFFIX}").removesuffix(SUFFIX) + SUFFIX
 
 
 def _field(field: str, spec: str, conversion: str | None) -> _Part:
@@ -288,9 +300,9 @@ def _file_name(text: str) -> str:
 
 
 def _without_suffix(text: str) -> str:
-    """Return a file's name without what says that it is a film."""
+    """Return a file's name without what says that it is a film, or what is doubted."""
     while True:
-        stem = _VIDEO_SUFFIX.sub("", text.rstrip(" ."))
+        stem = _SUFFIXES.sub("", text.rstrip(" ."))
         if stem == text:
             return text
         text = stem

@@ -42,6 +42,8 @@ class FetchOutcome(StrEnum):
     """How a fetch attempt ended, as far as an operator cares."""
 
     WHOLE = "whole"
+    DOUBTFUL = "doubtful"
+    UNCHANGED = "unchanged"
     CUT = "cut"
     TIMEOUT = "timeout"
     BUSY = "busy"
@@ -57,6 +59,8 @@ class FetchOutcome(StrEnum):
 
 _OUTCOMES = {
     "whole": FetchOutcome.WHOLE,
+    "doubtful": FetchOutcome.DOUBTFUL,
+    "unchanged": FetchOutcome.UNCHANGED,
     "cut": FetchOutcome.CUT,
     "timeout": FetchOutcome.TIMEOUT,
     "too_slow": FetchOutcome.TIMEOUT,
@@ -69,7 +73,6 @@ _OUTCOMES = {
     "origin_refused": FetchOutcome.REFUSED,
     "encoded": FetchOutcome.REJECTED,
     "not_mp4": FetchOutcome.REJECTED,
-    "not_whole": FetchOutcome.REJECTED,
     "empty": FetchOutcome.REJECTED,
     "too_large": FetchOutcome.REJECTED,
     "unfit_range": FetchOutcome.REJECTED,
@@ -84,6 +87,15 @@ class PollOutcome(StrEnum):
     OK = "ok"
     FAILED = "failed"
     UNAUTHORIZED = "unauthorized"
+
+
+class LookOutcome(StrEnum):
+    """What a second look showed of the file that is ours."""
+
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    NOTHING = "nothing"
+    FAILED = "failed"
 
 
 class CopyOutcome(StrEnum):
@@ -109,6 +121,7 @@ class LedgerSnapshot:
     Attributes:
         exports: By (source, state).
         saved_total: Ever saved, by source.
+        doubtful_total: Ever kept though not proven whole, by source.
         lost_total: Ever lost by us, by (source, reason).
         unacknowledged: Lost by us, and nobody has taken note of it, by source.
         clock_offset_us: By source.
@@ -117,6 +130,7 @@ class LedgerSnapshot:
 
     exports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     saved_total: Mapping[str, int] = field(default_factory=dict)
+    doubtful_total: Mapping[str, int] = field(default_factory=dict)
     lost_total: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unacknowledged: Mapping[str, int] = field(default_factory=dict)
     paused_sources: frozenset[str] = frozenset()
@@ -152,7 +166,14 @@ class Metrics:
         )
         self._fetches = self._counter(
             "fetches_total",
-            "Attempts to fetch a file; whole: it is proven in the spool.",
+            "Attempts to fetch a file; whole: it is proven in the spool; doubtful: it "
+            "came to its end and is not proven; unchanged: a doubtful one is so again.",
+            "source",
+            "outcome",
+        )
+        self._looks = self._counter(
+            "second_looks_total",
+            "Looks at the headers of a file fetched before; changed: it is another.",
             "source",
             "outcome",
         )
@@ -218,7 +239,7 @@ class Metrics:
         """Show every series that can come, at 0; forget removed names."""
         of_sources = (self._source_up, self._token_expiry)
         for gone in set(self._sources) - set(sources):
-            for metric in (*of_sources, self._polls, self._fetches):
+            for metric in (*of_sources, self._polls, self._fetches, self._looks):
                 metric.remove_by_labels({"source": gone})
         of_targets = (self._target_up, self._target_free, self._holdup, self._copies)
         for gone in set(self._targets) - set(targets):
@@ -226,10 +247,13 @@ class Metrics:
                 metric.remove_by_labels({"target": gone})
         self._sources, self._targets = tuple(sources), tuple(targets)
         for source in sources:
-            for poll in PollOutcome:
-                self._polls.labels(source, poll)
-            for fetch in FetchOutcome:
-                self._fetches.labels(source, fetch)
+            for counter, outcomes in (
+                (self._polls, PollOutcome),
+                (self._fetches, FetchOutcome),
+                (self._looks, LookOutcome),
+            ):
+                for outcome in outcomes:
+                    counter.labels(source, outcome)
             self._source_up.labels(source)
         for target in targets:
             for copy in CopyOutcome:
@@ -251,6 +275,10 @@ class Metrics:
         outcome = _OUTCOMES.get(reason, FetchOutcome.OTHER)
         self._fetches.labels(source, outcome).inc()
         self._durations.observe(seconds)
+
+    def looked(self, source: str, outcome: str) -> None:
+        """Count a second look."""
+        self._looks.labels(source, LookOutcome(outcome)).inc()
 
     def bytes_fetched(self, number: int) -> None:
         """Count bytes received."""
@@ -310,6 +338,11 @@ class Metrics:
         saved = CounterMetricFamily(
             f"{PREFIX}exports_saved", "Exports ever saved.", labels=["source"]
         )
+        doubtful = CounterMetricFamily(
+            f"{PREFIX}exports_doubtful",
+            "Exports ever kept whose files are not proven whole.",
+            labels=["source"],
+        )
         lost = CounterMetricFamily(
             f"{PREFIX}exports_lost",
             "Exports ever lost that were first seen after the first complete sweep.",
@@ -343,6 +376,7 @@ class Metrics:
                     [source, state], taken.exports.get((source, state), 0)
                 )
             saved.add_metric([source], taken.saved_total.get(source, 0))
+            doubtful.add_metric([source], taken.doubtful_total.get(source, 0))
             for reason in LOSS_REASONS:
                 lost.add_metric(
                     [source, reason], taken.lost_total.get((source, reason), 0)
@@ -350,7 +384,8 @@ class Metrics:
             unacknowledged.add_metric([source], taken.unacknowledged.get(source, 0))
             paused.add_metric([source], source in taken.paused_sources)
             offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
-        yield from (exports, saved, lost, unacknowledged, paused, offset, success)
+        yield from (exports, saved, doubtful, lost, unacknowledged)
+        yield from (paused, offset, success)
         yield from self._backlog(taken)
 
     def _backlog(self, taken: LedgerSnapshot) -> Iterable[Metric]:

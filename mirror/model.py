@@ -18,11 +18,23 @@ class State(StrEnum):
     PARKED = "parked"
     SPOOLED = "spooled"
     SAVED = "saved"
+    DOUBTFUL = "doubtful"
     EXCLUDED = "excluded"
     UNAVAILABLE = "unavailable"
     LOST = "lost"
     DAMAGED = "damaged"
     ERASED = "erased"
+
+
+KEPT_STATES = frozenset({State.SPOOLED, State.SAVED, State.DOUBTFUL})
+"""A file of the export is ours: complete in the spool, or on the targets."""
+
+
+class Verdict(StrEnum):
+    """What the structure of a body that ended as announced says of it."""
+
+    WHOLE = "whole"
+    DOUBTFUL = "doubtful"
 
 
 class CopyState(StrEnum):
@@ -50,6 +62,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     ROW_GONE = "row_gone"
     MADE_AGAIN = "made_again"
+    DOUBTFUL = "doubtful"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +122,7 @@ def is_folder(url: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """One export as the ledger knows it; each field is a column of that name.
+    """One version of an export as the ledger knows it; each field is its column.
 
     Times end in `_us`: microseconds since 1970 UTC by our clock, but for
     `created_us`, which is the VMS's.
@@ -123,13 +137,29 @@ class Export:
         without_us: When a try last found no file behind a folder url.
         without_walks: Walks in a row that saw it without a file.
         absent_sweeps: Complete sweeps in a row that should have shown it.
+        version: 1 and up; walks speak of the newest.
         due_us: Not tried before.
+        not_before_us: Not tried before, however long the back-off may be.
         attempts: Fetch attempts ever made.
         barren: Attempts in a row that gained nothing.
         misses: Tries in a row that found no file behind the url.
         best_bytes: The longest the partial ever was since it last became ready.
+        part_number: Tells the partial from a held body, in its file's name.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
         part_plain: The next attempt asks without Range.
+        held_dir: Where the held body lies; it and the rest is None if there is none.
+        held_number: As `part_number`.
+        held_doubt: What is doubted of it.
+        held_us: When it ended.
+        held_until_us: It is spooled as doubtful from then on, whatever comes.
+        bodies: Doubtful bodies of some size that were had.
+        proof: What the file's structure says; None as long as it is not complete.
+        doubt: Why it is not proven whole.
+        proof_notes: What is odd about a whole file; separated by `; `.
+        look_due_us: When the next second look is due; None if none is.
+        looks: Second looks made, the last one at `looked_us`.
+        look_total: What the last look showed, if that was a change; so the next two.
+        drops: Further versions that brought the same bytes.
         acknowledged_us: When somebody took note of the loss; None if nobody has.
         note: What he had to say of it.
     """
@@ -138,6 +168,7 @@ class Export:
     source: str
     export_id: int
     created_key: str
+    version: int = 1
     created_at: str | None
     created_us: int | None
     updated_at: str | None
@@ -162,20 +193,43 @@ class Export:
     without_walks: int = 0
     absent_sweeps: int = 0
     due_us: int = 0
+    not_before_us: int = 0
     attempts: int = 0
     barren: int = 0
     misses: int = 0
     best_bytes: int = 0
     last_error: str | None = None
     spool_dir: str | None = None
+    part_number: int = 1
     part_bytes: int = 0
     part_sha256: str | None = None
     part_total: int | None = None
     part_etag: str | None = None
     part_modified: str | None = None
     part_plain: bool = False
+    held_dir: str | None = None
+    held_number: int | None = None
+    held_bytes: int | None = None
+    held_sha256: str | None = None
+    held_etag: str | None = None
+    held_modified: str | None = None
+    held_doubt: str | None = None
+    held_started_us: int | None = None
+    held_us: int | None = None
+    held_until_us: int | None = None
+    bodies: int = 0
     size_bytes: int | None = None
     sha256: str | None = None
+    proof: str | None = None
+    doubt: str | None = None
+    proof_notes: str | None = None
+    look_due_us: int | None = None
+    looks: int = 0
+    looked_us: int = 0
+    look_total: int | None = None
+    look_etag: str | None = None
+    look_modified: str | None = None
+    drops: int = 0
     started_us: int | None = None
     spooled_us: int | None = None
     saved_us: int | None = None
@@ -185,12 +239,35 @@ class Export:
     @property
     def label(self) -> str:
         """The name the command line knows it by."""
-        return f"{self.source}/{self.export_id}"
+        version = f"~{self.version}" if self.version > 1 else ""
+        return f"{self.source}/{self.export_id}{version}"
+
+    @property
+    def held(self) -> bool:
+        """A doubtful body waits in the spool to be confirmed."""
+        return self.held_sha256 is not None
+
+    @property
+    def doubtful(self) -> bool:
+        """The file that is ours is not proven whole."""
+        return self.proof == Verdict.DOUBTFUL
 
     @property
     def shows_file(self) -> bool:
         """As last listed, the flag is true and there is a url."""
         return self.has_file and self.url is not None
+
+    def shows_other_footage(self, row: Row) -> bool:
+        """Tell whether a row speaks of other footage, as far as both can be read."""
+        pairs = (
+            (self.camera_id, row.camera_id),
+            (self.footage_from, row.footage_from),
+            (self.footage_to, row.footage_to),
+        )
+        return any(
+            ours is not None and theirs is not None and ours != theirs
+            for ours, theirs in pairs
+        )
 
     def past_deadline(self, now_us: int) -> bool:
         """The VMS may have deleted the file by `now_us`."""
@@ -235,16 +312,20 @@ class Receipt:
     """What a fetch proved of a file in the spool.
 
     Attributes:
-        size_bytes: Length of the whole file.
+        size_bytes: Length of the file.
         sha256: Lower-case hex, over the bytes as received.
         etag: As the server sent it.
         last_modified: As the server sent it.
+        doubt: Why the file is not proven whole; None if it is.
+        notes: What is odd about it all the same.
     """
 
     size_bytes: int
     sha256: str
     etag: str | None
     last_modified: str | None
+    doubt: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def utc_now() -> datetime:

@@ -268,6 +268,15 @@ class Held:
     last_modified: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the headers of an answer say of a file; None where they say nothing."""
+
+    total_bytes: int | None
+    etag: str | None
+    last_modified: str | None
+
+
 class Body(Protocol):
     """An open answer with the bytes of a file, checked to fit what was asked.
 
@@ -303,6 +312,14 @@ class Source(Protocol):
     def oldest_us(self) -> int | None:
         """When a file was made that is deleted now, by the VMS's clock, if known."""
 
+    @property
+    def lifetime_us(self) -> int:
+        """How long the VMS keeps a file."""
+
+    @property
+    def second_look(self) -> bool:
+        """Files may be looked at again after they were fetched."""
+
     async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
         """Read one page of the list, rows created between the two instants.
 
@@ -330,4 +347,16 @@ class Source(Protocol):
             FileGoneError: There is no file behind the url just now.
             OriginRefusedError: The url leads where we may not go.
             FetchError: Anything else; `reason` says what.
+        """
+
+    async def look(self, url: str, name: str | None) -> Seen | None:
+        """Ask for one byte of a file, for what the headers say of all of it.
+
+        Returns:
+            None if the answer says nothing of the file.
+
+        Raises:
+            FileGoneError: There is no file behind the url just now.
+            OriginRefusedError: The url leads where we may not go.
+            FetchError: Anything else.
         """

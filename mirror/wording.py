@@ -26,12 +26,23 @@ ADVICE = {
         "the url leads to another host than the source's; if that host is right, add "
         "it to file_origins or map it in rewrite_origins"
     ),
+    "doubtful": (
+        "the VMS sent the file to its end, and its structure does not prove it whole: "
+        "it is kept under a name of its own; `show` tells what is doubted. Play it; if "
+        "it is no use, `retry` fetches it anew, or ask for the export again on the VMS"
+    ),
+    "changed": (
+        "the file on the VMS changed after it was fetched; it is fetched again as a "
+        "further version, and the one before stays"
+    ),
+    "made_again": "the VMS made the file anew; it is fetched",
     "spool_lost": "its file in the spool was gone or damaged; it is fetched anew",
     "never_had_a_file": "the VMS never made a file; ask for the export again there",
     "before_first_run": "its file was gone before archive-mirror first ran",
     "expired": (
-        "the VMS deleted the file before it was kept; ask for the export again there, "
-        "as long as the camera's archive still holds the footage"
+        "the VMS had no file any more before one came whole; `show` tells what each "
+        "attempt met. Ask for the export again there, as long as the camera's archive "
+        "still holds the footage"
     ),
     "row_gone": (
         "the VMS no longer lists it and it was not kept; ask for the export again there"

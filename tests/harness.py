@@ -129,13 +129,18 @@ class Site:
             finally:
                 await engine.close()
 
-    def exports(self) -> dict[int, Export]:
-        """Return what the ledger has, by id."""
+    def all_exports(self) -> list[Export]:
+        """Return all versions of what the ledger has, oldest version first."""
         ledger = Ledger.read(self.settings().state_dir)
         try:
-            return {e.export_id: e for e, _ in ledger.reads.exports(Filter())}
+            found = [export for export, _ in ledger.reads.exports(Filter())]
         finally:
             ledger.close()
+        return sorted(found, key=lambda export: export.version)
+
+    def exports(self) -> dict[int, Export]:
+        """Return the newest versions of what the ledger has, by id."""
+        return {export.export_id: export for export in self.all_exports()}
 
     def export(self, served: Served) -> Export:
         """Return the ledger's record of one export."""

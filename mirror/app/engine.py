@@ -24,6 +24,7 @@ from mirror.mirroring.publish import Publisher, Surroundings
 from mirror.mirroring.pump import PumpLimits
 from mirror.mirroring.recall import Recall
 from mirror.mirroring.rules import Rule, first_match
+from mirror.mirroring.second_looks import SecondLooks
 from mirror.mirroring.spool import Spool
 from mirror.mirroring.walk import Walker, WalkRules
 from mirror.model import Export, from_us, to_us, utc_now
@@ -56,6 +57,7 @@ class Engine:
         sessions: Open; outlive the engine's calls.
         secret: Told each token that must never be shown.
         unparks: Parked exports are tried again when their time has come.
+        patient: A doubtful body is asked for again later, not at once.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Engine:
         secret: Callable[[str], None],
         device_uuids: dict[str, str],
         unparks: bool = True,
+        patient: bool = True,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.settings = settings
@@ -101,7 +104,16 @@ class Engine:
         self.listers = {
             name: self._lister(source) for name, source in settings.sources.items()
         }
-        self.pool = self._pool(unparks=unparks)
+        self.pool = self._pool(unparks=unparks, patient=patient)
+        self.looks = SecondLooks(
+            ledger=ledger,
+            spool=self.spool,
+            metrics=metrics,
+            lanes=self.pool.lanes,
+            targets=lambda: sorted(settings.targets),
+            spooled=self._looked,
+            now=now,
+        )
         self.paused = Paused()
 
     async def run(self) -> None:
@@ -117,8 +129,11 @@ class Engine:
             await self.close()
 
     def start_moving(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-        """Start the fetchers and the publishers."""
-        tasks = [group.create_task(self.pool.run(), name="fetch")]
+        """Start the fetchers, the looks and the publishers."""
+        tasks = [
+            group.create_task(self.pool.run(), name="fetch"),
+            group.create_task(self.looks.run(), name="second looks"),
+        ]
         tasks += [
             group.create_task(publisher.run(), name=f"publish to {name}")
             for name, publisher in self.publishers.items()
@@ -161,17 +176,19 @@ class Engine:
             await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
 
     async def _sweep(self) -> None:
-        """Remove files that were left in the spool by exports saved from elsewhere.
+        """Remove files that were left in the spool by exports kept by other bytes.
 
         They lay on a disk that was away. Nothing may be fetched meanwhile. A file whose
-        export is not saved, or not known, stays: it may be all that is left.
+        export is not kept, or not known, stays: it may be all that is left.
         """
-        for path, source, export_id in await self.spool.strays():
-            saved = await self.ledger(
-                lambda ledger, *key: ledger.copies.saved_as(*key), source, export_id
+        for path, name in await self.spool.strays():
+            kept = await self.ledger(
+                lambda ledger, *key: ledger.copies.kept_as(*key),
+                name.source,
+                name.export_id,
             )
-            mine = [one for one in saved if self.spool.file_name(one) == path.name]
-            if mine and all(self.spool.path_of(one) != path for one in mine):
+            mine = [one for one in kept if name.is_of(one)]
+            if mine and all(path not in self.spool.paths_of(one) for one in mine):
                 with contextlib.suppress(SpoolError):
                     await self.spool.sweep(path)
                     _log.info("spool.swept", file=str(path))
@@ -212,7 +229,7 @@ class Engine:
                 for name in sorted(names):
                     _log.info(event, **{kind.removesuffix("s"): name})
         self.paused = paused
-        self.pool.paused = paused.sources
+        self.pool.paused = self.looks.paused = paused.sources
         for name, lister in self.listers.items():
             (lister.going.clear if name in paused.sources else lister.going.set)()
         for name, publisher in self.publishers.items():
@@ -222,8 +239,7 @@ class Engine:
     def wake(self) -> None:
         """Look for work now: something has changed the ledger."""
         self._wake.set()
-        for publisher in self.publishers.values():
-            publisher.wake.set()
+        self._wake_others()
 
     def target_names(self) -> frozenset[str]:
         """Return the names of all configured targets."""
@@ -256,6 +272,7 @@ class Engine:
             send_token_to_files=source.send_token_to_files,
             max_file_bytes=self.settings.transfer.max_file_size,
             file_lifetime=source.file_lifetime,
+            second_look=source.second_look,
             now=self._now,
         )
         if not source.tls.verify:
@@ -283,6 +300,7 @@ class Engine:
                 waiting_limit=source.waiting_limit,
                 try_folders=source.folder_url == "append_name",
                 retry_max=self._pace.maximum,
+                second_look=source.second_look,
                 rule_for=lambda row, at_us: first_match(rules, row, at_us),
             ),
             recall=self.recall.vanishing,
@@ -296,11 +314,11 @@ class Engine:
             pace=self._pace,
             longest_wait=max(source.poll_interval, self._pace.maximum),
             token_changed=client.token.changed,
-            walked=self._wake.set,
+            walked=self._walked,
             now=self._now,
         )
 
-    def _pool(self, *, unparks: bool) -> FetchPool:
+    def _pool(self, *, unparks: bool, patient: bool) -> FetchPool:
         transfer = self.settings.transfer
         fetcher = Fetcher(
             ledger=self.ledger,
@@ -314,6 +332,7 @@ class Engine:
             ),
             pace=self._pace,
             targets=lambda: sorted(self.settings.targets),
+            patient=patient,
             now=self._now,
         )
         return FetchPool(
@@ -325,7 +344,7 @@ class Engine:
             spool_pause_s=self._pace.initial.total_seconds(),
             unparks=unparks,
             wake=self._wake,
-            fetched=self._wake_publishers,
+            fetched=self._wake_others,
             now=self._now,
         )
 
@@ -395,6 +414,18 @@ class Engine:
     def _source_url(self, name: str) -> str:
         source = self.settings.sources.get(name)
         return "" if source is None else source.url
+
+    def _walked(self) -> None:
+        self._wake.set()
+        self.looks.wake.set()
+
+    def _looked(self) -> None:
+        self._wake.set()
+        self._wake_publishers()
+
+    def _wake_others(self) -> None:
+        self.looks.wake.set()
+        self._wake_publishers()
 
     def _wake_publishers(self) -> None:
         for publisher in self.publishers.values():

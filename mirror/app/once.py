@@ -32,6 +32,7 @@ class OnceReport:
         saved: Exports saved by this run.
         owed: Exports and copies that are still owed.
         lost: Exports newly lost.
+        doubtful: Exports newly kept whose files are not proven whole.
         paused: Sources and targets that were left alone.
         at_risk: Exports that may not be fetched in time.
     """
@@ -40,15 +41,16 @@ class OnceReport:
     saved: int
     owed: int
     lost: int
+    doubtful: int
     at_risk: int
     paused: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
-        """1 a list could not be read; 3 something is owed or newly lost; else 0."""
+        """1 no list; 3 something is owed, newly lost or newly doubtful; else 0."""
         if self.unread:
             return 1
-        return 3 if self.owed or self.lost else 0
+        return 3 if self.owed or self.lost or self.doubtful else 0
 
 
 async def run(
@@ -79,8 +81,10 @@ async def run(
             secret=secret,
             device_uuids=await held.device_uuids(list(settings.sources)),
             unparks=False,
+            patient=False,
         )
         lost_before = await held.reader(lambda ledger: ledger.reads.lost())
+        doubtful_before = await held.reader(_doubtful)
         try:
             await engine.prepare()
             await held.ledger(_unpark)
@@ -96,6 +100,7 @@ async def run(
             saved=engine.progress.saved_files,
             owed=owed,
             lost=max(0, lost - lost_before),
+            doubtful=await held.ledger(_doubtful) - doubtful_before,
             at_risk=backlog.at_risk,
             paused=tuple(
                 sorted(
@@ -134,12 +139,12 @@ async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
     if not all(walk.done() for walk in walks):
         return False
     running = engine.pool.running + sum(p.running for p in engine.publishers.values())
-    if running:
+    if running or engine.looks.running or await engine.looks.pending():
         return False
     sources = list(engine.settings.sources.keys() - engine.paused.sources)
     spool_gone = engine.pool.spool_failures
     ready, fetching = await engine.ledger(
-        lambda ledger: ledger.reads.unfetched(sources)
+        lambda ledger: ledger.reads.unfetched(sources, to_us(utc_now()))
     )
     if fetching or (ready and spool_gone < COPY_TRIES):
         return False
@@ -157,6 +162,12 @@ async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
 def _unpark(ledger: Ledger) -> None:
     now_us = to_us(utc_now())
     ledger.fetches.unpark(now_us=now_us, horizon_us=0)
+    ledger.fetches.ask_again()
+
+
+def _doubtful(ledger: Ledger) -> int:
+    """Return how many exports were ever kept though doubted."""
+    return sum(ledger.reads.totals("doubtful").values())
 
 
 def _owed(ledger: Ledger, settings: Settings) -> int:
@@ -166,4 +177,5 @@ def _owed(ledger: Ledger, settings: Settings) -> int:
     )
     counts = ledger.reads.counts()
     spooled = sum(n for (_, state), n in counts.items() if state == State.SPOOLED)
-    return ledger.reads.owed() - spooled + max(pending, spooled)
+    later = ledger.reads.not_yet_due(to_us(utc_now()))
+    return ledger.reads.owed() - later - spooled + max(pending, spooled)

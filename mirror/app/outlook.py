@@ -90,7 +90,7 @@ class Outlook:
                 "free_bytes": around.spool_free_bytes,
             },
             "ledger_problem": around.ledger_problem,
-            "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT)],
+            "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT, now_us)],
             "recent": [
                 _row(one, [records.copy(each) for each in copies], now_us)
                 for one, copies in reads.exports(Filter(limit=_RECENT))

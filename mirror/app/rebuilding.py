@@ -45,7 +45,6 @@ class Oddity(StrEnum):
     DAMAGED = "damaged"
     KNOWN_DAMAGED = "known_damaged"
     SECOND = "second"
-    OTHER_BYTES = "other_bytes"
     PATH_TAKEN = "path_taken"
 
 

@@ -16,10 +16,14 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
     backlog = reads.backlog(now_us)
     owed, sources = reads.owed_copies(), reads.sources()
     paused = ledger.pauses.now(now_us)
-    saved = {source: total for (source, _), total in reads.totals("saved").items()}
+    saved, doubtful = (
+        {source: total for (source, _), total in reads.totals(event).items()}
+        for event in ("saved", "doubtful")
+    )
     return LedgerSnapshot(
         exports=reads.counts(),
         saved_total=saved,
+        doubtful_total=doubtful,
         lost_total=reads.totals("lost"),
         unacknowledged=reads.unacknowledged(),
         paused_sources=paused.sources,

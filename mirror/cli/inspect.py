@@ -13,7 +13,8 @@ from mirror.app import lock, records
 from mirror.cli import render
 from mirror.cli.context import given
 from mirror.errors import MirrorError
-from mirror.model import Export, Reason, State, iso, to_us, utc_now
+from mirror.mirroring import versions
+from mirror.model import KEPT_STATES, Export, Reason, State, iso, to_us, utc_now
 from mirror.state import Filter, Ledger
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def list_exports(
 
 def show(
     context: typer.Context,
-    export: Annotated[str, typer.Argument(metavar="SOURCE/ID[@CREATED_AT]")],
+    export: Annotated[str, typer.Argument(metavar="SOURCE/ID[@CREATED_AT][~N]")],
     *,
     as_json: _Json = False,
 ) -> None:
@@ -176,11 +177,20 @@ def retry(
 def _due_now(export: Export) -> Export:
     """Return the export as `retry` leaves it."""
     fresh = dataclasses.replace(
-        export, due_us=0, barren=0, misses=0, without_walks=0, absent_sweeps=0
+        export,
+        due_us=0,
+        not_before_us=0,
+        barren=0,
+        misses=0,
+        without_walks=0,
+        absent_sweeps=0,
     )
+    if export.doubtful and export.state in KEPT_STATES:
+        now_us = to_us(utc_now())
+        return versions.further(export, reason=Reason.MADE_AGAIN, now_us=now_us)
     match export.state:
         case State.READY:
-            return dataclasses.replace(export, due_us=0)
+            return dataclasses.replace(export, due_us=0, not_before_us=0)
         case State.PARKED:
             return dataclasses.replace(fresh, state=State.READY)
         case State.LOST | State.UNAVAILABLE | State.DAMAGED | State.ERASED:
@@ -296,14 +306,18 @@ def find(ledger: Ledger, name: str) -> Export:
     Raises:
         MirrorError: None, or more than one.
     """
-    head, _, created_at = name.partition("@")
+    export, _, version = name.partition("~")
+    head, _, created_at = export.partition("@")
     source, slash, number = head.rpartition("/")
-    if not number.isascii() or not number.isdigit() or len(number) > _MAX_DIGITS:
-        raise typer.BadParameter(f"{name} is not of the form SOURCE/ID")
+    if not _is_number(number) or (version and not _is_number(version)):
+        raise typer.BadParameter(
+            f"{name} is not of the form SOURCE/ID, SOURCE/ID@CREATED_AT or SOURCE/ID~2"
+        )
     found = ledger.reads.find(
         min(int(number), _MAX_ID),
         source=source if slash else None,
         created_at=created_at or None,
+        version=min(int(version), _MAX_ID) if version else None,
     )
     if not found:
         raise MirrorError(f"no export {name} is known; `archive-mirror list` shows all")
@@ -312,6 +326,10 @@ def find(ledger: Ledger, name: str) -> Export:
         choices = ", ".join(f"{one}/{number}" for one in sources)
         raise MirrorError(f"{name} is known to several sources: {choices}")
     return found[0]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
 def _moment(text: str | None, option: str) -> int | None:

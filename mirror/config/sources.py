@@ -137,6 +137,7 @@ class SourceSettings(Table):
         file_origins: In normal form, allowed besides the source's own.
         rewrite_origins: In normal form, from what is listed to what is asked.
         device_uuid: None means made once, then kept.
+        second_look: A file that is ours is looked at again, by its headers.
     """
 
     name: str
@@ -162,6 +163,7 @@ class SourceSettings(Table):
     client: HeaderWord = "web"
     device_uuid: HeaderWord | None = None
     send_token_to_files: bool = False
+    second_look: bool = True
     heartbeat_url: SecretUrl | None = None
     rules: tuple[RuleSettings, ...] = ()
 

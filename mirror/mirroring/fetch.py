@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
-from mirror.mirroring import outcome
+from mirror.mirroring import outcome, verdict
 from mirror.mirroring.finish import finish
+from mirror.mirroring.looks import MOST_LOOKS, Shown, compare, first_due
 from mirror.mirroring.part import Part
 from mirror.mirroring.progress import Progress, Transfer
-from mirror.mirroring.pump import NotMp4Error, Pump, look
+from mirror.mirroring.pump import ErrorPageError, Pump, look
 from mirror.model import Attempt, Reason, Receipt, State, is_folder, to_us
 from mirror.ports import Held
 from mirror.state import Partial
@@ -23,16 +24,19 @@ from mirror.state import Partial
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+    from pathlib import Path
 
     from mirror.metrics import Metrics
     from mirror.mirroring.pump import PumpLimits
     from mirror.mirroring.spool import Spool
     from mirror.model import Export
     from mirror.ports import Body, Source
-    from mirror.state import LedgerThread
+    from mirror.state import LedgerThread, Settled
 
 UNFIT_RANGE = "unfit_range"
 """The reason of an answer to Range that cannot be joined to what is held."""
+_BEFORE_MARKUP = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
+"""White space and byte order marks."""
 _log = structlog.get_logger()
 
 
@@ -41,6 +45,7 @@ class Fetcher:
 
     Args:
         targets: Names of the targets that will be owed a copy.
+        patient: A doubtful body is asked for again later, not at once.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Fetcher:
         limits: PumpLimits,
         pace: outcome.Pace,
         targets: Callable[[], list[str]],
+        patient: bool = True,
         now: Callable[[], datetime],
     ) -> None:
         self._ledger = ledger
@@ -62,6 +68,7 @@ class Fetcher:
         self._limits = limits
         self._pace = pace
         self._targets = targets
+        self._patient = patient
         self._now = now
 
     async def attempt(self, source: Source, export: Export) -> Exception | None:
@@ -72,23 +79,30 @@ class Fetcher:
             offset_bytes=export.part_bytes,
             held_bytes=export.part_bytes,
             oldest_us=source.oldest_us,
+            lifetime_us=source.lifetime_us,
+            looks=source.second_look,
         )
         transfer = Transfer(label=export.label, deadline_us=export.deadline_us)
         self._progress.transfers[key] = transfer
         receipt: Receipt | None = None
         failure: Exception | None = None
         try:
-            receipt = await self._transfer(source, export, run)
+            async with asyncio.timeout(self._left_s(export)):
+                if not await self._confirmed(source, export, run):
+                    receipt = await self._transfer(source, export, run)
         except asyncio.CancelledError:
             await finish(self._settle(key, began_us, run, None, None))
             raise
+        except TimeoutError:
+            failure = FetchError("held", "the body held waits no longer for another")
         except (FetchError, FileGoneError, OriginRefusedError, SpoolError) as exc:
             failure = exc
         finally:
             self._progress.transfers.pop(key, None)
-        await finish(self._settle(key, began_us, run, receipt, failure))
+        after = await finish(self._settle(key, began_us, run, receipt, failure))
+        await finish(self._discard(export, run, after))
         self._metrics.fetch_ended(
-            source.name, run.ended_as(failure), time.monotonic() - began
+            source.name, run.ended_as(failure, receipt), time.monotonic() - began
         )
         return failure
 
@@ -98,9 +112,36 @@ class Fetcher:
         began_us = to_us(self._now())
         await self._settle(_key(export), began_us, run, None, failure)
 
+    def _left_s(self, export: Export) -> float | None:
+        """Return how long the attempt may take: a held body does not wait for ever."""
+        if export.held_until_us is None:
+            return None
+        return max(0.0, (export.held_until_us - to_us(self._now())) / 1e6)
+
+    async def _confirmed(self, source: Source, export: Export, run: _Run) -> bool:
+        """Look whether the file is still the body that is held, if that can tell."""
+        looks = self._patient and run.looks and export.looks < MOST_LOOKS
+        if not looks or not verdict.can_look(export) or export.url is None:
+            return False
+        try:
+            seen = await source.look(export.url, export.name)
+        except (FetchError, FileGoneError, OriginRefusedError):
+            self._metrics.looked(source.name, "failed")
+            raise
+        empty = await self._ledger(lambda ledger: ledger.looks.empty(export.source))
+        run.shown = compare(
+            seen,
+            size_bytes=export.held_bytes,
+            etag=export.held_etag,
+            modified=export.held_modified,
+            empty=empty,
+        )
+        self._metrics.looked(source.name, run.shown)
+        return run.shown is Shown.UNCHANGED
+
     async def _transfer(self, source: Source, export: Export, run: _Run) -> Receipt:
         part = await self._spool.open(export)
-        run.folder = str(part.path.parent)
+        run.folder, run.paths = str(part.path.parent), {part.path}
         try:
             receipt = await self._fill(source, export, part, run)
             run.proven = True
@@ -141,8 +182,8 @@ class Fetcher:
     async def _look(self, export: Export, body: Body) -> bytes:
         try:
             return await look(body)
-        except NotMp4Error as exc:
-            raise _no_mp4(export, exc.head) from exc
+        except ErrorPageError as exc:
+            raise _error_page(export, exc.head) from exc
 
     async def _receive(
         self, export: Export, body: Body, part: Part, run: _Run, first: bytes
@@ -164,21 +205,16 @@ class Fetcher:
         )
         try:
             await pump.move(body, first)
-        except NotMp4Error as exc:
-            raise _no_mp4(export, exc.head) from exc
-        if not part.size:
-            raise _no_mp4(export, b"")
+        except ErrorPageError as exc:
+            raise _error_page(export, exc.head) from exc
         if run.total is not None and part.size != run.total:
             raise FetchError(
                 "cut", f"the transfer ended at {part.size} of {run.total} bytes"
             )
 
     async def _prove(self, part: Part, run: _Run, *, explicit_end: bool) -> Receipt:
-        """Check that the file is whole and make it durable."""
-        problem = await self._spool.use(part, Part.examine, explicit_end)
-        if problem is not None:
-            await self._spool.use(part, Part.restart)
-            raise FetchError("not_whole", f"the file is not a whole mp4: {problem}")
+        """Find out whether the file is whole, and make it durable."""
+        proof = await self._spool.use(part, Part.examine, explicit_end)
         sha256 = await self._spool.use(part, Part.finish)
         run.held_bytes = part.size
         return Receipt(
@@ -186,7 +222,18 @@ class Fetcher:
             sha256=sha256,
             etag=run.etag,
             last_modified=run.last_modified,
+            doubt=proof.doubt,
+            notes=proof.notes,
         )
+
+    async def _discard(self, before: Export, run: _Run, after: Export) -> None:
+        """Remove from the spool the bodies that the export needs no more."""
+        kept = self._spool.paths_of(after)
+        for path in (self._spool.paths_of(before) | run.paths) - kept:
+            try:
+                await self._spool.sweep(path)
+            except SpoolError as exc:
+                _log.warning("spool.failed", export=after.label, error=str(exc))
 
     async def _put_away(self, export: Export, part: Part, run: _Run) -> None:
         """Make durable what an unfinished attempt received, and close."""
@@ -221,14 +268,14 @@ class Fetcher:
         run: _Run,
         receipt: Receipt | None,
         failure: Exception | None,
-    ) -> None:
+    ) -> Export:
         now_us = to_us(self._now())
         attempt = Attempt(
             number=0,
             times=1,
             started_us=began_us,
             ended_us=now_us,
-            outcome="whole" if receipt else run.outcome(failure),
+            outcome=run.ended_as(failure, receipt),
             offset_bytes=run.offset_bytes,
             held_bytes=run.held_bytes,
             error=None if failure is None else str(failure),
@@ -237,18 +284,34 @@ class Fetcher:
         targets = self._targets()
 
         def decide(export: Export) -> Export:
-            if receipt is not None:
+            if run.shown is not None:
+                looks = export.looks + 1
+                export = dataclasses.replace(export, looks=looks, looked_us=now_us)
+            if receipt is None:
+                after = self._after(export, failure, run, now_us=now_us, jitter=jitter)
+                return verdict.rather_kept(after)
+            if receipt.doubt is None:
                 export = dataclasses.replace(export, spool_dir=run.folder)
-                return outcome.whole(export, receipt, attempt)
-            unfit = getattr(failure, "reason", None) == UNFIT_RANGE
-            plain = unfit or (export.part_plain and not run.began)
-            export = dataclasses.replace(export, part_plain=plain)
-            return self._after(export, failure, run, now_us=now_us, jitter=jitter)
+                after = outcome.whole(export, receipt, attempt)
+                due_us = first_due(after, now_us) if run.looks else None
+                return dataclasses.replace(after, look_due_us=due_us)
+            return verdict.doubted(
+                outcome.gave_bytes(export, receipt.size_bytes),
+                receipt,
+                folder=run.folder,
+                started_us=began_us,
+                now_us=now_us,
+                lifetime_us=run.lifetime_us,
+                pace=self._pace,
+                jitter=jitter,
+                patient=self._patient,
+            )
 
-        after = await self._ledger(
+        settled = await self._ledger(
             lambda ledger: ledger.fetches.settle(key, decide, attempt, targets)
         )
-        self._tell(after, failure, run)
+        self._tell(settled, failure, run)
+        return settled.after
 
     def _after(
         self,
@@ -259,7 +322,12 @@ class Fetcher:
         now_us: int,
         jitter: float,
     ) -> Export:
-        """Decide where a failed attempt leaves the export."""
+        """Decide where an attempt that brought no file leaves the export."""
+        if run.shown is Shown.UNCHANGED:
+            return verdict.ending(export)
+        unfit = getattr(failure, "reason", None) == UNFIT_RANGE
+        plain = unfit or (export.part_plain and not run.began)
+        export = dataclasses.replace(export, part_plain=plain)
         error, pace = str(failure), self._pace
         if isinstance(failure, FileGoneError):
             return outcome.gone(
@@ -273,6 +341,8 @@ class Fetcher:
         if isinstance(failure, OriginRefusedError):
             return outcome.refused(export, error=error, now_us=now_us, pace=pace)
         if isinstance(failure, SpoolError):
+            if failure.reason == "spool_full" and export.held:
+                return verdict.ending(export)
             return outcome.postponed(export, error=error, now_us=now_us, pace=pace)
         if isinstance(failure, FetchError):
             return outcome.failed(
@@ -280,12 +350,22 @@ class Fetcher:
             )
         return outcome.interrupted(export)
 
-    def _tell(self, after: Export, failure: Exception | None, run: _Run) -> None:
-        now_us = to_us(self._now())
+    def _tell(self, settled: Settled, failure: Exception | None, run: _Run) -> None:
+        now_us, after = to_us(self._now()), settled.after
+        if settled.dropped:
+            _log.info("version.dropped", export=after.label, reason=after.reason)
+            return
         if after.state is State.SPOOLED:
             self._progress.fetched_files += 1
             if after.deadline_us is not None:
                 self._metrics.deadline_margin((after.deadline_us - now_us) / 1e6)
+        if after.held and failure is None:
+            _log.warning(
+                "body.held",
+                export=after.label,
+                doubt=after.held_doubt,
+                held_bytes=after.held_bytes,
+            )
         if failure is None:
             return
         facts: dict[str, object] = {
@@ -310,12 +390,19 @@ class _Run:
     """What one attempt has come to so far.
 
     Attributes:
-        oldest_us: As the source had it at the beginning.
+        oldest_us: As the source had it at the beginning; so the next two.
+        looks: The source allows second looks.
+        paths: Of the part, once it is open.
+        shown: What a look showed of the body that is held.
     """
 
     offset_bytes: int
     held_bytes: int
     oldest_us: int | None = None
+    lifetime_us: int = 0
+    looks: bool = False
+    paths: set[Path] = dataclasses.field(default_factory=set)
+    shown: Shown | None = None
     total: int | None = None
     etag: str | None = None
     last_modified: str | None = None
@@ -331,21 +418,28 @@ class _Run:
 
     def outcome(self, failure: Exception | None) -> str:
         """Return the name an attempt that did not succeed is recorded by."""
+        if self.shown is Shown.UNCHANGED:
+            return "unchanged"
         if failure is None:
             return "interrupted"
         return str(getattr(failure, "reason", Reason.ORIGIN_REFUSED))
 
-    def ended_as(self, failure: Exception | None) -> str:
-        """Return the name an attempt is counted by."""
-        return "whole" if failure is None else self.outcome(failure)
+    def ended_as(self, failure: Exception | None, receipt: Receipt | None) -> str:
+        """Return the name an attempt is recorded and counted by."""
+        if receipt is None:
+            return self.outcome(failure)
+        return "whole" if receipt.doubt is None else "doubtful"
 
 
-def _no_mp4(export: Export, head: bytes) -> Exception:
-    what = "an HTML page" if head.lstrip()[:1] == b"<" else "something else"
-    text = f"the VMS sends {what if head else 'nothing'} instead of an mp4"
+def _error_page(export: Export, head: bytes) -> Exception:
+    what = "text" if head else "nothing"
+    # In UTF-16 each character has a zero beside it.
+    if head.lstrip(_BEFORE_MARKUP).startswith(b"<"):
+        what = "an HTML page"
+    text = f"the VMS sends {what} instead of the file"
     if export.url is not None and is_folder(export.url):
         return FileGoneError(Reason.URL_WITHOUT_FILE, text)
-    return FetchError("not_mp4", text)
+    return FetchError("error_page", text)
 
 
 def _key(export: Export) -> int:

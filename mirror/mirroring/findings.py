@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mirror.errors import MirrorError
 from mirror.mirroring import sidecar
-from mirror.model import CopyState, State, iso
+from mirror.model import CopyState, Reason, State, iso
 
 if TYPE_CHECKING:
     from mirror.model import Export
@@ -158,7 +158,11 @@ def after_good(export: Export) -> Export:
     if export.state not in _REVIVED:
         return export
     return dataclasses.replace(
-        export, state=State.SAVED, reason=None, last_error=None, due_us=0
+        export,
+        state=State.DOUBTFUL if export.doubtful else State.SAVED,
+        reason=Reason.DOUBTFUL if export.doubtful else None,
+        last_error=None,
+        due_us=0,
     )
 
 
@@ -171,10 +175,11 @@ def after_bad(export: Export, *, spooled: bool, others: bool, error: str) -> Exp
         others: There is a good copy on another target.
         error: What is wrong with this copy.
     """
-    if export.state is not State.SAVED or others:
+    if export.state not in {State.SAVED, State.DOUBTFUL} or others:
         return export
     state = State.SPOOLED if spooled else State.DAMAGED
-    return dataclasses.replace(export, state=state, reason=None, last_error=error)
+    reason = Reason.DOUBTFUL if spooled and export.doubtful else None
+    return dataclasses.replace(export, state=state, reason=reason, last_error=error)
 
 
 def _of_file(export: Export, found: Examined) -> Fault | None:

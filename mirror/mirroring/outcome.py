@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mirror import backoff
+from mirror.mirroring import verdict
 from mirror.mirroring.plan import (
     EXPIRED_WALKS,
     QUIET_MISSES,
@@ -14,7 +15,7 @@ from mirror.mirroring.plan import (
     expired,
     lose,
 )
-from mirror.model import Reason, State
+from mirror.model import Reason, State, Verdict
 
 if TYPE_CHECKING:
     from mirror.model import Attempt, Export, Receipt
@@ -40,15 +41,19 @@ class Pace:
 def whole(export: Export, receipt: Receipt, attempt: Attempt) -> Export:
     """Return the export whose file lies whole and proven in the spool."""
     return dataclasses.replace(
-        gave_bytes(export, receipt.size_bytes),
+        verdict.without_held(gave_bytes(export, receipt.size_bytes)),
         state=State.SPOOLED,
         reason=None,
         last_error=None,
         barren=0,
         misses=0,
         without_walks=0,
+        not_before_us=0,
         size_bytes=receipt.size_bytes,
         sha256=receipt.sha256,
+        proof=Verdict.WHOLE,
+        doubt=None,
+        proof_notes="; ".join(receipt.notes) or None,
         part_bytes=receipt.size_bytes,
         part_sha256=receipt.sha256,
         part_total=receipt.size_bytes,

@@ -31,30 +31,43 @@ class PartName:
     """The name of a file in the spool.
 
     Attributes:
-        mark: Tells exports of one id apart.
+        mark: Tells exports of one id, and their versions, apart.
+        number: Tells the bodies of one version apart.
     """
 
     source: str
     export_id: int
     mark: str
     node_id: str
+    number: int = 1
 
     @classmethod
-    def of(cls, export: Export, node_id: str) -> PartName:
-        """Return the name of an export's file."""
-        digest = hashlib.sha256(export.created_key.encode("utf-8", "replace"))
-        return cls(export.source, export.export_id, digest.hexdigest()[:8], node_id)
+    def of(cls, export: Export, node_id: str, number: int) -> PartName:
+        """Return the name of one body of an export."""
+        version = f"~{export.version}" if export.version > 1 else ""
+        key = f"{export.created_key}{version}".encode("utf-8", "replace")
+        mark = hashlib.sha256(key).hexdigest()[:8]
+        return cls(export.source, export.export_id, mark, node_id, number)
 
     @classmethod
     def read(cls, text: str) -> PartName | None:
         """Return what a file's name says; None if it is no such name."""
-        told = re.fullmatch(r"(.+)-(\d+)-([0-9a-f]{8})\.([^.]+)\.part", text)
-        return told and cls(told[1], int(told[2]), told[3], told[4])
+        told = re.fullmatch(
+            r"(.+)-(\d+)-([0-9a-f]{8})\.([^.]+)(?:\.(\d+))?\.part", text
+        )
+        if told is None:
+            return None
+        return cls(told[1], int(told[2]), told[3], told[4], int(told[5] or 1))
+
+    def is_of(self, export: Export) -> bool:
+        """Tell whether it names a body of this version of an export."""
+        return self == PartName.of(export, self.node_id, self.number)
 
     @property
     def text(self) -> str:
         """The name."""
-        return f"{self.source}-{self.export_id}-{self.mark}.{self.node_id}.part"
+        number = f".{self.number}" if self.number > 1 else ""
+        return f"{self.source}-{self.export_id}-{self.mark}.{self.node_id}{number}.part"
 
 
 class Part:
@@ -166,9 +179,13 @@ class Part:
         reserve = max(self.min_free, min(_RESERVE_BYTES, share))
         return found.f_bavail * found.f_frsize - reserve
 
-    def examine(self, explicit_end: bool) -> str | None:
-        """Return what is wrong with the file as an mp4, if anything."""
-        return mp4.check(self._fd, self.size, explicit_end=not explicit_end)
+    def examine(self, announced: bool) -> mp4.Proof:
+        """Return what the structure of the file proves.
+
+        Args:
+            announced: The end of the body was announced.
+        """
+        return mp4.prove(self._fd, self.size, explicit_end=not announced)
 
     def finish(self) -> str:
         """Make the whole file and its name durable; return its digest."""

@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from mirror.model import Export, Reason, Row, State
+from mirror.mirroring import looks, verdict, versions
+from mirror.model import KEPT_STATES, Export, Reason, Row, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ GONE_SWEEPS = 2
 
 _LONG_WALK_US = 600_000_000
 """A walk that began so much earlier may still meet what a later one met first."""
-_SETTLED = frozenset({State.SPOOLED, State.SAVED, State.ERASED})
+_KEPT = KEPT_STATES | {State.DAMAGED, State.ERASED}
 _ENDED = frozenset({State.LOST, State.UNAVAILABLE})
 
 
@@ -41,6 +42,7 @@ class Walk:
         waiting_limit_us: How long a row may stay without a file.
         try_folders: A url that ends in a folder is tried with the name added.
         retry_max_us: No export that had a file waits longer between tries.
+        second_look: Files that are ours are looked at again.
         rule_for: Name of the rule that excludes a row, or None.
     """
 
@@ -53,6 +55,7 @@ class Walk:
     waiting_limit_us: int
     try_folders: bool
     retry_max_us: int
+    second_look: bool = True
     rule_for: Callable[[Row], str | None]
 
     @property
@@ -74,12 +77,17 @@ def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
     """
     if prior is None:
         return _first(row, walk)
-    if prior.state in _SETTLED:
-        return prior
+    if prior.state in _KEPT:
+        return _kept(prior, row, walk)
+    return verdict.rather_kept(_open(prior, row, walk))
+
+
+def _open(prior: Export, row: Row, walk: Walk) -> Export:
+    """Meet a row whose file is not ours."""
     if prior.state is State.EXCLUDED:
         return _still_excluded(prior, row, walk)
     listed = _relisted(prior, row, walk)
-    if prior.state in _ENDED or prior.state is State.DAMAGED:
+    if prior.state in _ENDED:
         return _ended(prior, listed, row, walk)
     if prior.state is State.FETCHING:
         return listed
@@ -88,6 +96,50 @@ def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
     if prior.state is State.WAITING:
         return _awaited(prior, listed, row, walk)
     return listed
+
+
+def _kept(prior: Export, row: Row, walk: Walk) -> Export:
+    """Meet a row of which a file was ours: what we know of it stays as it was."""
+    if row.shows_file and prior.shows_other_footage(row):
+        return _further(prior, row, walk, versions.OTHER_FOOTAGE)
+    if prior.state is State.DAMAGED:
+        return _ended(prior, _relisted(prior, row, walk), row, walk)
+    if prior.state is State.ERASED:
+        return prior
+    if prior.doubtful and row.shows_file and not prior.has_file:
+        return _further(prior, row, walk, versions.NOT_FETCHED)
+    looked_at = walk.second_look and not prior.past_deadline(walk.at_us)
+    if not looked_at:
+        if prior.doubtful and prior.has_file != row.shows_file:
+            return dataclasses.replace(prior, has_file=row.shows_file)
+        return prior
+    after = dataclasses.replace(
+        prior,
+        has_file=row.shows_file,
+        url=row.url or prior.url,
+        updated_at=row.updated_at,
+    )
+    same = looks.same_place(after.url, prior.url)
+    if same and after.updated_at == prior.updated_at:
+        return after
+    due_us = looks.next_due(
+        prior, now_us=walk.at_us, lifetime_us=walk.lifetime_us, soon=True
+    )
+    due = [each for each in (prior.look_due_us, due_us) if each is not None]
+    return dataclasses.replace(after, look_due_us=min(due, default=None))
+
+
+def _further(prior: Export, row: Row, walk: Walk, refusal: str) -> Export:
+    """Return a further version of what is kept; or that version, told that none is."""
+    if not versions.may_follow(prior):
+        return dataclasses.replace(prior, has_file=row.shows_file, last_error=refusal)
+    return versions.further(
+        prior,
+        reason=Reason.MADE_AGAIN,
+        now_us=walk.at_us,
+        row=row,
+        deadline_us=_deadline(prior, row, walk),
+    )
 
 
 def past_deadline(export: Export, now_us: int, oldest_us: int | None) -> bool:

@@ -12,7 +12,7 @@ import structlog
 
 from mirror import backoff
 from mirror.errors import LedgerError, SpoolError, TargetError
-from mirror.layout import path_key, with_number
+from mirror.layout import doubtful_form, whole_form, with_number
 from mirror.mirroring import sidecar
 from mirror.mirroring.finish import finish
 from mirror.mirroring.standing import CHECK_S, Standing
@@ -224,13 +224,12 @@ class Publisher:
         """Find the path that is free or ours, and publish there."""
         export, around = duty.export, self._around
         key = export.key or 0
-        rendered = duty.copy.path or around.path_for(export)
+        first = whole_form(duty.copy.path or around.path_for(export))
         for number in range(1, MAX_NUMBER):
-            path = rendered if number == 1 else with_number(rendered, number)
+            base = with_number(first, number)
+            path = doubtful_form(base) if export.doubtful else base
             fixed = await self._ledger(
-                lambda ledger, path: ledger.copies.fix_path(
-                    key, self.name, path, path_key(path)
-                ),
+                lambda ledger, path: ledger.copies.fix_path(key, self.name, path),
                 path,
             )
             if not fixed:

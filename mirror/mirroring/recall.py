@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 import structlog
 
 from mirror.errors import TargetError
-from mirror.layout import with_number
+from mirror.layout import doubtful_form, whole_form, with_number
 from mirror.mirroring import stock
 from mirror.mirroring.sidecar import SidecarError
 from mirror.model import to_us
@@ -95,16 +96,21 @@ class Recall:
         marker_id = publisher.standing.marker_id
         if marker_id is None:
             return None
-        key, number = export.key or 0, 1
+        key = export.key or 0
         copies = await self._ledger(lambda ledger: ledger.copies.of(key))
         fixed = [one.path for one in copies if one.target == publisher.name]
-        rendered = (fixed and fixed[0]) or publisher.path_for(export)
-        path = rendered
-        while found := await publisher.target.beside(path, marker_id):
-            if await self._taken(publisher.name, export, found):
-                return path
-            number += 1
-            path = with_number(rendered, number)
+        first = whole_form((fixed and fixed[0]) or publisher.path_for(export))
+        for number in itertools.count(1):
+            base, lies = with_number(first, number), False
+            for path in (base, doubtful_form(base)):
+                found = await publisher.target.beside(path, marker_id)
+                if found is None:
+                    continue
+                lies = True
+                if await self._taken(publisher.name, export, found):
+                    return path
+            if not lies:
+                return None
         return None
 
     async def _taken(self, target: str, export: Export, found: Beside) -> bool:

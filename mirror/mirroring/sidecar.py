@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mirror import __version__
 from mirror.errors import MirrorError
-from mirror.model import iso, to_us
+from mirror.model import Verdict, iso, to_us
 
 if TYPE_CHECKING:
     from mirror.model import Export
@@ -38,6 +38,9 @@ class Record:
     created_at: str | None
     size_bytes: int
     sha256: str
+    version: int
+    proof: Verdict
+    doubt: str | None
     name: str | None
     camera_id: int | None
     stream_type: str | None
@@ -80,10 +83,13 @@ def record(
         "format": FORMAT,
         "source": export.source,
         "id": export.export_id,
+        "version": export.version,
         "created_at": export.created_at,
         "created_key": export.created_key,
         "size_bytes": export.size_bytes,
         "sha256": export.sha256,
+        "proof": export.proof,
+        "doubt": export.doubt,
         "name": export.name,
         "camera_id": export.camera_id,
         "stream_type": export.stream_type,
@@ -166,6 +172,9 @@ def read(raw: bytes) -> Record:
         created_at=_given(fields, "created_at", str),
         size_bytes=_needed(fields, "size_bytes", int),
         sha256=_needed(fields, "sha256", str),
+        version=_given(fields, "version", int) or 1,
+        proof=_proof(fields),
+        doubt=_given(fields, "doubt", str),
         name=_given(fields, "name", str),
         camera_id=_given(fields, "camera_id", int),
         stream_type=_given(fields, "stream_type", str),
@@ -186,6 +195,11 @@ def read(raw: bytes) -> Record:
     if item.get("id", found.export_id) not in {found.export_id, str(found.export_id)}:
         raise SidecarError("it contradicts itself: two ids")
     return found
+
+
+def _proof(fields: dict[str, Any]) -> Verdict:
+    doubtful = fields.get("proof") == Verdict.DOUBTFUL
+    return Verdict.DOUBTFUL if doubtful else Verdict.WHOLE
 
 
 def _needed(fields: dict[str, Any], name: str, kind: type[T]) -> T:

@@ -105,13 +105,21 @@ class Spool:
 
     def file_name(self, export: Export) -> str:
         """Return the name of an export's file in the spool."""
-        return PartName.of(export, self._node_id).text
+        return PartName.of(export, self._node_id, export.part_number).text
 
     def path_of(self, export: Export) -> Path | None:
         """Return where an export's file lies, if it has one."""
         if export.spool_dir is None:
             return None
         return Path(export.spool_dir) / self.file_name(export)
+
+    def paths_of(self, export: Export) -> set[Path]:
+        """Return where all bodies of an export lie: its file, and a held one."""
+        paths = {self.path_of(export)}
+        if export.held_dir is not None and export.held_number is not None:
+            name = PartName.of(export, self._node_id, export.held_number)
+            paths.add(Path(export.held_dir) / name.text)
+        return {path for path in paths if path is not None}
 
     async def open(self, export: Export) -> Part:
         """Open an export's part in the best place there is now.
@@ -166,8 +174,8 @@ class Spool:
         if path is not None:
             await self._remove(path)
 
-    async def strays(self) -> list[tuple[Path, str, int]]:
-        """Return this node's older files, each with the source and id in its name."""
+    async def strays(self) -> list[tuple[Path, PartName]]:
+        """Return this node's older files, each with its name."""
         found = []
         for place in await asyncio.to_thread(self._places):
             with contextlib.suppress(SpoolError):
@@ -301,7 +309,7 @@ class Spool:
                 place.guard()
         path.unlink(missing_ok=True)
 
-    def _strays(self, place: Place) -> list[tuple[Path, str, int]]:
+    def _strays(self, place: Place) -> list[tuple[Path, PartName]]:
         if place.guard is not None:
             place.guard()
         before_s, found = time.time() - _STRAY_S, []
@@ -309,7 +317,7 @@ class Spool:
             name = PartName.read(path.name)
             mine = name is not None and name.node_id == self._node_id
             if name and mine and path.stat().st_mtime < before_s:
-                found.append((path, name.source, name.export_id))
+                found.append((path, name))
         return found
 
     def _open(

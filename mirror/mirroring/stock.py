@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mirror.mirroring import sidecar
-from mirror.model import Export, State, to_us
+from mirror.model import Export, Reason, State, Verdict, to_us
 
 if TYPE_CHECKING:
     from mirror.mirroring.sidecar import Record
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def told(found: Beside, now_us: int) -> Export:
-    """Return the export that a sidecar tells of, as a saved one.
+    """Return the version of an export that a sidecar tells of, as kept.
 
     Args:
         found: On a target.
@@ -27,15 +27,18 @@ def told(found: Beside, now_us: int) -> Export:
         raise sidecar.SidecarError(found.problem or "it is gone")
     record = sidecar.read(found.sidecar)
     saved_us = record.spooled_us or now_us
+    doubtful = record.proof is Verdict.DOUBTFUL
     seen_us = record.first_seen_us or saved_us
     return Export(
         source=record.source,
         export_id=record.export_id,
         created_key=record.created_key,
+        version=record.version,
         created_at=record.created_at,
         created_us=_created_us(record),
         updated_at=record.updated_at,
-        state=State.SAVED,
+        state=State.DOUBTFUL if doubtful else State.SAVED,
+        reason=Reason.DOUBTFUL if doubtful else None,
         name=record.name,
         camera_id=record.camera_id,
         stream_type=record.stream_type,
@@ -52,6 +55,8 @@ def told(found: Beside, now_us: int) -> Export:
         part_modified=record.last_modified,
         size_bytes=record.size_bytes,
         sha256=record.sha256,
+        proof=record.proof,
+        doubt=record.doubt,
         started_us=record.started_us,
         spooled_us=record.spooled_us,
         saved_us=saved_us,

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mirror.mirroring import plan as planning
+from mirror.mirroring import verdict
 from mirror.model import Reason, State, to_us
+from mirror.state import KeySet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,6 +39,7 @@ class WalkRules:
 
     Attributes:
         history_start_us: Where the first sweep begins.
+        second_look: Files that are ours are looked at again.
         rule_for: Given a row and when the walk began, names the rule that excludes it.
     """
 
@@ -47,6 +50,7 @@ class WalkRules:
     waiting_limit: timedelta
     try_folders: bool
     retry_max: timedelta
+    second_look: bool = True
     rule_for: Callable[[Row, int], str | None]
 
 
@@ -124,9 +128,11 @@ class Walker:
             waiting_limit_us=_us(rules.waiting_limit),
             try_folders=rules.try_folders,
             retry_max_us=_us(rules.retry_max),
+            second_look=rules.second_look,
             rule_for=lambda row: rules.rule_for(row, began_us + offset_us),
         )
         missing: set[int] = set()
+        met = KeySet()
         if sweep:
             missing = await self._ledger(
                 lambda ledger: ledger.listing.expected(
@@ -140,7 +146,7 @@ class Walker:
             )
             if reading.number == 1 and page.clock_offset_us is not None:
                 walk = _corrected(walk, rules, page.clock_offset_us)
-            keys = await self._meet(page, walk, report)
+            keys = await self._meet(page, walk, report, met)
             missing -= keys
             reading.take(page, keys)
             await asyncio.sleep(_PACE_S if sweep else 0)
@@ -164,13 +170,14 @@ class Walker:
         return max(since_us, self.rules.history_start_us)
 
     async def _meet(
-        self, page: Page, walk: planning.Walk, report: WalkReport
+        self, page: Page, walk: planning.Walk, report: WalkReport, before: KeySet
     ) -> set[int]:
         met, keys = await self._ledger(
             lambda ledger: ledger.listing.meet(
                 walk.source,
                 page.rows,
                 lambda prior, row: planning.plan(prior, row, walk),
+                before,
             )
         )
         report.pages += 1
@@ -188,6 +195,12 @@ class Walker:
             if first:
                 _log.warning("row.refused", source=walk.source, error=bad.error)
         _tell_lost(met.lost)
+        for export in met.further:
+            _log.warning("version.made", export=export.label, reason=export.reason)
+        for export in met.refused:
+            _log.warning(
+                "version.refused", export=export.label, error=export.last_error
+            )
         return keys
 
     async def _close(
@@ -256,7 +269,7 @@ def _absent(export: Export, now_us: int, oldest_us: int) -> Export:
     after = dataclasses.replace(export, absent_sweeps=sweeps)
     over = planning.past_deadline(export, now_us, oldest_us)
     if sweeps >= planning.GONE_SWEEPS and over:
-        return planning.lose(after, Reason.ROW_GONE)
+        return verdict.rather_kept(planning.lose(after, Reason.ROW_GONE))
     return after
 
 

@@ -7,12 +7,11 @@ from email.utils import format_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mirror.simulator.content import footage, load_clip
+from mirror.simulator.content import Content, Literal, footage, load_clip
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mirror.simulator.content import Content
     from mirror.simulator.faults import Script
 
 
@@ -120,7 +119,12 @@ class Export:
         return self.name if self.name.endswith(".mp4") else f"{self.name}.mp4"
 
     def make(
-        self, now: datetime, *, size_bytes: int | None = None, hidden: bool = False
+        self,
+        now: datetime,
+        *,
+        size_bytes: int | None = None,
+        body: bytes | None = None,
+        hidden: bool = False,
     ) -> Version:
         """Put a new file there.
 
@@ -128,6 +132,7 @@ class Export:
             now: When it is made.
             size_bytes: Its length; None means as planned for this export. What the
                 clip cannot be made into becomes the nearest size it can.
+            body: Its very bytes, instead.
             hidden: Keep the validators of the file before it.
         """
         wanted = self.size_bytes if size_bytes is None else size_bytes
@@ -140,7 +145,9 @@ class Export:
         version = Version(
             number=number,
             made_at=now,
-            content=footage(self.clip, wanted, seed),
+            content=footage(self.clip, wanted, seed)
+            if body is None
+            else Content((Literal(memoryview(body)),)),
             validator_number=before.validator_number if before else number,
             validator_at=before.validator_at if before else now,
             seed=before.seed if before else seed,

@@ -134,17 +134,23 @@ class Holdings:
         return exports
 
     def make_file(
-        self, export: Export | int, *, size: int | None = None, hidden: bool = False
+        self,
+        export: Export | int,
+        *,
+        size: int | None = None,
+        body: bytes | None = None,
+        hidden: bool = False,
     ) -> Version:
         """Put a file there: the first, or a new one with other bytes.
 
         Args:
             export: Which one.
             size: Its length; None is as planned for this export.
+            body: Its very bytes, instead.
             hidden: Keep ETag and Last-Modified of the file before it.
         """
         found = self._found(export)
-        version = found.make(self.now(), size_bytes=size, hidden=hidden)
+        version = found.make(self.now(), size_bytes=size, body=body, hidden=hidden)
         self._clockwork.watch(found, version.made_at)
         return version
 

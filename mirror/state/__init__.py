@@ -4,8 +4,10 @@ from mirror.state.commits import COMMITS_NAME
 from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Event
-from mirror.state.fetches import Partial
+from mirror.state.fetches import Partial, Settled
 from mirror.state.ledger import Ledger, LedgerThread
+from mirror.state.listing import KeySet
+from mirror.state.looks import Empty, LookDue
 from mirror.state.pauses import Paused
 from mirror.state.reads import (
     AT_RISK_US,
@@ -29,13 +31,17 @@ __all__ = [
     "Database",
     "Dossier",
     "Duty",
+    "Empty",
     "Event",
     "Filter",
+    "KeySet",
     "Ledger",
     "LedgerThread",
+    "LookDue",
     "Partial",
     "Paused",
     "Reads",
+    "Settled",
     "SourceStatus",
     "Subject",
     "Taken",

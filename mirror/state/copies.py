@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.model import CopyState, Reason, State
+from mirror.layout import path_key, whole_form
+from mirror.model import KEPT_STATES, CopyState, Reason, State
 from mirror.state import rows
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Copies:
             return connection.execute(
                 "INSERT INTO copies (export, target, state) "
                 "SELECT key, ?, 'pending' FROM exports "
-                "WHERE state IN ('spooled', 'saved') AND NOT EXISTS "
+                "WHERE state IN ('spooled', 'saved', 'doubtful') AND NOT EXISTS "
                 "(SELECT 1 FROM copies WHERE export = key AND target = ?)",
                 (target, target),
             ).rowcount
@@ -60,7 +61,7 @@ class Copies:
                 "INDEXED BY copies_open CROSS JOIN exports ON key = export "
                 "WHERE target = ? "
                 f"AND copies.state IN {OPEN} AND copies.state <> 'publishing' "
-                "AND exports.state IN ('spooled', 'saved') "
+                "AND exports.state IN ('spooled', 'saved', 'doubtful') "
                 "AND (copies.due_us <= ? OR copies.due_us > ?) "
                 "ORDER BY copies.due_us, copies.export LIMIT 1",
                 (target, now_us, now_us + horizon_us),
@@ -84,20 +85,35 @@ class Copies:
                 siblings=tuple(siblings),
             )
 
-    def fix_path(self, key: int, target: str, path: str, path_key: str) -> bool:
-        """Give a copy its path for ever; False if another copy has that one."""
+    def fix_path(self, key: int, target: str, path: str) -> bool:
+        """Give a copy its path for ever, and claim its base with all its forms.
+
+        Args:
+            key: Of the export.
+            target: Where the copy lies.
+            path: Of the copy.
+
+        Returns:
+            False if another copy has the path, or an export of other footage the base.
+        """
+        own_key, base_key = path_key(path), path_key(whole_form(path))
         with self._db.transaction() as connection:
             taken = connection.execute(
-                "SELECT 1 FROM copies WHERE target = ? AND path_key = ? "
-                "AND export <> ?",
-                (target, path_key, key),
+                "SELECT 1 FROM copies JOIN exports AS other ON other.key = export "
+                "JOIN exports AS own ON own.key = ? "
+                "WHERE target = ? AND export <> own.key AND (path_key = ? OR "
+                "base_key = ? AND (other.source, other.export_id, other.created_key, "
+                "other.camera_id, other.footage_from, other.footage_to) IS NOT "
+                "(own.source, own.export_id, own.created_key, "
+                "own.camera_id, own.footage_from, own.footage_to))",
+                (key, target, own_key, base_key),
             ).fetchone()
             if taken:
                 return False
             connection.execute(
-                "UPDATE copies SET path = ?, path_key = ? "
+                "UPDATE copies SET path = ?, path_key = ?, base_key = ? "
                 "WHERE export = ? AND target = ?",
-                (path, path_key, key, target),
+                (path, own_key, base_key, key, target),
             )
             return True
 
@@ -144,7 +160,7 @@ class Copies:
         """Tell whether the spool holds the same file of an export as it did then."""
         now = rows.find(self._db.connection, export.key or 0)
         same = (now.spool_dir, now.spooled_us) == (export.spool_dir, export.spooled_us)
-        return same and now.state in {State.SPOOLED, State.SAVED}
+        return same and now.state in KEPT_STATES
 
     def spool_lost(self, key: int, error: str) -> None:
         """Fetch anew an export whose spooled file is gone or damaged."""
@@ -183,7 +199,7 @@ class Copies:
         """Return the exports whose spooled file no target waits for any more."""
         found = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports "
-            "WHERE spool_dir IS NOT NULL AND state = 'saved'"
+            "WHERE spool_dir IS NOT NULL AND state IN ('saved', 'doubtful')"
         )
         return [
             export for export in map(rows.export, found) if self._idle(export, targets)
@@ -197,11 +213,11 @@ class Copies:
         )
         return [rows.export(row) for row in found]
 
-    def saved_as(self, source: str, export_id: int) -> list[Export]:
-        """Return the saved exports that bear this id."""
+    def kept_as(self, source: str, export_id: int) -> list[Export]:
+        """Return the exports that bear this id and are on the targets."""
         found = self._db.connection.execute(
-            f"SELECT {rows.COLUMNS} FROM exports "
-            "WHERE source = ? AND export_id = ? AND state = 'saved'",
+            f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
+            "AND state IN ('saved', 'doubtful')",
             (source, export_id),
         )
         return [rows.export(row) for row in found]
@@ -209,7 +225,8 @@ class Copies:
     def may_free(self, key: int, targets: Collection[str]) -> Export | None:
         """Return the export if its spooled file may go."""
         export = rows.find(self._db.connection, key)
-        done = export.state is State.SAVED and export.spool_dir is not None
+        kept = export.state in {State.SAVED, State.DOUBTFUL}
+        done = kept and export.spool_dir is not None
         return export if done and self._idle(export, targets) else None
 
     def freed(self, key: int) -> None:
@@ -229,7 +246,7 @@ class Copies:
                 "CROSS JOIN exports ON key = export "
                 f"WHERE target = ? AND copies.state IN {OPEN} "
                 "AND copies.state <> 'publishing' "
-                "AND exports.state IN ('spooled', 'saved')",
+                "AND exports.state IN ('spooled', 'saved', 'doubtful')",
                 (target,),
             ).fetchone()[0]
             for target in targets
@@ -246,9 +263,9 @@ class Copies:
         held = {copy.target for copy in self.of(key) if copy.state is CopyState.SAVED}
         if not (held if not required else held >= set(required)):
             return None
-        after = dataclasses.replace(
-            prior, state=State.SAVED, reason=None, saved_us=now_us
-        )
+        state = State.DOUBTFUL if prior.doubtful else State.SAVED
+        reason = Reason.DOUBTFUL if prior.doubtful else None
+        after = dataclasses.replace(prior, state=state, reason=reason, saved_us=now_us)
         rows.update(connection, prior, after)
         return after
 
@@ -275,7 +292,8 @@ class Copies:
             "SELECT count(*) FROM copies INDEXED BY copies_open "
             "CROSS JOIN exports ON key = export "
             f"WHERE target = ? AND copies.state IN {OPEN} "
-            "AND copies.attempts < ? AND exports.state IN ('spooled', 'saved')",
+            "AND copies.attempts < ? "
+            "AND exports.state IN ('spooled', 'saved', 'doubtful')",
             (target, tries),
         ).fetchone()
         return int(row[0])

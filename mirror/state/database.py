@@ -206,7 +206,6 @@ class Database:
             raise newer(self.path, version, newest())
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
-        execute("PRAGMA foreign_keys = ON")
         execute("PRAGMA temp_store = MEMORY")
         execute(_CACHE)
         execute("PRAGMA journal_size_limit = 16777216")
@@ -215,6 +214,8 @@ class Database:
             deep = check or version < newest()
             self._check(version, soundness.problem if deep else soundness.misshape)
         self._migrate(version)
+        # Not before: a migration may replace a table that others refer to.
+        execute("PRAGMA foreign_keys = ON")
         soundness.keep(self.connection)
 
     def _prepare_to_read(self, *, check: bool) -> int:

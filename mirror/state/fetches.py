@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.model import State
+from mirror.model import Reason, State
 from mirror.state import rows
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from mirror.state.database import Database
 
 ATTEMPTS_KEPT = 200
+AT_ONCE = 100
+DUE = (
+    "(due_us <= :now OR due_us > :horizon) AND not_before_us <= :now "
+    "AND (held_until_us IS NULL OR held_until_us > :now)"
+)
+"""A ready export that may be claimed; one whose held body ends is no such."""
 _OWE = (
     "INSERT INTO copies (export, target, state) VALUES (?, ?, 'pending') "
     "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
@@ -44,6 +50,18 @@ class Partial:
     last_modified: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """How a fetch left its export.
+
+    Attributes:
+        dropped: It was a further version whose bytes are kept already; its row is gone.
+    """
+
+    after: Export
+    dropped: bool = False
+
+
 class Fetches:
     """Claims, partials, attempts."""
 
@@ -68,6 +86,8 @@ class Fetches:
     ) -> Export | None:
         """Take the due export with the nearest deadline, if there is one.
 
+        What is asked for again, while a body of it is held, goes last.
+
         Args:
             sources: That have room for one more.
             now_us: Now.
@@ -75,19 +95,20 @@ class Fetches:
                 before the clock was put back, and counts as now.
         """
         with self._db.transaction() as connection:
-            best: tuple[int, int] | None = None
+            best: tuple[int, int, int] | None = None
+            times = _times(now_us, horizon_us)
             for source in sources:
                 row = connection.execute(
-                    "SELECT order_us, key FROM exports WHERE state = 'ready' "
-                    "AND source = ? AND (due_us <= ? OR due_us > ?) "
-                    "ORDER BY order_us LIMIT 1",
-                    (source, now_us, now_us + horizon_us),
+                    "SELECT held_us IS NOT NULL, order_us, key FROM exports "
+                    f"WHERE state = 'ready' AND source = :source AND {DUE} "
+                    "ORDER BY held_us IS NOT NULL, order_us LIMIT 1",
+                    {"source": source} | times,
                 ).fetchone()
                 if row is not None and (best is None or row < best):
                     best = row
             if best is None:
                 return None
-            prior = rows.find(connection, best[1])
+            prior = rows.find(connection, best[2])
             claimed = dataclasses.replace(
                 prior, state=State.FETCHING, attempts=prior.attempts + 1
             )
@@ -97,11 +118,21 @@ class Fetches:
     def sources_with_work(self, *, now_us: int, horizon_us: int) -> list[str]:
         """Return the sources that have an export due now."""
         found = self._db.connection.execute(
-            "SELECT DISTINCT source FROM exports WHERE state = 'ready' "
-            "AND (due_us <= ? OR due_us > ?)",
-            (now_us, now_us + horizon_us),
+            f"SELECT DISTINCT source FROM exports WHERE state = 'ready' AND {DUE}",
+            _times(now_us, horizon_us),
         )
         return [row[0] for row in found]
+
+    def has_due(self, sources: Iterable[str], *, now_us: int) -> bool:
+        """Tell whether these sources have an export due of which no body is held."""
+        return any(
+            self._db.connection.execute(
+                "SELECT 1 FROM exports WHERE state = 'ready' AND source = ? "
+                "AND due_us <= ? AND not_before_us <= ? AND held_us IS NULL LIMIT 1",
+                (source, now_us, now_us),
+            ).fetchone()
+            for source in sources
+        )
 
     def unpark(self, *, now_us: int, horizon_us: int) -> int:
         """Return parked exports to the queue whose time has come."""
@@ -119,12 +150,20 @@ class Fetches:
                 (now_us, now_us + horizon_us),
             ).rowcount
 
+    def ask_again(self) -> None:
+        """Make due what is held and waits to be asked for again."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE exports SET not_before_us = 0, due_us = 0 "
+                "WHERE state = 'ready' AND held_us IS NOT NULL"
+            )
+
     def next_due(self, but: Collection[str] = ()) -> int | None:
         """Return when the next ready or parked export falls due, of other sources."""
         marks = ", ".join("?" * len(but))
         row = self._db.connection.execute(
-            "SELECT min(due_us) FROM exports WHERE state IN ('ready', 'parked') "
-            f"AND source NOT IN ({marks})",
+            "SELECT min(max(due_us, not_before_us)) FROM exports "
+            f"WHERE state IN ('ready', 'parked') AND source NOT IN ({marks})",
             tuple(but),
         ).fetchone()
         return None if row is None or row[0] is None else int(row[0])
@@ -152,7 +191,7 @@ class Fetches:
         decide: Callable[[Export], Export],
         attempt: Attempt,
         targets: Iterable[str] = (),
-    ) -> Export:
+    ) -> Settled:
         """End a fetch: apply the decision to the export as it stands now.
 
         Args:
@@ -164,15 +203,113 @@ class Fetches:
         with self._db.transaction() as connection:
             prior = rows.find(connection, key)
             after = decide(prior)
+            if self._drop(prior, after):
+                gone = dataclasses.replace(after, spool_dir=None, held_dir=None)
+                return Settled(after=gone, dropped=True)
             rows.update(connection, prior, after)
             self._record(key, attempt)
             if after.state is State.SPOOLED:
-                if prior.sha256 not in {None, after.sha256}:
-                    # Other bytes than before: what is kept of those is no copy now.
-                    connection.execute(OWE_ANEW, (key,))
-                for target in targets:
-                    connection.execute(_OWE, (key, target))
-        return after
+                self._spooled(prior, after, targets)
+        return Settled(after=after)
+
+    def end_held(
+        self,
+        decide: Callable[[Export], Export],
+        *,
+        targets: Iterable[str],
+        now_us: int,
+    ) -> list[tuple[Export, Export]]:
+        """Spool the held bodies that wait no longer, as the files of their exports.
+
+        Args:
+            decide: Gives the export whose file the held body is.
+            targets: Where copies are owed then.
+            now_us: Now.
+
+        Returns:
+            Each export as it was and as it is; at most `AT_ONCE`.
+        """
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_held "
+            "WHERE held_until_us IS NOT NULL AND held_until_us <= ? "
+            "AND state IN ('ready', 'parked', 'waiting') LIMIT ?",
+            (now_us, AT_ONCE),
+        ).fetchall()
+        ended = []
+        with self._db.transaction() as connection:
+            for prior in map(rows.export, found):
+                after = decide(prior)
+                rows.update(connection, prior, after)
+                self._spooled(prior, after, targets)
+                ended.append((prior, after))
+        return ended
+
+    def held_until(self) -> int | None:
+        """Return when the next held body waits no longer; None if none is held."""
+        row = self._db.connection.execute(
+            "SELECT min(held_until_us) FROM exports INDEXED BY exports_held "
+            "WHERE held_until_us IS NOT NULL AND state <> 'fetching'"
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def _spooled(self, prior: Export, after: Export, targets: Iterable[str]) -> None:
+        """Owe the targets a file that is complete in the spool now."""
+        connection = self._db.connection
+        if prior.sha256 not in {None, after.sha256}:
+            # Other bytes than before: what is kept of those is no copy now.
+            connection.execute(OWE_ANEW, (after.key,))
+        for target in targets:
+            connection.execute(_OWE, (after.key, target))
+        # Looks are taken at the newest version that is ours.
+        connection.execute(
+            "UPDATE exports SET look_due_us = NULL WHERE source = ? AND export_id = ? "
+            "AND created_key = ? AND version < ? AND look_due_us IS NOT NULL",
+            (after.source, after.export_id, after.created_key, after.version),
+        )
+
+    def _drop(self, prior: Export, after: Export) -> bool:
+        """Forget a further version whose bytes are kept already; False if it is none.
+
+        A validator that differed though the bytes are the same says nothing: it counts
+        no more for that source.
+        """
+        sha256 = after.held_sha256 if after.held else after.sha256
+        if prior.version == 1 or sha256 in {None, prior.held_sha256}:
+            return False
+        connection = self._db.connection
+        found = connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
+            "AND created_key = ? AND key <> ? AND sha256 = ? "
+            "AND state IN ('spooled', 'saved', 'doubtful') ORDER BY version DESC",
+            (prior.source, prior.export_id, prior.created_key, prior.key, sha256),
+        ).fetchone()
+        if found is None:
+            return False
+        kept = rows.export(found)
+        etag = after.held_etag if after.held else after.part_etag
+        modified = after.held_modified if after.held else after.part_modified
+        if prior.reason == Reason.CHANGED:
+            connection.execute(
+                "UPDATE sources SET modified_empty = modified_empty OR ?, "
+                "etag_empty = etag_empty OR ? WHERE name = ?",
+                (
+                    modified != kept.part_modified,
+                    modified == kept.part_modified and etag != kept.part_etag,
+                    prior.source,
+                ),
+            )
+        same = dataclasses.replace(
+            kept,
+            drops=kept.drops + 1,
+            part_etag=etag,
+            part_modified=modified,
+            look_total=None,
+            look_etag=None,
+            look_modified=None,
+        )
+        rows.update(connection, kept, same)
+        rows.remove(connection, prior)
+        return True
 
     def _record(self, key: int, attempt: Attempt) -> None:
         """Write an attempt; one alike the last only adds to its `times`."""
@@ -210,3 +347,7 @@ class Fetches:
             "DELETE FROM attempts WHERE export = ? AND number <= ? AND number > 1",
             (key, number - ATTEMPTS_KEPT),
         )
+
+
+def _times(now_us: int, horizon_us: int) -> dict[str, int]:
+    return {"now": now_us, "horizon": now_us + horizon_us}

@@ -19,6 +19,7 @@ from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Events
 from mirror.state.fetches import Fetches
 from mirror.state.listing import Listing
+from mirror.state.looks import Looks
 from mirror.state.pauses import Pauses
 from mirror.state.reads import Reads
 from mirror.state.scrubs import Scrubs
@@ -45,6 +46,7 @@ class Ledger:
         lost_commits: Transactions that were durable once and are not in it.
         listing: What walks see.
         fetches: The queue of fetches.
+        looks: The queue of second looks.
         copies: The queues of publishes.
         pauses: What is left alone for a while.
         events: What happened and is to be told.
@@ -59,6 +61,7 @@ class Ledger:
         self.lost_commits = database.lost_commits
         self.listing = Listing(database)
         self.fetches = Fetches(database)
+        self.looks = Looks(database)
         self.copies = Copies(database)
         self.pauses = Pauses(database)
         self.events = Events(database)
@@ -213,7 +216,11 @@ class Ledger:
                 if stale.key is None:
                     continue
                 prior = rows.find(connection, stale.key)
-                done += rows.update(connection, prior, renew(prior))
+                after = renew(prior)
+                if after.key is None:
+                    done += self._add_version(prior, after)
+                    continue
+                done += rows.update(connection, prior, after)
                 done += (
                     connection.execute(
                         "UPDATE copies SET state = 'pending', due_us = 0 "
@@ -223,6 +230,16 @@ class Ledger:
                     > 0
                 )
         return done
+
+    def _add_version(self, prior: Export, further: Export) -> bool:
+        """Add a further version of an export, unless there is a newer one."""
+        connection = self._db.connection
+        identity = (prior.source, prior.export_id, prior.created_key)
+        newest = rows.newest(connection, *identity)
+        if newest is None or newest.key != prior.key:
+            return False
+        rows.insert_version(connection, prior, further)
+        return True
 
     def acknowledge(self, exports: Sequence[Export], note: str, now_us: int) -> int:
         """Take note of losses; one that was acknowledged before gets the new note.

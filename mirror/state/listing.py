@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.model import Reason, State
+from mirror.model import KEPT_STATES, Reason, State
 from mirror.state import rows
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mirror.state.database import Database
 
 BAD_ROWS_KEPT = 1000
+TOLD_TWICE = "two rows of one walk speak of it, with different footage"
 _RAW_KEPT = 16384
 _ABSENTABLE = "('waiting', 'ready', 'parked')"
 _UNDECIDED = "('waiting', 'ready', 'fetching', 'parked')"
@@ -45,11 +47,39 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
-    """What a page changed."""
+    """What a page changed.
+
+    Attributes:
+        further: Versions that were made.
+        refused: Exports of which a row says something that does not count.
+    """
 
     new: int
     changed: int
     lost: tuple[Export, ...]
+    further: tuple[Export, ...]
+    refused: tuple[Export, ...]
+
+
+class KeySet:
+    """Keys of exports, a bit each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def __contains__(self, key: int | None) -> bool:
+        if key is None:
+            return False
+        byte, bit = divmod(key, 8)
+        return byte < len(self._bits) and bool(self._bits[byte] >> bit & 1)
+
+    def update(self, keys: Iterable[int]) -> None:
+        """Add keys."""
+        for key in keys:
+            byte, bit = divmod(key, 8)
+            if byte >= len(self._bits):
+                self._bits.extend(bytes(byte + 1024 - len(self._bits)))
+            self._bits[byte] |= 1 << bit
 
 
 class Listing:
@@ -123,13 +153,17 @@ class Listing:
         source: str,
         listed: Sequence[Row],
         decide: Callable[[Export | None, Row], Export],
+        before: KeySet | None = None,
     ) -> tuple[Met, set[int]]:
         """Apply the rows of one page, all or none of them.
 
         Args:
             source: Whose rows they are.
-            listed: In the server's order; a row met twice is decided twice.
-            decide: Gives the export as it stands after its row.
+            listed: In the server's order.
+            decide: Gives the export as it stands after its row, from its newest
+                version; without a key it is new, or a further version.
+            before: What this walk has met; of rows that say different things of one
+                export the first counts. What is met now is added.
 
         Returns:
             What changed, and the keys of the exports met.
@@ -137,29 +171,48 @@ class Listing:
         new = changed = 0
         keys: set[int] = set()
         lost: list[Export] = []
+        further: list[Export] = []
+        refused: list[Export] = []
+        before = KeySet() if before is None else before
         with self._db.transaction() as connection:
             for row in listed:
-                found = connection.execute(
-                    f"SELECT {rows.COLUMNS} FROM exports "
-                    "WHERE source = ? AND export_id = ? AND created_key = ?",
-                    (source, row.export_id, row.created_key),
-                ).fetchone()
-                prior = rows.export(found) if found else None
-                after = decide(prior, row)
-                if prior is None or prior.key is None:
-                    key = rows.insert(connection, after)
-                    altered = True
+                prior = rows.newest(connection, source, row.export_id, row.created_key)
+                if prior is None:
+                    key = rows.insert(connection, after := decide(None, row))
+                    rows.keep_item(connection, key, row.raw, after)
+                    keys.add(key)
                     new += 1
-                else:
-                    key = prior.key
-                    altered = rows.update(connection, prior, after)
-                    changed += altered
-                    if altered and after.state is State.LOST is not prior.state:
-                        lost.append(after)
-                keys.add(key)
-                if altered and after.state in rows.NEEDS_ITEM:
-                    rows.keep_item(connection, key, row.raw)
-        return Met(new=new, changed=changed, lost=tuple(lost)), keys
+                    continue
+                again = prior.key in keys or prior.key in before
+                if again and prior.shows_other_footage(row):
+                    refused.append(dataclasses.replace(prior, last_error=TOLD_TWICE))
+                    continue
+                after = decide(prior, row)
+                if after.key is None:
+                    key = rows.insert(connection, after)
+                    rows.keep_item(connection, key, row.raw, after)
+                    keys.add(key)
+                    further.append(after)
+                    continue
+                keys.add(after.key)
+                if not rows.update(connection, prior, after):
+                    continue
+                changed += 1
+                if after.state is State.LOST is not prior.state:
+                    lost.append(after)
+                if after.state not in KEPT_STATES:
+                    rows.keep_item(connection, after.key, row.raw, after)
+                elif after.last_error != prior.last_error:
+                    refused.append(after)
+        before.update(keys)
+        met = Met(
+            new=new,
+            changed=changed,
+            lost=tuple(lost),
+            further=tuple(further),
+            refused=tuple(refused),
+        )
+        return met, keys
 
     def expected(self, source: str, since_us: int, until_us: int) -> set[int]:
         """Return the keys a complete sweep of that window should meet.

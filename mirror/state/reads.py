@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 AT_RISK_US = 30 * 60 * 1_000_000
 """With less left before its deadline, an export not yet fetched is at risk."""
-_UNFETCHED = "('ready', 'fetching', 'parked')"
+_UNFETCHED = (
+    "state IN ('ready', 'fetching', 'parked') AND held_us IS NULL "
+    "AND NOT (reason IS 'changed' AND not_before_us > ?)"
+)
+"""No byte of these is ours; a file that changed is not due before its time."""
 _OWED = (
     "had_file = 1 AND (state IN ('ready', 'fetching', 'parked', 'spooled') "
     "OR (state = 'waiting' AND reason = 'file_gone'))"
@@ -135,8 +139,8 @@ class Reads:
         urgent = one(
             "SELECT count(*) FILTER (WHERE deadline_us - ? < ?), min(walk_us) "
             "FILTER (WHERE state <> 'parked'), min(deadline_us) "
-            f"FROM exports WHERE state IN {_UNFETCHED}",
-            (now_us, AT_RISK_US),
+            f"FROM exports WHERE {_UNFETCHED}",
+            (now_us, AT_RISK_US, now_us),
         ).fetchone()
         return Backlog(
             owed=self.owed(),
@@ -153,13 +157,25 @@ class Reads:
         )
         return int(self._db.connection.execute(query).fetchone()[0])
 
-    def unfetched(self, sources: Sequence[str]) -> tuple[int, int]:
-        """Return how many exports of these sources are (ready, fetching)."""
+    def not_yet_due(self, now_us: int) -> int:
+        """Return how many changed files are to be fetched later."""
+        query = (
+            "SELECT count(*) FROM exports WHERE state = 'ready' "
+            "AND reason = 'changed' AND not_before_us > ?"
+        )
+        return int(self._db.connection.execute(query, (now_us,)).fetchone()[0])
+
+    def unfetched(self, sources: Sequence[str], now_us: int) -> tuple[int, int]:
+        """Return how many exports of these sources are (ready, fetching).
+
+        A changed file is not ready before its time.
+        """
         ready, fetching = (
             sum(
                 self._db.connection.execute(
-                    "SELECT count(*) FROM exports WHERE state = ? AND source = ?",
-                    (state, source),
+                    "SELECT count(*) FROM exports WHERE state = ? AND source = ? "
+                    "AND not_before_us <= ?",
+                    (state, source, now_us),
                 ).fetchone()[0]
                 for source in sources
             )
@@ -227,7 +243,7 @@ class Reads:
             "SELECT target, count(*), coalesce(sum(size_bytes), 0) "
             "FROM copies INDEXED BY copies_open CROSS JOIN exports ON key = export "
             f"WHERE copies.state IN {OPEN} "
-            "AND exports.state IN ('spooled', 'saved') GROUP BY target"
+            "AND exports.state IN ('spooled', 'saved', 'doubtful') GROUP BY target"
         )
         return {target: (files, size) for target, files, size in found}
 
@@ -252,12 +268,12 @@ class Reads:
             export = rows.export(row)
             yield export, self._copies(export.key)
 
-    def urgent(self, limit: int) -> list[Export]:
+    def urgent(self, limit: int, now_us: int) -> list[Export]:
         """Return what is not fetched yet, nearest deadline first."""
         found = self._db.connection.execute(
-            f"SELECT {rows.COLUMNS} FROM exports WHERE state IN {_UNFETCHED} "
+            f"SELECT {rows.COLUMNS} FROM exports WHERE {_UNFETCHED} "
             "ORDER BY deadline_us IS NULL, deadline_us, key LIMIT ?",
-            (limit,),
+            (now_us, limit),
         )
         return [rows.export(row) for row in found]
 
@@ -285,18 +301,19 @@ class Reads:
         *,
         source: str | None = None,
         created_at: str | None = None,
+        version: int | None = None,
     ) -> list[Export]:
         """Return the exports of that id, newest first."""
         query = f"SELECT {rows.COLUMNS} FROM exports WHERE export_id = ?"
         values: list[Any] = [export_id]
-        for column, value in (("source", source),):
+        for column, value in (("source", source), ("version", version)):
             if value is not None:
                 query += f" AND {column} = ?"
                 values.append(value)
         if created_at is not None:
             query += " AND ? IN (created_at, created_key)"
             values.append(created_at)
-        query += " ORDER BY coalesce(created_us, 0) DESC, key DESC"
+        query += " ORDER BY coalesce(created_us, 0) DESC, version DESC, key DESC"
         return [rows.export(r) for r in self._db.connection.execute(query, values)]
 
     def dossier(self, export: Export) -> Dossier:
@@ -324,12 +341,16 @@ class Reads:
         return int(row[0])
 
     def spooled_bytes(self) -> int:
-        """Return what lies in the spool, whole or partial."""
-        row = self._db.connection.execute(
+        """Return what lies in the spool, complete or partial."""
+        (parts,) = self._db.connection.execute(
             "SELECT coalesce(sum(part_bytes), 0) FROM exports "
             "WHERE spool_dir IS NOT NULL"
         ).fetchone()
-        return int(row[0])
+        (held,) = self._db.connection.execute(
+            "SELECT coalesce(sum(held_bytes), 0) FROM exports INDEXED BY exports_held "
+            "WHERE held_until_us IS NOT NULL"
+        ).fetchone()
+        return int(parts) + int(held)
 
     def _copies(self, key: int | None) -> list[Copy]:
         found = self._db.connection.execute(

@@ -20,7 +20,7 @@ COLUMNS = f"exports.row_sum IS {soundness.row_sum(FIELDS, 'exports')}, " + ", ".
 """Whether the row is as it was written, then its fields."""
 _FLAGS = ("has_file", "ours", "had_file", "part_plain")
 _COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
-_COPY_REST = ("export", "path_key", "checked_us")
+_COPY_REST = ("export", "path_key", "base_key", "checked_us")
 COPY_COLUMNS = (
     f"copies.row_sum IS {soundness.row_sum(_COPY_FIELDS + _COPY_REST, 'copies')}, "
     + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
@@ -36,7 +36,7 @@ _KEEP_ITEM = (
     "ON CONFLICT (export) DO UPDATE SET item = excluded.item, "
     "row_sum = excluded.row_sum"
 )
-NEEDS_ITEM = frozenset(State) - {State.EXCLUDED, State.UNAVAILABLE}
+_NEEDS_ITEM = frozenset(State) - {State.EXCLUDED, State.UNAVAILABLE}
 
 
 def export(row: Sequence[Any]) -> Export:
@@ -75,6 +75,18 @@ def attempt(row: Sequence[Any]) -> Attempt:
     return Attempt(**dict(zip(names, row, strict=True)))
 
 
+def newest(
+    connection: sqlite3.Connection, source: str, export_id: int, created_key: str
+) -> Export | None:
+    """Return the newest version of an export; None if it is not known."""
+    found = connection.execute(
+        f"SELECT {COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
+        "AND created_key = ? ORDER BY version DESC LIMIT 1",
+        (source, export_id, created_key),
+    ).fetchone()
+    return None if found is None else export(found)
+
+
 def find(connection: sqlite3.Connection, key: int) -> Export:
     """Return the export of that key."""
     query = f"SELECT {COLUMNS} FROM exports WHERE key = ?"
@@ -88,6 +100,16 @@ def insert(connection: sqlite3.Connection, new: Export) -> int:
     values = [getattr(new, name) for name in FIELDS]
     values[FIELDS.index("key")] = key
     connection.execute(_INSERT, values)
+    return key
+
+
+def insert_version(connection: sqlite3.Connection, prior: Export, new: Export) -> int:
+    """Write a further version of an export, with its list item; return its key."""
+    key = insert(connection, new)
+    connection.execute(
+        "INSERT INTO items (export, item) SELECT ?, item FROM items WHERE export = ?",
+        (key, prior.key),
+    )
     return key
 
 
@@ -112,9 +134,19 @@ def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
     return True
 
 
-def keep_item(connection: sqlite3.Connection, key: int, raw: bytes) -> None:
-    """Keep the list item as received."""
-    connection.execute(_KEEP_ITEM, (key, zlib.compress(raw, 1)))
+def remove(connection: sqlite3.Connection, export: Export) -> None:
+    """Forget an export and all that belongs to it."""
+    for table in ("attempts", "copies", "items"):
+        connection.execute(f"DELETE FROM {table} WHERE export = ?", (export.key,))
+    connection.execute("DELETE FROM exports WHERE key = ?", (export.key,))
+
+
+def keep_item(
+    connection: sqlite3.Connection, key: int, raw: bytes, export: Export
+) -> None:
+    """Keep the list item as received, if it may be needed beside a file."""
+    if export.state in _NEEDS_ITEM:
+        connection.execute(_KEEP_ITEM, (key, zlib.compress(raw, 1)))
 
 
 def item(connection: sqlite3.Connection, key: int) -> bytes:
@@ -126,8 +158,8 @@ def item(connection: sqlite3.Connection, key: int) -> bytes:
 
 def _count(connection: sqlite3.Connection, new: Export) -> None:
     """Add to the totals that must never fall."""
-    if new.state is State.SAVED:
-        add_total(connection, new.source, "saved", "")
+    if new.state in {State.SAVED, State.DOUBTFUL}:
+        add_total(connection, new.source, new.state, "")
     elif new.state is State.LOST and new.ours:
         add_total(connection, new.source, "lost", new.reason or "")
 

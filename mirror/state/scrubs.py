@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mirror.model import CopyState, State
+from mirror.model import KEPT_STATES, CopyState, State
 from mirror.state import rows
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class Scrubs:
 def _spooled(export: Export) -> bool:
     """Tell whether the whole file lies in the spool, as far as the ledger knows."""
     return (
-        export.state in {State.SPOOLED, State.SAVED}
+        export.state in KEPT_STATES
         and export.spool_dir is not None
         and export.part_bytes == export.size_bytes
         and export.part_sha256 == export.sha256

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from mirror.layout import path_key
+from mirror.layout import path_key, whole_form
 from mirror.model import CopyState, Export, State
 from mirror.state import rows
-from mirror.state.fetches import OWE_ANEW
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -25,6 +24,8 @@ _AT_ONCE = 100
 _FACTS = (
     "size_bytes",
     "sha256",
+    "proof",
+    "doubt",
     "started_us",
     "spooled_us",
     "saved_us",
@@ -41,7 +42,6 @@ class Taken(StrEnum):
     DAMAGED = "damaged"
     KNOWN_DAMAGED = "known_damaged"
     SECOND = "second"
-    OTHER_BYTES = "other_bytes"
     PATH_TAKEN = "path_taken"
 
 
@@ -59,30 +59,39 @@ class Stock:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._claimed: dict[int, int] = {}
 
     def take(self, told: Export, *, target: str, path: str, whole: bool) -> Taken:
         """Take up one sidecar and the file beside it.
 
         Args:
-            told: The export as its sidecar tells, saved.
+            told: The version of an export as its sidecar tells, kept.
             target: Where it lies.
             path: Of the file, as it lies there now.
             whole: A file of the right length lies there.
         """
-        with self._db.transaction() as connection:
-            found = connection.execute(
-                f"SELECT {rows.COLUMNS} FROM exports "
-                "WHERE source = ? AND export_id = ? AND created_key = ?",
-                (told.source, told.export_id, told.created_key),
-            ).fetchone()
-            if found is None:
+        with self._db.transaction():
+            known = self._version(told)
+            if known is None:
                 return self._new(told, target, path, whole=whole)
-            known = rows.export(found)
-            if _differs(known, told):
-                if not whole or not self._supersedes(told, known):
-                    return Taken.OTHER_BYTES
-                connection.execute(OWE_ANEW, (known.key,))
             return self._known(known, told, target, path, whole=whole)
+
+    def _version(self, told: Export) -> Export | None:
+        """Return the version that has these bytes, or one that has none yet."""
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports "
+            "WHERE source = ? AND export_id = ? AND created_key = ? "
+            "AND (sha256 IS NULL OR sha256 = ?) "
+            "ORDER BY sha256 IS NULL, version = ? DESC, version LIMIT 1",
+            (
+                told.source,
+                told.export_id,
+                told.created_key,
+                told.sha256,
+                told.version,
+            ),
+        ).fetchone()
+        return None if found is None else rows.export(found)
 
     def recall(
         self,
@@ -108,6 +117,9 @@ class Stock:
         with self._db.transaction() as connection:
             known = rows.find(connection, key)
             if known.state not in {State.WAITING, State.READY, State.PARKED}:
+                return False
+            version = self._version(told)
+            if version is None or version.key != key:
                 return False
             if self.take(told, target=target, path=path, whole=True) is not Taken.KEPT:
                 return False
@@ -184,13 +196,15 @@ class Stock:
     def settle(self) -> None:
         """Draw the conclusions, when all targets are read.
 
-        What was saved and lies nowhere is damaged, or is published again where the
+        What was kept and lies nowhere is damaged, or is published again where the
         spool has it still. Totals are never lower than what is kept.
         """
         with self._db.transaction() as connection:
+            self._number()
             orphans = connection.execute(
-                f"SELECT {rows.COLUMNS} FROM exports WHERE state = 'saved' AND NOT "
-                "EXISTS (SELECT 1 FROM copies WHERE export = key AND state = 'saved')"
+                f"SELECT {rows.COLUMNS} FROM exports "
+                "WHERE state IN ('saved', 'doubtful') AND NOT EXISTS "
+                "(SELECT 1 FROM copies WHERE export = key AND state = 'saved')"
             )
             for row in orphans.fetchall():
                 known = rows.export(row)
@@ -205,8 +219,8 @@ class Stock:
                 rows.update(connection, known, after)
             connection.execute(
                 "INSERT INTO totals (source, event, reason, total) "
-                "SELECT source, 'saved', '', count(*) FROM exports "
-                "WHERE saved_us IS NOT NULL GROUP BY source "
+                "SELECT source, iif(proof = 'doubtful', 'doubtful', 'saved'), '', "
+                "count(*) FROM exports WHERE saved_us IS NOT NULL GROUP BY 1, 2 "
                 "ON CONFLICT DO UPDATE SET total = max(total, excluded.total)"
             )
 
@@ -218,13 +232,46 @@ class Stock:
         )
         return dict(found.fetchall())
 
+    def _number(self) -> None:
+        """Number versions anew where several sidecars claim one number."""
+        connection = self._db.connection
+        keys = "SELECT key, version, coalesce(spooled_us, 0) FROM exports AS other "
+        found = connection.execute(
+            "SELECT DISTINCT source, export_id, created_key FROM exports "
+            "WHERE version > 1"
+        ).fetchall()
+        for identity in found:
+            versions = connection.execute(
+                f"{keys} WHERE source = ? AND export_id = ? AND created_key = ?",
+                identity,
+            ).fetchall()
+            versions.sort(key=lambda row: (self._claimed.get(row[0], row[1]), row[2]))
+            number, numbers = 0, []
+            for key, version, _ in versions:
+                number = max(number + 1, self._claimed.get(key, version))
+                numbers.append((number, key))
+            if [row[1] for row in versions] != [number for number, _ in numbers]:
+                # Out of the way of each other first.
+                connection.executemany(
+                    "UPDATE exports SET version = -key WHERE key = ?",
+                    [(key,) for _, key in numbers],
+                )
+                connection.executemany(
+                    "UPDATE exports SET version = ? WHERE key = ?", numbers
+                )
+
     def _new(self, told: Export, target: str, path: str, *, whole: bool) -> Taken:
         connection = self._db.connection
         if not self._free(path, target, None):
             return Taken.PATH_TAKEN
         if not whole:
             told = dataclasses.replace(told, state=State.DAMAGED, last_error=GONE)
+        newest = rows.newest(connection, told.source, told.export_id, told.created_key)
+        claimed = told.version
+        if newest is not None:
+            told = dataclasses.replace(told, version=newest.version + 1)
         key = rows.insert(connection, told)
+        self._claimed[key] = claimed
         self._place(key, told, target, path, whole=whole)
         return Taken.KEPT if whole else Taken.DAMAGED
 
@@ -253,10 +300,11 @@ class Stock:
         state = CopyState.SAVED if whole else CopyState.DAMAGED
         self._db.connection.execute(
             "INSERT INTO copies "
-            "(export, target, state, path, path_key, saved_us, last_error) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "(export, target, state, path, path_key, base_key, saved_us, last_error) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "state = excluded.state, path = excluded.path, "
-            "path_key = excluded.path_key, last_error = excluded.last_error, "
+            "path_key = excluded.path_key, base_key = excluded.base_key, "
+            "last_error = excluded.last_error, "
             "saved_us = coalesce(saved_us, excluded.saved_us), due_us = 0",
             (
                 key,
@@ -264,6 +312,7 @@ class Stock:
                 state,
                 path,
                 path_key(path),
+                path_key(whole_form(path)),
                 told.saved_us,
                 None if whole else GONE,
             ),
@@ -273,8 +322,9 @@ class Stock:
         """Make sure that no other export's copy has a path; False if one is there."""
         try:
             self._db.connection.execute(
-                "UPDATE copies SET path = NULL, path_key = NULL WHERE target = ? "
-                "AND path_key = ? AND export IS NOT ? AND state <> 'saved'",
+                "UPDATE copies SET path = NULL, path_key = NULL, base_key = NULL "
+                "WHERE target = ? AND path_key = ? AND export IS NOT ? "
+                "AND state <> 'saved'",
                 (target, path_key(path), key),
             )
         except sqlite3.IntegrityError:
@@ -285,15 +335,6 @@ class Stock:
             (target, path_key(path), key),
         )
         return taken.fetchone() is None
-
-    def _supersedes(self, told: Export, known: Export) -> bool:
-        """Tell whether a file with other bytes is the newer one, or the only one."""
-        held = self._db.connection.execute(
-            "SELECT 1 FROM copies WHERE export = ? AND state = 'saved'", (known.key,)
-        ).fetchone()
-        if held is None and not _in_spool(known):
-            return True
-        return (told.spooled_us or 0) > (known.spooled_us or 0)
 
 
 def _verdict(copy: Copy | None, path: str, *, whole: bool) -> Taken:
@@ -331,12 +372,8 @@ def _after(known: Export, told: Export) -> Export:
     if known.state is State.SPOOLED:
         return dataclasses.replace(after, saved_us=known.saved_us)
     return dataclasses.replace(
-        after, state=State.SAVED, reason=None, last_error=None, due_us=0
+        after, state=told.state, reason=told.reason, last_error=None, due_us=0
     )
-
-
-def _differs(known: Export, told: Export) -> bool:
-    return known.sha256 not in {None, told.sha256}
 
 
 def _in_spool(export: Export) -> bool:

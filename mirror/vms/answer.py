@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mirror import backoff
 from mirror.errors import FetchError, FileGoneError
 from mirror.model import Reason
+from mirror.ports import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ _GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 UNFIT = "unfit_range"
 """The reason of an answer to Range that cannot be joined to what is held."""
+_NOTHING = Seen(total_bytes=None, etag=None, last_modified=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,33 @@ class Offer:
     explicit_end: bool
     etag: str | None
     last_modified: str | None
+
+
+def look(
+    status: int, headers: Mapping[str, str], *, folder: bool, now: datetime
+) -> Seen | None:
+    """Return what the answer to a request for the first byte says of the file.
+
+    Raises:
+        FileGoneError: There is no file just now.
+        FetchError: Anything else.
+    """
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return None
+    _expect_file(status, headers, folder=folder, now=now)
+    total = _length(headers)
+    if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        total = None
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
+        known = match is not None and match.group(3) != "*"
+        total = int(match.group(3)) if match is not None and known else None
+    seen = Seen(
+        total_bytes=total,
+        etag=headers.get("ETag"),
+        last_modified=headers.get("Last-Modified"),
+    )
+    return None if seen == _NOTHING else seen
 
 
 def range_headers(held: Held) -> dict[str, str]:
@@ -72,17 +101,9 @@ def judge(
         FileGoneError: There is no file just now.
         FetchError: Anything else.
     """
-    if status in _GONE:
-        reason = Reason.URL_WITHOUT_FILE if folder else Reason.FILE_GONE
-        raise FileGoneError(reason, f"the VMS answers {status} for the file")
-    if status in _BUSY:
-        wait = backoff.retry_after(headers.get("Retry-After"), now, headers.get("Date"))
-        raise FetchError("busy", f"the VMS is busy ({status})", retry_after_s=wait)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and asked_range:
         return _beyond_end(headers, held)
-    if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-        reason_name = "server_error" if status >= 500 else "unexpected_status"  # noqa: PLR2004 -- 5xx
-        raise FetchError(reason_name, f"the VMS answers {status} for the file")
+    _expect_file(status, headers, folder=folder, now=now)
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise FetchError(
@@ -103,6 +124,21 @@ def judge(
             f"the file has {offer.total_bytes} bytes, more than max_file_size",
         )
     return offer
+
+
+def _expect_file(
+    status: int, headers: Mapping[str, str], *, folder: bool, now: datetime
+) -> None:
+    """Make sure that the status is that of a file."""
+    if status in _GONE:
+        reason = Reason.URL_WITHOUT_FILE if folder else Reason.FILE_GONE
+        raise FileGoneError(reason, f"the VMS answers {status} for the file")
+    if status in _BUSY:
+        wait = backoff.retry_after(headers.get("Retry-After"), now, headers.get("Date"))
+        raise FetchError("busy", f"the VMS is busy ({status})", retry_after_s=wait)
+    if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+        reason_name = "server_error" if status >= 500 else "unexpected_status"  # noqa: PLR2004 -- 5xx
+        raise FetchError(reason_name, f"the VMS answers {status} for the file")
 
 
 def _whole(headers: Mapping[str, str], length: int | None) -> Offer:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from mirror.ports import Held, Page
+    from mirror.ports import Held, Page, Seen
     from mirror.vms.origins import Origins
     from mirror.vms.sessions import Sessions, Tls
     from mirror.vms.token import TokenFile
@@ -56,6 +56,7 @@ class VmsOptions:
     send_token_to_files: bool
     max_file_bytes: int
     file_lifetime: timedelta
+    second_look: bool = True
     now: Callable[[], datetime] = field(default=utc_now)
 
 
@@ -94,6 +95,16 @@ class VmsClient:
             return None
         theirs = self._options.now() - self._options.file_lifetime
         return to_us(theirs) + self._offset_us
+
+    @property
+    def lifetime_us(self) -> int:
+        """How long the VMS keeps a file."""
+        return round(self._options.file_lifetime.total_seconds() * 1e6)
+
+    @property
+    def second_look(self) -> bool:
+        """Files may be looked at again after they were fetched."""
+        return self._options.second_look
 
     @property
     def origin(self) -> str:
@@ -256,6 +267,17 @@ class VmsClient:
             yield Body(response, offer)
         finally:
             response.close()
+
+    async def look(self, url: str, name: str | None) -> Seen | None:
+        """Ask for one byte of a file; see `ports.Source`."""
+        address = self._options.origins.resolve(url, name)
+        answered = await self.sample(address, {"Range": "bytes=0-0"}, most_bytes=0)
+        return answer.look(
+            answered.status,
+            answered.headers,
+            folder=is_folder(url),
+            now=self._options.now(),
+        )
 
     async def _get(
         self, address: URL, headers: dict[str, str]

@@ -36,7 +36,7 @@ from tests.desk import Watched
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.ports import Held
+    from mirror.ports import Held, Seen
 
 HEAD = (24).to_bytes(4, "big") + b"ftypisom" + bytes(12)
 MOOV = (16).to_bytes(4, "big") + b"moov" + bytes(8)
@@ -77,12 +77,22 @@ class Vms:
 
     Attributes:
         held: What each request said that we hold.
+        seen: What a look sees, or raises.
     """
 
     answers: list[Body | Exception] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
+    seen: list[Seen | Exception | None] = field(default_factory=list)
     name: str = "hq"
     oldest_us: int | None = None
+    lifetime_us: int = 3 * HOUR
+    second_look: bool = True
+
+    async def look(self, _: str, __: str | None) -> Seen | None:
+        seen = self.seen.pop(0)
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
 
     @contextlib.asynccontextmanager
     async def open_file(self, _: str, __: str | None, held: Held) -> AsyncIterator[Any]:

@@ -428,11 +428,12 @@ def test_settling_sees_the_export_as_it_stands_now(ledger):
     meet(ledger, row(1))
     claim(ledger)
     meet(ledger, row(1, name="renamed", url="https://vms.example/b/2.mp4"))
-    after = ledger.fetches.settle(
+    settled = ledger.fetches.settle(
         key_of(ledger),
         lambda one: outcome.failed(one, error="cut", now_us=NOW, pace=PACE, jitter=0.5),
         attempt(),
     )
+    after = settled.after
 
     assert after == get(ledger)
     assert (after.state, after.name) == (State.READY, "renamed")
@@ -546,11 +547,11 @@ def test_a_released_copy_was_not_tried(ledger):
 def test_two_copies_never_have_one_path(ledger):
     """Compared by the case-folded key, on one target, for ever."""
     one, two = spool(ledger, "nas", "usb"), spool(ledger, "nas", "usb", number=2)
-    assert ledger.copies.fix_path(one, "nas", "A/b.mp4", "a/b.mp4")
-    assert ledger.copies.fix_path(one, "nas", "A/b.mp4", "a/b.mp4")
-    assert not ledger.copies.fix_path(two, "nas", "a/B.mp4", "a/b.mp4")
-    assert ledger.copies.fix_path(two, "usb", "a/B.mp4", "a/b.mp4")
-    assert ledger.copies.fix_path(two, "nas", "a/B~2.mp4", "a/b~2.mp4")
+    assert ledger.copies.fix_path(one, "nas", "A/b.mp4")
+    assert ledger.copies.fix_path(one, "nas", "A/b.mp4")
+    assert not ledger.copies.fix_path(two, "nas", "a/B.mp4")
+    assert ledger.copies.fix_path(two, "usb", "a/B.mp4")
+    assert ledger.copies.fix_path(two, "nas", "a/B~2.mp4")
 
     assert copies(ledger, 1)["nas"].path == "A/b.mp4"
     assert copies(ledger, 2)["nas"].path == "a/B~2.mp4"
@@ -621,7 +622,7 @@ def test_a_new_target_is_filled_and_unsaves_nothing(ledger):
     """It is owed each export we keep, once, and told where to find the bytes."""
     spool(ledger, "nas", number=1)
     publish(ledger, "nas", ("nas",))
-    ledger.copies.fix_path(key_of(ledger), "nas", "p.mp4", "p.mp4")
+    ledger.copies.fix_path(key_of(ledger), "nas", "p.mp4")
     spool(ledger, "nas", number=2)
     meet(ledger, row(3))
     assert ledger.copies.fill("usb") == 2
@@ -669,7 +670,7 @@ def test_a_copy_that_ends_after_the_spool_was_lost_saves_nothing_yet(ledger):
 def test_only_proven_copies_are_siblings(ledger):
     """A copy that has a path but failed gives no bytes to another."""
     key = spool(ledger, "nas", "usb")
-    ledger.copies.fix_path(key, "nas", "p.mp4", "p.mp4")
+    ledger.copies.fix_path(key, "nas", "p.mp4")
     ledger.copies.failed(key, "nas", error="x", due_us=0)
     duty = ledger.copies.claim("usb", now_us=NOW, horizon_us=HORIZON)
 

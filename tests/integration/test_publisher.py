@@ -455,7 +455,7 @@ async def kept_elsewhere(desk: Desk, *names: str) -> dict[str, Path]:
 
 
 def _saved_on(ledger, key: int, name: str) -> None:
-    ledger.copies.fix_path(key, name, PATH, PATH)
+    ledger.copies.fix_path(key, name, PATH)
     ledger.copies.saved(key, name, verified=True, now_us=NOW, required=())
 
 

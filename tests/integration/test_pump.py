@@ -14,7 +14,7 @@ import pytest
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring import pump as pumping
 from mirror.mirroring.part import Part
-from mirror.mirroring.pump import BATCH_BYTES, NotMp4Error, Pump, PumpLimits
+from mirror.mirroring.pump import BATCH_BYTES, ErrorPageError, Pump, PumpLimits
 from mirror.mirroring.spool import Place, Spool
 from tests import builders
 
@@ -321,7 +321,7 @@ async def test_a_head_in_small_pieces_is_recognised(rig, size):
 async def test_something_else_than_an_mp4_is_not_kept(rig, clock, chunks):
     """Not a byte of a page is written, and its head is told."""
     body = Body([step for one in chunks for step in (clock.later(2.0), one)])
-    with pytest.raises(NotMp4Error) as caught:
+    with pytest.raises(ErrorPageError) as caught:
         async with asyncio.timeout(5):
             await rig.pump().move(body)
 

@@ -676,11 +676,11 @@ async def test_strays_are_the_older_files_of_this_node(tmp_path):
             old = time.time() - 100_000 * (name != young)
             os.utime(folder / name, (old, old))
     strays = await spool.strays()
-    for path, _, _ in strays:
+    for path, _ in strays:
         await spool.sweep(path)
     spool.close()
 
-    assert strays == [(here / mine, "h-q", 7)]
+    assert strays == [(here / mine, PartName.read(mine))]
     assert {path.name for path in here.iterdir()} == {young, *others}
     assert len(list(gone.iterdir())) == 6
 
@@ -705,10 +705,14 @@ async def test_a_part_that_is_open_elsewhere_is_left_alone(tmp_path):
 
 def test_the_name_of_a_part_says_whose_it_is():
     """What it is made of can be read from it; other names say nothing."""
-    name = PartName.of(builders.export(), "n0de")
+    export = builders.export()
+    names = [PartName.of(export, "n0de", number) for number in (1, 2, 12)]
 
-    assert PartName.read(name.text) == name
-    assert PartName.read(f"{name.text}~") is None
+    assert [PartName.read(name.text) for name in names] == names
+    assert len({name.text for name in names}) == 3
+    assert all(name.is_of(export) for name in names)
+    assert not names[0].is_of(dataclasses.replace(export, version=2))
+    assert PartName.read(f"{names[0].text}~") is None
 
 
 # --- a disk that hangs --------------------------------------------------------

@@ -60,6 +60,8 @@ class Scripted:
 
     name = "hq"
     oldest_us = None
+    lifetime_us = 3 * HOUR
+    second_look = True
 
     def __init__(self, answer: Callable[[int], Page]) -> None:
         self.answer = answer
@@ -70,6 +72,9 @@ class Scripted:
         return self.answer(number)
 
     def open_file(self, *_: object) -> Any:
+        raise NotImplementedError
+
+    async def look(self, *_: object) -> Any:
         raise NotImplementedError
 
     def shows(self, *rows: Row, **given: Any) -> None:

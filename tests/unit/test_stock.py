@@ -63,6 +63,7 @@ def test_what_was_written_is_read_back():
         url=None,
         has_file=False,
         ours=True,
+        proof="whole",
         order_us=KEPT.deadline_us or 0,
     )
 

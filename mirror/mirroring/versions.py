@@ -1,0 +1,70 @@
+"""Decide what is a further version of an export, and when there may be one: pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mirror.model import Export, State
+
+if TYPE_CHECKING:
+    from mirror.model import Reason, Row
+
+MOST_VERSIONS: Final = 3
+MOST_DROPS: Final = 2
+NOT_FETCHED: Final = "its file has changed again; no further version is fetched"
+OTHER_FOOTAGE: Final = "its row shows other footage; no further version is fetched"
+
+
+def further(
+    newest: Export,
+    *,
+    reason: Reason,
+    now_us: int,
+    row: Row | None = None,
+    deadline_us: int | None = None,
+    not_before_us: int = 0,
+) -> Export:
+    """Return a further version of an export, to be fetched.
+
+    Args:
+        newest: The newest version there is.
+        reason: Why there is another.
+        now_us: When that was seen.
+        row: As listed, where it tells more than `newest` knows.
+        deadline_us: When the VMS may delete its file; None: that of `newest`.
+        not_before_us: It is not fetched before.
+    """
+    facts = newest if row is None else row
+    deadline_us = deadline_us or newest.deadline_us
+    return Export(
+        source=newest.source,
+        export_id=newest.export_id,
+        created_key=newest.created_key,
+        version=newest.version + 1,
+        created_at=newest.created_at,
+        created_us=newest.created_us,
+        updated_at=facts.updated_at,
+        state=State.READY,
+        reason=reason,
+        name=facts.name,
+        camera_id=facts.camera_id,
+        stream_type=facts.stream_type,
+        footage_from=facts.footage_from,
+        footage_to=facts.footage_to,
+        user_id=facts.user_id,
+        url=facts.url,
+        has_file=facts.has_file,
+        first_seen_us=now_us,
+        ours=newest.ours,
+        had_file=True,
+        deadline_us=deadline_us,
+        order_us=deadline_us or newest.order_us,
+        walk_us=now_us,
+        not_before_us=not_before_us,
+        drops=newest.drops,
+    )
+
+
+def may_follow(newest: Export) -> bool:
+    """Tell whether a further version may be made by anything but `retry`."""
+    return newest.version < MOST_VERSIONS and newest.drops < MOST_DROPS
