@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_LINKS: Final = 40
 _ROOT: Final = 0
+_LAST_OF_SYSTEM: Final = 999
 _WHOLE: Final = ["0", "0", "4294967295"]
 """Where no user namespace hides the real owners of files."""
 
@@ -99,7 +100,8 @@ def _others_in_group(found: os.stat_result, believed: Collection[int]) -> bool:
 
     A user's own group, which many systems give each user, has none. Where users come
     from a directory service not all are told, so a group must also be named as one who
-    is believed. A group without a name is one that a container gave this process.
+    is believed, or one of the system's own (`staff` of /usr/local) without a member. A
+    group without a name is one that a container gave this process.
     """
     if not found.st_mode & stat.S_IWGRP:
         return False
@@ -109,8 +111,10 @@ def _others_in_group(found: os.stat_result, believed: Collection[int]) -> bool:
         return found.st_gid not in {os.getegid(), *os.getgroups()}
     users = {one.pw_name: one for one in pwd.getpwall()}
     names = {name for name, one in users.items() if one.pw_gid == group.gr_gid}
+    names |= set(group.gr_mem)
     own = {name for name, one in users.items() if one.pw_uid in believed}
-    return not (names | set(group.gr_mem) <= own and group.gr_name in own)
+    told = group.gr_name in own or (not names and group.gr_gid <= _LAST_OF_SYSTEM)
+    return not (names <= own and told)
 
 
 def _name(user: int) -> str:

@@ -50,14 +50,15 @@ def problems(folder):
     return []
 
 
-def members(monkeypatch, *, name, listed=(), primary=()):
+def members(monkeypatch, *, name, listed=(), primary=(), gid=None):
     """Have every group be called so and have these members."""
     ours = pwd.getpwuid(US).pw_name
     users = [SimpleNamespace(pw_name=ours, pw_uid=US, pw_gid=0 if US == 0 else 1)]
     for number, user in enumerate(sorted({*listed, *primary} - {ours})):
         gid = os.getegid() if user in primary else 9999
         users.append(SimpleNamespace(pw_name=user, pw_uid=1000 + number, pw_gid=gid))
-    group = SimpleNamespace(gr_name=name, gr_gid=os.getegid(), gr_mem=list(listed))
+    number = os.getegid() if gid is None else gid
+    group = SimpleNamespace(gr_name=name, gr_gid=number, gr_mem=list(listed))
     monkeypatch.setattr(grp, "getgrgid", lambda _: group)
     monkeypatch.setattr(pwd, "getpwall", lambda: users)
 
@@ -73,7 +74,7 @@ def test_what_only_we_may_write_to_is_taken(place):
 @pytest.mark.parametrize("bits", [0o002, 0o022, 0o020])
 def test_what_others_may_write_to_is_refused(place, monkeypatch, open_one, bits):
     """The file, its folder and the one above it; the chmod is told, and helps."""
-    members(monkeypatch, name="staff")
+    members(monkeypatch, name="staff", listed=["alice"])
     found = (place / open_one).resolve()
     found.chmod(found.stat().st_mode | bits)
 
@@ -128,6 +129,20 @@ def test_a_group_of_our_own_may_write(
         monkeypatch.setattr(pwd, "getpwall", lambda: [pwd.getpwuid(US)])
     for one in (place, *place.rglob("*")):
         one.chmod(one.stat().st_mode | 0o020)
+
+    assert bool(problems(place)) is refused
+
+
+@pytest.mark.parametrize(
+    ("gid", "listed", "refused"),
+    [(50, [], False), (50, ["alice"], True), (999, [], False), (1000, [], True)],
+)
+def test_a_group_of_the_system_without_a_member_may_write(
+    place, monkeypatch, gid, listed, refused
+):
+    """As `staff`, to which /usr/local belongs on older Debians."""
+    members(monkeypatch, name="staff", listed=listed, gid=gid)
+    place.chmod(0o775)
 
     assert bool(problems(place)) is refused
 
