@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUDGET ?= 60m
 
-.PHONY: setup demo test chaos mutants lint check format deb deb-check deb-trial shares clean
+.PHONY: setup demo test chaos mutants lint check format pins deb deb-check deb-trial shares clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ check: lint test  ## all that CI runs
 format: setup  ## bring the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+pins: setup  ## the digests of all that is shipped, at the versions of the constraints
+	$(BIN)/python -m deploy.pins
 
 deb:  ## the Debian package, into dist/
 	deploy/debian/build

@@ -6,11 +6,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, Final
 
 from mirror.app import filesystems
+from mirror.config import writers
 from mirror.errors import ConfigError, LedgerError, LockedError
+from mirror.state import LEDGER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 _NAME = "lock"
 _REPAIR_NAME = "repair.lock"
+_NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW
 _LOOKS = 10
 _LOOK_S = 0.01
 _PASSING: Final = frozenset(
@@ -44,7 +48,8 @@ def held(state_dir: Path) -> Iterator[None]:
     """Make the state directory and hold it for this process.
 
     Raises:
-        ConfigError: It cannot be made, or lies on a network file system.
+        ConfigError: It cannot be made, others may write to it, or it lies on a network
+            file system.
         LedgerError: Its disk cannot be used now.
         LockedError: Another process holds it.
     """
@@ -64,7 +69,7 @@ def held(state_dir: Path) -> Iterator[None]:
 def is_held(state_dir: Path) -> bool:
     """Tell whether a process works on the state directory just now."""
     try:
-        fd = os.open(state_dir / _NAME, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(state_dir / _NAME, os.O_RDWR | _NO_LINK)
     except OSError:
         return False
     try:
@@ -92,11 +97,18 @@ def repairing(state_dir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(state_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _make(state_dir)
+        if faults := open_to_others(state_dir):
+            raise ConfigError([f"state_dir: {one}" for one in faults])
+        fd = os.open(state_dir / name, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
     except OSError as exc:
+        if (state_dir / name).is_symlink():
+            raise _no_file(state_dir / name) from exc
         raise _refused(state_dir, exc) from exc
     try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise _no_file(state_dir / name)
         try:
             _take(fd)
         except BlockingIOError as exc:
@@ -114,6 +126,36 @@ def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def open_to_others(state_dir: Path) -> list[str]:
+    """Return how others could change what lies there, each with its remedy."""
+    believed = writers.trusted(state_dir)
+    found = [*writers.faults(state_dir, believed, closed=True)]
+    for file in sorted(state_dir.glob(f"{LEDGER_NAME}*")):
+        found += writers.faults(file, believed)
+    return list(dict.fromkeys(found))
+
+
+def _make(folder: Path) -> None:
+    """Make a folder for us alone; whatever the umask, no others write above it."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
+        for above in reversed(folder.parents):
+            above.mkdir(mode=0o755, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _no_file(path: Path) -> ConfigError:
+    return ConfigError(
+        [
+            (
+                f"state_dir: {path} is a link or no plain file, which this program "
+                f"never makes; `rm {path}`"
+            )
+        ]
+    )
 
 
 def _refused(state_dir: Path, exc: OSError) -> ConfigError | LedgerError:

@@ -336,7 +336,7 @@ def _replace(state_dir: Path, folder: Path) -> Path | None:
     if os.geteuid() == 0:
         # The service's user must be able to use what root has made.
         owner = state_dir.stat()
-        os.chown(new, owner.st_uid, owner.st_gid)
+        os.chown(new, owner.st_uid, owner.st_gid, follow_symlinks=False)
     _flush(new)
     new.rename(path)
     _flush(state_dir)

@@ -99,6 +99,7 @@ class Service:
                 status=self._status,
                 pages=self._settings.http.pages,
                 zone=self._settings.timezone,
+                hosts=self._settings.http.hosts,
             )
             self._metrics.config_reloaded(successful=True)
             listening = asyncio.create_task(self._listen(server), name="listen")

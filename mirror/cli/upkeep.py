@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from datetime import UTC, datetime
@@ -110,7 +111,11 @@ def token_set(
         tokens.store(path, token, reader=settings.state_dir)
     except OSError as exc:
         problem = f"the token cannot be written to {path} ({exc.strerror or exc}); "
-        problem += "run this as one who may write there, such as root"
+        problem += (
+            "root follows no links: set token_file to the file's real path"
+            if exc.errno == errno.ELOOP
+            else "run this as one who may write there, such as root"
+        )
         raise ConfigError([f"sources.{source}.token_file: {problem}"]) from exc
     ends = tokens.expiry(token)
     until = "" if ends is None else f"; it is good until {_day(ends)}"

@@ -1,5 +1,6 @@
 """Configuration: read, merged, checked whole, and given as frozen values."""
 
+from mirror.config import writers
 from mirror.config.explaining import Setting, explain
 from mirror.config.loading import default_config_path, load
 from mirror.config.settings import HttpSettings, Listen, Settings, TransferSettings
@@ -25,4 +26,5 @@ __all__ = [
     "default_config_path",
     "explain",
     "load",
+    "writers",
 ]

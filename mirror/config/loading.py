@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from mirror.config import writers
 from mirror.config.environment import overlay
 from mirror.config.faults import INTERNAL, Fault, faults_of, render, unknown_key
-from mirror.config.files import read_files
+from mirror.config.files import config_files, read_files
 from mirror.config.settings import Settings
 from mirror.config.sources import SourceSettings
 from mirror.config.targets import TargetSettings
@@ -45,7 +46,25 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         ConfigError: With every fault found, none of which shows a value.
     """
     path = path.absolute()
-    return _Loader(path, environ).settings()
+    settings: Settings | None = None
+    problems: list[str] = []
+    try:
+        settings = _Loader(path, environ).settings()
+    except ConfigError as exc:
+        problems = exc.problems
+    problems = [*problems, *_open_to_others(path, settings)]
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _open_to_others(path: Path, settings: Settings | None) -> list[str]:
+    """Return how others could change the configuration."""
+    believed = writers.trusted(path if settings is None else settings.state_dir)
+    found = [*writers.faults(path.parent / "conf.d", believed, closed=True)]
+    for file in config_files(path):
+        found += writers.faults(file, believed)
+    return list(dict.fromkeys(found))
 
 
 class _Loader:

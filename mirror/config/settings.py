@@ -21,6 +21,7 @@ from mirror.config.values import (
     Duration,
     DurationOrZero,
     FilePath,
+    HostName,
     Name,
     Rate,
     SecretUrl,
@@ -84,9 +85,12 @@ class HttpSettings(Table):
     Attributes:
         pages: By default all on loopback; elsewhere not the status, which names
             footage.
+        hosts: Names or addresses to be answered to as Host; on loopback besides its
+            own, elsewhere none means all.
     """
 
     listen: Annotated[Listen, BeforeValidator(_listen)] = Listen("127.0.0.1", 9533)
+    hosts: Annotated[tuple[HostName, ...], BeforeValidator(one_or_many)] = ()
     pages: tuple[Page, ...] = Field(default=(), validate_default=True)
 
     @field_validator("pages", mode="before")

@@ -4,6 +4,7 @@ import re
 import stat
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import SplitResult, urlsplit
@@ -201,6 +202,18 @@ def _header_word(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    bare = value.removeprefix("[").removesuffix("]")
+    try:
+        return ip_address(bare).compressed
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", value):
+            raise ValueError(
+                'must be a name or an address without a port, such as "mirror.example"'
+            ) from None
+    return value
+
+
 def _url_path(value: str) -> str:
     plain = value.isprintable() and not set(" ?#") & set(value)
     if not plain or not value.startswith("/") or value.startswith("//"):
@@ -227,6 +240,7 @@ def _date_format(value: str) -> str:
 Count = Annotated[int, BeforeValidator(_no_flag), Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9_]+\z")]
 Text = Annotated[str, AfterValidator(_text)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 UrlPath = Annotated[str, AfterValidator(_url_path)]

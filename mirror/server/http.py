@@ -15,12 +15,14 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from mirror.errors import MirrorError, TransientError
+from mirror.server import hosts as names
 from mirror.server import page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
     from datetime import tzinfo
 
+    from aiohttp.typedefs import Handler
     from prometheus_client import CollectorRegistry
 
 T = TypeVar("T")
@@ -83,6 +85,7 @@ class HttpServer:
         status: Gives what `/status.json` shows; at most every other second.
         pages: Of `PAGES`.
         zone: Of the times on the status page.
+        hosts: Names to be answered to, besides those of a loopback address.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class HttpServer:
         status: Callable[[], Awaitable[dict[str, Any]]],
         pages: Collection[str],
         zone: tzinfo,
+        hosts: Collection[str] = (),
     ) -> None:
         self._registry = registry
         self._healthy = healthy
@@ -102,6 +106,8 @@ class HttpServer:
         self._ask_status = status
         self._pages = pages
         self._zone = zone
+        self._hosts = hosts
+        self._answered: Collection[str] | None = ()
         self._refreshed = _Shared(refresh, _FRESH_S)
         self._status = _Shared(self._render, _STATUS_FRESH_S)
         self._runner: web.AppRunner | None = None
@@ -114,7 +120,8 @@ class HttpServer:
             ListenError: The address cannot be used now. No fault of the
                 configuration's, which would keep systemd from trying again.
         """
-        application = web.Application()
+        application = web.Application(middlewares=[self._only_for_us])
+        application.on_response_prepare.append(_guard)
         for of_page, path, handler in (
             ("metrics", "/metrics", self._metrics),
             ("health", "/healthz", self._healthz),
@@ -134,7 +141,9 @@ class HttpServer:
             await runner.cleanup()
             raise ListenError("listen", _refused(host, port, exc)) from exc
         self._runner = runner
-        actual = int(self._listening.sockets[0].getsockname()[1])
+        bound = [one.getsockname() for one in self._listening.sockets]
+        self._answered = names.answered([one[0] for one in bound], host, self._hosts)
+        actual = int(bound[0][1])
         _log.info("http.listening", host=host or "*", port=actual)
         return actual
 
@@ -144,6 +153,14 @@ class HttpServer:
             self._listening.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    @web.middleware
+    async def _only_for_us(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        if self._answered is not None and not names.is_meant(request, self._answered):
+            raise web.HTTPMisdirectedRequest(text=names.REFUSAL)
+        return await handler(request)
 
     async def _metrics(self, _: web.Request) -> web.StreamResponse:
         try:
@@ -193,6 +210,11 @@ class HttpServer:
         return _told(await self._ready())
 
 
+async def _guard(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Say of whatever is answered that it is for no other site."""
+    response.headers.update(page.HEADERS)
+
+
 def _accept(server: web.Server) -> asyncio.BaseProtocol:
     """Take a connection; when there are too many, the oldest ends.
 
@@ -227,7 +249,6 @@ def _sent(body: bytes, kind: str, status: int) -> web.StreamResponse:
         status=status,
         content_type=kind,
         charset="utf-8",
-        headers=page.HEADERS,
     )
     response.enable_compression()
     return response

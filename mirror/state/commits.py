@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from typing import TYPE_CHECKING
+
+from mirror.errors import LedgerError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +30,26 @@ class LastCommit:
 
     Attributes:
         number: As it was found; 0 if there is none.
+
+    Raises:
+        LedgerError: What lies there is no plain file: the number would be written to
+            somebody else's.
+        OSError: It cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._fd = os.open(folder / COMMITS_NAME, flags, 0o600)
+        path = folder / COMMITS_NAME
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd = os.open(path, flags, 0o600)
+        except OSError as exc:
+            if path.is_symlink():
+                raise _no_file(path) from exc
+            raise
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            self.close()
+            raise _no_file(path)
         if os.geteuid() == 0:
             # The service's user must be able to write it too.
             owner = folder.stat()
@@ -48,3 +66,10 @@ class LastCommit:
         """Close the file; it need not be whole."""
         with contextlib.suppress(OSError):
             os.close(self._fd)
+
+
+def _no_file(path: Path) -> LedgerError:
+    return LedgerError(
+        f"{path} is a link or no plain file, which this program never makes; "
+        f"`rm {path}`"
+    )

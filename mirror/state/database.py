@@ -76,8 +76,9 @@ class Database:
         try:
             _must_be_a_file(path)
             _keep_orphan(path)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            os.close(fd)
+            if not path.exists():
+                # Made anew only, and not where a link may lead.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             room.look_for_room(path)
             connection = connect(path)
         except (OSError, *FAULTS) as exc:
@@ -192,7 +193,7 @@ class Database:
 
     def copy_to(self, path: Path) -> None:
         """Write a whole copy of the ledger, as it is now, to a new file."""
-        path.touch(mode=0o600)
+        path.touch(mode=0o600, exist_ok=False)
         copy = sqlite3.connect(path)
         try:
             self.connection.backup(copy)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import errno
 import os
 import re
+import secrets
 import stat
-import tempfile
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiofiles.os
@@ -19,9 +20,11 @@ from mirror.errors import AuthError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _BEARER = re.compile(r"^bearer(\s+|$)", re.IGNORECASE)
+_MODE = 0o600
 MAX_BYTES = 65536
 """No server takes a header as long as that."""
 
@@ -143,34 +146,76 @@ def parse(raw: bytes, place: str) -> str:
 def store(path: Path, token: str, *, reader: Path) -> None:
     """Put a token into its file, at once and durably.
 
-    A file that is there keeps its mode and owner. A new one gets mode 0600 and, if we
-    are root, the owner of `reader`: a folder of the service, which has to read it.
+    The file is new each time, of mode 0600. If we are root it gets the owner of
+    `reader`, a folder of the service, which has to read it.
 
     Raises:
-        OSError: It cannot be written; the old file is as it was.
+        OSError: It cannot be written, the old file is as it was; ELOOP: a link leads
+            there, which root does not follow.
     """
-    path = path.resolve()
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    if os.geteuid() != 0:
+        path = path.resolve()
+    folder = _opened(path.parent)
+    name = f".{path.name}.{secrets.token_hex(8)}"
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(f"{token}\n".encode())
-            if path.exists():
-                old = path.stat()
-                os.fchown(fd, old.st_uid, old.st_gid)
-                os.fchmod(fd, stat.S_IMODE(old.st_mode))
-            elif os.geteuid() == 0 and reader.exists():
-                os.fchown(fd, reader.stat().st_uid, reader.stat().st_gid)
-            file.flush()
-            os.fsync(fd)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+        owner = _owner(path, folder, reader)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(name, flags, _MODE, dir_fd=folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(f"{token}\n".encode())
+                os.fchmod(fd, _MODE)
+                if owner is not None:
+                    os.fchown(fd, *owner)
+                file.flush()
+                os.fsync(fd)
+            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(name, dir_fd=folder)
+            raise
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _opened(folder: Path) -> int:
+    """Open a folder; as root without following any link, for others may have made it.
+
+    Raises:
+        OSError: It cannot be opened; ELOOP: a link leads there.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if os.geteuid() != 0:
+        return os.open(folder, flags)
+    opened = os.open("/", flags)
+    for name in folder.parts[1:]:
+        try:
+            if stat.S_ISLNK(os.lstat(name, dir_fd=opened).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+            below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=opened)
+        finally:
+            os.close(opened)
+        opened = below
+    return opened
+
+
+def _owner(path: Path, folder: int, reader: Path) -> tuple[int, int] | None:
+    """Return whom a token file must belong to; None where there is no choice.
+
+    Raises:
+        OSError: What is there is no file.
+    """
+    found: os.stat_result | None = None
+    with suppress(FileNotFoundError):
+        found = os.lstat(path.name, dir_fd=folder)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        code = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EEXIST
+        raise OSError(code, os.strerror(code), path.name)
+    if os.geteuid() != 0:
+        return None
+    with suppress(FileNotFoundError):
+        found = reader.stat()
+    return None if found is None else (found.st_uid, found.st_gid)
 
 
 def content_of(path: Path | None) -> str | None:

@@ -102,7 +102,7 @@ async def test_connections_that_ask_for_nothing_take_few_descriptors(said):
             for _ in range(10):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 held.callback(writer.close)
-                writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nSlow: ")
+                writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nSlow: ")
                 ours += 1
             assert (await read(client, "/healthz"))[0] == 200
             theirs = len(list(descriptors.iterdir())) - before - ours
@@ -235,7 +235,7 @@ async def test_a_scrape_that_hangs_does_not_hold_up_the_end(said):
     server = server_of(said, refresh=hang)
     port = await server.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await entered.wait()
     async with asyncio.timeout(4):
         await server.stop()

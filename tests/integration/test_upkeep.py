@@ -115,10 +115,22 @@ async def test_a_running_service_takes_a_new_token_up(tmp_path):
     assert (tmp_path / "token").read_text() == "the-new-one\n"
 
 
-async def test_the_file_keeps_its_mode(site):
+async def test_a_file_that_others_could_read_is_for_the_service_alone(site):
     (site.folder / "token").chmod(0o640)
     assert put(site, b"other\n").returncode == 0
-    assert stat.S_IMODE((site.folder / "token").stat().st_mode) == 0o640
+    assert stat.S_IMODE((site.folder / "token").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="about root")
+async def test_root_does_not_write_where_a_link_leads(site):
+    """The real path is asked for."""
+    (site.folder / "token").rename(site.folder / "real")
+    (site.folder / "token").symlink_to("real")
+    before = (site.folder / "real").read_bytes()
+    done = put(site, b"other\n")
+    assert done.returncode == 78
+    assert b"set token_file to the file's real path" in done.stderr
+    assert (site.folder / "real").read_bytes() == before
 
 
 async def test_a_new_file_is_for_the_service_alone(site):

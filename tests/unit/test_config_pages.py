@@ -1,4 +1,4 @@
-"""`[http] pages`: the status is for this machine unless the operator says otherwise."""
+"""`[http] pages` and `hosts`: the status is for this machine unless told otherwise."""
 
 from __future__ import annotations
 
@@ -94,3 +94,31 @@ def test_config_show_tells_what_is_in_effect(written):
     (pages,) = [one for one in explain(path, {}) if one.path == ("http", "pages")]
 
     assert (pages.value, pages.origin) == ('["metrics", "health"]', "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ('"mirror.example"', ("mirror.example",)),
+        ('["Mirror.Example.", "xn--mnchen-3ya.example"]',
+         ("Mirror.Example.", "xn--mnchen-3ya.example")),
+        ('["192.0.2.7", "[2001:DB8::7]", "2001:db8:0::8"]',
+         ("192.0.2.7", "2001:db8::7", "2001:db8::8")),
+        ("[]", ()),
+    ],
+)  # fmt: skip
+def test_hosts_are_names_or_addresses(written, text, hosts):
+    assert config.load(written(f"hosts = {text}"), {}).http.hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", " ", "*", "*.example", "a.example:9533", "[::1]:80", "http://a.example",
+     "a.example/", "a,b", "münchen.example", "a..example", ".example", "a@b"],
+)  # fmt: skip
+def test_what_is_no_name_is_refused(written, host):
+    with pytest.raises(ConfigError) as refused:
+        config.load(written(f'hosts = ["ok.example", "{host}"]'), {})
+
+    (problem,) = refused.value.problems
+    assert problem.startswith("http.hosts[1]: must be a name or an address without")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mirror.app import ground
-from mirror.app.checks import places, source
-from mirror.app.checks.finding import Finding, Grade
+from mirror.app.checks import host, places, source
+from mirror.app.checks.finding import Finding, Grade, bounded
 from mirror.app.engine import Engine
 from mirror.state import Ledger, LedgerThread
 
@@ -41,6 +42,10 @@ async def run(
     state, readable = await places.state_dir(settings.state_dir)
     if not readable:
         return [state]
+    local = await bounded(partial(host.state_dir, settings.state_dir))
+    if not local or state.grade is not Grade.PASS:
+        local = [state, *local]
+    local += await bounded(partial(host.on_event, settings))
     ledger = LedgerThread(Ledger.read(settings.state_dir))
     try:
         async with ground.sessions_for(settings) as sessions:
@@ -74,7 +79,7 @@ async def run(
     finally:
         await ledger.close()
     return [
-        state,
+        *local,
         *(found for task in sources for found in task.result()),
         spool.result(),
         *(task.result() for task in targets),
