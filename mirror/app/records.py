@@ -120,6 +120,7 @@ def status(
                 "clock_offset_seconds": source.clock_offset_us / 1e6,
                 "first_sweep": iso(source.first_sweep_us),
                 "bad_rows": source.bad_rows,
+                "left_out": source.left_out,
             }
             for source in reads.sources()
         ],

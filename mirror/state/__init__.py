@@ -6,6 +6,7 @@ from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Event
 from mirror.state.fetches import Partial
 from mirror.state.ledger import Ledger, LedgerThread
+from mirror.state.listing import Met, Slice
 from mirror.state.pauses import Paused
 from mirror.state.reads import (
     AT_RISK_US,
@@ -16,10 +17,12 @@ from mirror.state.reads import (
     SourceStatus,
     TargetStatus,
 )
+from mirror.state.rows import AT_ONCE
 from mirror.state.scrubs import Chosen, Subject
 from mirror.state.stock import Bare, Taken
 
 __all__ = [
+    "AT_ONCE",
     "AT_RISK_US",
     "COMMITS_NAME",
     "LEDGER_NAME",
@@ -33,9 +36,11 @@ __all__ = [
     "Filter",
     "Ledger",
     "LedgerThread",
+    "Met",
     "Partial",
     "Paused",
     "Reads",
+    "Slice",
     "SourceStatus",
     "Subject",
     "Taken",

@@ -21,6 +21,10 @@ _OWE = (
     "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
     "verified_us = NULL WHERE state <> 'saved'"
 )
+_READY = (
+    "SELECT 1 FROM exports INDEXED BY exports_due "
+    "WHERE state = 'ready' AND exports.source = counts.source"
+)
 OWE_ANEW = (
     "UPDATE copies SET state = 'pending', due_us = 0, attempts = 0, "
     "verified_us = NULL, saved_us = NULL WHERE export = ?"
@@ -97,37 +101,43 @@ class Fetches:
     def sources_with_work(self, *, now_us: int, horizon_us: int) -> list[str]:
         """Return the sources that have an export due now."""
         found = self._db.connection.execute(
-            "SELECT DISTINCT source FROM exports WHERE state = 'ready' "
-            "AND (due_us <= ? OR due_us > ?)",
+            "SELECT DISTINCT source FROM counts WHERE state = 'ready' AND number > 0 "
+            f"AND (EXISTS ({_READY} AND due_us <= ?) "
+            f"OR EXISTS ({_READY} AND due_us > ?))",
             (now_us, now_us + horizon_us),
         )
         return [row[0] for row in found]
 
     def unpark(self, *, now_us: int, horizon_us: int) -> int:
-        """Return parked exports to the queue whose time has come."""
-        parked = self._db.connection.execute(
-            "SELECT 1 FROM exports WHERE state = 'parked' "
-            "AND (due_us <= ? OR due_us > ?) LIMIT 1",
-            (now_us, now_us + horizon_us),
-        ).fetchone()
-        if parked is None:
-            return 0
-        with self._db.transaction() as connection:
-            return connection.execute(
-                "UPDATE exports SET state = 'ready', due_us = 0 "
-                "WHERE state = 'parked' AND (due_us <= ? OR due_us > ?)",
-                (now_us, now_us + horizon_us),
-            ).rowcount
+        """Return parked exports to the queue whose time has come, some at a time."""
+        parked = (
+            "SELECT key FROM exports INDEXED BY exports_parked WHERE state = 'parked'"
+        )
+        keys = self._db.connection.execute(
+            f"{parked} AND due_us <= ? UNION ALL {parked} AND due_us > ? LIMIT ?",
+            (now_us, now_us + horizon_us, rows.AT_ONCE),
+        ).fetchall()
+        if keys:
+            with self._db.transaction() as connection:
+                connection.executemany(
+                    "UPDATE exports SET state = 'ready', due_us = 0 WHERE key = ?", keys
+                )
+        return len(keys)
 
     def next_due(self, but: Collection[str] = ()) -> int | None:
         """Return when the next ready or parked export falls due, of other sources."""
         marks = ", ".join("?" * len(but))
+        others = f"source NOT IN ({marks})"
         row = self._db.connection.execute(
-            "SELECT min(due_us) FROM exports WHERE state IN ('ready', 'parked') "
-            f"AND source NOT IN ({marks})",
-            tuple(but),
+            "SELECT min(due_us) FROM (SELECT (SELECT min(due_us) FROM exports "
+            "INDEXED BY exports_due WHERE state = 'ready' "
+            "AND exports.source = counts.source) AS due_us "
+            f"FROM counts WHERE state = 'ready' AND {others} UNION ALL "
+            "SELECT min(due_us) FROM exports INDEXED BY exports_parked "
+            f"WHERE state = 'parked' AND {others})",
+            (*but, *but),
         ).fetchone()
-        return None if row is None or row[0] is None else int(row[0])
+        return None if row[0] is None else int(row[0])
 
     def checkpoint(self, key: int, partial: Partial) -> None:
         """Remember how far a partial is durable, and of which version it is."""

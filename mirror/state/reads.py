@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 AT_RISK_US = 30 * 60 * 1_000_000
 """With less left before its deadline, an export not yet fetched is at risk."""
 _UNFETCHED = "('ready', 'fetching', 'parked')"
-_OWED = (
-    "had_file = 1 AND (state IN ('ready', 'fetching', 'parked', 'spooled') "
-    "OR (state = 'waiting' AND reason = 'file_gone'))"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +42,11 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
-    """How a source is doing."""
+    """How a source is doing.
+
+    Attributes:
+        left_out: Rows of its last walk that the ledger did not take in.
+    """
 
     name: str
     first_sweep_us: int | None
@@ -55,6 +55,7 @@ class SourceStatus:
     problem: str | None
     clock_offset_us: int
     bad_rows: int
+    left_out: int
     paused_from_us: int | None
     paused_until_us: int | None
 
@@ -118,7 +119,8 @@ class Reads:
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many exports there are by (source, state)."""
         found = self._db.connection.execute(
-            "SELECT source, state, count(*) FROM exports GROUP BY state, source"
+            "SELECT source, state, sum(number) AS held FROM counts "
+            "GROUP BY source, state HAVING held > 0"
         )
         return {(source, state): number for source, state, number in found}
 
@@ -131,38 +133,33 @@ class Reads:
 
     def backlog(self, now_us: int) -> Backlog:
         """Return what is owed and at risk now."""
-        one = self._db.connection.execute
-        urgent = one(
-            "SELECT count(*) FILTER (WHERE deadline_us - ? < ?), min(walk_us) "
-            "FILTER (WHERE state <> 'parked'), min(deadline_us) "
-            f"FROM exports WHERE state IN {_UNFETCHED}",
-            (now_us, AT_RISK_US),
-        ).fetchone()
+        by_deadline = (
+            "FROM exports INDEXED BY exports_deadline "
+            f"WHERE state IN {_UNFETCHED} AND deadline_us"
+        )
         return Backlog(
             owed=self.owed(),
-            at_risk=urgent[0],
-            oldest_ready_us=urgent[1],
-            earliest_deadline_us=urgent[2],
+            at_risk=self._number(
+                f"SELECT count(*) {by_deadline} < ?", now_us + AT_RISK_US
+            ),
+            oldest_ready_us=self._first(
+                "SELECT min(walk_us) FROM exports INDEXED BY exports_walk "
+                "WHERE state IN ('ready', 'fetching')"
+            ),
+            earliest_deadline_us=self._first(
+                f"SELECT min(deadline_us) {by_deadline} IS NOT NULL"
+            ),
         )
 
     def owed(self) -> int:
         """Return how many exports had a file and are not saved."""
-        query = (
-            "SELECT count(*) FROM exports WHERE state IN "
-            f"('ready', 'fetching', 'parked', 'spooled', 'waiting') AND {_OWED}"
-        )
-        return int(self._db.connection.execute(query).fetchone()[0])
+        return self._number("SELECT sum(number) FROM counts WHERE owed")
 
     def unfetched(self, sources: Sequence[str]) -> tuple[int, int]:
         """Return how many exports of these sources are (ready, fetching)."""
+        counts = self.counts()
         ready, fetching = (
-            sum(
-                self._db.connection.execute(
-                    "SELECT count(*) FROM exports WHERE state = ? AND source = ?",
-                    (state, source),
-                ).fetchone()[0]
-                for source in sources
-            )
+            sum(counts.get((source, state), 0) for source in sources)
             for state in ("ready", "fetching")
         )
         return ready, fetching
@@ -180,8 +177,7 @@ class Reads:
 
     def lost(self) -> int:
         """Return how many exports are lost, ours or not."""
-        query = "SELECT count(*) FROM exports WHERE state = 'lost'"
-        return int(self._db.connection.execute(query).fetchone()[0])
+        return self._number("SELECT sum(number) FROM counts WHERE state = 'lost'")
 
     def unacknowledged(self) -> dict[str, int]:
         """Return how many exports we lost that nobody has taken note of, by source."""
@@ -254,12 +250,17 @@ class Reads:
 
     def urgent(self, limit: int) -> list[Export]:
         """Return what is not fetched yet, nearest deadline first."""
-        found = self._db.connection.execute(
-            f"SELECT {rows.COLUMNS} FROM exports WHERE state IN {_UNFETCHED} "
-            "ORDER BY deadline_us IS NULL, deadline_us, key LIMIT ?",
-            (limit,),
-        )
-        return [rows.export(row) for row in found]
+        found: list[Export] = []
+        # One after the other, each in the order of the index over deadlines.
+        for known, order in (("NOT NULL", "deadline_us, key"), ("NULL", "key")):
+            query = (
+                f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_deadline "
+                f"WHERE state IN {_UNFETCHED} AND deadline_us IS {known} "
+                f"ORDER BY {order} LIMIT ?"
+            )
+            nearest = self._db.connection.execute(query, (limit - len(found),))
+            found += map(rows.export, nearest)
+        return found
 
     def losses(self, limit: int) -> list[Export]:
         """Return exports that we lost, the latest deadline first.
@@ -272,7 +273,7 @@ class Reads:
         for source in self.sources():
             found += connection.execute(
                 "SELECT coalesce(deadline_us, 0), key FROM exports "
-                "INDEXED BY exports_state WHERE state = 'lost' AND source = ? "
+                "INDEXED BY exports_lost WHERE state = 'lost' AND source = ? "
                 "AND ours = 1 ORDER BY key DESC LIMIT ?",
                 (source.name, limit),
             ).fetchall()
@@ -317,19 +318,22 @@ class Reads:
 
     def kept_on(self, target: str) -> int:
         """Return how many copies a target is believed to keep."""
-        row = self._db.connection.execute(
-            "SELECT count(*) FROM copies WHERE target = ? AND state = 'saved'",
-            (target,),
-        ).fetchone()
-        return int(row[0])
+        return self._number(
+            "SELECT count(*) FROM copies WHERE target = ? AND state = 'saved'", target
+        )
 
     def spooled_bytes(self) -> int:
         """Return what lies in the spool, whole or partial."""
-        row = self._db.connection.execute(
-            "SELECT coalesce(sum(part_bytes), 0) FROM exports "
-            "WHERE spool_dir IS NOT NULL"
-        ).fetchone()
-        return int(row[0])
+        return self._number(
+            "SELECT sum(part_bytes) FROM exports WHERE spool_dir IS NOT NULL"
+        )
+
+    def _first(self, query: str, *values: object) -> int | None:
+        found: int | None = self._db.connection.execute(query, values).fetchone()[0]
+        return found
+
+    def _number(self, query: str, *values: object) -> int:
+        return self._first(query, *values) or 0
 
     def _copies(self, key: int | None) -> list[Copy]:
         found = self._db.connection.execute(
