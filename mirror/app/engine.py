@@ -256,6 +256,7 @@ class Engine:
             send_token_to_files=source.send_token_to_files,
             max_file_bytes=self.settings.transfer.max_file_size,
             file_lifetime=source.file_lifetime,
+            folder=self.settings.state_dir,
             now=self._now,
         )
         if not source.tls.verify:

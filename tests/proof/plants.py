@@ -129,7 +129,7 @@ def strict_pages() -> None:
     """Refuse a page for one bad row."""
     decode = schema.decode_page
 
-    def decoded(body: bytes, **more: Any) -> Any:
+    def decoded(body: Any, **more: Any) -> Any:
         page = decode(body, **more)
         if page.bad_rows:
             raise ListError("not_a_list", "it holds a bad row")
