@@ -32,12 +32,6 @@ _SHOWN_BYTES = 16384
 """Of a row that cannot be used."""
 _SECRET_LENGTH = 16
 _MAX_TEXT = 8192
-_ITEM_BYTES = 65536
-"""Of a row, kept as received."""
-_KNOWN = (
-    *("id", "attributes", "name", "type", "url", "from", "to", "created_at"),
-    *("updated_at", "status", "is_file_exists", "stream", "user_id", "user"),
-)
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
 _SURROGATES = re.compile(
@@ -323,18 +317,8 @@ def _row(raw: bytes, received: bytes, footage_zone: tzinfo) -> Row:
         footage_from=_instant(begin),
         footage_to=_instant(_end(_value(fields, "to"), begin, footage_zone)),
         user_id=user_id,
-        raw=received if len(received) <= _ITEM_BYTES else _cut(fields),
+        raw=received,
     )
-
-
-def _cut(fields: dict[str, msgspec.Raw]) -> bytes:
-    """Return a row too long to be kept as received: its known fields alone."""
-    known = {
-        name: fields[name]
-        for name in _KNOWN
-        if name in fields and len(bytes(fields[name])) <= _MAX_TEXT
-    }
-    return msgspec.json.encode(known)
 
 
 def _fields(raw: bytes) -> dict[str, msgspec.Raw]:

@@ -243,15 +243,6 @@ def test_texts_are_kept_as_they_are_but_not_without_end():
     assert len(long.raw) > 1_000_000
 
 
-def test_a_row_of_giant_fields_is_kept_without_them():
-    """It is fetched like any; the ledger does not hold megabytes for it."""
-    given = {"id": 7, "x": "y" * 70_000, "name": "Gate.mp4", "status": "z" * 9000}
-    row = one(json.dumps(given).encode())
-
-    assert row.name == "Gate.mp4"
-    assert json.loads(row.raw) == {"id": 7, "name": "Gate.mp4"}
-
-
 def test_the_last_of_two_equal_keys_counts():
     """As all JSON readers have it; the row is one row."""
     assert one(b'{"id":1,"id":2,"name":"a","name":"b"}').export_id == 2
