@@ -139,8 +139,8 @@ def strict_pages() -> None:
 
 
 def boundless_pages() -> None:
-    """Read a page however long it is."""
-    client.MAX_PAGE_BYTES = 1 << 40
+    """Hold a page in memory however long it is."""
+    client.MAX_PAGE_BYTES = client._HELD_BYTES = 1 << 40
 
 
 def hasty() -> None:
