@@ -15,7 +15,7 @@ import structlog
 
 from mirror.mirroring import plan as planning
 from mirror.model import Reason, State, to_us
-from mirror.state import AT_ONCE
+from mirror.state import AT_ONCE, in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mirror.model import Export, Row
     from mirror.ports import Page, Rows, Source
-    from mirror.state import Ledger, LedgerThread, Met, Slice
+    from mirror.state import Ledger, LedgerThread, Met
 
 MAX_PAGES = 20_000
 """A walk ends here even if the server claims that there is more."""
@@ -249,7 +249,8 @@ class Walker:
                 )
                 _tell_lost(lost)
         if sweep:
-            await self._in_slices(
+            await in_slices(
+                self._ledger,
                 lambda ledger, after: ledger.listing.rouse(
                     walk.source,
                     before_us=since_us,
@@ -257,15 +258,16 @@ class Walker:
                     horizon_us=max(planning.RARELY_US, walk.retry_max_us),
                     folders=walk.try_folders,
                     after=after,
-                )
+                ),
             )
-        await self._in_slices(
+        await in_slices(
+            self._ledger,
             lambda ledger, after: ledger.listing.give_up(
                 walk.source,
                 born_before_us=walk.at_us - walk.waiting_limit_us,
                 offset_us=walk.clock_offset_us,
                 after=after,
-            )
+            ),
         )
         await self._ledger(
             lambda ledger: ledger.listing.walked(
@@ -282,12 +284,6 @@ class Walker:
         if left_out and not self._leaving_out:
             _log.warning("rows.left_out", source=walk.source, rows=left_out)
         self._leaving_out = left_out > 0
-
-    async def _in_slices(self, change: Callable[[Ledger, int], Slice]) -> None:
-        """Change all that is to be changed; others get their turn between."""
-        after: int | None = 0
-        while after is not None:
-            after = (await self._ledger(change, after)).after
 
 
 def _meet(ledger: Ledger, walk: planning.Walk, rows: list[Row]) -> tuple[Met, set[int]]:

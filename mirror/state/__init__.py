@@ -5,7 +5,7 @@ from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Event
 from mirror.state.fetches import Partial
-from mirror.state.ledger import Ledger, LedgerThread
+from mirror.state.ledger import Ledger, LedgerThread, in_slices
 from mirror.state.listing import Met, Slice
 from mirror.state.pauses import Paused
 from mirror.state.reads import (
@@ -45,4 +45,5 @@ __all__ = [
     "Subject",
     "Taken",
     "TargetStatus",
+    "in_slices",
 ]

@@ -12,13 +12,15 @@ from structlog.testing import capture_logs
 from mirror.mirroring import walk as walking
 from mirror.model import State
 from mirror.ports import BadRow, Page, Rows
-from mirror.state import AT_ONCE, listing
+from mirror.state import AT_ONCE, in_slices, listing
 from tests.builders import HOUR, MINUTE, NOW
 from tests.integration.test_walk import World, listed, page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from mirror.state import Ledger, Slice
 
 
 @pytest.fixture
@@ -329,3 +331,36 @@ async def test_a_clock_put_back_twice_is_followed_twice(many):
 
     shifts = {before[number] - after[number] for number in before}
     assert shifts == {2 * HOUR + MINUTE}
+
+
+# -- what a start does -------------------------------------------------------------
+
+
+async def test_a_new_target_is_filled_some_at_a_time(many, monkeypatch):
+    """And what it holds already is saved; no visit changes more than a slice."""
+    monkeypatch.setattr("mirror.state.copies._WINDOW", 7)
+    many.source.shows(*(listed(number) for number in range(50)))
+    await many.poll()
+    ledger = await many.ledger(lambda ledger: ledger)
+    connection = ledger._db.connection
+    with ledger._db.transaction():
+        connection.execute("UPDATE exports SET state = 'spooled' WHERE key <= 40")
+    done: list[int] = []
+
+    def fill(opened: Ledger, after: int) -> Slice:
+        filled = opened.copies.fill("nas", after)
+        done.append(filled.done)
+        return filled
+
+    await in_slices(many.ledger, fill)
+    with ledger._db.transaction():
+        connection.execute("UPDATE copies SET state = 'saved' WHERE export % 2 = 0")
+    await in_slices(
+        many.ledger,
+        lambda opened, after: opened.copies.settle_spooled((), NOW, after),
+    )
+    states = [one.state for one in (await many.exports()).values()]
+
+    assert (sum(done), max(done)) == (40, 7)
+    assert states.count(State.SAVED) == 20
+    assert states.count(State.SPOOLED) == 20

@@ -593,14 +593,14 @@ def test_what_saves_an_export(ledger, required, order, saved_by):
 def test_a_required_target_without_a_copy_yet_saves_nothing(ledger):
     """A target added to the configuration counts before it is filled."""
     key = spool(ledger, "nas")
-    assert ledger.copies.settle_spooled((), NOW) == 0
+    assert ledger.copies.settle_spooled((), NOW).done == 0
     assert publish(ledger, "nas", ("nas", "usb")) is None
     assert get(ledger).state is State.SPOOLED
     assert ledger.copies.may_free(key, {"nas"}) is None
 
-    assert ledger.copies.settle_spooled(("nas",), NOW) == 1
+    assert ledger.copies.settle_spooled(("nas",), NOW).done == 1
     assert get(ledger).state is State.SAVED
-    assert ledger.copies.settle_spooled(("nas",), NOW) == 0
+    assert ledger.copies.settle_spooled(("nas",), NOW).done == 0
 
 
 def test_a_spooled_file_goes_when_no_target_waits_for_it(ledger):
@@ -631,8 +631,8 @@ def test_a_new_target_is_filled_and_unsaves_nothing(ledger):
     ledger.copies.fix_path(key_of(ledger), "nas", "p.mp4", "p.mp4")
     spool(ledger, "nas", number=2)
     meet(ledger, row(3))
-    assert ledger.copies.fill("usb") == 2
-    assert ledger.copies.fill("usb") == 0
+    assert ledger.copies.fill("usb").done == 2
+    assert ledger.copies.fill("usb").done == 0
     assert get(ledger, 1).state is State.SAVED
 
     duty = ledger.copies.claim("usb", now_us=NOW, horizon_us=HORIZON)
