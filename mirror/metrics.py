@@ -126,6 +126,7 @@ class LedgerSnapshot:
         unacknowledged: Lost by us, and nobody has taken note of it, by source.
         clock_offset_us: By source.
         last_success_us: When a source's list was last read to its end, by source.
+        left_out: Rows of a source's last walk that were not taken in, by source.
     """
 
     exports: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -143,6 +144,7 @@ class LedgerSnapshot:
     target_damaged_files: Mapping[str, int] = field(default_factory=dict)
     clock_offset_us: Mapping[str, int] = field(default_factory=dict)
     last_success_us: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -368,7 +370,13 @@ class Metrics:
             "When a source's list was last read to its end.",
             labels=["source"],
         )
+        left_out = GaugeMetricFamily(
+            f"{PREFIX}rows_left_out",
+            "Rows without a file that the last walk left out, there being too many.",
+            labels=["source"],
+        )
         for source in self._sources:
+            left_out.add_metric([source], taken.left_out.get(source, 0))
             if source in taken.last_success_us:
                 success.add_metric([source], taken.last_success_us[source] / 1e6)
             for state in State:
@@ -385,7 +393,7 @@ class Metrics:
             paused.add_metric([source], source in taken.paused_sources)
             offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
         yield from (exports, saved, doubtful, lost, unacknowledged)
-        yield from (paused, offset, success)
+        yield from (paused, offset, success, left_out)
         yield from self._backlog(taken)
 
     def _backlog(self, taken: LedgerSnapshot) -> Iterable[Metric]:

@@ -139,7 +139,7 @@ class Export:
         absent_sweeps: Complete sweeps in a row that should have shown it.
         version: 1 and up; walks speak of the newest.
         due_us: Not tried before.
-        not_before_us: Not tried before, however long the back-off may be.
+        not_before_us: As `due_us` where that is no back-off, which has a bound; else 0.
         attempts: Fetch attempts ever made.
         barren: Attempts in a row that gained nothing.
         misses: Tries in a row that found no file behind the url.

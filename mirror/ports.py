@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from mirror.errors import MirrorError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -231,10 +231,22 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Some rows of a page, as many as are decoded at once."""
+
+    rows: list[Row]
+    bad_rows: list[BadRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One page of the source's list.
 
     Attributes:
+        rows: The rows that can be used; of a large page the first of them.
+        bad_rows: Those that cannot, likewise.
+        later: The rest of a large page, which is decoded as it is asked for.
+        digest: Of all its rows as received; empty if unknown.
         size: How many rows the server sent, good or bad.
         total: How many rows the server says the window holds.
         last_page: The number of the last page, if the server says it.
@@ -249,6 +261,8 @@ class Page:
     last_page: int | None
     clock_offset_us: int | None
     per_page: int | None = None
+    digest: bytes = b""
+    later: AsyncIterator[Rows] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

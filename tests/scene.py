@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry
 
 from mirror import config
-from mirror.app.outlook import Outlook, Surroundings
+from mirror.app import outlook
+from mirror.app.outlook import Surroundings
 from mirror.model import Export, State, from_us, iso, to_us
 from mirror.server import HttpServer
 from mirror.state import Ledger, rows
@@ -173,7 +174,7 @@ class Scene:
     def status(self) -> dict[str, Any]:
         """Return what `/status.json` gives."""
         around = Surroundings(spool_free_bytes=212 * 2**30, token_expiry_s={})
-        return Outlook().take(self.ledger, self.settings, around, self.now_us)
+        return outlook.take(self.ledger, self.settings, around, self.now_us)
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[str]:

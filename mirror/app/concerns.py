@@ -119,6 +119,15 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
                 remedy=f"`archive-mirror token set {name}` takes a new one, without a "
                 "restart.",
             )
+        left_out = source.get("left_out", 0)
+        if left_out:
+            yield Concern(
+                level="look",
+                text=f"{left_out} rows of source {name} without a file are not taken "
+                "in: its list is too long.",
+                remedy="Each is taken in as soon as it shows a file. Find out what "
+                "fills the list of the VMS.",
+            )
         offset_s = source.get("clock_offset_seconds", 0.0)
         if abs(offset_s) > _CLOCK_OFF_S:
             yield Concern(

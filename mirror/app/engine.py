@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,7 +29,7 @@ from mirror.mirroring.second_looks import SecondLooks
 from mirror.mirroring.spool import Spool
 from mirror.mirroring.walk import Walker, WalkRules
 from mirror.model import Export, from_us, to_us, utc_now
-from mirror.state import Paused
+from mirror.state import Paused, in_slices
 from mirror.targets.directory import DirectoryTarget
 from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
     from mirror.metrics import Metrics
-    from mirror.state import LedgerThread
+    from mirror.state import Ledger, LedgerThread, Slice
     from mirror.vms import Sessions
 
 _EPOCH_US = 0
@@ -156,8 +157,11 @@ class Engine:
         targets, required = self.target_names(), self.required()
         now_us = to_us(self._now())
         for target in sorted(targets):
-            await self.ledger(lambda ledger, name: ledger.copies.fill(name), target)
-        await self.ledger(lambda ledger: ledger.copies.settle_spooled(required, now_us))
+            await in_slices(self.ledger, partial(_fill, target))
+        await in_slices(
+            self.ledger,
+            lambda ledger, after: ledger.copies.settle_spooled(required, now_us, after),
+        )
         await self.tidy()
         await self._sweep()
 
@@ -273,6 +277,7 @@ class Engine:
             max_file_bytes=self.settings.transfer.max_file_size,
             file_lifetime=source.file_lifetime,
             second_look=source.second_look,
+            folder=self.settings.state_dir,
             now=self._now,
         )
         if not source.tls.verify:
@@ -430,6 +435,10 @@ class Engine:
     def _wake_publishers(self) -> None:
         for publisher in self.publishers.values():
             publisher.wake.set()
+
+
+def _fill(target: str, ledger: Ledger, after: int) -> Slice:
+    return ledger.copies.fill(target, after)
 
 
 def target_for(settings: TargetSettings, *, node_id: str) -> DirectoryTarget:

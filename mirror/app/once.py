@@ -177,5 +177,5 @@ def _owed(ledger: Ledger, settings: Settings) -> int:
     )
     counts = ledger.reads.counts()
     spooled = sum(n for (_, state), n in counts.items() if state == State.SPOOLED)
-    later = ledger.reads.not_yet_due(to_us(utc_now()))
+    later = ledger.reads.not_yet_due(to_us(utc_now()), list(settings.sources))
     return ledger.reads.owed() - later - spooled + max(pending, spooled)

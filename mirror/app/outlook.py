@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ _URGENT = 50
 _LOSSES = 20
 _STALE_US = 15 * 60 * 1_000_000
 _STALE_POLLS = 3
-_COST_SHARE = 0.01
 
 
 class Freshness(StrEnum):
@@ -54,62 +52,46 @@ class Surroundings:
     ledger_problem: str | None = None
 
 
-class Outlook:
-    """Looks at the ledger for the status page; use it from the reader's thread.
+def take(
+    ledger: Ledger, settings: Settings, around: Surroundings, now_us: int
+) -> dict[str, Any]:
+    """Return what `/status.json` gives; for the reader's thread.
 
-    Counting exports by state is the one question whose cost grows with the ledger. It
-    is asked anew only as often as takes 1 % of the time; all else is as of now.
+    No question reads all the exports there are.
     """
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], int] = {}
-        self._counts_due = 0.0
-
-    def take(
-        self, ledger: Ledger, settings: Settings, around: Surroundings, now_us: int
-    ) -> dict[str, Any]:
-        """Return what `/status.json` gives."""
-        reads = ledger.reads
-        status = records.status(self._counted(ledger), reads, now_us)
-        known = {source.name: source for source in reads.sources()}
-        shown = status | {
-            "now": iso(now_us),
-            "version": __version__,
-            "freshness": {
-                name: _freshness(
-                    known.get(name),
-                    source,
-                    around.token_expiry_s.get(name),
-                    now_us,
-                )
-                for name, source in settings.sources.items()
-            },
-            "configured_targets": list(settings.targets),
-            "spool": {
-                "bytes": reads.spooled_bytes(),
-                "free_bytes": around.spool_free_bytes,
-            },
-            "ledger_problem": around.ledger_problem,
-            "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT, now_us)],
-            "recent": [
-                _row(one, [records.copy(each) for each in copies], now_us)
-                for one, copies in reads.exports(Filter(limit=_RECENT))
-            ],
-            "lost": [_row(one, [], now_us) for one in reads.losses(_LOSSES)],
-        }
-        found = concerns_of(shown)
-        return shown | {
-            "headline": _headline(found),
-            "concerns": [asdict(one) for one in found],
-        }
-
-    def _counted(self, ledger: Ledger) -> dict[tuple[str, str], int]:
-        began = time.monotonic()
-        if began >= self._counts_due:
-            self._counts = ledger.reads.counts()
-            ended = time.monotonic()
-            self._counts_due = ended + (ended - began) / _COST_SHARE
-        return self._counts
+    reads = ledger.reads
+    status = records.status(reads.counts(), reads, now_us)
+    known = {source.name: source for source in reads.sources()}
+    shown = status | {
+        "now": iso(now_us),
+        "version": __version__,
+        "freshness": {
+            name: _freshness(
+                known.get(name),
+                source,
+                around.token_expiry_s.get(name),
+                now_us,
+            )
+            for name, source in settings.sources.items()
+        },
+        "configured_targets": list(settings.targets),
+        "spool": {
+            "bytes": reads.spooled_bytes(),
+            "free_bytes": around.spool_free_bytes,
+        },
+        "ledger_problem": around.ledger_problem,
+        "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT, now_us)],
+        "recent": [
+            _row(one, [records.copy(each) for each in copies], now_us)
+            for one, copies in reads.exports(Filter(limit=_RECENT))
+        ],
+        "lost": [_row(one, [], now_us) for one in reads.losses(_LOSSES)],
+    }
+    found = concerns_of(shown)
+    return shown | {
+        "headline": _headline(found),
+        "concerns": [asdict(one) for one in found],
+    }
 
 
 def freshness_of(

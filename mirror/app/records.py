@@ -66,7 +66,7 @@ def dossier(found: Dossier) -> dict[str, Any]:
         "proof_notes": one.proof_notes,
         "second_looks": one.looks,
         "next_look": iso(one.look_due_us),
-        "due": iso(max(one.due_us, one.not_before_us) or None),
+        "due": iso(one.due_us or None),
         "fetch_started": iso(one.started_us),
         "spooled_at": iso(one.spooled_us),
         "saved_at": iso(one.saved_us),
@@ -127,6 +127,7 @@ def status(
                 "clock_offset_seconds": source.clock_offset_us / 1e6,
                 "first_sweep": iso(source.first_sweep_us),
                 "bad_rows": source.bad_rows,
+                "left_out": source.left_out,
             }
             for source in reads.sources()
         ],

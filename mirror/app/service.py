@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
-from mirror.app import ground, memory, snapshot
+from mirror.app import ground, memory, outlook, snapshot
 from mirror.app.engine import Engine
 from mirror.app.heartbeats import Heartbeats
-from mirror.app.outlook import Outlook, Surroundings
+from mirror.app.outlook import Surroundings
 from mirror.app.telling import Teller
 from mirror.errors import ConfigError, TransientError
 from mirror.model import to_us, utc_now
@@ -74,7 +74,6 @@ class Service:
         self._proving: asyncio.Future[None] | None = None
         self._engine: Engine | None = None
         self._inflow: deque[tuple[float, int]] = deque()
-        self._outlook = Outlook()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -320,7 +319,7 @@ class Service:
         )
         settings, now_us = engine.settings, to_us(utc_now())
         return await ground.reader(
-            lambda ledger: self._outlook.take(ledger, settings, around, now_us)
+            lambda ledger: outlook.take(ledger, settings, around, now_us)
         )
 
     def _tell_holdup(self, engine: Engine, free_bytes: int) -> None:

@@ -39,5 +39,6 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
             for one in sources
             if one.last_success_us is not None
         },
+        left_out={one.name: one.left_out for one in sources},
         target_owed_bytes={name: size for name, (_, size) in owed.items()},
     )

@@ -26,13 +26,15 @@ LIMIT_S = 30.0
 """A command that takes longer is killed, and all that it started."""
 AT_ONCE = 4
 WAITING = 1000
-"""More events than these are not kept: the oldest are dropped."""
+"""More events than these are not kept: of whom most are kept, the oldest go."""
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ")
 _log = structlog.get_logger()
 
 
 class Teller:
     """Tells a command of what happens; each event once, none for ever.
+
+    Sources take turns, so that one of which much is told delays no other.
 
     Args:
         command: Its words, the program first; empty tells nobody.

@@ -233,7 +233,8 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
         problem = (
             f"   PROBLEM {render.clean(source['problem'])}" if source["problem"] else ""
         )
-        told = f"{well}{_standing(source, configured)}{problem}"
+        left_out = f"   LEFT OUT {source['left_out']} rows" * bool(source["left_out"])
+        told = f"{well}{_standing(source, configured)}{left_out}{problem}"
         typer.echo(f"source    {source['name']}   {told}")
     for target in shown["targets"]:
         owed = f"owed {target['owed_files']} files"

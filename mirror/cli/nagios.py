@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from mirror.app import lock, nagios
-from mirror.app.outlook import Outlook, Surroundings
+from mirror.app import lock, nagios, outlook
+from mirror.app.outlook import Surroundings
 from mirror.errors import ConfigError, MirrorError
 from mirror.model import to_us, utc_now
 from mirror.state import Ledger
@@ -48,5 +48,5 @@ def _look(settings: Settings) -> tuple[nagios.Result, str]:
     )
     running = lock.is_held(settings.state_dir)
     with Ledger.reading(settings.state_dir, check=not running) as ledger:
-        status = Outlook().take(ledger, settings, around, to_us(utc_now()))
+        status = outlook.take(ledger, settings, around, to_us(utc_now()))
     return nagios.judge(status, running=running)

@@ -111,7 +111,7 @@ def after_look(
         return after, newest if waits else after
     if waits:
         if agreed and newest.version < versions.MOST_VERSIONS:
-            newest = dataclasses.replace(newest, not_before_us=0)
+            newest = dataclasses.replace(newest, due_us=0, not_before_us=0)
         return after, newest
     if not versions.may_follow(export):
         refused = dataclasses.replace(

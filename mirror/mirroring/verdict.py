@@ -92,7 +92,8 @@ def doubted(
     wait_us = min(_AGAIN_US, left_us // _SHARE_OF_LEFT)
     if body.size_bytes > LARGE_BYTES and not can_look(after):
         wait_us = left_us // 2
-    return dataclasses.replace(after, not_before_us=now_us + wait_us)
+    again_us = now_us + wait_us
+    return dataclasses.replace(after, due_us=again_us, not_before_us=again_us)
 
 
 def held_until(export: Export, now_us: int, lifetime_us: int) -> int:
@@ -112,7 +113,12 @@ def can_look(export: Export) -> bool:
 def ending(export: Export) -> Export:
     """Return an export whose held body waits no longer to be confirmed."""
     return dataclasses.replace(
-        export, state=State.READY, reason=None, due_us=0, held_until_us=0
+        export,
+        state=State.READY,
+        reason=None,
+        due_us=0,
+        not_before_us=0,
+        held_until_us=0,
     )
 
 

@@ -60,6 +60,7 @@ def further(
         deadline_us=deadline_us,
         order_us=deadline_us or newest.order_us,
         walk_us=now_us,
+        due_us=not_before_us,
         not_before_us=not_before_us,
         drops=newest.drops,
     )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
+from array import array
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,24 +16,27 @@ import structlog
 from mirror.mirroring import plan as planning
 from mirror.mirroring import verdict
 from mirror.model import Reason, State, to_us
-from mirror.state import KeySet
+from mirror.state import AT_ONCE, KeySet, in_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from datetime import datetime, timedelta
 
     from mirror.model import Export, Row
-    from mirror.ports import Page, Source
-    from mirror.state import LedgerThread
+    from mirror.ports import Page, Rows, Source
+    from mirror.state import Ledger, LedgerThread, Met
 
 MAX_PAGES = 20_000
 """A walk ends here even if the server claims that there is more."""
+MAX_ROWS = 2_000_000
+"""Or here, if its pages are larger than was asked for."""
 MAX_STARTS = 3
 """So often is a list that moves read from the same place before that is given up."""
 _AHEAD_US = 86_400_000_000
 _SECOND_US = 1_000_000
 _PACE_S = 0.05
-_REPEATS = 2
+_FRUITLESS = 100
+"""So many pages in a row without a row that can be used end a walk."""
 _log = structlog.get_logger()
 
 
@@ -59,6 +66,7 @@ class WalkReport:
     """What a walk met.
 
     Attributes:
+        left_out: Rows without a file, of which the ledger holds too many.
         complete: Every row that was listed all the while was met.
     """
 
@@ -67,6 +75,7 @@ class WalkReport:
     new: int = 0
     changed: int = 0
     bad_rows: int = 0
+    left_out: int = 0
     complete: bool = False
 
 
@@ -91,6 +100,7 @@ class Walker:
         self._ledger = ledger
         self._recall = recall
         self._now = now
+        self._leaving_out = False
         self.rules = rules
 
     async def walk(self, *, sweep: bool) -> WalkReport:
@@ -115,6 +125,8 @@ class Walker:
         )
         if back_us:
             _log.warning("clock.put_back", source=name, seconds=round(back_us / 1e6))
+        while await self._ledger(lambda ledger: ledger.listing.follow_clock(name)):
+            pass
         record = await self._ledger(lambda ledger: ledger.listing.source(name))
         offset_us = record.clock_offset_us
         since_us = self._since(began_us + offset_us, record.first_sweep_us, sweep=sweep)
@@ -131,25 +143,21 @@ class Walker:
             second_look=rules.second_look,
             rule_for=lambda row: rules.rule_for(row, began_us + offset_us),
         )
-        missing: set[int] = set()
-        met = KeySet()
+        missing, met = _Missing(), KeySet()
         if sweep:
-            missing = await self._ledger(
-                lambda ledger: ledger.listing.expected(
-                    name, since_us, began_us + offset_us
-                )
-            )
+            await self._expect(missing, since_us, began_us + offset_us)
         reading = _Reading(began_us + offset_us + _AHEAD_US)
         while not reading.ended:
+            if reading.pages:
+                await asyncio.sleep(_PACE_S)
             page = await self._source.page(
                 reading.number, since_us=since_us, until_us=reading.until_us
             )
             if reading.number == 1 and page.clock_offset_us is not None:
                 walk = _corrected(walk, rules, page.clock_offset_us)
-            keys = await self._meet(page, walk, report, met)
-            missing -= keys
-            reading.take(page, keys)
-            await asyncio.sleep(_PACE_S if sweep else 0)
+            listed = await self._meet(page, walk, report, met)
+            missing.meet(listed.keys)
+            reading.take(page, listed)
         if reading.endless:
             _log.error("list.endless", source=name, pages=reading.pages)
         report.complete = reading.whole
@@ -159,7 +167,21 @@ class Walker:
             complete=report.complete,
             since_us=since_us,
             missing=missing,
+            left_out=report.left_out,
         )
+
+    async def _expect(self, missing: _Missing, since_us: int, until_us: int) -> None:
+        """Find out what a sweep of this window should meet."""
+        name = self._source.name
+        after: int | None = 0
+        while after is not None:
+            keys, after = await self._ledger(
+                lambda ledger, after: ledger.listing.expected(
+                    name, since_us, until_us, after
+                ),
+                after,
+            )
+            missing.expect(keys)
 
     def _since(self, now_us: int, first_sweep_us: int | None, *, sweep: bool) -> int:
         if not sweep:
@@ -171,37 +193,44 @@ class Walker:
 
     async def _meet(
         self, page: Page, walk: planning.Walk, report: WalkReport, before: KeySet
-    ) -> set[int]:
-        met, keys = await self._ledger(
-            lambda ledger: ledger.listing.meet(
-                walk.source,
-                page.rows,
-                lambda prior, row: planning.plan(prior, row, walk),
-                before,
-            )
-        )
+    ) -> _Listed:
+        """Bring a page into the ledger, some rows at a time."""
+        listed = _Listed()
         report.pages += 1
         report.rows += page.size
-        report.new += met.new
-        report.changed += met.changed
-        report.bad_rows += len(page.bad_rows)
-        for bad in page.bad_rows:
-            first = await self._ledger(
-                lambda ledger, bad: ledger.listing.bad_row(
-                    walk.source, bad, walk.at_us
+        await self._meet_rows(page, walk, report, listed, before)
+        if page.later is not None:
+            async for rows in page.later:
+                await self._meet_rows(rows, walk, report, listed, before)
+        return listed
+
+    async def _meet_rows(
+        self,
+        given: Page | Rows,
+        walk: planning.Walk,
+        report: WalkReport,
+        listed: _Listed,
+        before: KeySet,
+    ) -> None:
+        for first in range(0, len(given.rows), AT_ONCE):
+            rows = given.rows[first : first + AT_ONCE]
+            met, keys = await self._ledger(_meet, walk, rows, before)
+            report.new += met.new
+            report.changed += met.changed
+            report.left_out += met.left_out
+            _tell_lost(met.lost)
+            _tell_versions(met)
+            listed.add(rows, keys)
+        report.bad_rows += len(given.bad_rows)
+        for first in range(0, len(given.bad_rows), AT_ONCE):
+            refused = given.bad_rows[first : first + AT_ONCE]
+            for bad in await self._ledger(
+                lambda ledger, refused: ledger.listing.bad_rows(
+                    walk.source, refused, walk.at_us
                 ),
-                bad,
-            )
-            if first:
+                refused,
+            ):
                 _log.warning("row.refused", source=walk.source, error=bad.error)
-        _tell_lost(met.lost)
-        for export in met.further:
-            _log.warning("version.made", export=export.label, reason=export.reason)
-        for export in met.refused:
-            _log.warning(
-                "version.refused", export=export.label, error=export.last_error
-            )
-        return keys
 
     async def _close(
         self,
@@ -210,35 +239,41 @@ class Walker:
         sweep: bool,
         complete: bool,
         since_us: int,
-        missing: set[int],
+        missing: _Missing,
+        left_out: int,
     ) -> None:
         """Draw the conclusions that only a whole walk allows."""
         now_us = to_us(self._now())
-        if sweep and complete and missing:
+        if sweep and complete:
 
             def decide(export: Export) -> Export:
                 return _absent(export, now_us, walk.oldest_us)
 
-            lost = await self._ledger(
-                lambda ledger: ledger.listing.absent(missing, decide)
-            )
-            _tell_lost(lost)
+            for keys in missing.left():
+                lost = await self._ledger(
+                    lambda ledger, keys: ledger.listing.absent(keys, decide), keys
+                )
+                _tell_lost(lost)
         if sweep:
-            await self._ledger(
-                lambda ledger: ledger.listing.rouse(
+            await in_slices(
+                self._ledger,
+                lambda ledger, after: ledger.listing.rouse(
                     walk.source,
                     before_us=since_us,
                     at_us=walk.at_us,
                     horizon_us=max(planning.RARELY_US, walk.retry_max_us),
                     folders=walk.try_folders,
-                )
+                    after=after,
+                ),
             )
-        await self._ledger(
-            lambda ledger: ledger.listing.give_up(
+        await in_slices(
+            self._ledger,
+            lambda ledger, after: ledger.listing.give_up(
                 walk.source,
                 born_before_us=walk.at_us - walk.waiting_limit_us,
                 offset_us=walk.clock_offset_us,
-            )
+                after=after,
+            ),
         )
         await self._ledger(
             lambda ledger: ledger.listing.walked(
@@ -249,8 +284,29 @@ class Walker:
                 since_us=since_us,
                 offset_us=walk.clock_offset_us,
                 now_us=now_us,
+                left_out=left_out,
             )
         )
+        if left_out and not self._leaving_out:
+            _log.warning("rows.left_out", source=walk.source, rows=left_out)
+        self._leaving_out = left_out > 0
+
+
+def _meet(
+    ledger: Ledger, walk: planning.Walk, rows: list[Row], before: KeySet
+) -> tuple[Met, set[int]]:
+    """Meet some rows; new ones without a file as long as there is room for them."""
+    room = ledger.listing.room(walk.source)
+
+    def decide(prior: Export | None, row: Row) -> Export | None:
+        nonlocal room
+        if prior is None and not row.shows_file:
+            if room <= 0:
+                return None
+            room -= 1
+        return planning.plan(prior, row, walk)
+
+    return ledger.listing.meet(walk.source, rows, decide, before)
 
 
 def _corrected(walk: planning.Walk, rules: WalkRules, offset_us: int) -> planning.Walk:
@@ -273,6 +329,55 @@ def _absent(export: Export, now_us: int, oldest_us: int) -> Export:
     return after
 
 
+class _Missing:
+    """What a sweep should meet and has not met; little memory for a million exports."""
+
+    def __init__(self) -> None:
+        self._keys = array("q")
+        self._met = bytearray()
+
+    def expect(self, keys: Iterable[int]) -> None:
+        """Add keys, each higher than those before."""
+        self._keys.extend(keys)
+        self._met.extend(bytes(len(self._keys) - len(self._met)))
+
+    def meet(self, keys: Iterable[int]) -> None:
+        """Strike out what was met."""
+        for key in keys:
+            at = bisect_left(self._keys, key)
+            if at < len(self._keys) and self._keys[at] == key:
+                self._met[at] = 1
+
+    def left(self) -> Iterator[list[int]]:
+        """Yield the keys of what was not met, some at a time."""
+        left = (key for key, met in zip(self._keys, self._met, strict=True) if not met)
+        while some := list(islice(left, AT_ONCE)):
+            yield some
+
+
+class _Listed:
+    """What came of one page.
+
+    Attributes:
+        keys: Of the exports met.
+        created_us: Of its rows, in their order; unknown ones left out.
+        usable: How many rows could be used.
+    """
+
+    def __init__(self) -> None:
+        self.keys: set[int] = set()
+        self.created_us = array("q")
+        self.usable = 0
+
+    def add(self, rows: list[Row], keys: set[int]) -> None:
+        """Add rows that were met."""
+        self.keys |= keys
+        self.usable += len(rows)
+        self.created_us.extend(
+            row.created_us for row in rows if row.created_us is not None
+        )
+
+
 class _Reading:
     """How far the pages of one walk are read.
 
@@ -290,6 +395,7 @@ class _Reading:
     def __init__(self, until_us: int) -> None:
         self.until_us = until_us
         self.pages = 0
+        self._rows = 0
         self.ended = False
         self.endless = False
         self._top_us = until_us
@@ -306,7 +412,8 @@ class _Reading:
         self._seen = 0
         self._edge_us: int | None = None
         self._keys: set[int] = set()
-        self._repeats = 0
+        self._met: set[bytes] = set()
+        self._fruitless = 0
 
     @property
     def whole(self) -> bool:
@@ -315,9 +422,11 @@ class _Reading:
         odd = not self._sorted and self.until_us != self._top_us
         return not (self._moved or self._torn or odd or self.endless or short)
 
-    def take(self, page: Page, keys: set[int]) -> None:
+    def take(self, page: Page, listed: _Listed) -> None:
         """Count a page; by numbers alone, whatever its links say."""
+        keys = listed.keys
         self.pages += 1
+        self._rows += page.size
         if self.number == 1:
             self._total = page.total
             # Without a row in common there may be rows between.
@@ -329,9 +438,9 @@ class _Reading:
             and self._start_anew()
         ):
             return
-        self._sort(page)
+        self._sort(listed.created_us)
         self._seen += page.size
-        self._repeats = self._repeats + 1 if keys and keys == self._keys else 0
+        again = self._is_met_again(page, listed)
         self._keys = keys
         if page.size == 0:
             self.ended = True
@@ -341,8 +450,10 @@ class _Reading:
             self.ended = self._seen >= page.total
         limit = None if page.total is None else page.total + 2 * page.size
         if not self.ended and (
-            self._repeats >= _REPEATS
+            again
+            or self._fruitless >= _FRUITLESS
             or self.pages >= MAX_PAGES
+            or self._rows >= MAX_ROWS
             or (limit is not None and self._seen > limit)
         ):
             self.ended = self.endless = True
@@ -363,12 +474,32 @@ class _Reading:
         self._start()
         return True
 
-    def _sort(self, page: Page) -> None:
-        for row in page.rows:
-            if row.created_us is not None:
-                newer = self._edge_us is not None and row.created_us > self._edge_us
-                self._sorted = self._sorted and not newer
-                self._edge_us = row.created_us
+    def _is_met_again(self, page: Page, listed: _Listed) -> bool:
+        """Tell whether this walk had a page of the same rows, refused ones included."""
+        self._fruitless = 0 if listed.usable else self._fruitless + 1
+        seen = {each for each in (page.digest, _fingerprint(listed.keys)) if each}
+        again = not seen.isdisjoint(self._met)
+        self._met |= seen
+        return again
+
+    def _sort(self, created_us: Iterable[int]) -> None:
+        for moment_us in created_us:
+            newer = self._edge_us is not None and moment_us > self._edge_us
+            self._sorted = self._sorted and not newer
+            self._edge_us = moment_us
+
+
+def _fingerprint(keys: set[int]) -> bytes:
+    """Return what stands for a set of exports; empty if there are none."""
+    joined = array("q", sorted(keys)).tobytes()
+    return hashlib.sha256(joined).digest() if keys else b""
+
+
+def _tell_versions(met: Met) -> None:
+    for export in met.further:
+        _log.warning("version.made", export=export.label, reason=export.reason)
+    for export in met.refused:
+        _log.warning("version.refused", export=export.label, error=export.last_error)
 
 
 def _tell_lost(lost: tuple[Export, ...] | list[Export]) -> None:

@@ -132,6 +132,10 @@ def _source(
         )
     if one.get("bad_rows"):
         told.append(f"<p>{number(one['bad_rows'])} rows could not be understood</p>")
+    if one.get("left_out"):
+        told.append(
+            f"<p>{number(one['left_out'])} rows without a file are not taken in</p>"
+        )
     if fresh and fresh["token_expires"]:
         told.append(f"<p>token ends {times.relative(fresh['token_expires'])}</p>")
     return (

@@ -5,8 +5,8 @@ from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Event
 from mirror.state.fetches import Partial, Settled
-from mirror.state.ledger import Ledger, LedgerThread
-from mirror.state.listing import KeySet
+from mirror.state.ledger import Ledger, LedgerThread, in_slices
+from mirror.state.listing import KeySet, Met, Slice
 from mirror.state.looks import Empty, LookDue
 from mirror.state.pauses import Paused
 from mirror.state.reads import (
@@ -18,10 +18,12 @@ from mirror.state.reads import (
     SourceStatus,
     TargetStatus,
 )
+from mirror.state.rows import AT_ONCE
 from mirror.state.scrubs import Chosen, Subject
 from mirror.state.stock import Bare, Taken
 
 __all__ = [
+    "AT_ONCE",
     "AT_RISK_US",
     "COMMITS_NAME",
     "LEDGER_NAME",
@@ -38,12 +40,15 @@ __all__ = [
     "Ledger",
     "LedgerThread",
     "LookDue",
+    "Met",
     "Partial",
     "Paused",
     "Reads",
     "Settled",
+    "Slice",
     "SourceStatus",
     "Subject",
     "Taken",
     "TargetStatus",
+    "in_slices",
 ]

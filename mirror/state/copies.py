@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mirror.layout import path_key, whole_form
 from mirror.model import KEPT_STATES, CopyState, Reason, State
 from mirror.state import rows
+from mirror.state.listing import Slice
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 OPEN = "('pending', 'publishing', 'failed')"
 """Written in each query as in the index over open copies, else it is not used."""
+
+
+_WINDOW = 2000
+"""So many keys are gone through at once: others wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +47,19 @@ class Copies:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def fill(self, target: str) -> int:
-        """Owe a target each export we keep and it does not know of."""
+    def fill(self, target: str, after: int = 0) -> Slice:
+        """Owe a target exports we keep and it does not know of, some at a time."""
+        last = after + _WINDOW
         with self._db.transaction() as connection:
-            return connection.execute(
+            done = connection.execute(
                 "INSERT INTO copies (export, target, state) "
-                "SELECT key, ?, 'pending' FROM exports "
-                "WHERE state IN ('spooled', 'saved', 'doubtful') AND NOT EXISTS "
+                "SELECT key, ?, 'pending' FROM exports NOT INDEXED "
+                "WHERE key > ? AND key <= ? "
+                "AND state IN ('spooled', 'saved', 'doubtful') AND NOT EXISTS "
                 "(SELECT 1 FROM copies WHERE export = key AND target = ?)",
-                (target, target),
+                (target, after, last, target),
             ).rowcount
+        return Slice(done, self._beyond(last))
 
     def claim(self, target: str, *, now_us: int, horizon_us: int) -> Duty | None:
         """Take the copy that has been due longest, if there is one."""
@@ -185,15 +193,26 @@ class Copies:
                 )
             rows.update(connection, prior, after)
 
-    def settle_spooled(self, required: Collection[str], now_us: int) -> int:
-        """Save the spooled exports that the configured targets hold already."""
+    def settle_spooled(
+        self, required: Collection[str], now_us: int, after: int = 0
+    ) -> Slice:
+        """Save spooled exports that the targets hold already, some at a time."""
+        last = after + _WINDOW
         keys = self._db.connection.execute(
-            "SELECT key FROM exports WHERE state = 'spooled'"
+            "SELECT key FROM exports NOT INDEXED "
+            "WHERE key > ? AND key <= ? AND state = 'spooled'",
+            (after, last),
         ).fetchall()
         with self._db.transaction():
-            return sum(
+            done = sum(
                 self._maybe_saved(key, now_us, required) is not None for (key,) in keys
             )
+        return Slice(done, self._beyond(last))
+
+    def _beyond(self, key: int) -> int | None:
+        """Return where to go on after a key; None if there are no more exports."""
+        newest = self._db.connection.execute("SELECT max(key) FROM exports").fetchone()
+        return key if (newest[0] or 0) > key else None
 
     def freeable(self, targets: Collection[str]) -> list[Export]:
         """Return the exports whose spooled file no target waits for any more."""

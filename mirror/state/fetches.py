@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 ATTEMPTS_KEPT = 200
 AT_ONCE = 100
-DUE = (
-    "(due_us <= :now OR due_us > :horizon) AND not_before_us <= :now "
-    "AND (held_until_us IS NULL OR held_until_us > :now)"
-)
-"""A ready export that may be claimed; one whose held body ends is no such."""
 _OWE = (
     "INSERT INTO copies (export, target, state) VALUES (?, ?, 'pending') "
     "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
     "verified_us = NULL WHERE state <> 'saved'"
+)
+_READY = (
+    "SELECT 1 FROM exports INDEXED BY exports_due "
+    "WHERE state = 'ready' AND exports.source = counts.source"
 )
 OWE_ANEW = (
     "UPDATE copies SET state = 'pending', due_us = 0, attempts = 0, "
@@ -95,31 +94,49 @@ class Fetches:
                 before the clock was put back, and counts as now.
         """
         with self._db.transaction() as connection:
-            best: tuple[int, int, int] | None = None
-            times = _times(now_us, horizon_us)
-            for source in sources:
-                row = connection.execute(
-                    "SELECT held_us IS NOT NULL, order_us, key FROM exports "
-                    f"WHERE state = 'ready' AND source = :source AND {DUE} "
-                    "ORDER BY held_us IS NOT NULL, order_us LIMIT 1",
-                    {"source": source} | times,
-                ).fetchone()
-                if row is not None and (best is None or row < best):
-                    best = row
-            if best is None:
+            found = (
+                self._nearest(sources, held, now_us, horizon_us)
+                for held in (False, True)
+            )
+            key = next((key for key in found if key is not None), None)
+            if key is None:
                 return None
-            prior = rows.find(connection, best[2])
+            prior = rows.find(connection, key)
             claimed = dataclasses.replace(
-                prior, state=State.FETCHING, attempts=prior.attempts + 1
+                prior,
+                state=State.FETCHING,
+                attempts=prior.attempts + 1,
+                not_before_us=0,
             )
             rows.update(connection, prior, claimed)
             return claimed
 
+    def _nearest(
+        self, sources: Sequence[str], held: bool, now_us: int, horizon_us: int
+    ) -> int | None:
+        """Return the due export with the nearest deadline, with a body held or none."""
+        wanted = "held_us IS NULL"
+        if held:
+            wanted = f"held_us IS NOT NULL AND held_until_us > {now_us}"
+        best: tuple[int, int] | None = None
+        for source in sources:
+            row = self._db.connection.execute(
+                "SELECT order_us, key FROM exports WHERE state = 'ready' "
+                "AND source = ? AND (due_us <= ? OR due_us > ? AND not_before_us = 0) "
+                f"AND {wanted} ORDER BY order_us LIMIT 1",
+                (source, now_us, now_us + horizon_us),
+            ).fetchone()
+            if row is not None and (best is None or row < best):
+                best = row
+        return None if best is None else best[1]
+
     def sources_with_work(self, *, now_us: int, horizon_us: int) -> list[str]:
         """Return the sources that have an export due now."""
         found = self._db.connection.execute(
-            f"SELECT DISTINCT source FROM exports WHERE state = 'ready' AND {DUE}",
-            _times(now_us, horizon_us),
+            "SELECT DISTINCT source FROM counts WHERE state = 'ready' AND number > 0 "
+            f"AND (EXISTS ({_READY} AND due_us <= ?) "
+            f"OR EXISTS ({_READY} AND due_us > ? AND not_before_us = 0))",
+            (now_us, now_us + horizon_us),
         )
         return [row[0] for row in found]
 
@@ -128,27 +145,27 @@ class Fetches:
         return any(
             self._db.connection.execute(
                 "SELECT 1 FROM exports WHERE state = 'ready' AND source = ? "
-                "AND due_us <= ? AND not_before_us <= ? AND held_us IS NULL LIMIT 1",
-                (source, now_us, now_us),
+                "AND due_us <= ? AND held_us IS NULL LIMIT 1",
+                (source, now_us),
             ).fetchone()
             for source in sources
         )
 
     def unpark(self, *, now_us: int, horizon_us: int) -> int:
-        """Return parked exports to the queue whose time has come."""
-        parked = self._db.connection.execute(
-            "SELECT 1 FROM exports WHERE state = 'parked' "
-            "AND (due_us <= ? OR due_us > ?) LIMIT 1",
-            (now_us, now_us + horizon_us),
-        ).fetchone()
-        if parked is None:
-            return 0
-        with self._db.transaction() as connection:
-            return connection.execute(
-                "UPDATE exports SET state = 'ready', due_us = 0 "
-                "WHERE state = 'parked' AND (due_us <= ? OR due_us > ?)",
-                (now_us, now_us + horizon_us),
-            ).rowcount
+        """Return parked exports to the queue whose time has come, some at a time."""
+        parked = (
+            "SELECT key FROM exports INDEXED BY exports_parked WHERE state = 'parked'"
+        )
+        keys = self._db.connection.execute(
+            f"{parked} AND due_us <= ? UNION ALL {parked} AND due_us > ? LIMIT ?",
+            (now_us, now_us + horizon_us, rows.AT_ONCE),
+        ).fetchall()
+        if keys:
+            with self._db.transaction() as connection:
+                connection.executemany(
+                    "UPDATE exports SET state = 'ready', due_us = 0 WHERE key = ?", keys
+                )
+        return len(keys)
 
     def ask_again(self) -> None:
         """Make due what is held and waits to be asked for again."""
@@ -161,12 +178,17 @@ class Fetches:
     def next_due(self, but: Collection[str] = ()) -> int | None:
         """Return when the next ready or parked export falls due, of other sources."""
         marks = ", ".join("?" * len(but))
+        others = f"source NOT IN ({marks})"
         row = self._db.connection.execute(
-            "SELECT min(max(due_us, not_before_us)) FROM exports "
-            f"WHERE state IN ('ready', 'parked') AND source NOT IN ({marks})",
-            tuple(but),
+            "SELECT min(due_us) FROM (SELECT (SELECT min(due_us) FROM exports "
+            "INDEXED BY exports_due WHERE state = 'ready' "
+            "AND exports.source = counts.source) AS due_us "
+            f"FROM counts WHERE state = 'ready' AND {others} UNION ALL "
+            "SELECT min(due_us) FROM exports INDEXED BY exports_parked "
+            f"WHERE state = 'parked' AND {others})",
+            (*but, *but),
         ).fetchone()
-        return None if row is None or row[0] is None else int(row[0])
+        return None if row[0] is None else int(row[0])
 
     def checkpoint(self, key: int, partial: Partial) -> None:
         """Remember how far a partial is durable, and of which version it is."""
@@ -347,7 +369,3 @@ class Fetches:
             "DELETE FROM attempts WHERE export = ? AND number <= ? AND number > 1",
             (key, number - ATTEMPTS_KEPT),
         )
-
-
-def _times(now_us: int, horizon_us: int) -> dict[str, int]:
-    return {"now": now_us, "horizon": now_us + horizon_us}

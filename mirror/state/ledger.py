@@ -18,7 +18,7 @@ from mirror.state.copies import Copies
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Events
 from mirror.state.fetches import Fetches
-from mirror.state.listing import Listing
+from mirror.state.listing import Listing, Slice
 from mirror.state.looks import Looks
 from mirror.state.pauses import Pauses
 from mirror.state.reads import Reads
@@ -332,3 +332,12 @@ class LedgerThread:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self._ledger.close)
         self._pool.shutdown(wait=False)
+
+
+async def in_slices(
+    ledger: LedgerThread, change: Callable[[Ledger, int], Slice]
+) -> None:
+    """Change all there is to be changed, a slice at a time; others go between."""
+    after: int | None = 0
+    while after is not None:
+        after = (await ledger(change, after)).after

@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mirror.model import KEPT_STATES, Reason, State
 from mirror.state import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from sqlite3 import Connection
 
     from mirror.model import Export, Row
     from mirror.ports import BadRow
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 
 BAD_ROWS_KEPT = 1000
 TOLD_TWICE = "two rows of one walk speak of it, with different footage"
+UNDECIDED_KEPT = 100_000
+"""With more undecided exports a source's new rows without a file are left out."""
+FILELESS_KEPT = 1_000_000
+"""With more exports that ended without a file, too."""
 _RAW_KEPT = 16384
-_ABSENTABLE = "('waiting', 'ready', 'parked')"
-_UNDECIDED = "('waiting', 'ready', 'fetching', 'parked')"
+_ABSENTABLE = (State.WAITING, State.READY, State.PARKED)
+_UNDECIDED = (State.WAITING, State.READY, State.FETCHING, State.PARKED)
+_FILELESS = (State.UNAVAILABLE, State.EXCLUDED)
 _CLOCK_NOISE_US = 5_000_000
 
 
@@ -50,12 +56,14 @@ class Met:
     """What a page changed.
 
     Attributes:
+        left_out: Rows that were not taken in.
         further: Versions that were made.
         refused: Exports of which a row says something that does not count.
     """
 
     new: int
     changed: int
+    left_out: int
     lost: tuple[Export, ...]
     further: tuple[Export, ...]
     refused: tuple[Export, ...]
@@ -80,6 +88,18 @@ class KeySet:
             if byte >= len(self._bits):
                 self._bits.extend(bytes(byte + 1024 - len(self._bits)))
             self._bits[byte] |= 1 << bit
+
+
+class Slice(NamedTuple):
+    """What was done to some of a source's exports.
+
+    Attributes:
+        done: How many were changed.
+        after: Where to go on; None if there are no more.
+    """
+
+    done: int
+    after: int | None
 
 
 class Listing:
@@ -114,7 +134,9 @@ class Listing:
         )
 
     def put_back(self, source: str, now_us: int) -> int:
-        """Correct what was reckoned by a clock that was put back since.
+        """Begin to correct what was reckoned by a clock that was put back since.
+
+        `follow_clock` goes on with it.
 
         Deadlines reckoned while it was ahead lie too late by as much, behind those
         of newer exports. If it was ahead for a short time only, older ones become too
@@ -134,41 +156,96 @@ class Listing:
             if back_us <= _CLOCK_NOISE_US:
                 return 0
             connection.execute(
-                "UPDATE exports SET order_us = order_us - :back, "
-                "deadline_us = deadline_us - :back, without_us = without_us - :back "
-                f"WHERE source = :source AND state IN {_UNDECIDED}",
+                "UPDATE exports INDEXED BY exports_look "
+                "SET look_due_us = look_due_us - :back, looked_us = looked_us - :back, "
+                "deadline_us = deadline_us - :back "
+                "WHERE look_due_us IS NOT NULL AND source = :source",
                 {"back": back_us, "source": source},
             )
+            while self.follow_clock(source):
+                pass  # The time before, if not all follow that yet.
             connection.execute(
                 "UPDATE sources SET poll_us = poll_us - :back, "
                 "sweep_us = sweep_us - :back, "
                 "last_success_us = min(last_success_us, :now), "
-                "last_failure_us = min(last_failure_us, :now) WHERE name = :source",
+                "last_failure_us = min(last_failure_us, :now), "
+                "shift_us = :back, shift_next = 0, shift_last = "
+                "(SELECT coalesce(max(key), 0) FROM exports) WHERE name = :source",
                 {"back": back_us, "now": now_us, "source": source},
             )
+            self.follow_clock(source)
             return back_us
+
+    def follow_clock(self, source: str) -> bool:
+        """Let some exports more follow a clock that was put back.
+
+        Returns:
+            There are others still that do not.
+        """
+        row = self._db.connection.execute(
+            "SELECT shift_us, shift_next, shift_last FROM sources "
+            "WHERE name = ? AND shift_us > 0",
+            (source,),
+        ).fetchone()
+        if row is None:
+            return False
+        back_us, after, last = row
+        with self._db.transaction() as connection:
+            keys = self._some(source, _UNDECIDED, after)
+            connection.executemany(
+                "UPDATE exports SET order_us = order_us - ?1, "
+                "deadline_us = deadline_us - ?1, without_us = without_us - ?1, "
+                "held_until_us = max(0, held_until_us - ?1), "
+                "due_us = iif(not_before_us, max(1, due_us - ?1), due_us), "
+                "not_before_us = iif(not_before_us, max(1, not_before_us - ?1), 0) "
+                "WHERE key = ?2",
+                [(back_us, key) for key in keys if key <= last],
+            )
+            more = bool(keys) and keys[-1] < last
+            connection.execute(
+                "UPDATE sources SET shift_next = ?, shift_us = ? WHERE name = ?",
+                (keys[-1] if more else 0, back_us if more else 0, source),
+            )
+        return more
+
+    def room(self, source: str) -> int:
+        """Return how many rows without a file may be taken in; see `UNDECIDED_KEPT`."""
+        found = self._db.connection.execute(
+            "SELECT state, sum(number) FROM counts WHERE source = ? GROUP BY state",
+            (source,),
+        )
+        counts: dict[str, int] = dict(found.fetchall())
+        rooms = (
+            most - sum(counts.get(state, 0) for state in states)
+            for states, most in (
+                (_UNDECIDED, UNDECIDED_KEPT),
+                (_FILELESS, FILELESS_KEPT),
+            )
+        )
+        return max(0, min(rooms))
 
     def meet(
         self,
         source: str,
         listed: Sequence[Row],
-        decide: Callable[[Export | None, Row], Export],
+        decide: Callable[[Export | None, Row], Export | None],
         before: KeySet | None = None,
     ) -> tuple[Met, set[int]]:
-        """Apply the rows of one page, all or none of them.
+        """Apply some rows of one page, all or none of them.
 
         Args:
             source: Whose rows they are.
             listed: In the server's order.
             decide: Gives the export as it stands after its row, from its newest
-                version; without a key it is new, or a further version.
+                version; without a key it is new, or a further version. None leaves the
+                row out.
             before: What this walk has met; of rows that say different things of one
                 export the first counts. What is met now is added.
 
         Returns:
             What changed, and the keys of the exports met.
         """
-        new = changed = 0
+        new = changed = left_out = 0
         keys: set[int] = set()
         lost: list[Export] = []
         further: list[Export] = []
@@ -177,22 +254,22 @@ class Listing:
         with self._db.transaction() as connection:
             for row in listed:
                 prior = rows.newest(connection, source, row.export_id, row.created_key)
-                if prior is None:
-                    key = rows.insert(connection, after := decide(None, row))
-                    rows.keep_item(connection, key, row.raw, after)
-                    keys.add(key)
-                    new += 1
-                    continue
-                again = prior.key in keys or prior.key in before
-                if again and prior.shows_other_footage(row):
+                again = prior is not None and (prior.key in keys or prior.key in before)
+                if prior is not None and again and prior.shows_other_footage(row):
                     refused.append(dataclasses.replace(prior, last_error=TOLD_TWICE))
                     continue
                 after = decide(prior, row)
-                if after.key is None:
+                if after is None:
+                    left_out += 1
+                    continue
+                if prior is None or after.key is None:
                     key = rows.insert(connection, after)
                     rows.keep_item(connection, key, row.raw, after)
                     keys.add(key)
-                    further.append(after)
+                    if prior is None:
+                        new += 1
+                    else:
+                        further.append(after)
                     continue
                 keys.add(after.key)
                 if not rows.update(connection, prior, after):
@@ -208,26 +285,32 @@ class Listing:
         met = Met(
             new=new,
             changed=changed,
+            left_out=left_out,
             lost=tuple(lost),
             further=tuple(further),
             refused=tuple(refused),
         )
         return met, keys
 
-    def expected(self, source: str, since_us: int, until_us: int) -> set[int]:
-        """Return the keys a complete sweep of that window should meet.
+    def expected(
+        self, source: str, since_us: int, until_us: int, after: int = 0
+    ) -> tuple[list[int], int | None]:
+        """Return keys that a complete sweep of that window should meet, some at a time.
 
         Also of those that were without their file when last met and are older than any
         sweep to come: none would ever tell more of them.
+
+        Returns:
+            The keys, in order, and where to go on; None if there are no more.
         """
-        query = (
-            "SELECT key FROM exports WHERE source = ? AND had_file = 1 "
-            f"AND state IN {_ABSENTABLE} AND (created_us BETWEEN ? AND ? "
-            "OR state = 'waiting' AND has_file = 0 AND coalesce(created_us, 0) < ?)"
+        keys = self._some(source, _ABSENTABLE, after)
+        found = self._db.connection.execute(
+            f"SELECT key FROM exports WHERE key IN ({_marks(keys)}) AND had_file = 1 "
+            "AND (created_us BETWEEN ? AND ? OR state = 'waiting' AND has_file = 0 "
+            "AND coalesce(created_us, 0) < ?) ORDER BY key",
+            (*keys, since_us, until_us, since_us),
         )
-        values = (source, since_us, until_us, since_us)
-        found = self._db.connection.execute(query, values)
-        return {row[0] for row in found}
+        return [key for (key,) in found], keys[-1] if keys else None
 
     def absent(
         self, keys: Iterable[int], decide: Callable[[Export], Export]
@@ -245,32 +328,26 @@ class Listing:
                     lost.append(after)
         return lost
 
-    def give_up(self, source: str, *, born_before_us: int, offset_us: int) -> int:
+    def give_up(
+        self, source: str, *, born_before_us: int, offset_us: int, after: int = 0
+    ) -> Slice:
         """End the rows that never had a file and were not met for too long.
 
         Args:
             source: Whose rows.
             born_before_us: Older than this, by our clock, is too old.
             offset_us: The VMS's clock less ours.
-
-        Returns:
-            How many ended.
+            after: Where to begin.
         """
-        with self._db.transaction() as connection:
-            cursor = connection.execute(
-                "UPDATE exports SET state = ?, reason = ? WHERE state = ? "
-                "AND source = ? AND had_file = 0 AND has_file = 0 "
-                "AND coalesce(created_us - ?, first_seen_us) < ?",
-                (
-                    State.UNAVAILABLE,
-                    Reason.NEVER_HAD_A_FILE,
-                    State.WAITING,
-                    source,
-                    offset_us,
-                    born_before_us,
-                ),
-            )
-            return cursor.rowcount
+        return self._change(
+            source,
+            after,
+            "state = ?, reason = ?",
+            (State.UNAVAILABLE, Reason.NEVER_HAD_A_FILE),
+            "had_file = 0 AND has_file = 0 "
+            "AND coalesce(created_us - ?, first_seen_us) < ?",
+            (offset_us, born_before_us),
+        )
 
     def rouse(
         self,
@@ -280,7 +357,8 @@ class Listing:
         at_us: int,
         horizon_us: int,
         folders: bool,
-    ) -> int:
+        after: int = 0,
+    ) -> Slice:
         """Try again what waits for its file and is older than the sweeps look.
 
         Args:
@@ -290,29 +368,59 @@ class Listing:
             horizon_us: The longest wait there can be; a due time beyond it was set
                 before the clock was put back, and counts as now.
             folders: Urls that end in a folder are tried too.
-
-        Returns:
-            How many became ready.
+            after: Where to begin.
         """
+        return self._change(
+            source,
+            after,
+            "state = ?, walk_us = ?",
+            (State.READY, at_us),
+            "has_file = 1 AND url IS NOT NULL "
+            "AND coalesce(created_us, 0) < ? AND (due_us <= ? OR due_us > ?) "
+            "AND (reason = ? OR (? AND reason = ?))",
+            (
+                before_us,
+                at_us,
+                at_us + horizon_us,
+                Reason.FILE_GONE,
+                folders,
+                Reason.URL_WITHOUT_FILE,
+            ),
+        )
+
+    def _change(
+        self,
+        source: str,
+        after: int,
+        change: str,
+        changes: tuple[object, ...],
+        where: str,
+        values: tuple[object, ...],
+    ) -> Slice:
+        """Change some waiting exports, so that others need not wait long."""
+        keys = self._some(source, (State.WAITING,), after)
+        if not keys:
+            return Slice(0, None)
         with self._db.transaction() as connection:
-            return connection.execute(
-                "UPDATE exports SET state = ?, walk_us = ? WHERE state = ? "
-                "AND source = ? AND has_file = 1 AND url IS NOT NULL "
-                "AND coalesce(created_us, 0) < ? AND (due_us <= ? OR due_us > ?) "
-                "AND (reason = ? OR (? AND reason = ?))",
-                (
-                    State.READY,
-                    at_us,
-                    State.WAITING,
-                    source,
-                    before_us,
-                    at_us,
-                    at_us + horizon_us,
-                    Reason.FILE_GONE,
-                    folders,
-                    Reason.URL_WITHOUT_FILE,
-                ),
+            done = connection.execute(
+                f"UPDATE exports SET {change} WHERE key IN ({_marks(keys)}) "
+                f"AND {where}",
+                (*changes, *keys, *values),
             ).rowcount
+        return Slice(done, keys[-1])
+
+    def _some(self, source: str, states: Sequence[State], after: int) -> list[int]:
+        """Return the next keys of exports in these states, in order."""
+        found = [
+            key
+            for state in states
+            for (key,) in self._db.connection.execute(
+                "SELECT key FROM exports INDEXED BY exports_state "
+                "WHERE state = ? AND source = ? AND key > ? ORDER BY key LIMIT ?",
+                (state, source, after, rows.AT_ONCE),
+            )
+        ]
+        return sorted(found)[: rows.AT_ONCE]
 
     def walked(
         self,
@@ -324,8 +432,9 @@ class Listing:
         since_us: int,
         offset_us: int,
         now_us: int,
+        left_out: int = 0,
     ) -> None:
-        """Remember a walk that read its pages to the end.
+        """Remember a walk that read its pages to the end, and what it left out.
 
         If the clock was put back meanwhile, it counts as begun just now.
         """
@@ -333,8 +442,8 @@ class Listing:
             self.put_back(source, now_us)
             connection.execute(
                 "UPDATE sources SET last_success_us = ?, problem = NULL, "
-                "clock_offset_us = ? WHERE name = ?",
-                (now_us, offset_us, source),
+                "clock_offset_us = ?, left_out = ? WHERE name = ?",
+                (now_us, offset_us, left_out, source),
             )
             if not complete:
                 return
@@ -360,30 +469,49 @@ class Listing:
                 (now_us, problem, problem, source),
             )
 
-    def bad_row(self, source: str, bad: BadRow, now_us: int) -> bool:
-        """Keep a row that cannot be used; tell whether it is new to us."""
-        digest = hashlib.sha256(bad.raw.encode("utf-8", "replace")).hexdigest()
+    def bad_rows(
+        self, source: str, refused: Sequence[BadRow], now_us: int
+    ) -> list[BadRow]:
+        """Keep rows that cannot be used, not without end; return those new to us."""
+        if not refused:
+            return []
         with self._db.transaction() as connection:
-            known = connection.execute(
-                "UPDATE bad_rows SET last_us = ?, times = times + 1 "
-                "WHERE source = ? AND digest = ?",
-                (now_us, source, digest),
-            ).rowcount
-            if known:
-                return False
-            held = connection.execute(
+            (held,) = connection.execute(
                 "SELECT count(*) FROM bad_rows WHERE source = ?", (source,)
-            ).fetchone()[0]
-            if held >= BAD_ROWS_KEPT:
-                return False
-            raw = bad.raw[:_RAW_KEPT].encode("utf-8", "replace").decode()
-            connection.execute(
-                "INSERT INTO bad_rows "
-                "(source, digest, first_us, last_us, times, error, raw) "
-                "VALUES (?, ?, ?, ?, 1, ?, ?)",
-                (source, digest, now_us, now_us, bad.error, raw),
-            )
-            connection.execute(
-                "UPDATE sources SET bad_rows = bad_rows + 1 WHERE name = ?", (source,)
-            )
-            return True
+            ).fetchone()
+            new: list[BadRow] = []
+            for bad in refused:
+                room = held + len(new) < BAD_ROWS_KEPT
+                if _keep_bad(connection, source, bad, now_us, room=room):
+                    new.append(bad)
+            if new:
+                connection.execute(
+                    "UPDATE sources SET bad_rows = bad_rows + ? WHERE name = ?",
+                    (len(new), source),
+                )
+            return new
+
+
+def _keep_bad(
+    connection: Connection, source: str, bad: BadRow, now_us: int, *, room: bool
+) -> bool:
+    """Count a row that cannot be used, or keep it; tell whether it was kept."""
+    digest = hashlib.sha256(bad.raw.encode("utf-8", "replace")).hexdigest()
+    known = connection.execute(
+        "UPDATE bad_rows SET last_us = ?, times = times + 1 "
+        "WHERE source = ? AND digest = ?",
+        (now_us, source, digest),
+    ).rowcount
+    if known or not room:
+        return False
+    raw = bad.raw[:_RAW_KEPT].encode("utf-8", "replace").decode()
+    connection.execute(
+        "INSERT INTO bad_rows (source, digest, first_us, last_us, times, error, raw) "
+        "VALUES (?, ?, ?, ?, 1, ?, ?)",
+        (source, digest, now_us, now_us, bad.error, raw),
+    )
+    return True
+
+
+def _marks(keys: Sequence[int]) -> str:
+    return ", ".join("?" * len(keys))

@@ -22,10 +22,6 @@ _UNFETCHED = (
     "AND NOT (reason IS 'changed' AND not_before_us > ?)"
 )
 """No byte of these is ours; a file that changed is not due before its time."""
-_OWED = (
-    "had_file = 1 AND (state IN ('ready', 'fetching', 'parked', 'spooled') "
-    "OR (state = 'waiting' AND reason = 'file_gone'))"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +46,11 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
-    """How a source is doing."""
+    """How a source is doing.
+
+    Attributes:
+        left_out: Rows of its last walk that the ledger did not take in.
+    """
 
     name: str
     first_sweep_us: int | None
@@ -59,6 +59,7 @@ class SourceStatus:
     problem: str | None
     clock_offset_us: int
     bad_rows: int
+    left_out: int
     paused_from_us: int | None
     paused_until_us: int | None
 
@@ -122,7 +123,8 @@ class Reads:
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many exports there are by (source, state)."""
         found = self._db.connection.execute(
-            "SELECT source, state, count(*) FROM exports GROUP BY state, source"
+            "SELECT source, state, sum(number) AS held FROM counts "
+            "GROUP BY source, state HAVING held > 0"
         )
         return {(source, state): number for source, state, number in found}
 
@@ -135,53 +137,52 @@ class Reads:
 
     def backlog(self, now_us: int) -> Backlog:
         """Return what is owed and at risk now."""
-        one = self._db.connection.execute
-        urgent = one(
-            "SELECT count(*) FILTER (WHERE deadline_us - ? < ?), min(walk_us) "
-            "FILTER (WHERE state <> 'parked'), min(deadline_us) "
-            f"FROM exports WHERE {_UNFETCHED}",
-            (now_us, AT_RISK_US, now_us),
-        ).fetchone()
+        by_deadline = (
+            "FROM exports INDEXED BY exports_deadline "
+            f"WHERE {_UNFETCHED} AND deadline_us"
+        )
         return Backlog(
             owed=self.owed(),
-            at_risk=urgent[0],
-            oldest_ready_us=urgent[1],
-            earliest_deadline_us=urgent[2],
+            at_risk=self._number(
+                f"SELECT count(*) {by_deadline} < ?", now_us, now_us + AT_RISK_US
+            ),
+            oldest_ready_us=self._first(
+                "SELECT min(walk_us) FROM exports INDEXED BY exports_walk "
+                "WHERE state IN ('ready', 'fetching')"
+            ),
+            earliest_deadline_us=self._first(
+                f"SELECT min(deadline_us) {by_deadline} IS NOT NULL", now_us
+            ),
         )
 
     def owed(self) -> int:
         """Return how many exports had a file and are not saved."""
-        query = (
-            "SELECT count(*) FROM exports WHERE state IN "
-            f"('ready', 'fetching', 'parked', 'spooled', 'waiting') AND {_OWED}"
-        )
-        return int(self._db.connection.execute(query).fetchone()[0])
+        return self._number("SELECT sum(number) FROM counts WHERE owed")
 
-    def not_yet_due(self, now_us: int) -> int:
-        """Return how many changed files are to be fetched later."""
-        query = (
-            "SELECT count(*) FROM exports WHERE state = 'ready' "
-            "AND reason = 'changed' AND not_before_us > ?"
+    def not_yet_due(self, now_us: int, sources: Sequence[str]) -> int:
+        """Return how many changed files of these sources are to be fetched later."""
+        return sum(
+            self._number(
+                "SELECT count(*) FROM exports INDEXED BY exports_due "
+                "WHERE state = 'ready' AND source = ? AND due_us > ? "
+                "AND reason = 'changed' AND not_before_us > 0",
+                source,
+                now_us,
+            )
+            for source in sources
         )
-        return int(self._db.connection.execute(query, (now_us,)).fetchone()[0])
 
     def unfetched(self, sources: Sequence[str], now_us: int) -> tuple[int, int]:
         """Return how many exports of these sources are (ready, fetching).
 
         A changed file is not ready before its time.
         """
+        counts = self.counts()
         ready, fetching = (
-            sum(
-                self._db.connection.execute(
-                    "SELECT count(*) FROM exports WHERE state = ? AND source = ? "
-                    "AND not_before_us <= ?",
-                    (state, source, now_us),
-                ).fetchone()[0]
-                for source in sources
-            )
+            sum(counts.get((source, state), 0) for source in sources)
             for state in ("ready", "fetching")
         )
-        return ready, fetching
+        return ready - self.not_yet_due(now_us, sources), fetching
 
     def sizes(self) -> dict[str, int]:
         """Return how many rows each table has."""
@@ -196,8 +197,7 @@ class Reads:
 
     def lost(self) -> int:
         """Return how many exports are lost, ours or not."""
-        query = "SELECT count(*) FROM exports WHERE state = 'lost'"
-        return int(self._db.connection.execute(query).fetchone()[0])
+        return self._number("SELECT sum(number) FROM counts WHERE state = 'lost'")
 
     def unacknowledged(self) -> dict[str, int]:
         """Return how many exports we lost that nobody has taken note of, by source."""
@@ -270,12 +270,17 @@ class Reads:
 
     def urgent(self, limit: int, now_us: int) -> list[Export]:
         """Return what is not fetched yet, nearest deadline first."""
-        found = self._db.connection.execute(
-            f"SELECT {rows.COLUMNS} FROM exports WHERE {_UNFETCHED} "
-            "ORDER BY deadline_us IS NULL, deadline_us, key LIMIT ?",
-            (now_us, limit),
-        )
-        return [rows.export(row) for row in found]
+        found: list[Export] = []
+        # One after the other, each in the order of the index over deadlines.
+        for known, order in (("NOT NULL", "deadline_us, key"), ("NULL", "key")):
+            query = (
+                f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_deadline "
+                f"WHERE {_UNFETCHED} AND deadline_us IS {known} "
+                f"ORDER BY {order} LIMIT ?"
+            )
+            nearest = self._db.connection.execute(query, (now_us, limit - len(found)))
+            found += map(rows.export, nearest)
+        return found
 
     def losses(self, limit: int) -> list[Export]:
         """Return exports that we lost, the latest deadline first.
@@ -288,7 +293,7 @@ class Reads:
         for source in self.sources():
             found += connection.execute(
                 "SELECT coalesce(deadline_us, 0), key FROM exports "
-                "INDEXED BY exports_state WHERE state = 'lost' AND source = ? "
+                "INDEXED BY exports_lost WHERE state = 'lost' AND source = ? "
                 "AND ours = 1 ORDER BY key DESC LIMIT ?",
                 (source.name, limit),
             ).fetchall()
@@ -334,23 +339,25 @@ class Reads:
 
     def kept_on(self, target: str) -> int:
         """Return how many copies a target is believed to keep."""
-        row = self._db.connection.execute(
-            "SELECT count(*) FROM copies WHERE target = ? AND state = 'saved'",
-            (target,),
-        ).fetchone()
-        return int(row[0])
+        return self._number(
+            "SELECT count(*) FROM copies WHERE target = ? AND state = 'saved'", target
+        )
 
     def spooled_bytes(self) -> int:
         """Return what lies in the spool, complete or partial."""
-        (parts,) = self._db.connection.execute(
-            "SELECT coalesce(sum(part_bytes), 0) FROM exports "
-            "WHERE spool_dir IS NOT NULL"
-        ).fetchone()
-        (held,) = self._db.connection.execute(
-            "SELECT coalesce(sum(held_bytes), 0) FROM exports INDEXED BY exports_held "
+        return self._number(
+            "SELECT sum(part_bytes) FROM exports WHERE spool_dir IS NOT NULL"
+        ) + self._number(
+            "SELECT sum(held_bytes) FROM exports INDEXED BY exports_held "
             "WHERE held_until_us IS NOT NULL"
-        ).fetchone()
-        return int(parts) + int(held)
+        )
+
+    def _first(self, query: str, *values: object) -> int | None:
+        found: int | None = self._db.connection.execute(query, values).fetchone()[0]
+        return found
+
+    def _number(self, query: str, *values: object) -> int:
+        return self._first(query, *values) or 0
 
     def _copies(self, key: int | None) -> list[Copy]:
         found = self._db.connection.execute(

@@ -13,6 +13,8 @@ from mirror.state import soundness
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+AT_ONCE = 500
+"""No transaction changes more exports: others wait for it."""
 FIELDS = tuple(field.name for field in dataclasses.fields(Export))
 COLUMNS = f"exports.row_sum IS {soundness.row_sum(FIELDS, 'exports')}, " + ", ".join(
     f"exports.{name}" for name in FIELDS

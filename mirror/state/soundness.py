@@ -24,6 +24,16 @@ _SCHEMA = (
     "CAST(sql AS BLOB) FROM sqlite_schema"
 )
 """As bytes: what is damaged may be no text."""
+_MISCOUNTED = """
+SELECT state FROM (
+  SELECT source, state, owed, number FROM counts
+  UNION ALL
+  SELECT source, state, had_file = 1 AND (
+    state IN ('ready', 'fetching', 'parked', 'spooled')
+    OR (state = 'waiting' AND reason IS 'file_gone')
+  ) AS owed, -count(*) FROM exports GROUP BY source, state, owed
+) GROUP BY source, state, owed HAVING sum(number) <> 0 LIMIT 1
+"""
 _TRIGGERS = """
 CREATE TEMP TRIGGER {table}_added AFTER INSERT ON main.{table}
 WHEN NEW.row_sum IS 0 BEGIN
@@ -118,7 +128,15 @@ def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | N
         ).fetchone()[0]
         if wrong:
             return f"{wrong} rows of {table} are not as they were written"
-    return None
+    return _miscount(connection)
+
+
+def _miscount(connection: sqlite3.Connection) -> str | None:
+    """Return what is wrong with the counts of exports that triggers keep."""
+    if "counts" not in _tables(connection):
+        return None
+    wrong = connection.execute(_MISCOUNTED).fetchone()
+    return None if wrong is None else f"its count of {wrong[0]} exports is not right"
 
 
 def columns(connection: sqlite3.Connection, table: str) -> list[str]:

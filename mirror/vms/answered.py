@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from mirror.vms.large import Scratch
+
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _STATUS = {
     403: "it denies access (403); the account may be blocked or lack the permission",
@@ -33,12 +35,14 @@ class Answered:
 
     Attributes:
         body: Of a list, decompressed, our token taken out; of a file, its beginning.
+        large: The body of a list instead, as received, if it is large.
         clock_offset_us: The VMS's clock less ours; of lists only.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    large: Scratch | None = None
     clock_offset_us: int | None = None
 
 

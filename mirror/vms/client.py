@@ -17,13 +17,15 @@ from mirror.vms import answer
 from mirror.vms.answered import REDIRECTS, Answered, expect_list
 from mirror.vms.body import Body
 from mirror.vms.failures import explained
+from mirror.vms.large import Scratch
 from mirror.vms.origins import origin_of
-from mirror.vms.schema import decode_page
+from mirror.vms.schema import decode_page, without
 from mirror.vms.token import expiry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime, timedelta, tzinfo
+    from pathlib import Path
 
     from yarl import URL
 
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
     from mirror.vms.token import TokenFile
 
 _CERTIFICATE_S = 30.0
-MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+_HELD_BYTES = 4 * 1024 * 1024
+"""A page up to this size is decoded at once, from memory."""
+_PIECE_BYTES = 512 * 1024
 MAX_REDIRECTS = 5
-_SECRET_LENGTH = 16
 _OFFSET_NOISE_US = 1_500_000
 _OFFSET_LIMIT_US = 366 * 86_400_000_000
 """A clock further off than a year is no clock."""
@@ -43,7 +47,11 @@ _OFFSET_LIMIT_US = 366 * 86_400_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmsOptions:
-    """How one source is asked; the keys of `[sources.NAME]`."""
+    """How one source is asked; the keys of `[sources.NAME]`.
+
+    Attributes:
+        folder: Where large pages are kept while they are read.
+    """
 
     name: str
     list_url: URL
@@ -57,7 +65,11 @@ class VmsOptions:
     max_file_bytes: int
     file_lifetime: timedelta
     second_look: bool = True
+    folder: Path | None = None
     now: Callable[[], datetime] = field(default=utc_now)
+
+
+_Body = bytes | Scratch
 
 
 class VmsClient:
@@ -151,10 +163,12 @@ class VmsClient:
                 offset_us = self._offset(response, began_us)
                 if offset_us is not None:
                     self._offset_us = offset_us
+                body = await _whole(response, self._options.folder)
                 return Answered(
                     status=response.status,
                     headers=response.headers,
-                    body=_without(await _whole(response), token),
+                    body=b"" if isinstance(body, Scratch) else without(body, token),
+                    large=body if isinstance(body, Scratch) else None,
                     clock_offset_us=offset_us,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
@@ -172,9 +186,11 @@ class VmsClient:
         expect_list(answered, token=token, place=place, now=now)
         return await asyncio.to_thread(
             decode_page,
-            answered.body,
+            answered.large or answered.body,
             footage_zone=self._options.footage_zone,
             clock_offset_us=answered.clock_offset_us,
+            secret=token,
+            folder=self._options.folder,
         )
 
     async def sample(
@@ -341,25 +357,35 @@ class VmsClient:
         return 0 if abs(offset) < _OFFSET_NOISE_US else offset
 
 
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
+async def _whole(response: aiohttp.ClientResponse, folder: Path | None) -> _Body:
+    """Return the body; a large one in a file, so that it takes no memory."""
+    held = bytearray()
+    answer: Scratch | None = None
+    size = 0
     async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_PAGE_BYTES:
+        held += chunk
+        size += len(chunk)
+        if size > MAX_PAGE_BYTES:
             raise ListError(
                 "too_large",
-                "a page of the list is larger than 4 MiB; set a lower per_page",
+                "a page of the list is larger than 64 MiB; set a lower per_page",
             )
-    return bytes(body)
+        if len(held) > (_HELD_BYTES if answer is None else _PIECE_BYTES):
+            answer = await _put(answer, bytes(held), folder)
+            held.clear()
+    return bytes(held) if answer is None else await _put(answer, bytes(held), folder)
 
 
-def _without(body: bytes, token: str) -> bytes:
-    """Return the body without our token, should it be quoted: rows are kept.
-
-    One that is too short for a secret might be part of anything.
-    """
-    if len(token) < _SECRET_LENGTH:
-        return body
-    for written in (token, token.replace("/", "\\/")):
-        body = body.replace(written.encode(), b"[token]")
-    return body
+async def _put(answer: Scratch | None, piece: bytes, folder: Path | None) -> Scratch:
+    try:
+        if answer is None:
+            answer = await asyncio.to_thread(Scratch, folder)
+        await asyncio.to_thread(answer.write, piece)
+    except OSError as exc:
+        raise ListError(
+            "too_large",
+            "a page of the list is larger than 4 MiB, and there is no room in "
+            f"{folder or 'the folder for temporary files'} to take it in pieces "
+            f"({exc.strerror}); make room, or set a lower per_page",
+        ) from exc
+    return answer

@@ -5,19 +5,32 @@ The shape is that of a Laravel paginator; a row is one download record.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import re
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mirror.errors import ListError
 from mirror.model import Row, to_us
-from mirror.ports import BadRow, Page
+from mirror.ports import BadRow, Page, Rows
+from mirror.vms import large
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mirror.vms.large import Scratch
 
 _MAX_ID = 2**63 - 1
-MAX_VALUES = 200_000
-"""On one page; a thousand rows of two hundred values."""
+_MANY_VALUES = 200_000
+"""A page of more is not decoded at once."""
+_AT_ONCE = 500
+_AT_ONCE_BYTES = 1024 * 1024
+_SHOWN_BYTES = 16384
+"""Of a row that cannot be used."""
+_SECRET_LENGTH = 16
 _MAX_TEXT = 8192
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -35,7 +48,12 @@ class _Answer(msgspec.Struct):
 
 
 def decode_page(
-    body: bytes, *, footage_zone: tzinfo, clock_offset_us: int | None
+    body: bytes | Scratch,
+    *,
+    footage_zone: tzinfo,
+    clock_offset_us: int | None,
+    secret: str = "",
+    folder: Path | None = None,
 ) -> Page:
     """Decode one answer of the list.
 
@@ -43,43 +61,156 @@ def decode_page(
         body: As received, decompressed.
         footage_zone: Of footage times that carry no zone.
         clock_offset_us: Measured on the answer; passed on.
+        secret: Taken out of what lies in a file.
+        folder: Where an answer of very many values is put, to be taken in pieces.
 
     Raises:
         ListError: It is not a list, or holds more than any page could; a bad row
             alone is no reason.
     """
-    if body.count(b",") > MAX_VALUES:
-        raise ListError(
-            "too_large",
-            f"a page of the list holds over {MAX_VALUES} values; set a lower per_page",
-        )
-    try:
-        answer, readable = _answer(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        raise ListError("not_a_list", _not_a_list(body, exc)) from exc
-    listed: list[Row] = []
-    bad: list[BadRow] = []
-    at = 0
-    for raw in answer.data:
-        text = bytes(raw)
-        at = readable.index(text, at)
-        received = body[at : at + len(text)]
-        at += len(text)
-        try:
-            listed.append(_row(text, received, footage_zone))
-        except ValueError as exc:
-            shown = received.decode("utf-8", "replace")
-            bad.append(BadRow(raw=shown, error=str(exc)))
-    meta = _object(bytes(answer.meta))
+    if isinstance(body, bytes) and body.count(b",") > _MANY_VALUES:
+        answer = large.Scratch(folder)
+        answer.write(body)
+        body = answer
+    if isinstance(body, bytes):
+        frame, readable = _framed(body)
+        rows, digest = _rows(frame, readable, body, footage_zone), _digest(frame.data)
+        later = None
+    else:
+        split = large.Split(body)
+        frame, _ = _framed(without(bytes(split.frame), secret))
+        taken = _Taken(body, split, frame.data, secret, footage_zone)
+        rows, later, digest = taken.some(), taken, split.digest + _digest(frame.data)
+    if len(frame.data) > large.MAX_ROWS:
+        raise large.too_many_rows()
+    meta = _object(bytes(frame.meta))
     return Page(
-        rows=listed,
-        bad_rows=bad,
-        size=len(answer.data),
+        rows=rows.rows,
+        bad_rows=rows.bad_rows,
+        size=len(frame.data),
         total=_number(meta.get("total")),
         last_page=_number(meta.get("last_page")),
         clock_offset_us=clock_offset_us,
         per_page=_number(meta.get("per_page")),
+        digest=digest,
+        later=later,
     )
+
+
+def without(body: bytes, secret: str) -> bytes:
+    """Return the body without our token, should it be quoted: rows are kept.
+
+    One that is too short for a secret might be part of anything.
+    """
+    if len(secret) < _SECRET_LENGTH:
+        return body
+    for written in (secret, secret.replace("/", "\\/")):
+        body = body.replace(written.encode(), b"[token]")
+    return body
+
+
+def _framed(body: bytes) -> tuple[_Answer, bytes]:
+    if body.count(b",") > _MANY_VALUES:
+        raise large.too_many_rows()
+    try:
+        return _answer(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise ListError("not_a_list", _not_a_list(body, exc)) from exc
+
+
+def _digest(rows: list[msgspec.Raw]) -> bytes:
+    """Return what tells a page that was met before; empty if it has no rows."""
+    made = hashlib.sha256()
+    for raw in rows:
+        made.update(b"%d," % len(bytes(raw)))
+        made.update(bytes(raw))
+    return made.digest() if rows else b""
+
+
+def _rows(frame: _Answer, readable: bytes, body: bytes, zone: tzinfo) -> Rows:
+    rows, at = Rows(rows=[], bad_rows=[]), 0
+    for raw in frame.data:
+        text = bytes(raw)
+        at = readable.index(text, at)
+        received = body[at : at + len(text)]
+        at += len(text)
+        _take(rows, text, received, zone)
+    return rows
+
+
+def _take(rows: Rows, text: bytes, received: bytes, zone: tzinfo) -> None:
+    """Decode one row, and put it where it belongs."""
+    try:
+        rows.rows.append(_row(text, received, zone))
+    except ValueError as exc:
+        _refuse(rows, received, str(exc))
+
+
+def _refuse(rows: Rows, received: bytes, error: str) -> None:
+    shown = received[:_SHOWN_BYTES].decode("utf-8", "replace")
+    rows.bad_rows.append(BadRow(raw=shown, error=error))
+
+
+class _Taken:
+    """The rows of a large answer, decoded some at a time, in threads.
+
+    Args:
+        answer: As received.
+        split: Where its rows lie.
+        listed: All rows of its frame; those taken out are `{}` there.
+        secret: Taken out of each.
+        zone: Of footage times that carry no zone.
+    """
+
+    def __init__(
+        self,
+        answer: Scratch,
+        split: large.Split,
+        listed: list[msgspec.Raw],
+        secret: str,
+        zone: tzinfo,
+    ) -> None:
+        self._answer = answer
+        self._places = zip(split.starts, split.sizes, strict=True)
+        self._listed = iter(listed)
+        self._secret = secret
+        self._zone = zone
+        self._over = False
+
+    def __aiter__(self) -> _Taken:
+        return self
+
+    async def __anext__(self) -> Rows:
+        if self._over:
+            raise StopAsyncIteration
+        return await asyncio.to_thread(self.some)
+
+    def some(self) -> Rows:
+        """Decode the next rows, up to so many or so long."""
+        rows, room = Rows(rows=[], bad_rows=[]), _AT_ONCE_BYTES
+        while room > 0 and len(rows.rows) + len(rows.bad_rows) < _AT_ONCE:
+            raw = next(self._listed, None)
+            if raw is None:
+                self._over = True
+                break
+            room -= self._decode(bytes(raw), rows)
+        return rows
+
+    def _decode(self, raw: bytes, rows: Rows) -> int:
+        """Decode one row; return how long it is."""
+        place = next(self._places, None) if raw == large.PLACE else None
+        if place is None:
+            _take(rows, raw, raw, self._zone)
+            return len(raw)
+        start, size = place
+        received = self._answer.read(start, min(size, large.MAX_ROW_BYTES))
+        received = without(received, self._secret)
+        if size > large.MAX_ROW_BYTES:
+            _refuse(rows, received, "the row is longer than 4 MiB")
+        else:
+            readable = _SURROGATES.sub(_whole_pair, received)
+            _take(rows, readable, received, self._zone)
+        return size
 
 
 def _answer(body: bytes) -> tuple[_Answer, bytes]:

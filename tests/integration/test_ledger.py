@@ -270,22 +270,22 @@ def test_absence_is_only_expected_of_what_may_be_absent(ledger):
         row(4, created_us=None),
     )
     window = (NOW - HOUR, NOW)
-    assert ledger.listing.expected("hq", *window) == {key_of(ledger, 1)}
-    assert ledger.listing.expected("hq2", *window) == set()
+    assert ledger.listing.expected("hq", *window)[0] == [key_of(ledger, 1)]
+    assert ledger.listing.expected("hq2", *window) == ([], None)
 
     claim(ledger)
-    assert ledger.listing.expected("hq", *window) == set()
+    assert ledger.listing.expected("hq", *window)[0] == []
 
 
 def test_absence_does_not_touch_what_was_claimed_meanwhile(ledger):
     """The state decides at the time of writing, not when the sweep began."""
     meet(ledger, row(1), row(2))
-    keys = ledger.listing.expected("hq", 0, NOW)
+    keys, _ = ledger.listing.expected("hq", 0, NOW)
     claimed = claim(ledger)
     assert claimed is not None
     lost = ledger.listing.absent(keys, lambda one: lose(one, Reason.ROW_GONE))
 
-    assert [export.key for export in lost] == [*(keys - {claimed.key})]
+    assert [export.key for export in lost] == [*({*keys} - {claimed.key})]
     assert get(ledger, claimed.export_id).state is State.FETCHING
 
 
@@ -302,15 +302,21 @@ def test_only_rows_that_never_had_a_file_are_given_up(ledger):
         try_folders=False,
     )
     assert get(ledger, 4).state is State.WAITING
-    assert ledger.listing.give_up("hq2", born_before_us=NOW, offset_us=0) == 0
-    count = ledger.listing.give_up("hq", born_before_us=NOW - 2 * HOUR, offset_us=0)
-    assert count == 1
+
+    def give_up(source: str, born_before_us: int, offset_us: int = 0) -> int:
+        found = ledger.listing.give_up(
+            source, born_before_us=born_before_us, offset_us=offset_us
+        )
+        return int(found.done)
+
+    assert give_up("hq2", NOW) == 0
+    assert give_up("hq", NOW - 2 * HOUR) == 1
     assert (get(ledger, 1).state, get(ledger, 1).reason) == (
         State.UNAVAILABLE,
         Reason.NEVER_HAD_A_FILE,
     )
-    assert ledger.listing.give_up("hq", born_before_us=young, offset_us=MINUTE) == 1
-    assert ledger.listing.give_up("hq", born_before_us=NOW + 1, offset_us=0) == 1
+    assert give_up("hq", young, MINUTE) == 1
+    assert give_up("hq", NOW + 1) == 1
     assert get(ledger, 4).state is State.WAITING
     assert get(ledger, 5).state is State.READY
     assert ledger.reads.totals("lost") == {}
@@ -322,7 +328,7 @@ def test_bad_rows_are_kept_once_and_not_without_end(ledger):
     def meet_bad(number: int) -> bool:
         text = f"{number} " + "x" * 20_000
         bad = BadRow(raw=text, error="no id")
-        return bool(ledger.listing.bad_row("hq", bad, NOW))
+        return bool(ledger.listing.bad_rows("hq", [bad], NOW))
 
     assert meet_bad(0)
     assert not meet_bad(0)
@@ -339,7 +345,8 @@ def test_bad_rows_are_kept_once_and_not_without_end(ledger):
 
 def test_a_bad_row_of_any_text_is_kept(ledger):
     """Also one that is no Unicode."""
-    assert ledger.listing.bad_row("hq", BadRow(raw="\ud800\x00", error="no id"), NOW)
+    bad = BadRow(raw="\ud800\x00", error="no id")
+    assert ledger.listing.bad_rows("hq", [bad], NOW) == [bad]
 
 
 # --- the queue of fetches -----------------------------------------------------
@@ -587,14 +594,14 @@ def test_what_saves_an_export(ledger, required, order, saved_by):
 def test_a_required_target_without_a_copy_yet_saves_nothing(ledger):
     """A target added to the configuration counts before it is filled."""
     key = spool(ledger, "nas")
-    assert ledger.copies.settle_spooled((), NOW) == 0
+    assert ledger.copies.settle_spooled((), NOW).done == 0
     assert publish(ledger, "nas", ("nas", "usb")) is None
     assert get(ledger).state is State.SPOOLED
     assert ledger.copies.may_free(key, {"nas"}) is None
 
-    assert ledger.copies.settle_spooled(("nas",), NOW) == 1
+    assert ledger.copies.settle_spooled(("nas",), NOW).done == 1
     assert get(ledger).state is State.SAVED
-    assert ledger.copies.settle_spooled(("nas",), NOW) == 0
+    assert ledger.copies.settle_spooled(("nas",), NOW).done == 0
 
 
 def test_a_spooled_file_goes_when_no_target_waits_for_it(ledger):
@@ -625,8 +632,8 @@ def test_a_new_target_is_filled_and_unsaves_nothing(ledger):
     ledger.copies.fix_path(key_of(ledger), "nas", "p.mp4")
     spool(ledger, "nas", number=2)
     meet(ledger, row(3))
-    assert ledger.copies.fill("usb") == 2
-    assert ledger.copies.fill("usb") == 0
+    assert ledger.copies.fill("usb").done == 2
+    assert ledger.copies.fill("usb").done == 0
     assert get(ledger, 1).state is State.SAVED
 
     duty = ledger.copies.claim("usb", now_us=NOW, horizon_us=HORIZON)
@@ -872,7 +879,7 @@ class Chaos:
             self.ledger.copies.freed(one.key)
 
     def sweep(self) -> None:
-        keys = self.ledger.listing.expected("hq", 0, self.now_us)
+        keys, _ = self.ledger.listing.expected("hq", 0, self.now_us)
         self.ledger.listing.absent(
             keys,
             lambda one: (

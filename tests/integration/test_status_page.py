@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -17,7 +16,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
-from mirror.app.outlook import Outlook, Surroundings
+from mirror.app import outlook, snapshot
+from mirror.app.outlook import Surroundings
 from mirror.errors import LedgerError
 from mirror.model import State, to_us
 from mirror.server import HttpServer, http, page
@@ -281,7 +281,7 @@ async def test_token_clock_and_ledger_are_told(scene):
         token_expiry_s={"depot": scene.now_us // SECOND + 2 * 86_400},
         ledger_problem="database or disk is full",
     )
-    status = Outlook().take(scene.ledger, scene.settings, around, scene.now_us)
+    status = outlook.take(scene.ledger, scene.settings, around, scene.now_us)
 
     assert [(one["level"], one["text"]) for one in status["concerns"]] == [
         (
@@ -464,11 +464,10 @@ async def test_a_ledger_that_fails_or_hangs_is_told(monkeypatch):
 
 
 def test_its_cost_does_not_grow_with_the_ledger(scene):
-    """Each question but the count by state goes by an index and reads few rows."""
+    """Each question goes by an index and reads few rows."""
     seen: list[str] = []
     connection = scene.ledger._db.connection
     connection.set_trace_callback(seen.append)
-    outlook = Outlook()
     around = Surroundings(token_expiry_s={})
     outlook.take(scene.ledger, scene.settings, around, scene.now_us)
     connection.set_trace_callback(None)
@@ -483,29 +482,27 @@ def test_its_cost_does_not_grow_with_the_ledger(scene):
     ]
 
     assert len(questions) > 8
-    assert scans == [
-        "SELECT source, state, count(*) FROM exports GROUP BY state, source"
-    ]
+    assert scans == []
 
 
-def test_counting_takes_one_percent_of_the_time(scene, monkeypatch):
-    """The one question that grows is asked the more seldom the longer it takes."""
-    asked = []
-    honest = scene.ledger.reads.counts
+def test_rows_that_are_left_out_are_told(scene):
+    """On the page, in the JSON, and to Prometheus."""
+    assert scene.status()["concerns"] == []
+    with scene.ledger._db.transaction() as connection:
+        connection.execute("UPDATE sources SET left_out = 12345 WHERE name = 'hq'")
+    status = scene.status()
+    (concern,) = status["concerns"]
+    taken = snapshot.take(scene.ledger, scene.now_us)
 
-    def slow():
-        asked.append(1)
-        time.sleep(0.05)
-        return honest()
-
-    monkeypatch.setattr(scene.ledger.reads, "counts", slow)
-    outlook = Outlook()
-    for _ in range(5):
-        outlook.take(
-            scene.ledger, scene.settings, Surroundings(token_expiry_s={}), scene.now_us
-        )
-
-    assert len(asked) == 1
+    assert concern["text"].startswith("12345 rows of source hq without a file")
+    assert {one["name"]: one["left_out"] for one in status["sources"]} == {
+        "hq": 12345,
+        "harbour": 0,
+        "depot": 0,
+    }
+    assert taken.left_out["hq"] == 12345
+    shown = page.render(status, scene.settings.timezone)
+    assert "12\N{NARROW NO-BREAK SPACE}345 rows without a file" in shown
 
 
 def _told(scene):

@@ -129,7 +129,7 @@ def strict_pages() -> None:
     """Refuse a page for one bad row."""
     decode = schema.decode_page
 
-    def decoded(body: bytes, **more: Any) -> Any:
+    def decoded(body: Any, **more: Any) -> Any:
         page = decode(body, **more)
         if page.bad_rows:
             raise ListError("not_a_list", "it holds a bad row")
@@ -139,8 +139,8 @@ def strict_pages() -> None:
 
 
 def boundless_pages() -> None:
-    """Read a page however long it is."""
-    client.MAX_PAGE_BYTES = 1 << 40
+    """Hold a page in memory however long it is."""
+    client.MAX_PAGE_BYTES = client._HELD_BYTES = 1 << 40
 
 
 def hasty() -> None:

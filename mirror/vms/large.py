@@ -1,0 +1,193 @@
+"""A large answer of the list: kept on disk, split into rows, never held at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import weakref
+from array import array
+from typing import TYPE_CHECKING
+
+from mirror.errors import ListError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_ROWS = 20_000
+"""On one page."""
+MAX_ROW_BYTES = 4 * 1024 * 1024
+MAX_FRAME_BYTES = 1024 * 1024
+"""Of what is not in a row; a frame of bare numbers takes much memory."""
+MAX_VALUES = 4_000_000
+"""Texts, lists and objects on one page: two hundred a row."""
+_QUOTE, _LIST = b'"['
+_OF_ROWS = 2
+"""How deep the rows lie."""
+_KEY_BYTES = 16
+_WINDOW_BYTES = 256 * 1024
+_TEXT = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_TOKEN = re.compile(rb'[\[\]{}]|"' + _TEXT + rb'("?)', re.DOTALL)
+_REST = re.compile(_TEXT, re.DOTALL)
+PLACE = b"{}"
+"""Stands in the frame for a row that was taken out."""
+
+
+class Scratch:
+    """A file without a name, which goes when nobody has it any more.
+
+    Args:
+        folder: Where it lies; None leaves that to the system.
+
+    Raises:
+        OSError: There is no room.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        fd, path = tempfile.mkstemp(dir=folder, prefix="list-")
+        os.unlink(path)  # noqa: PTH108 -- it is open, and has no other name
+        self._fd = fd
+        self.size_bytes = 0
+        weakref.finalize(self, os.close, fd)
+
+    def write(self, piece: bytes) -> None:
+        """Add to its end."""
+        with memoryview(piece) as left:
+            at = 0
+            while at < len(left):
+                at += os.write(self._fd, left[at:])
+        self.size_bytes += len(piece)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return what lies there; less at its end."""
+        return os.pread(self._fd, size, offset)
+
+
+class Split:
+    """Where the rows of an answer lie.
+
+    Attributes:
+        frame: The answer with `{}` in the place of each row; rows that are no objects
+            and no lists stand there themselves.
+        starts: Where each row that was taken out begins.
+        sizes: How long each is.
+        digest: Of these rows.
+    """
+
+    def __init__(self, answer: Scratch) -> None:
+        self.frame = bytearray()
+        self.starts = array("q")
+        self.sizes = array("q")
+        self._answer = answer
+        self._digest = hashlib.sha256()
+        self._values = 0
+        self._depth = 0
+        self._key = b""
+        self._in_rows = False
+        self._row: int | None = None
+        self._in_text = False
+        self._read()
+        self.digest = self._digest.digest()
+
+    def _read(self) -> None:
+        at, carried = 0, b""
+        while piece := self._answer.read(at, _WINDOW_BYTES):
+            window = carried + piece
+            done = self._take(window, at - len(carried))
+            carried = window[done:]
+            at += len(piece)
+        self._keep(carried)
+
+    def _take(self, window: bytes, base: int) -> int:
+        """Take a window; return up to where, for a last backslash waits for more."""
+        end = len(window)
+        place = since = 0
+        if self._in_text:
+            place = _rest_of_text(window)
+            if place < end and window[place] == _QUOTE:
+                self._in_text = False
+                place += 1
+            else:
+                end = place
+            if self._depth == 1:
+                self._key = (self._key + window[:place])[:_KEY_BYTES]
+        for found in _TOKEN.finditer(window, place, end):
+            start, place = found.span()
+            token = window[start]
+            if token == _QUOTE:
+                if not self._text(found):
+                    end = place
+            elif token in b"[{":
+                since = self._open(window, since, start, base)
+            else:
+                since = self._close(window, since, place, base)
+        (self._keep if self._row is None else self._digest.update)(window[since:end])
+        return end
+
+    def _text(self, found: re.Match[bytes]) -> bool:
+        """Take a text; tell whether it ends in this window."""
+        self._count()
+        if self._depth == 1:
+            self._key = found.group()[:_KEY_BYTES]
+        self._in_text = not found.group(1)
+        return not self._in_text
+
+    def _open(self, window: bytes, since: int, start: int, base: int) -> int:
+        self._count()
+        if self._in_rows and self._depth == _OF_ROWS:
+            self._keep(window[since:start])
+            since = start
+            self._row = base + start
+        elif self._depth == 1 and self._key == b'"data"' and window[start] == _LIST:
+            # Of two such lists the last counts.
+            self._in_rows = True
+            del self.starts[:], self.sizes[:]
+        self._depth += 1
+        return since
+
+    def _close(self, window: bytes, since: int, place: int, base: int) -> int:
+        self._depth -= 1
+        if self._row is not None and self._depth == _OF_ROWS:
+            self._digest.update(window[since:place])
+            since = place
+            self.starts.append(self._row)
+            self.sizes.append(base + place - self._row)
+            self._row = None
+            self._keep(PLACE)
+            if len(self.starts) > MAX_ROWS:
+                raise too_many_rows()
+        elif self._depth < _OF_ROWS:
+            self._in_rows = False
+        return since
+
+    def _keep(self, piece: bytes) -> None:
+        self.frame += piece
+        if len(self.frame) > MAX_FRAME_BYTES:
+            raise ListError(
+                "too_large",
+                "a page of the list holds over 1 MiB besides its rows; check url and "
+                "list_path",
+            )
+
+    def _count(self) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise ListError(
+                "too_large",
+                f"a page of the list holds over {MAX_VALUES} values; set a lower "
+                "per_page",
+            )
+
+
+def too_many_rows() -> ListError:
+    """Return what is told of a page with more rows than any should have."""
+    return ListError(
+        "too_large",
+        f"a page of the list holds over {MAX_ROWS} rows; set a lower per_page",
+    )
+
+
+def _rest_of_text(window: bytes) -> int:
+    found = _REST.match(window)
+    return found.end() if found else 0
