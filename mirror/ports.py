@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mirror.errors import MirrorError
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.model import Row
+
+MAX_SIDECAR_BYTES: Final = 512 * 1024
+"""No record that we write is longer; a longer one is none of ours, and is not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

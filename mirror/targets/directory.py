@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _BATCH: Final = 500
 _BATCH_S: Final = 5.0
+_BATCH_BYTES: Final = 8 * 1024 * 1024
 _PROBE: Final = b"archive-mirror looks whether it can write here\n"
 _PRIVATE: Final = Manners(file_mode=0o600, dir_mode=0o700)
 
@@ -284,12 +285,13 @@ class DirectoryTarget:
 
 
 def _some(walk: Iterator[Beside]) -> list[Beside]:
-    """Return the next few; fewer where they come slowly."""
+    """Return the next few; fewer where they are long or come slowly."""
     found: list[Beside] = []
-    until = time.monotonic() + _BATCH_S
+    until, left = time.monotonic() + _BATCH_S, _BATCH_BYTES
     for one in walk:
         found.append(one)
-        if len(found) == _BATCH or time.monotonic() > until:
+        left -= len(one.sidecar or b"")
+        if len(found) == _BATCH or left <= 0 or time.monotonic() > until:
             break
     return found
 

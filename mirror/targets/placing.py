@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mirror.errors import TargetError
 from mirror.ports import PathTakenError, SpoolFileError
 from mirror.targets import durable, spooled
-from mirror.targets.reading import MAX_SIDECAR_BYTES
+from mirror.targets.reading import record_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,20 +162,27 @@ class Placing:
         except FileNotFoundError:
             return False
         taken = PathTakenError(f"something else lies at {wanted.path}.json")
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
+        if not stat.S_ISREG(found.st_mode):
             raise taken
         with durable.closing(durable.open_file(name, within=self.folder)) as fd:
             os.fsync(fd)
-            content = b"".join(durable.chunks_of(fd))
+            content = record_in(fd)
         if content != wanted.sidecar and not _same_export(content, wanted.sidecar):
             raise taken
         return True
 
 
-def _same_export(one: bytes, other: bytes) -> bool:
-    """Tell whether two sidecars are of the same bytes of the same export."""
-    try:
-        ours, theirs = json.loads(one), json.loads(other)
-        return all(ours[key] == theirs[key] for key in _IDENTITY)
-    except (ValueError, RecursionError, TypeError, KeyError):
-        return False
+def _same_export(found: bytes, ours: bytes) -> bool:
+    """Tell whether a sidecar is of the same bytes of the same export as ours.
+
+    What lies there may be anybody's: it is searched, never parsed.
+    """
+    fields = json.loads(ours)
+    return all(
+        re.search(
+            rb'[{,]\s*"%s"\s*:\s*%s\s*[,}]'
+            % (key.encode(), re.escape(json.dumps(fields[key]).encode())),
+            found,
+        )
+        for key in _IDENTITY
+    )
