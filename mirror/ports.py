@@ -108,11 +108,15 @@ class TargetHealth:
 
     Attributes:
         marker_id: The id in the target's marker.
-        free_bytes: Space left for us.
+        free_bytes: Space left for us; None where the target does not say.
+        full: Why nothing more can be kept there now; the target is there all the same.
+        warning: Who else may write where only we should; it can be used all the same.
     """
 
     marker_id: str
-    free_bytes: int
+    free_bytes: int | None
+    full: str | None = None
+    warning: str | None = None
 
 
 class Target(Protocol):

@@ -128,6 +128,7 @@ def status(
                 "name": target.name,
                 "checked": iso(target.checked_us),
                 "problem": target.problem,
+                "warning": target.warning,
                 "paused_until": iso(target.paused_until(now_us)),
                 "free_bytes": target.free_bytes,
                 "owed_files": target.owed_files,
