@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mirror.errors import MirrorError
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.model import Row
+
+MAX_SIDECAR_BYTES: Final = 512 * 1024
+"""No record that we write is longer; a longer one is none of ours, and is not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +108,15 @@ class TargetHealth:
 
     Attributes:
         marker_id: The id in the target's marker.
-        free_bytes: Space left for us.
+        free_bytes: Space left for us; None where the target does not say.
+        full: Why nothing more can be kept there now; the target is there all the same.
+        warning: Who else may write where only we should; it can be used all the same.
     """
 
     marker_id: str
-    free_bytes: int
+    free_bytes: int | None
+    full: str | None = None
+    warning: str | None = None
 
 
 class Target(Protocol):

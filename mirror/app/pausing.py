@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
+from mirror import disk
 from mirror.app import filesystems, lock
 from mirror.errors import MirrorError
 from mirror.model import iso
@@ -94,15 +95,19 @@ def _of_target(
 ) -> list[str]:
     """Return what a pause of a target does, and what it endangers."""
     spool = settings.spool_dir or settings.state_dir / "spool"
-    found = os.statvfs(filesystems.nearest(spool))
-    free = found.f_bavail * found.f_frsize
+    free = disk.free_bytes(os.statvfs(filesystems.nearest(spool)))
     told = [
         "nothing new is copied there; copies under way end first",
-        f"files are fetched as before and wait in {spool}, where {size(free)} are free",
+        f"files are fetched as before and wait in {spool}, where "
+        + (
+            "nobody knows how much is free"
+            if free is None
+            else f"{size(free)} are free"
+        ),
     ]
     day = ledger.pauses.received(now_us - _DAY_US)
     expected = day * (until_us - now_us) // _DAY_US
-    if expected > free // 2:
+    if free is not None and expected > free // 2:
         told.append(
             f"DANGER: at the rate of the last day {size(expected)} come in meanwhile; "
             "when the spool is full nothing is fetched, and footage is lost"

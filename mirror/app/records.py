@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from mirror.mirroring import sidecar
 from mirror.model import iso
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def dossier(found: Dossier) -> dict[str, Any]:
         "acknowledged_at": iso(one.acknowledged_us),
         "note": one.note,
         "history": [attempt(one) for one in found.attempts],
-        "item": _without_url(found.item),
+        "item": _item(found.item),
     }
 
 
@@ -136,6 +136,7 @@ def status(
                 "name": target.name,
                 "checked": iso(target.checked_us),
                 "problem": target.problem,
+                "warning": target.warning,
                 "paused_until": iso(target.paused_until(now_us)),
                 "free_bytes": target.free_bytes,
                 "owed_files": target.owed_files,
@@ -147,12 +148,9 @@ def status(
     }
 
 
-def _without_url(raw: bytes) -> object:
-    """Return the list item without the capability that its url is."""
-    try:
-        item = json.loads(raw.decode("utf-8", "surrogateescape"))
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(item, dict):
-        item.pop("url", None)
-    return item
+def _item(raw: bytes) -> dict[str, object] | None:
+    """Return what we know of the list item, without even the origin of its url."""
+    known = sidecar.known_of(raw)
+    if known is not None:
+        known.pop("url", None)
+    return known

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mirror import disk
 from mirror.app import filesystems
 from mirror.mirroring.spool import Place
+from mirror.targets.durable import closing, make_folder, open_folder
+from mirror.targets.marker import HIDDEN, read_marker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +21,7 @@ if TYPE_CHECKING:
     from mirror.config import Settings
     from mirror.mirroring.publish import Publisher
 
-HIDDEN = ".archive-mirror"
-_MARKER = "target.json"
+_SPOOL = "spool"
 
 
 class SpoolPlaces:
@@ -39,14 +41,15 @@ class SpoolPlaces:
     def now(self) -> list[Place]:
         """Return the folders to try, best first. Called in a thread."""
         if self._settings.spool_dir is not None:
-            return [Place(path=self._settings.spool_dir), self._fallback]
+            chosen = Place(path=self._settings.spool_dir, private=True)
+            return [chosen, self._fallback]
         name = self._only_target()
         if name is None or filesystems.is_network(self._settings.targets[name].path):
             return [self._fallback]
         root = self._settings.targets[name].path
         guard = partial(self._guard, name, root)
         here = Place(
-            path=root / HIDDEN / "spool",
+            path=root / HIDDEN / _SPOOL,
             guard=guard,
             min_free=self._settings.targets[name].min_free,
         )
@@ -61,7 +64,7 @@ class SpoolPlaces:
                 found = os.statvfs(place.path)
             except OSError:
                 continue
-            return found.f_bavail * found.f_frsize
+            return disk.free_bytes(found)
         return None
 
     def linker(self) -> str | None:
@@ -87,18 +90,18 @@ class SpoolPlaces:
         expected = None if publisher.paused else publisher.standing.marker_id
         if expected is None:
             raise OSError(errno.ENODEV, f"the target {name} is away")
-        folder = os.open(root / HIDDEN, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fd = os.open(_MARKER, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-            with os.fdopen(fd, "rb") as file:
-                found = json.loads(file.read(65536))
-            if not isinstance(found, dict) or found.get("target_id") != expected:
-                raise OSError(errno.ENODEV, f"another disk lies at target {name}")
+        with contextlib.ExitStack() as held:
+            top = held.enter_context(closing(os.open(root, os.O_RDONLY)))
+            hidden = held.enter_context(closing(open_folder(HIDDEN, within=top)))
             try:
-                os.mkdir("spool", 0o700, dir_fd=folder)
-            except FileExistsError:
-                return
-        except ValueError as exc:
-            raise OSError(errno.ENODEV, f"target {name} has a bad marker") from exc
-        finally:
-            os.close(folder)
+                known = read_marker(hidden) == expected
+            except ValueError:
+                known = False
+            if not known:
+                raise OSError(errno.ENODEV, f"another disk lies at target {name}")
+            make_folder(_SPOOL, within=hidden, mode=0o700)
+            spool = held.enter_context(closing(open_folder(_SPOOL, within=hidden)))
+            us = disk.owners(os.fstat(top))
+            ours = (disk.is_ours(os.fstat(each), owners=us) for each in (hidden, spool))
+            if not all(ours) and publisher.standing.warning is None:
+                raise OSError(errno.EPERM, f"others may write to {root / HIDDEN}")

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.app.spooling import HIDDEN
 from mirror.mirroring.part import PartName
+from mirror.targets.marker import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

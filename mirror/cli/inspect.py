@@ -245,6 +245,8 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
         if target["problem"]:
             said = target["problem"].removeprefix(f"target {target['name']}: ")
             problem = f"   PROBLEM {render.clean(said)} (as of {target['checked']})"
+        elif target["warning"]:
+            problem = f"   NOTE {render.clean(target['warning'])}"
         free = render.size(target["free_bytes"])
         told = f"free {free}   {owed}{_standing(target, configured)}{problem}"
         typer.echo(f"target    {target['name']}   {told}")

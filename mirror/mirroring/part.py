@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror import mp4
+from mirror import disk, mp4
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,9 +175,12 @@ class Part:
         system or 256 MiB of a large one.
         """
         found = os.fstatvfs(self._fd)
+        free = disk.free_bytes(found)
+        if free is None:
+            return disk.UNKNOWN_BYTES
         share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
         reserve = max(self.min_free, min(_RESERVE_BYTES, share))
-        return found.f_bavail * found.f_frsize - reserve
+        return free - reserve
 
     def examine(self, announced: bool) -> mp4.Proof:
         """Return what the structure of the file proves.

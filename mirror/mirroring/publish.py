@@ -125,20 +125,31 @@ class Publisher:
                     await self._sleep(CHECK_S)
                 elif await self.standing.check():
                     await self._start_all(group)
-                    await self._sleep(await self._idle_s())
+                    if self.standing.looked_at:
+                        await self._sleep(await self._idle_s())
                 else:
-                    wait = backoff.delay(
-                        self.standing.failures,
-                        initial=self._pace.initial,
-                        maximum=min(self._pace.maximum, _MAX_DOWN),
-                        jitter=random.random(),  # noqa: S311 -- spreads load
-                    )
-                    await asyncio.sleep(wait.total_seconds())
+                    await asyncio.sleep(self._down_wait().total_seconds())
+
+    @property
+    def _most(self) -> int:
+        """Publishes at once; one where it is not known whether the target takes it."""
+        return 1 if self.standing.on_trial else self._concurrency
+
+    def _down_wait(self) -> timedelta:
+        """Return for how long a target is left alone that takes nothing."""
+        return backoff.delay(
+            self.standing.failures,
+            initial=self._pace.initial,
+            maximum=min(self._pace.maximum, _MAX_DOWN),
+            jitter=random.random(),  # noqa: S311 -- spreads load
+        )
 
     async def _start_all(self, group: asyncio.TaskGroup) -> None:
-        while len(self._tasks) < self._concurrency:
+        while self.standing.looked_at and len(self._tasks) < self._most:
             duty = await self._claim()
             if duty is None:
+                if self.standing.refuses:
+                    await self.standing.forgive()
                 return
             task = group.create_task(
                 self._publish(duty), name=f"publish {duty.export.label} to {self.name}"
@@ -149,9 +160,10 @@ class Publisher:
     async def _claim(self) -> Duty | None:
         now_us, name = to_us(self._now()), self.name
         horizon_us = round(self._pace.maximum.total_seconds() * 1e6)
+        smallest = self.standing.refuses
         return await self._ledger(
             lambda ledger: ledger.copies.claim(
-                name, now_us=now_us, horizon_us=horizon_us
+                name, now_us=now_us, horizon_us=horizon_us, smallest=smallest
             )
         )
 
@@ -268,6 +280,7 @@ class Publisher:
                 required=required,
             )
         )
+        await self.standing.took(key, duty.export.size_bytes or 0)
         self._metrics.copy_ended(self.name, "saved")
         if saved is not None:
             self._progress.saved_files += 1
@@ -290,6 +303,12 @@ class Publisher:
     async def _failed(self, duty: Duty, exc: TargetError | SpoolError) -> None:
         """Record a failure; the target is looked at again before the next claim."""
         key, now_us = duty.export.key or 0, to_us(self._now())
+        size_bytes = duty.export.size_bytes or 0
+        if isinstance(exc, TargetError) and await self.standing.failed(
+            exc, key, size_bytes
+        ):
+            await self._refused(duty, exc)
+            return
         wait = backoff.delay(
             duty.copy.attempts + 1,
             initial=self._pace.initial,
@@ -311,6 +330,22 @@ class Publisher:
             error=str(exc),
         )
         self.standing.doubt()
+
+    async def _refused(self, duty: Duty, exc: TargetError) -> None:
+        """Give a copy back that the target did not take, by no fault of the copy's."""
+        key = duty.export.key or 0
+        due_us = to_us(self._now()) + round(self._down_wait().total_seconds() * 1e6)
+        await self._ledger(
+            lambda ledger: ledger.copies.release(
+                key, self.name, error=str(exc), due_us=due_us
+            )
+        )
+        _log.debug(
+            "copy.refused",
+            export=duty.export.label,
+            target=self.name,
+            reason=exc.reason,
+        )
 
     async def _spool_file_failed(self, duty: Duty, exc: SpoolFileError) -> None:
         """Fetch anew what is truly lost from the spool."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from mirror import __version__
 from mirror.errors import MirrorError
 from mirror.model import Verdict, iso, to_us
+from mirror.ports import MAX_SIDECAR_BYTES
 
 if TYPE_CHECKING:
     from mirror.model import Export
@@ -20,8 +21,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FORMAT = 1
 _SHA256 = re.compile("[0-9a-f]{64}")
+_DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _MAX_INT = 2**63 - 1
+_MAX_TEXT = 8192
+_FIELDS = frozenset(
+    {
+        "id",
+        "name",
+        "url",
+        "from",
+        "to",
+        "created_at",
+        "updated_at",
+        "is_file_exists",
+        "stream",
+        "user_id",
+        "user",
+    }
+)
+"""What we know of a list item; what a VMS puts there besides may be a secret."""
+_OF_STREAM = frozenset({"camera_id", "type"})
 
 
 class SidecarError(MirrorError):
@@ -68,8 +88,9 @@ def record(
 ) -> bytes:
     """Return the record of one export on one target, as JSON.
 
-    It holds enough to make the ledger's row again, and no secret: the file's url is
-    cut to its origin, the user to its id.
+    It holds enough to make the ledger's row again, and no secret: of the list item
+    only what we know, the file's url cut to its origin, the user to its id. No record
+    is longer than `MAX_SIDECAR_BYTES`; the item gives way.
 
     Args:
         export: Spooled, with size and digest.
@@ -90,18 +111,16 @@ def record(
         "sha256": export.sha256,
         "proof": export.proof,
         "doubt": export.doubt,
+        "etag": export.part_etag,
+        "last_modified": export.part_modified,
         "name": export.name,
         "camera_id": export.camera_id,
         "stream_type": export.stream_type,
         "footage_from": export.footage_from,
         "footage_to": export.footage_to,
-        "item": _item(item),
+        "item": known_of(item),
         "item_sha256": hashlib.sha256(item).hexdigest(),
         "source_url": source_url,
-        "response": {
-            "etag": export.part_etag,
-            "last_modified": export.part_modified,
-        },
         "first_seen": iso(export.first_seen_us),
         "deadline": iso(export.deadline_us),
         "fetch_started": iso(export.started_us),
@@ -112,11 +131,22 @@ def record(
         "node": node_id,
         "tool": f"archive-mirror {__version__}",
     }
-    return _dump(fields)
+    written = _dump(fields)
+    return written if _fits(written) else _dump(fields | {"item": None})
 
 
-def _item(raw: bytes) -> object:
-    """Return the item with what is secret or personal cut out of it."""
+def _fits(written: bytes) -> bool:
+    return len(written) <= MAX_SIDECAR_BYTES
+
+
+def known_of(raw: bytes) -> dict[str, object] | None:
+    """Return what we know of a list item, with nothing secret or personal.
+
+    None if it is no JSON object.
+
+    Args:
+        raw: As received.
+    """
     try:
         # What is no UTF-8 becomes surrogates, and is written as their escapes.
         item = json.loads(raw.decode("utf-8", "surrogateescape"))
@@ -124,20 +154,30 @@ def _item(raw: bytes) -> object:
         return None
     if not isinstance(item, dict):
         return None
-    url = item.get("url")
+    known: dict[str, object] = {
+        name: _plain(value) for name, value in item.items() if name in _FIELDS
+    }
+    url, stream, user = item.get("url"), item.get("stream"), item.get("user")
+    known |= {name: None for name in ("url", "stream", "user") if name in known}
+    if not _DIGITS.fullmatch(str(item.get("user_id"))):
+        known.pop("user_id", None)
     if isinstance(url, str):
-        item["url_sha256"] = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
-    if url is not None:
-        item["url"] = _origin(url) if isinstance(url, str) else None
-    if item.get("user") is not None:
-        item["user"] = _only_id(item["user"])
-    return item
+        known["url"] = _origin(url)
+        known["url_sha256"] = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
+    if isinstance(stream, dict):
+        known["stream"] = {
+            name: _plain(stream[name]) for name in stream if name in _OF_STREAM
+        }
+    if isinstance(user, dict) and isinstance(user.get("id"), int):
+        known["user"] = {"id": user["id"]}
+    return known
 
 
-def _only_id(user: object) -> dict[str, int] | None:
-    """Return a user's id, if it is a number; all else of a user is personal."""
-    found = user.get("id") if isinstance(user, dict) else None
-    return {"id": found} if isinstance(found, int) else None
+def _plain(value: object) -> object:
+    """Return a value that holds no others; None for one that does."""
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    return value if isinstance(value, bool | int | float) else None
 
 
 def _origin(url: str) -> str | None:
@@ -164,7 +204,9 @@ def read(raw: bytes) -> Record:
         raise SidecarError("it is not JSON") from exc
     if not isinstance(fields, dict):
         raise SidecarError("it is no JSON object")
-    item, response = _table(fields, "item"), _table(fields, "response")
+    item = _table(fields, "item")
+    # Records of before had the validators in it.
+    response = _table(fields, "response")
     found = Record(
         source=_needed(fields, "source", str),
         export_id=_needed(fields, "id", int),
@@ -182,8 +224,9 @@ def read(raw: bytes) -> Record:
         footage_to=_given(fields, "footage_to", str),
         user_id=_given(_table(item, "user"), "id", int),
         updated_at=_given(item, "updated_at", str),
-        etag=_given(response, "etag", str),
-        last_modified=_given(response, "last_modified", str),
+        etag=_given(fields, "etag", str) or _given(response, "etag", str),
+        last_modified=_given(fields, "last_modified", str)
+        or _given(response, "last_modified", str),
         first_seen_us=_moment(fields, "first_seen"),
         deadline_us=_moment(fields, "deadline"),
         started_us=_moment(fields, "fetch_started"),
@@ -243,7 +286,13 @@ def moved(raw: bytes, *, target: str, path: str) -> bytes:
         target: Name of the target the new record lies on.
         path: Of the file there.
     """
-    return _dump(json.loads(raw) | {"target": target, "path": path})
+    fields = json.loads(raw)
+    given = _table(fields, "item")
+    item = known_of(json.dumps(given).encode()) if given else None
+    digest = _given(given, "url_sha256", str)
+    if item is not None and digest and _SHA256.fullmatch(digest):
+        item["url_sha256"] = digest
+    return _dump(fields | {"item": item, "target": target, "path": path})
 
 
 def _dump(fields: dict[str, Any]) -> bytes:

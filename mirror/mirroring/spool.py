@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from mirror import disk
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring.finish import finish
 from mirror.mirroring.part import Part, PartName
@@ -42,10 +43,12 @@ class Place:
         guard: Raises OSError unless `path` still lies where it is believed to;
             asked in a thread before each use.
         min_free: Bytes that must stay free there.
+        private: It is not used if others may write to it.
     """
 
     path: Path
     min_free: int = 0
+    private: bool = False
     guard: Callable[[], None] | None = None
 
 
@@ -331,6 +334,8 @@ class Spool:
             place.guard()
         else:
             place.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if place.private and disk.is_open(place.path):
+            raise OSError(errno.EPERM, f"others may write to {place.path}")
         try:
             part = Part.open(
                 place.path / self.file_name(export),

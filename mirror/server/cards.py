@@ -175,6 +175,8 @@ def _target(
         told += f"<p>paused until {times.clock(one['paused_until'])}</p>"
     if one.get("problem"):
         told += f'<p class="warn">{text(one["problem"])}</p>'
+    if one.get("warning"):
+        told += f"<p>{text(one['warning'])}</p>"
     if one.get("damaged_files"):
         told += f'<p class="bad">{number(one["damaged_files"])} damaged or gone</p>'
     kind, words = _standing(one, wanted=wanted)

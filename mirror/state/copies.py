@@ -12,7 +12,7 @@ from mirror.state import rows
 from mirror.state.listing import Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from mirror.model import Copy, Export
     from mirror.state.database import Database
@@ -61,8 +61,25 @@ class Copies:
             ).rowcount
         return Slice(done, self._beyond(last))
 
-    def claim(self, target: str, *, now_us: int, horizon_us: int) -> Duty | None:
-        """Take the copy that has been due longest, if there is one."""
+    def claim(
+        self,
+        target: str,
+        *,
+        now_us: int,
+        horizon_us: int,
+        smallest: bool = False,
+    ) -> Duty | None:
+        """Take the copy that has been due longest, if there is one.
+
+        Args:
+            target: By name.
+            now_us: Now.
+            horizon_us: The longest wait there can be; a due time beyond it was set
+                by another clock.
+            smallest: Of those that have been due longest take the smallest, which
+                fits most likely.
+        """
+        size = "exports.size_bytes, " if smallest else ""
         with self._db.transaction() as connection:
             row = connection.execute(
                 f"SELECT export, {rows.COPY_COLUMNS} FROM copies "
@@ -71,7 +88,7 @@ class Copies:
                 f"AND copies.state IN {OPEN} AND copies.state <> 'publishing' "
                 "AND exports.state IN ('spooled', 'saved', 'doubtful') "
                 "AND (copies.due_us <= ? OR copies.due_us > ?) "
-                "ORDER BY copies.due_us, copies.export LIMIT 1",
+                f"ORDER BY copies.due_us, {size}copies.export LIMIT 1",
                 (target, now_us, now_us + horizon_us),
             ).fetchone()
             if row is None:
@@ -92,6 +109,17 @@ class Copies:
                 item=rows.item(connection, row[0]),
                 siblings=tuple(siblings),
             )
+
+    def owed(self, target: str, keys: Sequence[int]) -> set[int]:
+        """Return those of these exports of which a copy is still to be made there."""
+        marks = ", ".join("?" * len(keys))
+        found = self._db.connection.execute(
+            "SELECT export FROM copies CROSS JOIN exports ON key = export "
+            f"WHERE target = ? AND export IN ({marks}) AND copies.state IN {OPEN} "
+            "AND exports.state IN ('spooled', 'saved', 'doubtful')",
+            (target, *keys),
+        )
+        return {key for (key,) in found}
 
     def fix_path(self, key: int, target: str, path: str) -> bool:
         """Give a copy its path for ever, and claim its base with all its forms.

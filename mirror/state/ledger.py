@@ -183,17 +183,19 @@ class Ledger:
         free_bytes: int | None,
         problem: str | None,
         now_us: int,
+        warning: str | None = None,
     ) -> None:
         """Remember how a target is; None keeps the marker and space known before."""
         with self._db.transaction() as connection:
             connection.execute(
                 "INSERT INTO targets "
-                "(name, marker_id, free_bytes, problem, checked_us) "
-                "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "(name, marker_id, free_bytes, problem, warning, checked_us) "
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "marker_id = coalesce(excluded.marker_id, marker_id), "
                 "free_bytes = coalesce(excluded.free_bytes, free_bytes), "
-                "problem = excluded.problem, checked_us = excluded.checked_us",
-                (target, marker_id, free_bytes, problem, now_us),
+                "problem = excluded.problem, warning = excluded.warning, "
+                "checked_us = excluded.checked_us",
+                (target, marker_id, free_bytes, problem, warning, now_us),
             )
 
     def retry(

@@ -75,6 +75,7 @@ class TargetStatus:
     Attributes:
         owed_files: Copies not yet saved there.
         owed_bytes: Their size.
+        warning: What is not as it should be though it can be used.
         damaged_files: Copies that `verify` found damaged or gone.
     """
 
@@ -82,6 +83,7 @@ class TargetStatus:
     marker_id: str | None
     checked_us: int | None
     problem: str | None
+    warning: str | None
     free_bytes: int | None
     owed_files: int
     owed_bytes: int
@@ -217,8 +219,8 @@ class Reads:
     def targets(self) -> list[TargetStatus]:
         """Return all targets ever seen."""
         found = self._db.connection.execute(
-            "SELECT name, marker_id, checked_us, problem, free_bytes, paused_from_us, "
-            "paused_until_us FROM targets ORDER BY name"
+            "SELECT name, marker_id, checked_us, problem, warning, free_bytes, "
+            "paused_from_us, paused_until_us FROM targets ORDER BY name"
         ).fetchall()
         owed, damaged = self.owed_copies(), self.damaged_copies()
         return [
@@ -227,14 +229,15 @@ class Reads:
                 marker_id=marker,
                 checked_us=checked,
                 problem=problem,
+                warning=warning,
                 free_bytes=free,
                 owed_files=owed.get(name, (0, 0))[0],
                 owed_bytes=owed.get(name, (0, 0))[1],
                 damaged_files=damaged.get(name, 0),
-                paused_from_us=paused_from,
-                paused_until_us=paused_until,
+                paused_from_us=begun,
+                paused_until_us=until,
             )
-            for name, marker, checked, problem, free, paused_from, paused_until in found
+            for name, marker, checked, problem, warning, free, begun, until in found
         ]
 
     def owed_copies(self) -> dict[str, tuple[int, int]]:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from mirror import disk
 from mirror.errors import TargetError
 from mirror.layout import SUFFIX
 from mirror.ports import Kept, TargetHealth
@@ -34,6 +35,7 @@ T = TypeVar("T")
 
 _BATCH: Final = 500
 _BATCH_S: Final = 5.0
+_BATCH_BYTES: Final = 8 * 1024 * 1024
 _PROBE: Final = b"archive-mirror looks whether it can write here\n"
 _PRIVATE: Final = Manners(file_mode=0o600, dir_mode=0o700)
 
@@ -78,6 +80,7 @@ class DirectoryTarget:
         self._group = group
         self._manners = Manners(file_mode=file_mode, dir_mode=dir_mode)
         self._marker_id: str | None = None
+        self._warning: str | None = None
         self._tree = Tree(name)
         self._temporaries = Temporaries(node_id)
         # One thread more than publishes, so that a look at the target has one.
@@ -167,6 +170,7 @@ class DirectoryTarget:
             if remembered is not None:
                 self._root.expect(found, remembered)
             self._tree.forget()
+            self._warning = None
             with durable.closing(self._below(root)) as below:
                 if found is None:
                     with self._temporaries.named("marker", within=below) as name:
@@ -174,7 +178,13 @@ class DirectoryTarget:
                 self._temporaries.clean(below)
                 self._prove_writable(below)
             self._marker_id = found
-            return TargetHealth(marker_id=found, free_bytes=max(0, self._free(root)))
+            free = self._free(root)
+            return TargetHealth(
+                marker_id=found,
+                free_bytes=None if free is None else max(0, free),
+                full=None if free is None or free > 0 else self._no_room(1, free),
+                warning=self._warning,
+            )
 
     def _publish(self, publication: Publication) -> Kept:
         *folders, _ = _segments(publication.path, self._name)
@@ -229,7 +239,7 @@ class DirectoryTarget:
         with self._root.known(self._opened()) as root, ExitStack() as held:
             opened = self._tree.open(root, folders, self._manners)
             source = held.enter_context(durable.closing(opened))
-            opened = self._tree.open(root, aside, _PRIVATE)
+            opened = self._ours(root, aside)
             within = held.enter_context(durable.closing(opened))
             moved = durable.move_numbered(name, source=source, within=within)
             os.fsync(within)
@@ -244,7 +254,30 @@ class DirectoryTarget:
 
     def _below(self, root: int) -> int:
         """Open the folder for temporary files."""
-        return self._tree.open(root, [HIDDEN, TEMPORARY], _PRIVATE)
+        return self._ours(root, [HIDDEN, TEMPORARY])
+
+    def _ours(self, root: int, segments: list[str]) -> int:
+        """Open a folder in the hidden one; nobody else may write on the way there.
+
+        Raises:
+            TargetError: Somebody may.
+        """
+        for number in range(1, len(segments)):
+            above = self._tree.open(root, segments[:number], _PRIVATE)
+            with durable.closing(above):
+                self._guard(root, above, segments[:number])
+        opened = self._tree.open(root, segments, _PRIVATE)
+        try:
+            self._guard(root, opened, segments)
+        except BaseException:
+            os.close(opened)
+            raise
+        return opened
+
+    def _guard(self, root: int, folder: int, segments: list[str]) -> None:
+        path, gid = "/".join(segments), self._manners.gid
+        warning = self._root.guard(root, folder, path, gid)
+        self._warning = self._warning or warning
 
     def _prove_writable(self, below: int) -> None:
         with self._temporaries.named("probe", within=below) as name:
@@ -255,18 +288,20 @@ class DirectoryTarget:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             os.unlink(name, dir_fd=below)
 
-    def _free(self, root: int) -> int:
-        found = os.fstatvfs(root)
-        return found.f_bavail * found.f_frsize - self._min_free
+    def _free(self, root: int) -> int | None:
+        free = disk.free_bytes(os.fstatvfs(root))
+        return None if free is None else free - self._min_free
 
     def _reserve(self, root: int, wanted: int) -> None:
         free = self._free(root)
-        if free < wanted:
-            raise TargetError(
-                "no_space",
-                f"target {self._name}: {wanted} bytes are needed at {self._root.path}, "
-                f"{max(0, free)} are free above min_free; free some space there",
-            )
+        if free is not None and free < wanted:
+            raise TargetError("no_space", self._no_room(wanted, free))
+
+    def _no_room(self, wanted: int, free: int) -> str:
+        return (
+            f"target {self._name}: {wanted} bytes are needed at {self._root.path}, "
+            f"{max(0, free)} are free above min_free; free some space there"
+        )
 
     def _gid(self) -> int:
         if self._group is None:
@@ -284,12 +319,13 @@ class DirectoryTarget:
 
 
 def _some(walk: Iterator[Beside]) -> list[Beside]:
-    """Return the next few; fewer where they come slowly."""
+    """Return the next few; fewer where they are long or come slowly."""
     found: list[Beside] = []
-    until = time.monotonic() + _BATCH_S
+    until, left = time.monotonic() + _BATCH_S, _BATCH_BYTES
     for one in walk:
         found.append(one)
-        if len(found) == _BATCH or time.monotonic() > until:
+        left -= len(one.sidecar or b"")
+        if len(found) == _BATCH or left <= 0 or time.monotonic() > until:
             break
     return found
 

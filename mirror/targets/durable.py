@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 READ_BYTES: Final = 1024 * 1024
-CANNOT_LINK: Final = frozenset(
-    {
-        errno.EPERM,
-        errno.EOPNOTSUPP,
-        errno.EXDEV,
-        errno.EMLINK,
-        errno.ENOSYS,
-    }
-)
-"""A file system says by these that it makes no hard link here."""
-
-_CANNOT_RENAME_SO: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _CANNOT_CHMOD: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _NO_SPECIAL: Final = 0o777
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -146,43 +134,55 @@ def forget_cached(fd: int) -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def place(temporary: str, name: str, *, source: int, within: int) -> None:
+def place(
+    temporary: str, name: str, *, source: int, within: int, fd: int | None = None
+) -> None:
     """Give a flushed file its final name at once, never replacing anything.
 
-    The temporary name may remain where links are made; the folder is not flushed.
+    The temporary name may remain where links are made; the folder is not flushed. What
+    a link or a rename fails with is not believed before another way failed too: some
+    file systems give EIO for what they do not have.
 
     Args:
         temporary: Name in the folder `source`.
         name: Final name in the folder `within`.
         source: Descriptor of a folder.
         within: Descriptor of a folder on the same file system.
+        fd: Of the file, to link this very one whatever bears the temporary name.
 
     Raises:
         FileExistsError: The name is taken.
     """
     try:
-        os.link(
-            temporary,
-            name,
-            src_dir_fd=source,
-            dst_dir_fd=within,
-            follow_symlinks=False,
-        )
-    except OSError as exc:
-        if exc.errno not in CANNOT_LINK:
-            raise
-    else:
-        return
-    move(temporary, name, source=source, within=within)
+        if fd is not None:
+            link_open(fd, name, within=within)
+        else:
+            os.link(
+                temporary,
+                name,
+                src_dir_fd=source,
+                dst_dir_fd=within,
+                follow_symlinks=False,
+            )
+    except FileExistsError:
+        raise
+    except OSError:
+        move(temporary, name, source=source, within=within)
+
+
+def link_open(fd: int, name: str, *, within: int) -> None:
+    """Give an open file one more name (Linux); errors as of `os.link`."""
+    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=within)
 
 
 def move(old: str, new: str, *, source: int, within: int) -> None:
     """Rename, never replacing anything; arguments and errors as for `place`."""
     try:
         rename_noreplace(old, new, source=source, within=within)
-    except OSError as exc:
-        if exc.errno not in _CANNOT_RENAME_SO:
-            raise
+    except FileExistsError:
+        raise
+    except OSError:
+        pass
     else:
         return
     # Neither way is there (some FUSE file systems): all names carry an export's id,

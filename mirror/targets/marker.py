@@ -8,12 +8,13 @@ import json
 import os
 import re
 import shlex
+import stat
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mirror import __version__
+from mirror import __version__, disk
 from mirror.errors import TargetError
 from mirror.model import iso, to_us, utc_now
 from mirror.targets import durable
@@ -27,9 +28,9 @@ HIDDEN: Final = ".archive-mirror"
 MARKER: Final = "target.json"
 TEMPORARY: Final = "tmp"
 DAMAGED: Final = "damaged"
-_MARKER_BYTES: Final = 65536
+_MARKER_BYTES: Final = 4096
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-_PRIVATE: Final = Manners(file_mode=0o644, dir_mode=0o700)
+_PRIVATE: Final = Manners(file_mode=0o600, dir_mode=0o700)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +136,47 @@ class Root:
         if found != expected:
             raise TargetError(
                 "marker_differs",
-                f"{where} is that of another target ({found}, not {expected}). "
+                f"{where} is that of another target. "
                 f"Nothing is written. Mount the right disk; {remedy}",
             )
+
+    def guard(self, root: int, folder: int, path: str, gid: int) -> str | None:
+        """Make sure that nobody else may write to an open folder of ours.
+
+        Who can, could put other bytes into a file between its proof and its name.
+
+        Args:
+            root: Descriptor of the root.
+            folder: Of the folder.
+            path: Of the folder below the root.
+            gid: Of the group that is configured to share the target; -1 is none.
+
+        Returns:
+            A warning where that cannot be had: where the file system keeps neither
+            owner nor mode, or nodes share the target by their group.
+
+        Raises:
+            TargetError: They may; the text says how to close it.
+        """
+        about, top = os.fstat(folder), os.fstat(root)
+        where = self.path / path
+        if disk.is_ours(about, owners=disk.owners(top)):
+            return None
+        if gid == about.st_gid and not about.st_mode & stat.S_IWOTH:
+            return f"all of its group may write to {where}; copies are read back"
+        if not disk.keeps_modes(root):
+            return (
+                f"its file system does not keep who may write to {where}; copies are "
+                "read back. Its mount options can let the service's user alone write"
+            )
+        quoted = shlex.quote(str(where))
+        raise TargetError(
+            "not_private",
+            f"target {self.target}: others may write to {where}, and change files "
+            "there before they are kept. Nothing is written. If all that lies there is "
+            f"yours: `chown -R {user()} {quoted} && chmod -R go-w {quoted}`; else move "
+            "it away",
+        )
 
     def unmarked(self) -> TargetError:
         """Return what is told of a root without a marker."""
@@ -150,21 +189,15 @@ class Root:
 
     def _read(self, hidden: int) -> str | None:
         try:
-            fd = durable.open_file(MARKER, within=hidden)
+            found = read_marker(hidden)
         except FileNotFoundError:
             return None
-        with durable.closing(fd):
-            text = os.read(fd, _MARKER_BYTES)
-        try:
-            found = json.loads(text)["target_id"]
-        except (ValueError, RecursionError, TypeError, KeyError):
-            found = None
-        if not isinstance(found, str) or not found:
+        except ValueError as exc:
             raise TargetError(
                 "marker_broken",
                 f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} cannot be "
                 "understood; check the disk, and restore or remove that file",
-            )
+            ) from exc
         return found
 
     def _not_mounted(self) -> TargetError:
@@ -191,6 +224,24 @@ class Root:
         return TargetError(
             "root_missing", f"target {self.target}: {self.path} is missing: {remedy}"
         )
+
+
+def read_marker(hidden: int) -> str:
+    """Return the id in the marker in an open hidden folder.
+
+    Raises:
+        FileNotFoundError: There is no marker.
+        ValueError: It cannot be understood.
+    """
+    with durable.closing(durable.open_file(MARKER, within=hidden)) as fd:
+        text = os.read(fd, _MARKER_BYTES)
+    try:
+        found = json.loads(text)["target_id"]
+    except (RecursionError, TypeError, KeyError) as exc:
+        raise ValueError(MARKER) from exc
+    if not isinstance(found, str) or not found:
+        raise ValueError(MARKER)
+    return found
 
 
 def is_mount(root: int, path: Path) -> bool:

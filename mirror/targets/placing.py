@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mirror.errors import TargetError
 from mirror.ports import PathTakenError, SpoolFileError
 from mirror.targets import durable, spooled
-from mirror.targets.reading import MAX_SIDECAR_BYTES
+from mirror.targets.reading import record_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,21 +74,48 @@ class Placing:
             found = os.stat(self._name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        wanted = self.publication
-        if wanted.may_link and os.path.samestat(found, os.fstat(spool)):
+        may_link = self.publication.may_link
+        if may_link and os.path.samestat(found, os.fstat(spool)) and self._ours(spool):
             return False
+        self._read(found)
+        return True
+
+    def _ours(self, spool: int) -> bool:
+        """Tell whether the spooled file can only be the one that was fetched."""
+        return spooled.is_ours(spool, self.publication)
+
+    def _read(self, found: os.stat_result) -> None:
+        """Read what has the final name.
+
+        Raises:
+            PathTakenError: It is not what was fetched.
+        """
+        wanted = self.publication
         if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.size_bytes:
             raise PathTakenError(f"something else lies at {wanted.path}")
         with durable.closing(durable.open_file(self._name, within=self.folder)) as fd:
             os.fsync(fd)
             if durable.digest_on_disk(fd) != wanted.sha256:
                 raise PathTakenError(f"other bytes lie at {wanted.path}")
-        return True
+
+    def _look(self, proven: int) -> None:
+        """Make sure that it is the open, proven file that got the final name.
+
+        Not every file system keeps an inode's number; there it is read once more.
+
+        Raises:
+            PathTakenError: Something else has it.
+        """
+        found = os.stat(self._name, dir_fd=self.folder, follow_symlinks=False)
+        if not os.path.samestat(found, os.fstat(proven)):
+            self._read(found)
 
     def _place_file(self, spool: int) -> bool:
         near = os.fstat(spool).st_dev == os.fstat(self.folder).st_dev
         try:
-            if self.publication.may_link and near and self._link(spool):
+            may_link = self.publication.may_link and near and self._ours(spool)
+            if may_link and self._link(spool):
+                self._look(spool)
                 return False
             self._copy(spool)
         except FileExistsError:
@@ -106,13 +134,12 @@ class Placing:
         durable.give_mode(spool, self.manners.file_mode, self.manners.gid)
         os.fsync(spool)
         try:
-            os.link(f"/proc/self/fd/{spool}", self._name, dst_dir_fd=self.folder)
+            durable.link_open(spool, self._name, within=self.folder)
+        except FileExistsError:
+            raise
         except OSError as exc:
-            if isinstance(exc, FileNotFoundError):
-                if os.fstat(spool).st_nlink == 0:
-                    raise SpoolFileError(f"{self.publication.spooled} is gone") from exc
-            elif exc.errno not in durable.CANNOT_LINK:
-                raise
+            if os.fstat(spool).st_nlink == 0:
+                raise SpoolFileError(f"{self.publication.spooled} is gone") from exc
             return False
         return True
 
@@ -130,14 +157,17 @@ class Placing:
             if written != wanted.sha256:
                 raise SpoolFileError(f"{wanted.spooled} holds other bytes than fetched")
             with durable.closing(durable.open_file(name, within=self.below)) as fd:
-                kept = durable.digest_on_disk(fd)
-            if kept != wanted.sha256:
-                raise TargetError(
-                    "read_back_differs",
-                    f"target {self.target}: {wanted.path} reads back otherwise than it "
-                    "was written, and was thrown away; test the disk and the memory",
+                if durable.digest_on_disk(fd) != wanted.sha256:
+                    raise TargetError(
+                        "read_back_differs",
+                        f"target {self.target}: {wanted.path} reads back otherwise "
+                        "than it was written, and was thrown away; test the disk and "
+                        "the memory",
+                    )
+                durable.place(
+                    name, self._name, source=self.below, within=self.folder, fd=fd
                 )
-            durable.place(name, self._name, source=self.below, within=self.folder)
+                self._look(fd)
 
     def _place_sidecar(self) -> None:
         wanted = self.publication
@@ -161,20 +191,27 @@ class Placing:
         except FileNotFoundError:
             return False
         taken = PathTakenError(f"something else lies at {wanted.path}.json")
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
+        if not stat.S_ISREG(found.st_mode):
             raise taken
         with durable.closing(durable.open_file(name, within=self.folder)) as fd:
             os.fsync(fd)
-            content = b"".join(durable.chunks_of(fd))
+            content = record_in(fd)
         if content != wanted.sidecar and not _same_export(content, wanted.sidecar):
             raise taken
         return True
 
 
-def _same_export(one: bytes, other: bytes) -> bool:
-    """Tell whether two sidecars are of the same bytes of the same export."""
-    try:
-        ours, theirs = json.loads(one), json.loads(other)
-        return all(ours[key] == theirs[key] for key in _IDENTITY)
-    except (ValueError, RecursionError, TypeError, KeyError):
-        return False
+def _same_export(found: bytes, ours: bytes) -> bool:
+    """Tell whether a sidecar is of the same bytes of the same export as ours.
+
+    What lies there may be anybody's: it is searched, never parsed.
+    """
+    fields = json.loads(ours)
+    return all(
+        re.search(
+            rb'[{,]\s*"%s"\s*:\s*%s\s*[,}]'
+            % (key.encode(), re.escape(json.dumps(fields[key]).encode())),
+            found,
+        )
+        for key in _IDENTITY
+    )

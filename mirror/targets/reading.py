@@ -8,13 +8,12 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from mirror.ports import Examined
+from mirror.ports import MAX_SIDECAR_BYTES, Examined
 from mirror.targets import durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-MAX_SIDECAR_BYTES: Final = 64 * 1024 * 1024
 _NOTHING: Final = Examined(present=False, size_bytes=None, sha256=None, sidecar=None)
 
 
@@ -60,6 +59,23 @@ def examine(
             )
 
 
+def record_in(fd: int) -> bytes:
+    """Return what an open sidecar holds; nothing if it can be no record of ours.
+
+    Its length is looked at before, and as much is read at most, for others may write
+    there too.
+    """
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_SIDECAR_BYTES:
+        return b""
+    content = b""
+    for chunk in durable.chunks_of(fd):
+        content += chunk
+        if len(content) > MAX_SIDECAR_BYTES:
+            return b""
+    return content
+
+
 @contextlib.contextmanager
 def _file(name: str, within: int) -> Iterator[tuple[bool, int | None]]:
     """Give whether anything has the name, and a regular file open for reading."""
@@ -81,10 +97,8 @@ def _sidecar(name: str, within: int) -> bytes | None:
     with _file(name, within) as (present, fd):
         if fd is None:
             return b"" if present else None
-        if os.fstat(fd).st_size > MAX_SIDECAR_BYTES:
-            return b""
         durable.forget_cached(fd)
-        return b"".join(durable.chunks_of(fd))
+        return record_in(fd)
 
 
 def _digest(fd: int, read: Callable[[int], None]) -> str:

@@ -9,6 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from mirror import disk
 from mirror.errors import TargetError
 from mirror.ports import SpoolFileError
 from mirror.targets import durable
@@ -44,6 +45,26 @@ def opened(publication: Publication) -> Iterator[int]:
                 f"{path} is {found.st_size} bytes long, not {publication.size_bytes}"
             )
         yield fd
+
+
+def is_ours(fd: int, publication: Publication) -> bool:
+    """Tell whether nobody else could have put the open file there, or written to it.
+
+    Then its bytes are those that were received; else they must be read to know.
+    """
+    path, us = publication.spooled, frozenset({0, os.geteuid()})
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        with durable.closing(folder):
+            named = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+            holder = os.fstat(folder)
+    except OSError:
+        return False
+    return (
+        os.path.samestat(named, os.fstat(fd))
+        and disk.is_ours(named, owners=us)
+        and disk.is_ours(holder, owners=us)
+    )
 
 
 def chunks(fd: int, publication: Publication) -> Iterator[bytes]:

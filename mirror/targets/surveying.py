@@ -11,7 +11,7 @@ from mirror.layout import SUFFIX
 from mirror.ports import Beside
 from mirror.targets import durable
 from mirror.targets.marker import HIDDEN
-from mirror.targets.reading import MAX_SIDECAR_BYTES
+from mirror.targets.reading import record_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,10 +96,7 @@ def _beside(name: str, folder: int, path: str) -> Beside:
 
 def _read(name: str, folder: int) -> bytes:
     with durable.closing(durable.open_file(name, within=folder)) as fd:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_SIDECAR_BYTES:
-            return b""
-        return b"".join(durable.chunks_of(fd))
+        return record_in(fd)
 
 
 def _unread(path: str, problem: str) -> Beside:

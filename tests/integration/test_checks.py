@@ -129,7 +129,9 @@ async def test_room_for_less_than_half_a_day_is_told(tmp_path, monkeypatch):
             monkeypatch.setattr(
                 os,
                 "statvfs",
-                lambda _, free=free: SimpleNamespace(f_bavail=free, f_frsize=1),
+                lambda _, free=free: SimpleNamespace(
+                    f_bavail=free, f_frsize=1, f_blocks=9
+                ),
             )
             told[free] = (await findings(site))["spool"]
 

@@ -433,7 +433,7 @@ async def test_marker(world: World) -> None:
     known = await world.target().open(first.marker_id)
 
     assert first.marker_id == again.marker_id == known.marker_id
-    assert first.free_bytes > 0
+    assert first.free_bytes
     assert json.loads(text).keys() == {"target_id", "created_at", "tool"}
     assert json.loads(text)["target_id"] == first.marker_id
     assert (world.root / HIDDEN / "target.json").read_text() == text
@@ -583,10 +583,10 @@ async def test_a_look_spares_what_is_under_way(
     looked, target = threading.Event(), world.target()
     real, waiting = durable.place, threading.Event()
 
-    def slow(temporary: str, name: str, *, source: int, within: int) -> None:
+    def slow(temporary: str, name: str, **how: int) -> None:
         waiting.set()
         assert looked.wait(20)
-        real(temporary, name, source=source, within=within)
+        real(temporary, name, **how)
 
     health = await target.open(None)
     monkeypatch.setattr(durable, "place", slow)
@@ -607,10 +607,10 @@ async def test_a_clone_of_this_node_does_not_keep_a_copy_from_ending(
     looked, target, clone = threading.Event(), world.target(), world.target()
     real, waiting = durable.place, threading.Event()
 
-    def slow(temporary: str, name: str, *, source: int, within: int) -> None:
+    def slow(temporary: str, name: str, **how: int) -> None:
         waiting.set()
         assert looked.wait(20)
-        real(temporary, name, source=source, within=within)
+        real(temporary, name, **how)
 
     health = await target.open(None)
     await clone.open(health.marker_id)

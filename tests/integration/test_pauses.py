@@ -200,7 +200,9 @@ def test_a_pause_that_fills_the_spool_is_told(tmp_path, monkeypatch):
     for minutes in range(1, 40):
         scene.keep("hq", made_us=minutes * MINUTE, took_us=1)
     monkeypatch.setattr(
-        os, "statvfs", lambda _: type("S", (), {"f_bavail": 1, "f_frsize": 99})
+        os,
+        "statvfs",
+        lambda _: type("S", (), {"f_bavail": 1, "f_frsize": 99, "f_blocks": 9}),
     )
     assert "the spool is full nothing is fetched" in paused(scene, 6, "nas")
 

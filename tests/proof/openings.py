@@ -112,7 +112,7 @@ def keeps_token() -> None:
 def keeps_url() -> None:
     """Put the list item into the sidecar as it is."""
     read = json.loads
-    sidecar._item = lambda raw: read(raw.decode())
+    sidecar.known_of = lambda raw: read(raw.decode())
 
 
 def carries_token() -> None:

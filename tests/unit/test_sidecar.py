@@ -10,6 +10,7 @@ import pytest
 
 from mirror.mirroring import sidecar
 from mirror.model import State, iso
+from mirror.ports import MAX_SIDECAR_BYTES
 from tests import builders
 from tests.builders import HOUR, NOW
 
@@ -76,15 +77,73 @@ def test_the_url_is_cut_to_its_origin_and_told_by_its_digest():
     assert item["user"] == {"id": 5}
 
 
-def test_the_rest_of_the_item_is_kept_as_received():
-    """Fields we do not know are kept, and the digest is over the received bytes."""
-    raw = packed(ITEM | {"später": "ä", "stream": {"camera_id": 1}})
-    written = record(raw)
+HIDING = {"key": "SECRET"}
 
-    assert written["item"]["custom"] == [1]
-    assert written["item"]["später"] == "ä"
-    assert written["item"]["stream"] == {"camera_id": 1}
-    assert written["item_sha256"] == hashlib.sha256(raw).hexdigest()
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"attributes": [HIDING]},
+        {"access_token": "SECRET"},
+        {"status": "SECRET"},
+        {"URL": "https://vms.example/SECRET"},
+        {"stream": {"camera_id": 1, "url": "rtsp://u:SECRET@h/", "ip": "SECRET"}},
+        {"stream": {"camera_id": HIDING, "type": ["SECRET"]}},
+        {"stream": "SECRET"},
+        {"user": USER, "user_id": HIDING},
+        {"user": "SECRET", "user_id": "SECRET@MAIL"},
+        *({name: HIDING} for name in ("name", "from", "to", "created_at", "id")),
+        *({name: ["SECRET"]} for name in ("updated_at", "is_file_exists", "url")),
+    ],
+)
+def test_what_we_do_not_know_of_an_item_is_left_out(planted):
+    """Whatever a VMS puts into the list besides; the digest covers all it sent."""
+    raw = packed({"id": 7, "name": "ä.mp4", "später": "SECRET"} | planted)
+    written = raw_record(raw)
+
+    assert b"SECRET" not in written
+    assert b"SECRET" not in sidecar.moved(
+        sidecar._dump(json.loads(written) | {"item": json.loads(raw)}),
+        target="b",
+        path="c.mp4",
+    )
+    assert json.loads(written)["item_sha256"] == hashlib.sha256(raw).hexdigest()
+
+
+def test_what_we_know_of_an_item_is_kept():
+    """With its stream cut to the camera and the type."""
+    known = {
+        "id": 7,
+        "name": "ä.mp4",
+        "from": "f",
+        "to": "t",
+        "user_id": 5,
+        "created_at": "c",
+        "updated_at": "u",
+        "is_file_exists": True,
+        "stream": {"camera_id": 1, "type": "high"},
+    }
+
+    assert record(packed(known))["item"] == known
+
+
+@pytest.mark.parametrize("char", ["\x00", "\ud800", "ä", "\U0001f600"])
+def test_no_record_is_longer_than_what_is_read(char):
+    """Whatever texts a VMS sends; the item gives way, and the rest is there."""
+    long = char * 8192
+    texts = ("name", "from", "to", "created_at", "updated_at", "is_file_exists")
+    item = dict.fromkeys(texts, long) | {"stream": {"type": long}, "user_id": long}
+    written = raw_record(
+        packed(item),
+        name=long,
+        stream_type=long,
+        created_key=long,
+        part_etag=long,
+        part_modified=long,
+    )
+
+    assert len(written) <= MAX_SIDECAR_BYTES
+    assert json.loads(written)["name"] == long
 
 
 def test_the_record_is_enough_to_rebuild_the_ledger():
@@ -103,10 +162,8 @@ def test_the_record_is_enough_to_rebuild_the_ledger():
     assert written["deadline"] == iso(NOW + 3 * HOUR)
     assert written["fetch_started"] == iso(NOW - 2000)
     assert written["fetched"] == iso(NOW - 1000)
-    assert written["response"] == {
-        "etag": '"e1"',
-        "last_modified": "Mon, 21 Sep 2026 13:00:00 GMT",
-    }
+    assert written["etag"] == '"e1"'
+    assert written["last_modified"] == "Mon, 21 Sep 2026 13:00:00 GMT"
     assert (written["target"], written["path"]) == ("nas", "a/b.mp4")
     assert (written["node"], written["source_url"]) == (
         "n0de",
@@ -209,4 +266,4 @@ def test_missing_values_are_null():
 
     assert written["created_at"] is None
     assert written["deadline"] is None
-    assert written["response"]["etag"] is None
+    assert written["etag"] is None

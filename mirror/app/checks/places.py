@@ -7,11 +7,13 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mirror import disk
 from mirror.app import filesystems
 from mirror.app.checks.finding import FILES_S, Finding, Grade, bounded
 from mirror.errors import MirrorError, TargetError
 from mirror.model import to_us, utc_now
 from mirror.state import LEDGER_NAME
+from mirror.targets.faults import user
 from mirror.wording import size, span
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ async def spool(settings: Settings, ledger: LedgerThread) -> Finding:
         detail += "can be received; set spool_dir to a folder on a local disk"
         return Finding(name=name, grade=Grade.WARN, detail=detail)
     try:
-        found, writable = await bounded(partial(_room, folder))
+        found, writable, is_open = await bounded(partial(_room, folder))
     except TimeoutError:
         detail = f"{folder} cannot be used: no answer for {FILES_S:.0f} s; check its "
         detail += "disk, or set spool_dir to another one"
@@ -83,7 +85,14 @@ async def spool(settings: Settings, ledger: LedgerThread) -> Finding:
         detail = f"{folder} cannot be written by this user; make it belong to the "
         detail += "service's user"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
-    free = found.f_bavail * found.f_frsize
+    if is_open:
+        detail = f"others may write to {folder}, where files lie that are not kept "
+        detail += f"yet: `chown {user()} {folder} && chmod go-w {folder}`"
+        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+    free = disk.free_bytes(found)
+    if free is None:
+        detail = f"{folder} is writable; its file system does not say how large it is"
+        return Finding(name=name, grade=Grade.PASS, detail=detail)
     day = await _of_a_day(ledger)
     short = free < day * _HOLDUP_H / 24
     lasts = f", enough for {span(free / day * _DAY_S)} without a target" if day else ""
@@ -95,9 +104,12 @@ async def spool(settings: Settings, ledger: LedgerThread) -> Finding:
     )
 
 
-def _room(folder: Path) -> tuple[os.statvfs_result, bool]:
+def _room(folder: Path) -> tuple[os.statvfs_result, bool, bool]:
+    """Return the room of a folder, whether we may write there, whether others may."""
     there = filesystems.nearest(folder)
-    return os.statvfs(there), os.access(there, _USABLE)
+    writable = os.access(there, _USABLE)
+    is_open = writable and there == folder and disk.is_open(there)
+    return os.statvfs(there), writable, is_open
 
 
 async def _of_a_day(ledger: LedgerThread) -> int:
@@ -131,15 +143,20 @@ async def target(
         return Finding(
             name=name, grade=Grade.FAIL, detail=str(exc).removeprefix(f"{name}: ")
         )
-    if not health.free_bytes:
+    if health.full is not None:
         detail = f"{settings.path} has no space left above min_free; free some there"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
     day = await _of_a_day(ledger)
-    detail = f"writable, {size(health.free_bytes)} free"
+    free = health.free_bytes
+    left = "it does not say how much is free" if free is None else f"{size(free)} free"
+    detail = f"writable, {left}"
     if adopt:
         detail += await _adopted(ledger, publisher.name, health.marker_id, remembered)
-    if health.free_bytes < day:
+    if free is not None and free < day:
         detail += f"; {size(day)} came in on the last day: free some space there"
+        return Finding(name=name, grade=Grade.WARN, detail=detail)
+    if health.warning is not None:
+        detail += f"; {health.warning}"
         return Finding(name=name, grade=Grade.WARN, detail=detail)
     return Finding(name=name, grade=Grade.PASS, detail=detail)
 
