@@ -52,6 +52,18 @@ class Reason(StrEnum):
     MADE_AGAIN = "made_again"
 
 
+class EtagUse(StrEnum):
+    """What the ETag of an export's file is good for.
+
+    It guards a resumed transfer; or the server does not heed it there, and it is only
+    compared; or it differs between answers of one file, and is not looked at.
+    """
+
+    GUARDS = "guards"
+    COMPARES = "compares"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row of the source's list, decoded as far as it can be.
@@ -129,7 +141,9 @@ class Export:
         misses: Tries in a row that found no file behind the url.
         best_bytes: The longest the partial ever was since it last became ready.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
+        part_firm: `part_modified` is of one version alone; see `ports.Held.firm`.
         part_plain: The next attempt asks without Range.
+        late: How often in a row its first byte came too late.
         acknowledged_us: When somebody took note of the loss; None if nobody has.
         note: What he had to say of it.
     """
@@ -173,7 +187,10 @@ class Export:
     part_total: int | None = None
     part_etag: str | None = None
     part_modified: str | None = None
+    part_firm: bool = False
     part_plain: bool = False
+    etag_use: EtagUse = EtagUse.GUARDS
+    late: int = 0
     size_bytes: int | None = None
     sha256: str | None = None
     started_us: int | None = None

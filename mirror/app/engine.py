@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 from yarl import URL
 
+from mirror.app import ground
 from mirror.app.spooling import SpoolPlaces
 from mirror.errors import SpoolError
 from mirror.layout import Values, parse_layout
@@ -18,6 +19,7 @@ from mirror.mirroring.finish import finish
 from mirror.mirroring.gate import Gate
 from mirror.mirroring.lister import Lister
 from mirror.mirroring.outcome import Pace
+from mirror.mirroring.patience import Patience
 from mirror.mirroring.pool import FetchPool, Lane
 from mirror.mirroring.progress import Progress
 from mirror.mirroring.publish import Publisher, Surroundings
@@ -256,8 +258,11 @@ class Engine:
             send_token_to_files=source.send_token_to_files,
             max_file_bytes=self.settings.transfer.max_file_size,
             file_lifetime=source.file_lifetime,
+            proxies=ground.proxies_of(source),
             now=self._now,
         )
+        for hidden in options.proxies.secrets:
+            self._secret(hidden)
         if not source.tls.verify:
             _log.warning("tls.unverified", source=source.name)
         token = TokenFile(source.token_path, source=source.name, learned=self._secret)
@@ -313,6 +318,7 @@ class Engine:
                 batch_bytes=transfer.hop_bytes,
             ),
             pace=self._pace,
+            patience=Patience(transfer.first_byte_timeout),
             targets=lambda: sorted(self.settings.targets),
             now=self._now,
         )

@@ -59,6 +59,7 @@ class Scripted:
     """
 
     name = "hq"
+    origin = "https://vms.example"
     oldest_us = None
 
     def __init__(self, answer: Callable[[int], Page]) -> None:
@@ -69,7 +70,7 @@ class Scripted:
         self.asked.append((number, since_us, until_us))
         return self.answer(number)
 
-    def open_file(self, *_: object) -> Any:
+    def open_file(self, *_: object, **__: object) -> Any:
         raise NotImplementedError
 
     def shows(self, *rows: Row, **given: Any) -> None:
