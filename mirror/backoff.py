@@ -55,15 +55,18 @@ def retry_after(
     if _SECONDS.fullmatch(text):
         wait_s = float(text)
     else:
-        moment = _http_date(text)
+        moment = http_date(text)
         if moment is None:
             return None
-        asked_at = now if date is None else _http_date(date) or now
+        asked_at = now if date is None else http_date(date) or now
         wait_s = (moment - asked_at).total_seconds()
     return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S)
 
 
-def _http_date(text: str) -> datetime | None:
+def http_date(text: str | None) -> datetime | None:
+    """Return the aware moment of an HTTP date; None if it is none."""
+    if text is None:
+        return None
     try:
         moment = parsedate_to_datetime(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

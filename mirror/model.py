@@ -66,6 +66,18 @@ class Reason(StrEnum):
     CHANGED = "changed"
 
 
+class EtagUse(StrEnum):
+    """What the ETag of an export's file is good for.
+
+    It guards a resumed transfer; or the server does not heed it there, and it is only
+    compared; or it differs between answers of one file, and is not looked at.
+    """
+
+    GUARDS = "guards"
+    COMPARES = "compares"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row of the source's list, decoded as far as it can be.
@@ -146,6 +158,7 @@ class Export:
         best_bytes: The longest the partial ever was since it last became ready.
         part_number: Tells the partial from a held body, in its file's name.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
+        part_firm: `part_modified` is of one version alone; see `ports.Held.firm`.
         part_plain: The next attempt asks without Range.
         held_dir: Where the held body lies; it and the rest is None if there is none.
         held_number: As `part_number`.
@@ -160,6 +173,7 @@ class Export:
         looks: Second looks made, the last one at `looked_us`.
         look_total: What the last look showed, if that was a change; so the next two.
         drops: Further versions that brought the same bytes.
+        late: How often in a row its first byte came too late.
         acknowledged_us: When somebody took note of the loss; None if nobody has.
         note: What he had to say of it.
     """
@@ -206,6 +220,7 @@ class Export:
     part_total: int | None = None
     part_etag: str | None = None
     part_modified: str | None = None
+    part_firm: bool = False
     part_plain: bool = False
     held_dir: str | None = None
     held_number: int | None = None
@@ -218,6 +233,8 @@ class Export:
     held_us: int | None = None
     held_until_us: int | None = None
     bodies: int = 0
+    etag_use: EtagUse = EtagUse.GUARDS
+    late: int = 0
     size_bytes: int | None = None
     sha256: str | None = None
     proof: str | None = None

@@ -279,14 +279,20 @@ class Held:
     Attributes:
         size_bytes: Proven length of the partial; 0 asks for the whole file.
         total_bytes: Length of the whole file, if known.
-        etag: As sent with the bytes held.
+        etag: As sent with the bytes held; None if it is no validator.
         last_modified: As sent with the bytes held.
+        firm: The file was not changed within the second of `last_modified` again: that
+            lay a second or more before the answer's own date.
+        overlap_bytes: So many of the last bytes held are asked for again, for the
+            caller to compare; the date guards the rest then, not the ETag.
     """
 
     size_bytes: int
     total_bytes: int | None
     etag: str | None
     last_modified: str | None
+    firm: bool = True
+    overlap_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,10 +308,11 @@ class Body(Protocol):
     """An open answer with the bytes of a file, checked to fit what was asked.
 
     Attributes:
-        start_bytes: Where its first byte belongs in the file; either what is held,
-            or 0.
+        start_bytes: Where its first byte belongs in the file; either the end of what is
+            held less the overlap, or 0.
         total_bytes: Length of the whole file; None if not announced.
         explicit_end: The end of the body is announced by a length or by chunks.
+        firm: As in `Held`, of this answer.
     """
 
     start_bytes: int
@@ -313,12 +320,14 @@ class Body(Protocol):
     explicit_end: bool
     etag: str | None
     last_modified: str | None
+    firm: bool
 
     async def read(self) -> bytes:
         """Return the next bytes as received; empty at the announced end.
 
         Raises:
-            FetchError: The body was cut, or no byte came for too long.
+            FetchError: The body was cut, or no byte came for too long; `first_byte` if
+                not one came.
         """
 
 
@@ -328,6 +337,10 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The name in the configuration."""
+
+    @property
+    def origin(self) -> str:
+        """Where it is; sources of one origin are one server."""
 
     @property
     def oldest_us(self) -> int | None:
@@ -355,7 +368,7 @@ class Source(Protocol):
         """
 
     def open_file(
-        self, url: str, name: str | None, held: Held
+        self, url: str, name: str | None, held: Held, *, first_byte_s: float
     ) -> AbstractAsyncContextManager[Body]:
         """Ask for a file, or for the rest of it.
 
@@ -363,11 +376,14 @@ class Source(Protocol):
             url: As listed; a folder is completed with `name`.
             name: As listed.
             held: What we have; the answer continues it or starts over.
+            first_byte_s: How long the final status is waited for, redirects and all,
+                and then the first byte.
 
         Raises:
             FileGoneError: There is no file behind the url just now.
             OriginRefusedError: The url leads where we may not go.
-            FetchError: Anything else; `reason` says what.
+            FetchError: Anything else; `reason` says what: `first_byte` that nothing
+                came within `first_byte_s`.
         """
 
     async def look(self, url: str, name: str | None) -> Seen | None:

@@ -86,6 +86,7 @@ _KINDS: tuple[tuple[object, str], ...] = (
     (values.BaseUrl, "address"),
     (values.UrlPath, "path of a url"),
     (values.SecretUrl, "address"),
+    (values.ProxyUrl, '`"http://HOST:PORT"` or `"environment"`'),
     (values.Origin, "origin, `scheme://host[:port]`"),
     (values.Zone, "time zone"),
     (values.Moment, "date or time"),
@@ -128,7 +129,7 @@ there too: `{defaults}`.
 | time zone | `"UTC"`, `"Europe/Berlin"` |
 
 Names of sources and targets are of a-z, 0-9 and _. Secrets are only ever named by file,
-but for what is in a `heartbeat_url`.
+but for what is in a `heartbeat_url` or a `proxy`.
 
 {tables}
 """

@@ -31,6 +31,7 @@ FAST = {
     "retry_initial": "20ms",
     "retry_max": "100ms",
     "stall_timeout": "500ms",
+    "first_byte_timeout": "500ms",
     "shutdown_grace": "5s",
 }
 

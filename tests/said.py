@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from typing_extensions import override
 
@@ -236,18 +236,28 @@ class _Reading:
 
 
 def _returned(function: Any, number: int) -> list[str]:
-    """Return the constants at one place of the tuples that a function returns."""
-    tree = modules().get(getattr(function, "__module__", ""))
-    defined = [
-        node
+    """Return the constants at one place of the tuples that a function returns.
+
+    Those of functions of its module whose result it hands on are among them.
+    """
+    module = getattr(function, "__module__", "")
+    tree = modules().get(module)
+    returns = [
+        part
         for node in ast.walk(tree or ast.Module([], []))
         if isinstance(node, ast.FunctionDef) and node.name == function.__name__
-    ]
-    tuples = [
-        part.value
-        for node in defined
         for part in ast.walk(node)
-        if isinstance(part, ast.Return) and isinstance(part.value, ast.Tuple)
+        if isinstance(part, ast.Return)
     ]
-    given = [one.elts[number] for one in tuples]
-    return [str(one.value) for one in given if isinstance(one, ast.Constant)]
+    given = [one.value.elts[number] for one in returns if _is_tuple(one.value)]
+    found = [str(one.value) for one in given if isinstance(one, ast.Constant)]
+    for one in returns:
+        for call in ast.walk(one) if not _is_tuple(one.value) else ():
+            if isinstance(call, ast.Call):
+                called = getattr(importlib.import_module(module), _id(call.func), None)
+                found += [] if called is None else _returned(called, number)
+    return found
+
+
+def _is_tuple(node: ast.expr | None) -> TypeGuard[ast.Tuple]:
+    return isinstance(node, ast.Tuple)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 from yarl import URL
 
+from mirror.app import ground
 from mirror.app.spooling import SpoolPlaces
 from mirror.errors import SpoolError
 from mirror.layout import Values, parse_layout
@@ -19,6 +20,7 @@ from mirror.mirroring.finish import finish
 from mirror.mirroring.gate import Gate
 from mirror.mirroring.lister import Lister
 from mirror.mirroring.outcome import Pace
+from mirror.mirroring.patience import Patience
 from mirror.mirroring.pool import FetchPool, Lane
 from mirror.mirroring.progress import Progress
 from mirror.mirroring.publish import Publisher, Surroundings
@@ -278,8 +280,11 @@ class Engine:
             file_lifetime=source.file_lifetime,
             second_look=source.second_look,
             folder=self.settings.state_dir,
+            proxies=ground.proxies_of(source),
             now=self._now,
         )
+        for hidden in options.proxies.secrets:
+            self._secret(hidden)
         if not source.tls.verify:
             _log.warning("tls.unverified", source=source.name)
         token = TokenFile(source.token_path, source=source.name, learned=self._secret)
@@ -336,6 +341,7 @@ class Engine:
                 batch_bytes=transfer.hop_bytes,
             ),
             pace=self._pace,
+            patience=Patience(transfer.first_byte_timeout),
             targets=lambda: sorted(self.settings.targets),
             patient=patient,
             now=self._now,

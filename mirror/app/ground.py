@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirror.app import lock
 from mirror.model import to_us, utc_now
 from mirror.state import Ledger, LedgerThread
-from mirror.vms import Sessions
+from mirror.vms import Proxies, Sessions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from mirror.config import Settings
+    from mirror.config import Settings, SourceSettings
 
 _INTERRUPT_S = 0.1
 
@@ -99,3 +100,13 @@ def sessions_for(settings: Settings) -> Sessions:
         stall_timeout_s=settings.transfer.stall_timeout.total_seconds(),
         read_bytes=settings.transfer.hop_bytes // 2,
     )
+
+
+def proxies_of(source: SourceSettings) -> Proxies:
+    """Return which proxy each request of a source goes by."""
+    if source.proxy is None:
+        return Proxies()
+    named = source.proxy.get_secret_value()
+    if named == "environment":
+        return Proxies.of_environment(os.environ)
+    return Proxies.always(named)

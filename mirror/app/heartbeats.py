@@ -9,8 +9,10 @@ import aiohttp
 import structlog
 from yarl import URL
 
+from mirror.app import ground
 from mirror.app.outlook import Freshness, freshness_of
 from mirror.model import to_us, utc_now
+from mirror.vms import Proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,8 @@ class Heartbeats:
     """Asks the urls of `heartbeat_url` once a minute while what they watch is fresh.
 
     After a loss it asks for url + `/fail` instead, until that was heard once. What was
-    lost before the service started is not told of.
+    lost before the service started is not told of. The one of a source goes by the
+    source's proxy, the one of all sources by none.
 
     Args:
         reader: Of the ledger, for questions.
@@ -54,6 +57,9 @@ class Heartbeats:
             for name, url in given.items()
             if url is not None
         }
+        self._proxies = {
+            name: ground.proxies_of(source) for name, source in sources
+        } | {_ALL: Proxies()}
         for url in self._urls.values():
             secret(str(url))
             secret(url.raw_path_qs)
@@ -92,7 +98,9 @@ class Heartbeats:
         """Ask for a url; tell whether it was heard. Its text is never logged."""
         of = {"source": name} if name else {}
         try:
-            async with session.get(url, allow_redirects=False) as answer:
+            async with session.get(
+                url, allow_redirects=False, proxy=self._proxies[name].of(url)
+            ) as answer:
                 problem = f"it answers {answer.status}" if answer.status >= 300 else ""  # noqa: PLR2004 -- HTTP
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             problem = type(exc).__name__

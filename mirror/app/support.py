@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from mirror import __version__
-from mirror.app import lock, records
+from mirror.app import ground, lock, records
 from mirror.errors import MirrorError
 from mirror.model import to_us, utc_now
 from mirror.state import LEDGER_NAME, Ledger
@@ -33,8 +33,10 @@ _LIBRARIES = ("aiohttp", "aiofiles", "pydantic", "structlog", "typer")
 
 
 def learn_secrets(settings: Settings, redactor: Redactor) -> None:
-    """Have the redactor know each token and each address that is a secret."""
+    """Have the redactor know each token, password and address that is a secret."""
     for source in settings.sources.values():
+        for hidden in ground.proxies_of(source).secrets:
+            redactor.add(hidden)
         token = tokens.content_of(source.token_path)
         if token is not None:
             redactor.add(token)

@@ -56,6 +56,7 @@ listen = "127.0.0.1:0"
 retry_initial = "300ms"
 retry_max = "1s"
 stall_timeout = "2s"
+first_byte_timeout = "2s"
 """
 
 

@@ -143,13 +143,22 @@ def _text(value: object) -> str:
         case datetime():
             return value.isoformat()
         case SecretStr():
-            parts = urlsplit(value.get_secret_value())
-            return f"{parts.scheme}://{parts.netloc}/..."
+            return _origin_of(value.get_secret_value())
         case Listen(host, port):
             host = host or ""
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case _:
             return str(value)
+
+
+def _origin_of(secret: str) -> str:
+    """Return what may be shown of an address: neither its user nor its path."""
+    parts = urlsplit(secret)
+    if not parts.netloc:
+        return secret
+    user, _, host = parts.netloc.rpartition("@")
+    path = "/..." if parts.path.strip("/") or parts.query else ""
+    return f"{parts.scheme}://{'...@' if user else ''}{host}{path}"
 
 
 def _duration(value: timedelta) -> str:

@@ -115,6 +115,7 @@ class TransferSettings(Table):
 
     concurrency: Count = 16
     stall_timeout: Duration = timedelta(seconds=30)
+    first_byte_timeout: Duration = timedelta(seconds=60)
     min_rate: Rate | None = None
     retry_initial: Duration = timedelta(seconds=5)
     retry_max: Duration = timedelta(minutes=10)

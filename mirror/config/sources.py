@@ -17,6 +17,7 @@ from mirror.config.values import (
     HeaderWord,
     Moment,
     Origin,
+    ProxyUrl,
     SecretUrl,
     Strings,
     Table,
@@ -136,6 +137,7 @@ class SourceSettings(Table):
         concurrency: Fetches at once per origin.
         file_origins: In normal form, allowed besides the source's own.
         rewrite_origins: In normal form, from what is listed to what is asked.
+        proxy: An address, or `environment`; None means none.
         device_uuid: None means made once, then kept.
         second_look: A file that is ours is looked at again, by its headers.
     """
@@ -158,6 +160,7 @@ class SourceSettings(Table):
     tls: TlsSettings = TlsSettings()
     file_origins: tuple[Origin, ...] = ()
     rewrite_origins: dict[Origin, Origin] = Field(default_factory=dict)
+    proxy: ProxyUrl | None = None
     date_format: DateFormat = "%Y-%m-%dT%H:%M:%SZ"
     footage_timezone: Zone = ZoneInfo("UTC")
     client: HeaderWord = "web"

@@ -23,6 +23,7 @@ from pydantic import (
 from mirror.config.units import parse_duration, parse_rate, parse_size
 
 _PORTS: Final = {"http": 80, "https": 443}
+ENVIRONMENT: Final = "environment"
 _CARRIES_USER: Final = (
     "must not carry a user or a password; secrets are only named by file (token_file)"
 )
@@ -105,6 +106,28 @@ def _secret_url(value: object) -> SecretStr:
     if not isinstance(value, str):
         raise ValueError('must be an address in quotes, "https://..."')  # noqa: TRY004 -- as for _moment
     _split(value)
+    return SecretStr(value)
+
+
+def _proxy(value: object) -> SecretStr:
+    """Return the address of a proxy, or `environment`; it may carry a password."""
+    if isinstance(value, SecretStr):
+        return value
+    problem = 'must be "http://HOST:PORT" or "environment"'
+    if not isinstance(value, str):
+        raise ValueError(problem)  # noqa: TRY004 -- as for _moment
+    if value == ENVIRONMENT:
+        return SecretStr(value)
+    try:
+        parts = urlsplit(value)
+        right = bool(parts.scheme == "http" and parts.hostname and parts.port)
+    except ValueError:
+        # Chained, the cause would show the text, which may hold a password.
+        raise ValueError(problem) from None
+    if not right or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError(problem)
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(problem)
     return SecretStr(value)
 
 
@@ -245,6 +268,7 @@ HeaderWord = Annotated[str, AfterValidator(_header_word)]
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 UrlPath = Annotated[str, AfterValidator(_url_path)]
 SecretUrl = Annotated[SecretStr, BeforeValidator(_secret_url)]
+ProxyUrl = Annotated[SecretStr, BeforeValidator(_proxy)]
 Origin = Annotated[str, AfterValidator(origin)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 import time
@@ -11,30 +12,32 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
-from mirror.mirroring import outcome, verdict
+from mirror.mirroring import joining, outcome, verdict
 from mirror.mirroring.finish import finish
 from mirror.mirroring.looks import MOST_LOOKS, Shown, compare, first_due
 from mirror.mirroring.part import Part
 from mirror.mirroring.progress import Progress, Transfer
 from mirror.mirroring.pump import ErrorPageError, Pump, look
-from mirror.model import Attempt, Reason, Receipt, State, is_folder, to_us
-from mirror.ports import Held
+from mirror.model import Attempt, EtagUse, Reason, Receipt, State, is_folder, to_us
 from mirror.state import Partial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from datetime import datetime
     from pathlib import Path
 
     from mirror.metrics import Metrics
+    from mirror.mirroring.patience import Patience
     from mirror.mirroring.pump import PumpLimits
     from mirror.mirroring.spool import Spool
     from mirror.model import Export
-    from mirror.ports import Body, Source
+    from mirror.ports import Body, Held, Source
     from mirror.state import LedgerThread, Settled
 
 UNFIT_RANGE = "unfit_range"
 """The reason of an answer to Range that cannot be joined to what is held."""
+FIRST_BYTE = "first_byte"
+"""The reason of a file whose first byte did not come in time."""
 _BEFORE_MARKUP = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 """White space and byte order marks."""
 _log = structlog.get_logger()
@@ -57,6 +60,7 @@ class Fetcher:
         progress: Progress,
         limits: PumpLimits,
         pace: outcome.Pace,
+        patience: Patience,
         targets: Callable[[], list[str]],
         patient: bool = True,
         now: Callable[[], datetime],
@@ -67,6 +71,7 @@ class Fetcher:
         self._progress = progress
         self._limits = limits
         self._pace = pace
+        self._patience = patience
         self._targets = targets
         self._patient = patient
         self._now = now
@@ -153,31 +158,79 @@ class Fetcher:
         self, source: Source, export: Export, part: Part, run: _Run
     ) -> Receipt:
         run.offset_bytes = run.held_bytes = part.size
+        run.etag_use = export.etag_use
         if part.size:
-            run.follow(export.part_total, export.part_etag, export.part_modified)
+            run.known = joining.Validators(
+                total_bytes=export.part_total,
+                etag=export.part_etag,
+                last_modified=export.part_modified,
+                firm=export.part_firm,
+            )
             if part.size == run.total:
                 return await self._prove(part, run, explicit_end=True)
         if export.url is None:
             raise FileGoneError(Reason.FILE_GONE, "the list shows no url any more")
-        held = Held(
-            size_bytes=0 if export.part_plain else part.size,
-            total_bytes=run.total,
-            etag=run.etag,
-            last_modified=run.last_modified,
+        held = joining.held(
+            0 if export.part_plain else part.size, run.known, run.etag_use
         )
-        async with source.open_file(export.url, export.name, held) as body:
-            first = b""
-            if body.start_bytes != part.size:
-                # A page instead of the file must not cost the bytes held.
-                first = await self._look(export, body)
-                await self._spool.use(part, Part.restart)
-                run.offset_bytes = 0
-            run.began = True
-            run.follow(body.total_bytes, body.etag, body.last_modified)
-            await self._spool.make_room(part, (run.total or 0) - part.size)
-            await self._receive(export, body, part, run, first)
-        explicit = body.explicit_end or run.total is not None
-        return await self._prove(part, run, explicit_end=explicit)
+        explicit_end: bool | None = None
+        while explicit_end is None:
+            async with self._ask(source, export, held) as body:
+                before = run.etag_use
+                run.etag_use = joining.learn(before, run.known, held, body)
+                again = run.etag_use is not before and run.known.firm
+                if not (again and held.size_bytes):
+                    explicit_end = await self._take(export, body, part, run)
+            # It is the same file: what is held of it need not be given up.
+            held = joining.held(part.size, run.known, run.etag_use)
+        return await self._prove(part, run, explicit_end=explicit_end)
+
+    @contextlib.asynccontextmanager
+    async def _ask(
+        self, source: Source, export: Export, held: Held
+    ) -> AsyncIterator[Body]:
+        """Ask for the file or its rest, as long as it may take to come."""
+        left_s = None
+        if export.deadline_us is not None:
+            left_s = (export.deadline_us - to_us(self._now())) / 1e6
+        wait_s = self._patience.wait_s(source.origin, late=export.late, left_s=left_s)
+        began, url = time.monotonic(), export.url or ""
+        async with source.open_file(
+            url, export.name, held, first_byte_s=wait_s
+        ) as body:
+            self._patience.answered(source.origin, time.monotonic() - began)
+            yield body
+
+    async def _take(self, export: Export, body: Body, part: Part, run: _Run) -> bool:
+        """Receive a body; tell whether its end was announced."""
+        first = b""
+        if body.start_bytes == 0 < part.size:
+            # A page instead of the file must not cost the bytes held.
+            first = await self._look(export, body)
+            await self._spool.use(part, Part.restart)
+            run.offset_bytes = 0
+        elif body.start_bytes < part.size:
+            first = await self._compare(body, part, part.size - body.start_bytes)
+        run.began = True
+        run.known = joining.Validators.of(body)
+        await self._spool.make_room(part, (run.total or 0) - part.size)
+        await self._receive(export, body, part, run, first)
+        return body.explicit_end or run.total is not None
+
+    async def _compare(self, body: Body, part: Part, size: int) -> bytes:
+        """Read again the last bytes that are held; return what came behind them.
+
+        Raises:
+            FetchError: They are others, or the body broke off.
+        """
+        came = b""
+        while len(came) < size and (chunk := await body.read()):
+            came += chunk
+        if came[:size] != await self._spool.use(part, Part.tail, size):
+            raise FetchError(
+                UNFIT_RANGE, "the file has changed: other bytes came than are held"
+            )
+        return came[size:]
 
     async def _look(self, export: Export, body: Body) -> bytes:
         try:
@@ -220,8 +273,8 @@ class Fetcher:
         return Receipt(
             size_bytes=part.size,
             sha256=sha256,
-            etag=run.etag,
-            last_modified=run.last_modified,
+            etag=run.known.etag,
+            last_modified=run.known.last_modified,
             doubt=proof.doubt,
             notes=proof.notes,
         )
@@ -254,8 +307,9 @@ class Fetcher:
             size_bytes=size,
             sha256=sha256,
             total_bytes=run.total,
-            etag=run.etag,
-            last_modified=run.last_modified,
+            etag=run.known.etag,
+            last_modified=run.known.last_modified,
+            firm=run.known.firm,
         )
         key = _key(export)
         await self._ledger(lambda ledger: ledger.fetches.checkpoint(key, partial))
@@ -284,6 +338,7 @@ class Fetcher:
         targets = self._targets()
 
         def decide(export: Export) -> Export:
+            export = run.noted(export, failure)
             if run.shown is not None:
                 looks = export.looks + 1
                 export = dataclasses.replace(export, looks=looks, looked_us=now_us)
@@ -394,6 +449,8 @@ class _Run:
         looks: The source allows second looks.
         paths: Of the part, once it is open.
         shown: What a look showed of the body that is held.
+        known: Which version of the file the part belongs to.
+        etag_use: As learnt; None if nothing was asked.
     """
 
     offset_bytes: int
@@ -403,18 +460,25 @@ class _Run:
     looks: bool = False
     paths: set[Path] = dataclasses.field(default_factory=set)
     shown: Shown | None = None
-    total: int | None = None
-    etag: str | None = None
-    last_modified: str | None = None
+    known: joining.Validators = dataclasses.field(default_factory=joining.Validators)
+    etag_use: EtagUse | None = None
     folder: str = ""
     began: bool = False
     proven: bool = False
 
-    def follow(
-        self, total: int | None, etag: str | None, last_modified: str | None
-    ) -> None:
-        """Take over which version of the file the part belongs to."""
-        self.total, self.etag, self.last_modified = total, etag, last_modified
+    @property
+    def total(self) -> int | None:
+        """Length of the whole file, if known."""
+        return self.known.total_bytes
+
+    def noted(self, export: Export, failure: Exception | None) -> Export:
+        """Return the export with what was learnt of its server."""
+        late = 0 if self.began or failure is None else export.late
+        if getattr(failure, "reason", None) == FIRST_BYTE:
+            late = export.late + 1
+        return dataclasses.replace(
+            export, etag_use=self.etag_use or export.etag_use, late=late
+        )
 
     def outcome(self, failure: Exception | None) -> str:
         """Return the name an attempt that did not succeed is recorded by."""

@@ -162,6 +162,11 @@ class Part:
         self.size = 0
         self._digest = hashlib.sha256()
 
+    def tail(self, size: int) -> bytes:
+        """Return the last `size` bytes, at most all there are."""
+        size = min(size, self.size)
+        return os.pread(self._fd, size, self.size - size)
+
     def flush(self) -> tuple[int, str]:
         """Make what is written durable; return its length and digest."""
         size, sha256 = self.size, self._digest.hexdigest()

@@ -187,6 +187,7 @@ def renewed(export: Export, *, reason: str | None) -> Export:
         without_walks=0,
         absent_sweeps=0,
         part_plain=False,
+        late=0,
     )
 
 

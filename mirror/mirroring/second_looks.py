@@ -10,7 +10,7 @@ import structlog
 from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
 from mirror.mirroring import looks, verdict
 from mirror.mirroring.looks import Shown
-from mirror.model import to_us
+from mirror.model import EtagUse, to_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -207,7 +207,7 @@ class SecondLooks:
             return looks.compare(
                 seen,
                 size_bytes=export.size_bytes,
-                etag=export.part_etag,
+                etag=None if export.etag_use is EtagUse.NONE else export.part_etag,
                 modified=export.part_modified,
                 empty=empty,
             )

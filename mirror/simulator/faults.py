@@ -34,6 +34,9 @@ class Kind(StrEnum):
     REDIRECT = "redirect"
     WRONG_DATE = "wrong_date"
     WRONG_TYPE = "wrong_type"
+    PREFACE = "preface"
+    EXTENSION = "extension"
+    TRAILERS = "trailers"
 
     IGNORE_RANGE = "ignore_range"
     WRONG_START = "wrong_start"
@@ -47,6 +50,8 @@ class Kind(StrEnum):
     IGNORE_IF_RANGE = "ignore_if_range"
     WEAK_ETAG = "weak_etag"
     OTHER_ETAG = "other_etag"
+    NEW_ETAG = "new_etag"
+    MODIFIED_NOW = "modified_now"
     NO_ETAG = "no_etag"
     NO_VALIDATORS = "no_validators"
     CHANGE = "change"
@@ -107,7 +112,8 @@ class Fault:
         seconds: How long; None means until the client leaves.
         rate: Bytes a second.
         to: Of a redirect: `same`, `other`, `loop`, `http`, or a url.
-        text: The raw JSON of a bad row, a body, or a content type.
+        text: The raw JSON of a bad row, a body, a content type, or what comes before an
+            answer, `size` times.
         range_only: It spares requests without `Range`, and waits for one with it.
         page: It waits for the list request for this page.
     """
@@ -128,6 +134,7 @@ class Fault:
     page: int | None = None
 
 
+_INTERIM = "HTTP/1.1 103 Early Hints\r\n\r\n"
 FAULTS: Mapping[str, Fault] = {
     **{
         f"status_{status}": Fault(kind=Kind.STATUS, status=status)
@@ -164,6 +171,12 @@ FAULTS: Mapping[str, Fault] = {
     "redirect_http": Fault(kind=Kind.REDIRECT, status=302, to="http"),
     "wrong_date": Fault(kind=Kind.WRONG_DATE, seconds=3600.0),
     "wrong_type": Fault(kind=Kind.WRONG_TYPE, text="text/plain; charset=utf-8"),
+    "interim": Fault(kind=Kind.PREFACE, size=2, text=_INTERIM),
+    "interim_flood": Fault(kind=Kind.PREFACE, size=10**9, text=_INTERIM),
+    "interim_drip": Fault(kind=Kind.PREFACE, size=10**9, seconds=0.05, text=_INTERIM),
+    "blank_lines": Fault(kind=Kind.PREFACE, size=10**9, seconds=0.01, text="\r\n"),
+    "endless_extension": Fault(kind=Kind.EXTENSION, at=0.5),
+    "endless_trailers": Fault(kind=Kind.TRAILERS),
     "ignore_range": Fault(kind=Kind.IGNORE_RANGE, range_only=True),
     "wrong_start": Fault(kind=Kind.WRONG_START, shift=1, range_only=True),
     "earlier_start": Fault(kind=Kind.WRONG_START, shift=-1, range_only=True),
@@ -177,6 +190,8 @@ FAULTS: Mapping[str, Fault] = {
     "ignore_if_range": Fault(kind=Kind.IGNORE_IF_RANGE),
     "weak_etag": Fault(kind=Kind.WEAK_ETAG),
     "other_etag": Fault(kind=Kind.OTHER_ETAG),
+    "new_etag": Fault(kind=Kind.NEW_ETAG),
+    "modified_now": Fault(kind=Kind.MODIFIED_NOW),
     "no_etag": Fault(kind=Kind.NO_ETAG),
     "no_validators": Fault(kind=Kind.NO_VALIDATORS),
     "change": Fault(kind=Kind.CHANGE),

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import itertools
+import uuid
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from mirror.simulator.content import Filler, noise, without_moov
@@ -40,30 +42,38 @@ def before_file(export: Export, fault: Fault, now: datetime) -> None:
         export.delete()
 
 
-def bend_terms(terms: Terms, fault: Fault, export: Export) -> None:
+def bend_terms(terms: Terms, fault: Fault, export: Export, now: datetime) -> None:
     """Change what is served, or on what terms, before the answer is made."""
-    kind = fault.kind
-    content = terms.content
+    kind, content = fault.kind, terms.content
     if kind is Kind.IGNORE_RANGE or (
         kind is Kind.IF_RANGE_FULL and (terms.if_range or "").startswith(('"', "W/"))
     ):
         terms.range = None
     elif kind is Kind.IGNORE_IF_RANGE:
         terms.if_range = None
-    elif kind is Kind.WEAK_ETAG and terms.etag and not terms.etag.startswith("W/"):
-        terms.etag = f"W/{terms.etag}"
-    elif kind is Kind.OTHER_ETAG and terms.etag:
-        terms.etag = f'{terms.etag[:-1]}-2"'
-    elif kind in {Kind.NO_ETAG, Kind.NO_VALIDATORS}:
-        terms.etag = None
-        if kind is Kind.NO_VALIDATORS:
-            terms.last_modified = None
     elif kind is Kind.TRUNCATED_MP4:
         terms.content = content.cut(_cut_point(fault, content.size_bytes))
     elif kind is Kind.NO_MOOV:
         terms.content = without_moov(export.clip, content)
     elif kind is Kind.GARBAGE:
         terms.content = noise(export.seed, content.size_bytes)
+    else:
+        _bend_validators(terms, kind, now)
+
+
+def _bend_validators(terms: Terms, kind: Kind, now: datetime) -> None:
+    if kind is Kind.WEAK_ETAG and terms.etag and not terms.etag.startswith("W/"):
+        terms.etag = f"W/{terms.etag}"
+    elif kind is Kind.OTHER_ETAG and terms.etag:
+        terms.etag = f'{terms.etag[:-1]}-2"'
+    elif kind is Kind.NEW_ETAG and terms.etag:
+        terms.etag = f'{terms.etag[:-1]}-{uuid.uuid4()}"'
+    elif kind is Kind.MODIFIED_NOW:
+        terms.last_modified = format_datetime(now, usegmt=True)
+    elif kind in {Kind.NO_ETAG, Kind.NO_VALIDATORS}:
+        terms.etag = None
+        if kind is Kind.NO_VALIDATORS:
+            terms.last_modified = None
 
 
 def _cut_point(fault: Fault, size_bytes: int) -> int:

@@ -192,6 +192,32 @@ def _wrong_type(answer: Answer, fault: Fault, scene: Scene) -> None:
     answer.headers["Content-Type"] = fault.text
 
 
+def _preface(answer: Answer, fault: Fault, scene: Scene) -> None:
+    answer.preface = (fault.text.encode(), fault.size, fault.seconds or 0.0)
+
+
+def _without_end(before: bytes, again: bytes) -> Callable[[Answer, Fault, Scene], None]:
+    """Send one chunk, and then what carries chunks, for ever."""
+
+    def alter(answer: Answer, fault: Fault, scene: Scene) -> None:
+        plain = answer.body.chunks
+        stop = point(answer, fault)
+
+        def chunks() -> Iterator[bytes]:
+            data = b"".join(plain())[:stop]
+            if data:
+                yield b"%x\r\n%b\r\n" % (len(data), data)
+            yield before
+            while True:
+                yield again
+
+        answer.body = Body(None, chunks)
+        answer.framing = Framing.CLOSE
+        answer.headers["Transfer-Encoding"] = "chunked"
+
+    return alter
+
+
 _ALTER: Mapping[Kind, Callable[[Answer, Fault, Scene], None]] = {
     Kind.STATUS: _status,
     Kind.HTML: _html,
@@ -212,6 +238,9 @@ _ALTER: Mapping[Kind, Callable[[Answer, Fault, Scene], None]] = {
     Kind.REDIRECT: _redirect,
     Kind.WRONG_DATE: _wrong_date,
     Kind.WRONG_TYPE: _wrong_type,
+    Kind.PREFACE: _preface,
+    Kind.EXTENSION: _without_end(b"1;", b"x" * 4096),
+    Kind.TRAILERS: _without_end(b"0\r\n", b"X-Filler: 1\r\n" * 64),
 }
 
 

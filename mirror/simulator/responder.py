@@ -158,7 +158,7 @@ class Responder:
             request.export_id = export.export_id
             for each in faults:
                 before_file(export, each, scene.now)
-        answer, terms = self._honest_file(request, export, faults)
+        answer, terms = self._honest_file(request, export, faults, scene.now)
         if self._vms.manners.rate is not None:
             answer.rate = self._vms.manners.rate
         for each in faults:
@@ -188,7 +188,11 @@ class Responder:
         return self.file_chaos.take()
 
     def _honest_file(
-        self, request: Request, export: Export | None, faults: tuple[Fault, ...]
+        self,
+        request: Request,
+        export: Export | None,
+        faults: tuple[Fault, ...],
+        now: datetime,
     ) -> tuple[Answer, Terms | None]:
         manners = self._vms.manners
         if manners.files_need_token and (
@@ -214,7 +218,7 @@ class Responder:
             name=export.file_name,
         )
         for each in faults:
-            bend_terms(terms, each, export)
+            bend_terms(terms, each, export, now)
         return serve_file(terms), terms
 
 

@@ -67,6 +67,7 @@ class Answer:
     Attributes:
         first_byte: Offset in the file of the body's first byte.
         whole_bytes: Length of the file, for faults that happen at a share of it.
+        preface: Bytes before the answer, how often, and the wait after each.
         stop_after: Bytes of the body after which `ending` happens.
         rate: Bytes a second; None is as fast as it goes.
         drip: So many bytes, then so many seconds of nothing.
@@ -82,6 +83,7 @@ class Answer:
     stop_after: int | None = None
     ending: Ending = Ending.COMPLETE
     stall_s: float | None = None
+    preface: tuple[bytes, int, float] = (b"", 0, 0.0)
     rate: int | None = None
     drip: tuple[int, float] | None = None
     delay_s: float | None = 0.0
@@ -130,6 +132,7 @@ async def send(
         record.ended = "left"
         return response
     transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+    await _send_preface(transport, answer)
     record.status = answer.status
     await response.prepare(request)
     if request.method != "HEAD":
@@ -150,6 +153,15 @@ async def send(
     else:
         transport.close()
     return response
+
+
+async def _send_preface(transport: asyncio.Transport, answer: Answer) -> None:
+    before, times, wait_s = answer.preface
+    for _ in range(times):
+        if transport.is_closing():
+            return
+        transport.write(before)
+        await asyncio.sleep(wait_s)
 
 
 @dataclass(frozen=True, slots=True)

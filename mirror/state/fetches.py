@@ -47,6 +47,7 @@ class Partial:
     total_bytes: int | None
     etag: str | None
     last_modified: str | None
+    firm: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +196,8 @@ class Fetches:
         with self._db.transaction() as connection:
             connection.execute(
                 "UPDATE exports SET spool_dir = ?, part_bytes = ?, part_sha256 = ?, "
-                "part_total = ?, part_etag = ?, part_modified = ? WHERE key = ?",
+                "part_total = ?, part_etag = ?, part_modified = ?, part_firm = ? "
+                "WHERE key = ?",
                 (
                     partial.spool_dir,
                     partial.size_bytes,
@@ -203,6 +205,7 @@ class Fetches:
                     partial.total_bytes,
                     partial.etag,
                     partial.last_modified,
+                    partial.firm,
                     key,
                 ),
             )

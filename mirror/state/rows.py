@@ -7,7 +7,7 @@ import sqlite3
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from mirror.model import Attempt, Copy, CopyState, Export, State
+from mirror.model import Attempt, Copy, CopyState, EtagUse, Export, State
 from mirror.state import soundness
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ COLUMNS = f"exports.row_sum IS {soundness.row_sum(FIELDS, 'exports')}, " + ", ".
     f"exports.{name}" for name in FIELDS
 )
 """Whether the row is as it was written, then its fields."""
-_FLAGS = ("has_file", "ours", "had_file", "part_plain")
+_FLAGS = ("has_file", "ours", "had_file", "part_plain", "part_firm")
 _COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
 _COPY_REST = ("export", "path_key", "base_key", "checked_us")
 COPY_COLUMNS = (
@@ -49,6 +49,7 @@ def export(row: Sequence[Any]) -> Export:
     """
     values = dict(zip(FIELDS, _sound(row, "an export"), strict=True))
     values["state"] = State(values["state"])
+    values["etag_use"] = EtagUse(values["etag_use"])
     for name in _FLAGS:
         values[name] = bool(values[name])
     return Export(**values)

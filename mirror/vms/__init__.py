@@ -3,12 +3,14 @@
 from mirror.vms.answered import Answered
 from mirror.vms.client import VmsClient, VmsOptions
 from mirror.vms.origins import Origins
+from mirror.vms.proxies import Proxies
 from mirror.vms.sessions import Sessions, Tls
 from mirror.vms.token import TokenFile
 
 __all__ = [
     "Answered",
     "Origins",
+    "Proxies",
     "Sessions",
     "Tls",
     "TokenFile",

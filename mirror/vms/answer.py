@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from mirror import backoff
 from mirror.errors import FetchError, FileGoneError
 from mirror.model import Reason
 from mirror.ports import Seen
+from mirror.vms.failures import PROXY_ASKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,7 @@ _RANGE = re.compile(
 _NO_RANGE = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
 _GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_FIRM = timedelta(seconds=1)
 UNFIT = "unfit_range"
 """The reason of an answer to Range that cannot be joined to what is held."""
 _NOTHING = Seen(total_bytes=None, etag=None, last_modified=None)
@@ -43,6 +46,7 @@ class Offer:
     explicit_end: bool
     etag: str | None
     last_modified: str | None
+    firm: bool
 
 
 def look(
@@ -75,14 +79,16 @@ def look(
 def range_headers(held: Held) -> dict[str, str]:
     """Return the headers that ask for the rest; none to ask for the whole.
 
-    A weak ETag cannot guard a range (RFC 9110, 13.1.5); the date can.
+    A weak ETag cannot guard a range, nor can a date within whose second the file may
+    have been changed again (RFC 9110, 13.1.5 and 8.8.2.2).
     """
-    validator = held.last_modified
-    if held.etag and not held.etag.startswith("W/"):
+    validator = held.last_modified if held.firm else None
+    if held.etag and not held.etag.startswith("W/") and not held.overlap_bytes:
         validator = held.etag
     if not held.size_bytes or not validator:
         return {}
-    return {"Range": f"bytes={held.size_bytes}-", "If-Range": validator}
+    start = held.size_bytes - held.overlap_bytes
+    return {"Range": f"bytes={start}-", "If-Range": validator}
 
 
 def judge(
@@ -104,6 +110,7 @@ def judge(
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and asked_range:
         return _beyond_end(headers, held)
     _expect_file(status, headers, folder=folder, now=now)
+    firm = is_firm(headers, now)
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise FetchError(
@@ -113,11 +120,11 @@ def judge(
         )
     length = _length(headers)
     if status == HTTPStatus.PARTIAL_CONTENT:
-        offer = _rest(headers, held, length) if asked_range else None
+        offer = _rest(headers, held, length, firm=firm) if asked_range else None
         if offer is None:
             raise FetchError(UNFIT, "the VMS answers 206 to a request without Range")
     else:
-        offer = _whole(headers, length)
+        offer = _whole(headers, length, firm=firm)
     if offer.total_bytes is not None and offer.total_bytes > max_bytes:
         raise FetchError(
             "too_large",
@@ -133,6 +140,8 @@ def _expect_file(
     if status in _GONE:
         reason = Reason.URL_WITHOUT_FILE if folder else Reason.FILE_GONE
         raise FileGoneError(reason, f"the VMS answers {status} for the file")
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        raise FetchError("proxy", PROXY_ASKS)
     if status in _BUSY:
         wait = backoff.retry_after(headers.get("Retry-After"), now, headers.get("Date"))
         raise FetchError("busy", f"the VMS is busy ({status})", retry_after_s=wait)
@@ -141,7 +150,19 @@ def _expect_file(
         raise FetchError(reason_name, f"the VMS answers {status} for the file")
 
 
-def _whole(headers: Mapping[str, str], length: int | None) -> Offer:
+def is_firm(headers: Mapping[str, str], now: datetime) -> bool:
+    """Tell whether `Last-Modified` lies far enough before the answer's own date.
+
+    Args:
+        headers: Of the answer.
+        now: When it came, if it has no date (RFC 9110, 6.6.1).
+    """
+    modified = backoff.http_date(headers.get("Last-Modified"))
+    dated = backoff.http_date(headers.get("Date")) or now
+    return modified is not None and modified + _FIRM <= dated
+
+
+def _whole(headers: Mapping[str, str], length: int | None, *, firm: bool) -> Offer:
     chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
     if length == 0:
         raise FetchError("empty", "the VMS sends an empty file")
@@ -152,19 +173,22 @@ def _whole(headers: Mapping[str, str], length: int | None) -> Offer:
         explicit_end=chunked or length is not None,
         etag=headers.get("ETag"),
         last_modified=headers.get("Last-Modified"),
+        firm=firm,
     )
 
 
-def _rest(headers: Mapping[str, str], held: Held, length: int | None) -> Offer:
+def _rest(
+    headers: Mapping[str, str], held: Held, length: int | None, *, firm: bool
+) -> Offer:
     given = headers.get("Content-Range", "")
     match = _RANGE.fullmatch(given.strip())
     if match is None or match.group(3) == "*":
         raise FetchError(UNFIT, "the 206 does not say which bytes it brings")
     first, last, total = (int(part) for part in match.groups())
-    if first != held.size_bytes or not first <= last < total:
+    asked = held.size_bytes - held.overlap_bytes
+    if first != asked or not first <= last < total:
         raise FetchError(
-            UNFIT,
-            f"asked for bytes from {held.size_bytes}, the 206 brings {given[:60]}",
+            UNFIT, f"asked for bytes from {asked}, the 206 brings {given[:60]}"
         )
     if held.total_bytes is not None and total != held.total_bytes:
         raise FetchError(
@@ -173,13 +197,19 @@ def _rest(headers: Mapping[str, str], held: Held, length: int | None) -> Offer:
     if length is not None and length != last - first + 1:
         raise FetchError(UNFIT, "the 206 announces another length than its range")
     _same_version(headers, held)
+    dated = headers.get("Last-Modified")
+    if held.overlap_bytes and not (dated and firm):
+        raise FetchError(
+            UNFIT, "the 206 has no Last-Modified that shows which version it is of"
+        )
     return Offer(
         start_bytes=first,
         total_bytes=total,
         length=last - first + 1,
         explicit_end=True,
         etag=headers.get("ETag") or held.etag,
-        last_modified=headers.get("Last-Modified") or held.last_modified,
+        last_modified=dated or held.last_modified,
+        firm=firm if dated else held.firm,
     )
 
 
@@ -187,7 +217,8 @@ def _beyond_end(headers: Mapping[str, str], held: Held) -> Offer:
     """A 416: we hold the whole file if its length says so, else start over."""
     match = _NO_RANGE.fullmatch(headers.get("Content-Range", "").strip())
     total = int(match.group(1)) if match else None
-    if total != held.size_bytes or held.total_bytes not in {None, total}:
+    beyond = total == held.size_bytes and not held.overlap_bytes
+    if not beyond or held.total_bytes not in {None, total}:
         raise FetchError(UNFIT, "the VMS has no bytes beyond those held (416)")
     _same_version(headers, held)
     return Offer(
@@ -197,6 +228,7 @@ def _beyond_end(headers: Mapping[str, str], held: Held) -> Offer:
         explicit_end=True,
         etag=held.etag,
         last_modified=held.last_modified,
+        firm=held.firm,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mirror import backoff
 from mirror.errors import AuthError, ListError
+from mirror.vms.failures import PROXY_ASKS
 from mirror.vms.schema import validation_errors
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _STATUS = {
         "there is none at this address (404); check url, or set "
         'list_path = "/api/v1/users/downloads"'
     ),
+    407: PROXY_ASKS,
     409: "it finds this client too old (409)",
     429: "it asks us to slow down (429)",
     503: "it is under maintenance or busy (503)",

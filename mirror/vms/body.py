@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import aiohttp
 
 from mirror.errors import FetchError
-from mirror.vms.failures import explained
+from mirror.vms.failures import explained, late
 
 if TYPE_CHECKING:
     from mirror.vms.answer import Offer
 
 
 class Body:
-    """A `ports.Body` over an open response."""
+    """A `ports.Body` over an open response.
 
-    def __init__(self, response: aiohttp.ClientResponse, offer: Offer) -> None:
+    Args:
+        response: Its status is final.
+        offer: What it was judged to bring.
+        first_by: When its first byte must have come, by the loop's clock; it is given
+            `stall_s` all the same.
+        first_byte_s: The whole wait that ends then.
+        stall_s: How long no byte may come after that. Only bytes of the file count,
+            not what carries them: extensions of chunks, trailers.
+    """
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        offer: Offer,
+        *,
+        first_by: float,
+        first_byte_s: float,
+        stall_s: float,
+    ) -> None:
         self._content = response.content
+        self._first_by = first_by
+        self._first_byte_s = first_byte_s
+        self._stall_s = stall_s
         self._length = offer.length
         self._received = 0
         self.start_bytes = offer.start_bytes
@@ -25,14 +47,21 @@ class Body:
         self.explicit_end = offer.explicit_end
         self.etag = offer.etag
         self.last_modified = offer.last_modified
+        self.firm = offer.firm
 
     async def read(self) -> bytes:
         """Return the next bytes; empty at the announced end."""
         if self._received == self._length:
             return b""
+        due = asyncio.get_running_loop().time() + self._stall_s
+        if not self._received:
+            due = max(due, self._first_by)
         try:
-            chunk = await self._content.readany()
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            async with asyncio.timeout_at(due):
+                chunk = await self._content.readany()
+        except TimeoutError as exc:
+            raise self._silent() from exc
+        except (aiohttp.ClientError, OSError) as exc:
             chunk = self._left_over()
             if not chunk:
                 reason, text = explained(exc)
@@ -41,6 +70,15 @@ class Body:
         if not chunk and self._length is not None and self._received < self._length:
             raise FetchError("cut", "the transfer ended before the announced length")
         return chunk
+
+    def _silent(self) -> FetchError:
+        if not self._received:
+            return late(max(self._first_byte_s, self._stall_s))
+        return FetchError(
+            "timeout",
+            "the transfer broke off: no byte for too long "
+            f"({self._stall_s:g} s, by stall_timeout)",
+        )
 
     def _left_over(self) -> bytes:
         """Return what had arrived before the body broke off.

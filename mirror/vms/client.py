@@ -16,9 +16,11 @@ from mirror.model import from_us, is_folder, to_us, utc_now
 from mirror.vms import answer
 from mirror.vms.answered import REDIRECTS, Answered, expect_list
 from mirror.vms.body import Body
-from mirror.vms.failures import explained
+from mirror.vms.failures import explained, late
 from mirror.vms.large import Scratch
 from mirror.vms.origins import origin_of
+from mirror.vms.proxies import Proxies
+from mirror.vms.response import Response
 from mirror.vms.schema import decode_page, without
 from mirror.vms.token import expiry
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from mirror.vms.sessions import Sessions, Tls
     from mirror.vms.token import TokenFile
 
-_CERTIFICATE_S = 30.0
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 _HELD_BYTES = 4 * 1024 * 1024
 """A page up to this size is decoded at once, from memory."""
@@ -66,6 +67,7 @@ class VmsOptions:
     file_lifetime: timedelta
     second_look: bool = True
     folder: Path | None = None
+    proxies: Proxies = field(default_factory=Proxies)
     now: Callable[[], datetime] = field(default=utc_now)
 
 
@@ -73,7 +75,13 @@ _Body = bytes | Scratch
 
 
 class VmsClient:
-    """A `ports.Source` over aiohttp."""
+    """A `ports.Source` over aiohttp.
+
+    Attributes:
+        token_expiry_s: When the token ends, in seconds since 1970; None if unknown.
+        certificate_end_s: Likewise the certificate that the list last came under; None
+            also if it is not looked at by its dates.
+    """
 
     def __init__(
         self,
@@ -94,6 +102,7 @@ class VmsClient:
         ) = None
         self._offset_us: int | None = None
         self.token_expiry_s: int | None = None
+        self.certificate_end_s: int | None = None
 
     @property
     def name(self) -> str:
@@ -159,10 +168,12 @@ class VmsClient:
                 headers=headers,
                 allow_redirects=False,
                 ssl=self._tls(ListError)[0],
+                proxy=self._proxy(address, ListError),
             ) as response:
                 offset_us = self._offset(response, began_us)
                 if offset_us is not None:
                     self._offset_us = offset_us
+                self.certificate_end_s = _end_of_certificate(response)
                 body = await _whole(response, self._options.folder)
                 return Answered(
                     status=response.status,
@@ -172,7 +183,7 @@ class VmsClient:
                     clock_offset_us=offset_us,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            reason, text = explained(exc)
+            reason, text = explained(exc, self._options.proxies.hosts)
             raise ListError(reason, f"the list could not be read: {text}") from exc
 
     async def judge(self, answered: Answered) -> Page:
@@ -209,7 +220,7 @@ class VmsClient:
         try:
             response = await self._get(address, dict(headers))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
-            reason, text = explained(exc)
+            reason, text = explained(exc, self._options.proxies.hosts)
             raise FetchError(
                 reason, f"the file could not be asked for: {text}"
             ) from exc
@@ -228,45 +239,23 @@ class VmsClient:
         """Return where a listed url leads; see `Origins.resolve`."""
         return self._options.origins.resolve(url, name)
 
-    async def certificate_end_s(self) -> int | None:
-        """Return when the certificate ends, in seconds since 1970.
-
-        None if there is none, or it is not looked at by its dates.
-
-        Raises:
-            ListError: No connection can be made.
-        """
-        address, (context, _) = self._options.list_url, self._tls(ListError)
-        if address.scheme != "https" or isinstance(context, aiohttp.Fingerprint):
-            return None
-        try:
-            async with asyncio.timeout(_CERTIFICATE_S):
-                _, writer = await asyncio.open_connection(
-                    address.host,
-                    address.port,
-                    ssl=context or ssl.create_default_context(),
-                )
-        except (OSError, TimeoutError) as exc:
-            reason, text = explained(exc)
-            raise ListError(
-                reason, f"its certificate could not be seen: {text}"
-            ) from exc
-        found = writer.get_extra_info("peercert")
-        writer.close()
-        ends = found.get("notAfter") if found else None
-        return None if ends is None else int(ssl.cert_time_to_seconds(ends))
-
     @contextlib.asynccontextmanager
     async def open_file(
-        self, url: str, name: str | None, held: Held
+        self, url: str, name: str | None, held: Held, *, first_byte_s: float
     ) -> AsyncIterator[Body]:
         """Ask for a file or the rest of it; see `ports.Source`."""
         wanted = answer.range_headers(held)
         address = self._options.origins.resolve(url, name)
+        first_by = asyncio.get_running_loop().time() + first_byte_s
+        limit = asyncio.timeout_at(first_by)
         try:
-            response = await self._get(address, wanted)
+            # Whatever comes meanwhile: interim answers, blank lines, half a header.
+            async with limit:
+                response = await self._get(address, wanted)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
-            reason, text = explained(exc)
+            if limit.expired():
+                raise late(first_byte_s) from exc
+            reason, text = explained(exc, self._options.proxies.hosts)
             raise FetchError(
                 reason, f"the file could not be asked for: {text}"
             ) from exc
@@ -280,7 +269,13 @@ class VmsClient:
                 max_bytes=self._options.max_file_bytes,
                 now=self._options.now(),
             )
-            yield Body(response, offer)
+            yield Body(
+                response,
+                offer,
+                first_by=first_by,
+                first_byte_s=first_byte_s,
+                stall_s=self._sessions.stall_s,
+            )
         finally:
             response.close()
 
@@ -310,6 +305,7 @@ class VmsClient:
                 headers=headers | credentials,
                 allow_redirects=False,
                 ssl=own if origin_of(address) == self.origin else elsewhere,
+                proxy=self._proxy(address, FetchError),
             )
             if response.status not in REDIRECTS:
                 return response
@@ -321,6 +317,16 @@ class VmsClient:
             except OriginRefusedError as exc:
                 raise OriginRefusedError(f"redirected, but {exc}") from exc
         raise FetchError("redirects", f"more than {MAX_REDIRECTS} redirects in a row")
+
+    def _proxy(self, address: URL, failure: type[ListError | FetchError]) -> URL | None:
+        proxy = self._options.proxies.of(address)
+        if proxy is not None and proxy.scheme != "http":
+            raise failure(
+                "proxy",
+                f"the environment's proxy for {address.scheme} does not begin with "
+                "http://, and only such are used; set the source's proxy to one",
+            )
+        return proxy
 
     async def _file_token(self) -> str:
         try:
@@ -355,6 +361,13 @@ class VmsClient:
         if abs(offset) > _OFFSET_LIMIT_US:
             return None
         return 0 if abs(offset) < _OFFSET_NOISE_US else offset
+
+
+def _end_of_certificate(response: aiohttp.ClientResponse) -> int | None:
+    """Return when the certificate ends, in seconds since 1970, if it was verified."""
+    found = response.peer_certificate if isinstance(response, Response) else None
+    ends = (found or {}).get("notAfter")
+    return int(ssl.cert_time_to_seconds(ends)) if isinstance(ends, str) else None
 
 
 async def _whole(response: aiohttp.ClientResponse, folder: Path | None) -> _Body:

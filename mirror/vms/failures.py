@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 import ssl
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import aiohttp
 
+from mirror.errors import FetchError
+from mirror.vms.response import MOST_INTERIM, InterimFloodError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+PROXY_ASKS = (
+    "the proxy asks for a user and a password (407); put them into the source's proxy, "
+    "http://USER:PASSWORD@HOST:PORT"
+)
 _PIN = "pin it with tls.fingerprint"
 _UNKNOWN_AUTHORITY = (
     "no authority known here has signed it; put the authority's certificate into a "
@@ -36,26 +48,65 @@ _OLD_TLS = frozenset(
 _NO_TLS = frozenset({"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"})
 
 
-def explained(exc: Exception) -> tuple[str, str]:
-    """Return the reason, fit for a label, and the text for an HTTP failure."""
+def late(waited_s: float) -> FetchError:
+    """Return the failure of a file whose first byte did not come in time."""
+    return FetchError(
+        "first_byte",
+        f"no answer, or no byte of it, for too long ({waited_s:g} s, by "
+        "first_byte_timeout; after each such try it is waited for longer)",
+    )
+
+
+def explained(exc: Exception, proxies: Collection[str] = ()) -> tuple[str, str]:
+    """Return the reason, fit for a label, and the text for an HTTP failure.
+
+    Args:
+        exc: What was raised.
+        proxies: Hosts of the proxies that the request may have gone by.
+    """
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        return (
+            "timeout",
+            "no connection for too long; is the VMS up, and the way there?",
+        )
     if isinstance(exc, TimeoutError):
         return "timeout", "no answer, or no byte, for too long"
-    tls = _of_tls(exc)
-    if isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return "unreachable", (
-            f"the host name {exc.host} cannot be resolved; check url, and this "
-            "machine's name server"
-        )
-    if tls is not None:
-        return "tls", tls
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        # Of several addresses that failed each in its way, asyncio names none.
-        number = exc.os_error.errno
-        why = os.strerror(number) if number else "none of its addresses can be reached"
-        return "unreachable", (
-            f"no connection to {exc.host} port {exc.port}: {why}; is it up, and is "
-            "url right?"
-        )
+    return (
+        _of_proxy(exc, proxies)
+        or _of_name(exc)
+        or _of_tls(exc)
+        or _of_connection(exc)
+        or _of_answer(exc)
+    )
+
+
+def _of_name(exc: Exception) -> tuple[str, str] | None:
+    if not isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return None
+    return "unreachable", (
+        f"the host name {exc.host} cannot be resolved; check url, and this machine's "
+        "name server"
+    )
+
+
+def _of_connection(exc: Exception) -> tuple[str, str] | None:
+    if not isinstance(exc, aiohttp.ClientConnectorError):
+        return None
+    return "unreachable", (
+        f"no connection to {exc.host} port {exc.port}: {_why(exc)}; is it up, and is "
+        "url right?"
+    )
+
+
+def _why(exc: aiohttp.ClientConnectorError) -> str:
+    # Of several addresses that failed each in its way, asyncio names none.
+    number = exc.os_error.errno
+    return os.strerror(number) if number else "none of its addresses can be reached"
+
+
+def _of_answer(exc: Exception) -> tuple[str, str]:
+    if isinstance(exc, InterimFloodError):
+        return "bad_answer", f"more than {MOST_INTERIM} answers came that are not final"
     if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
         return "cut", "the connection was closed too early"
     if isinstance(exc, aiohttp.ClientResponseError):
@@ -65,7 +116,33 @@ def explained(exc: Exception) -> tuple[str, str]:
     return "bad_answer", type(exc).__name__
 
 
-def _of_tls(exc: Exception) -> str | None:
+def _of_proxy(exc: Exception, proxies: Collection[str]) -> tuple[str, str] | None:
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        if exc.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            return "proxy", PROXY_ASKS
+        return "proxy", (
+            f"the proxy refuses to connect to the VMS ({exc.status}); have it allowed "
+            "there, or do without proxy"
+        )
+    if isinstance(exc, aiohttp.ClientConnectorDNSError) and exc.host in proxies:
+        return "proxy", (
+            f"the host name {exc.host} of the proxy cannot be resolved; check proxy, "
+            "and this machine's name server"
+        )
+    if isinstance(exc, aiohttp.ClientProxyConnectionError):
+        return "proxy", (
+            f"no connection to the proxy {exc.host} port {exc.port}: {_why(exc)}; is "
+            "it up, and is proxy right?"
+        )
+    return None
+
+
+def _of_tls(exc: Exception) -> tuple[str, str] | None:
+    text = _tls_text(exc)
+    return None if text is None else ("tls", text)
+
+
+def _tls_text(exc: Exception) -> str | None:
     """Return what is wrong with the certificate or with TLS; None if nothing."""
     if isinstance(exc, aiohttp.ServerFingerprintMismatch):
         return (

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 
 from mirror import __version__
+from mirror.vms.response import Response
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _AGENT = f"archive-mirror/{__version__}"
 _CONNECT_S = 15
+_WAY_S = 30
+"""Until there is a connection: the name, TCP, the proxy's word, TLS."""
 _READ_BUFFER = 16384
 
 
@@ -65,7 +68,9 @@ class Sessions:
 
     Attributes:
         api: For lists; sends JSON headers, decompresses.
-        files: For bulk bytes; asks for them as they are and never decodes.
+        files: For bulk bytes; asks for them as they are and never decodes. It bounds
+            no wait but that for a connection: whoever reads from it does.
+        stall_s: The longest that a body that has begun may bring no byte.
     """
 
     api: aiohttp.ClientSession
@@ -78,7 +83,7 @@ class Sessions:
         list_timeout_s: float = 60,
         read_bytes: int = 128 * 1024,
     ) -> None:
-        self._stall_s = stall_timeout_s
+        self.stall_s = stall_timeout_s
         self._list_s = list_timeout_s
         self._read_bytes = read_bytes
 
@@ -90,16 +95,21 @@ class Sessions:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": _AGENT, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(
-                total=self._list_s, sock_connect=_CONNECT_S, sock_read=self._stall_s
+                total=self._list_s,
+                connect=_WAY_S,
+                sock_connect=_CONNECT_S,
+                sock_read=self.stall_s,
             ),
+            response_class=Response,
         )
         self.files = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": _AGENT, "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_S, sock_read=self._stall_s
+                total=None, connect=_WAY_S, sock_connect=_CONNECT_S
             ),
+            response_class=Response,
             auto_decompress=False,
             read_bufsize=_READ_BUFFER,
         )

@@ -23,6 +23,7 @@ from mirror.mirroring import fetch
 from mirror.mirroring.fetch import UNFIT_RANGE, Fetcher
 from mirror.mirroring.outcome import Pace
 from mirror.mirroring.part import Part
+from mirror.mirroring.patience import Patience
 from mirror.mirroring.plan import plan
 from mirror.mirroring.progress import Progress
 from mirror.mirroring.pump import PumpLimits
@@ -59,6 +60,7 @@ class Body:
     explicit_end: bool = True
     etag: str | None = '"e"'
     last_modified: str | None = None
+    firm: bool = True
     stalls: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self) -> bytes:
@@ -78,13 +80,16 @@ class Vms:
     Attributes:
         held: What each request said that we hold.
         seen: What a look sees, or raises.
+        waits_s: How long each waits for its first byte.
     """
 
     answers: list[Body | Exception] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     seen: list[Seen | Exception | None] = field(default_factory=list)
     name: str = "hq"
+    origin: str = "https://vms.example"
     oldest_us: int | None = None
+    waits_s: list[float] = field(default_factory=list)
     lifetime_us: int = 3 * HOUR
     second_look: bool = True
 
@@ -95,7 +100,10 @@ class Vms:
         return seen
 
     @contextlib.asynccontextmanager
-    async def open_file(self, _: str, __: str | None, held: Held) -> AsyncIterator[Any]:
+    async def open_file(
+        self, _: str, __: str | None, held: Held, *, first_byte_s: float
+    ) -> AsyncIterator[Any]:
+        self.waits_s.append(first_byte_s)
         self.held.append(held)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -139,6 +147,7 @@ class Bench:
             pace=Pace(
                 initial=timedelta(seconds=600.0501), maximum=timedelta(seconds=1200)
             ),
+            patience=Patience(timedelta(seconds=60)),
             targets=lambda: ["nas"],
             now=lambda: from_us(made.tick()),
         )
@@ -340,6 +349,22 @@ async def test_when_it_is_tried_again_is_told(bench, tick_s, told):
     (postponed,) = events
 
     assert (postponed["event"], postponed["retry_in_s"]) == ("export.postponed", told)
+
+
+async def test_the_wait_for_a_first_byte_is_of_the_export(bench):
+    """It grows with each that came too late, is kept, and ends with one that came."""
+    late = FetchError("first_byte", "no answer for too long")
+    for failure in (late, late, cut(), late):
+        await bench.attempt(failure)
+        bench.now_us += 20 * MINUTE
+
+    assert bench.vms.waits_s == [60, 120, 240, 240]
+    assert (await bench.export()).late == 3
+
+    await bench.attempt(Body([WHOLE[:400], cut()], total_bytes=len(WHOLE)))
+
+    assert bench.vms.waits_s[-1] == 480
+    assert (await bench.export()).late == 0
 
 
 async def test_a_lost_export_is_told_as_such(bench):

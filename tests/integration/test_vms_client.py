@@ -60,6 +60,7 @@ async def client(
         token = folder / "client.token"
         token.write_text(SECRET)
     allowed = frozenset(changes.pop("allowed", ()))
+    stall_s = changes.pop("stall_s", 5)
     values: dict[str, Any] = {
         "name": "hq",
         "list_url": URL(url + "/api/v1/downloads"),
@@ -73,7 +74,7 @@ async def client(
         "max_file_bytes": 2**40,
         "file_lifetime": timedelta(hours=3),
     }
-    async with Sessions(stall_timeout_s=5, list_timeout_s=10) as sessions:
+    async with Sessions(stall_timeout_s=stall_s, list_timeout_s=10) as sessions:
         yield VmsClient(
             VmsOptions(**(values | changes)),
             sessions=sessions,
@@ -90,7 +91,7 @@ async def ask(made: VmsClient) -> Any:
 async def fetch(made: VmsClient, url: str) -> bytes:
     """Read a whole file."""
     body = bytearray()
-    async with made.open_file(url, None, WHOLE) as opened:
+    async with made.open_file(url, None, WHOLE, first_byte_s=5) as opened:
         while chunk := await opened.read():
             body += chunk
     return bytes(body)

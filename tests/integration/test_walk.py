@@ -59,6 +59,7 @@ class Scripted:
     """
 
     name = "hq"
+    origin = "https://vms.example"
     oldest_us = None
     lifetime_us = 3 * HOUR
     second_look = True
@@ -71,7 +72,7 @@ class Scripted:
         self.asked.append((number, since_us, until_us))
         return self.answer(number)
 
-    def open_file(self, *_: object) -> Any:
+    def open_file(self, *_: object, **__: object) -> Any:
         raise NotImplementedError
 
     async def look(self, *_: object) -> Any:

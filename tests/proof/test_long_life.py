@@ -360,6 +360,7 @@ async def _days(folder: Path, scale: Scale, rng: random.Random) -> AsyncIterator
             "retry_initial": scale.text(5 / HOUR_S),
             "retry_max": scale.text(1 / 6),
             "stall_timeout": "1s",
+            "first_byte_timeout": "1s",
             "concurrency": 16,
         }
         mirror = Mirror(stage.logs, stage.config())

@@ -11,6 +11,7 @@ import dataclasses
 import pytest
 
 from mirror.errors import FetchError
+from mirror.mirroring.fetch import Fetcher
 from mirror.mirroring.part import Part
 from mirror.simulator import Vms
 from mirror.vms import answer
@@ -29,7 +30,11 @@ async def vms():
 @pytest.fixture
 def site(tmp_path, vms):
     made = Site.make(tmp_path, vms, concurrency=16)
-    made.tables["transfer"] |= {"max_file_size": "600KB", "stall_timeout": "400ms"}
+    made.tables["transfer"] |= {
+        "max_file_size": "600KB",
+        "stall_timeout": "400ms",
+        "first_byte_timeout": "30s",
+    }
     return made
 
 
@@ -43,7 +48,7 @@ def test_the_matrix_is_as_large_as_is_said(effort):
 def content_range_unread(monkeypatch) -> None:
     """Take any 206 for the rest that was asked for."""
 
-    def rest(headers, held, length):
+    def rest(headers, held, length, *, firm):
         return answer.Offer(
             start_bytes=held.size_bytes,
             total_bytes=held.total_bytes,
@@ -51,6 +56,7 @@ def content_range_unread(monkeypatch) -> None:
             explicit_end=True,
             etag=held.etag,
             last_modified=held.last_modified,
+            firm=held.firm,
         )
 
     monkeypatch.setattr(answer, "_rest", rest)
@@ -84,8 +90,9 @@ def total_unread(monkeypatch) -> None:
     """Go on with a file that has another length now."""
     rest = answer._rest
 
-    def lenient(headers, held, length):
-        return rest(headers, dataclasses.replace(held, total_bytes=None), length)
+    def lenient(headers, held, length, *, firm):
+        unknown = dataclasses.replace(held, total_bytes=None)
+        return rest(headers, unknown, length, firm=firm)
 
     monkeypatch.setattr(answer, "_rest", lenient)
 
@@ -101,6 +108,7 @@ def any_416_is_the_end(monkeypatch) -> None:
             explicit_end=True,
             etag=held.etag,
             last_modified=held.last_modified,
+            firm=held.firm,
         )
 
     monkeypatch.setattr(answer, "_beyond_end", whole)
@@ -115,6 +123,18 @@ def compressed_is_taken(monkeypatch) -> None:
         return judge(status, plain, **more)
 
     monkeypatch.setattr(answer, "judge", judged)
+
+
+def overlap_unread(monkeypatch) -> None:
+    """Go on behind bytes that nobody compared with those held."""
+
+    async def unread(self, body, part, size):
+        came = b""
+        while len(came) < size and (chunk := await body.read()):
+            came += chunk
+        return came[size:]
+
+    monkeypatch.setattr(Fetcher, "_compare", unread)
 
 
 def nothing_is_gone(monkeypatch) -> None:
@@ -139,6 +159,7 @@ def nothing_is_gone(monkeypatch) -> None:
         (validators_unread, "ignore_if_range_change"),
         (total_unread, "ignore_if_range_grow_no_validators"),
         (any_416_is_the_end, "range_refused_short"),
+        (overlap_unread, "hidden_change_other_etag"),
         (compressed_is_taken, "gzip"),
         (nothing_is_gone, "delete"),
     ],

@@ -97,6 +97,7 @@ def test_a_200_is_the_whole_file(headers, total, length, explicit, have):
         explicit_end=explicit,
         etag=None,
         last_modified=None,
+        firm=False,
     )
 
 

@@ -238,6 +238,27 @@ def test_url_is_the_base_address(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "proxy.example:3128",
+        "http://proxy.example",
+        "http://:3128",
+        "https://proxy.example:3128",
+        "socks5://proxy.example:1080",
+        "http://user:s3cret@proxy.example:many",
+        "http://user:s3cret@proxy.example:3128/path",
+        "http://user:s3 cret@proxy.example:3128",
+        "Environment",
+    ],
+)
+def test_a_proxy_is_an_address_or_the_environment(tmp_path: Path, value: str) -> None:
+    """What was written is not repeated: it may hold a password."""
+    assert problems(tmp_path, SOURCE + f'proxy = "{value}"\n' + TARGET) == [
+        'sources.hq.proxy: must be "http://HOST:PORT" or "environment"'
+    ]
+
+
 def test_a_target_needs_a_type_and_a_path(tmp_path: Path) -> None:
     assert problems(tmp_path, f"{SOURCE}[targets.nas]") == [
         'targets.nas.type: is missing; write type = "directory"',

@@ -47,6 +47,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert settings.transfer.model_dump() == {
         "concurrency": 16,
         "stall_timeout": timedelta(seconds=30),
+        "first_byte_timeout": timedelta(seconds=60),
         "min_rate": None,
         "retry_initial": timedelta(seconds=5),
         "retry_max": timedelta(minutes=10),
@@ -72,6 +73,7 @@ def test_defaults(tmp_path: Path) -> None:
         "tls": {"ca_file": None, "fingerprint": None, "verify": True},
         "file_origins": (),
         "rewrite_origins": {},
+        "proxy": None,
         "date_format": "%Y-%m-%dT%H:%M:%SZ",
         "footage_timezone": ZoneInfo("UTC"),
         "client": "web",

@@ -116,3 +116,15 @@ def test_the_command_prints_it(path):
         "value": '"45s"',
         "from": str(path),
     }
+
+
+def test_of_a_proxy_the_user_is_not_shown(tmp_path):
+    text = 'proxy = "http://user:s3cret-word@proxy.example:3128"\n'
+    path = tmp_path / "archive-mirror.toml"
+    path.write_text(
+        f'[sources.hq]\nurl = "https://vms.example"\n{text}'
+        '[targets.nas]\ntype = "directory"\npath = "/srv"\n'
+    )
+    shown = {one.path[-1]: one.value for one in config.explain(path, {})}
+
+    assert shown["proxy"] == '"http://...@proxy.example:3128"'

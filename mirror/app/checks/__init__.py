@@ -58,9 +58,12 @@ async def run(
                 secret=secret,
                 device_uuids=dict.fromkeys(settings.sources, "archive-mirror-check"),
             )
+            wait_s = settings.transfer.first_byte_timeout.total_seconds()
             async with asyncio.TaskGroup() as group:
                 sources = [
-                    group.create_task(source.check(engine.sources[name], one))
+                    group.create_task(
+                        source.check(engine.sources[name], one, first_byte_s=wait_s)
+                    )
                     for name, one in settings.sources.items()
                 ]
                 spool = group.create_task(places.spool(settings, ledger))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
+from yarl import URL
+
 from mirror.app.checks.finding import FILES_S, Finding, Grade, bounded
 from mirror.errors import FileGoneError, ListError, MirrorError
 from mirror.model import to_us, utc_now
 from mirror.ports import Held
+from mirror.vms import Proxies
 from mirror.wording import span
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from mirror.config import SourceSettings
@@ -29,8 +32,16 @@ _ENDS_SOON_S = 14 * _DAY_S
 _NOTHING_HELD = Held(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
 
 
-async def check(client: VmsClient, source: SourceSettings) -> list[Finding]:
-    """Return what is found; what depends on a step that failed is not looked at."""
+async def check(
+    client: VmsClient, source: SourceSettings, *, first_byte_s: float
+) -> list[Finding]:
+    """Return what is found; what depends on a step that failed is not looked at.
+
+    Args:
+        client: Of the source.
+        source: Its settings.
+        first_byte_s: How long the service waits for a file at its first try.
+    """
     about_file, readable = await _token_file(source.name, source.token_path)
     if not readable:
         return about_file
@@ -43,17 +54,15 @@ async def check(client: VmsClient, source: SourceSettings) -> list[Finding]:
         failed = Finding(
             name=f"source {source.name}", grade=Grade.FAIL, detail=str(exc)
         )
-        return [failed, *about_file]
-    async with asyncio.TaskGroup() as group:
-        certificate = group.create_task(_certificate(client, source))
-        first_byte = group.create_task(_first_byte(client, source.name, page))
+        return [failed, *about_file, *_proxy(source, os.environ)]
     return [
         _list(source.name, page),
         *about_file,
+        *_proxy(source, os.environ),
         *_token(source.name, client.token_expiry_s),
-        *certificate.result(),
+        *_certificate(client, source),
         *_clock(source.name, page),
-        *first_byte.result(),
+        *await _first_byte(client, source.name, page, min(first_byte_s, _FILE_S)),
     ]
 
 
@@ -97,6 +106,18 @@ async def _token_file(source: str, path: Path | None) -> tuple[list[Finding], bo
     return [Finding(name=name, grade=Grade.WARN, detail=detail)], True
 
 
+def _proxy(source: SourceSettings, environ: Mapping[str, str]) -> list[Finding]:
+    """Tell of a proxy that the environment names, should it not be used."""
+    address = URL(source.url)
+    if source.proxy is not None or Proxies.of_environment(environ).of(address) is None:
+        return []
+    detail = f"{address.scheme.upper()}_PROXY in the environment names one that is not "
+    detail += 'used; if the VMS is behind it, set proxy = "environment"'
+    return [
+        Finding(name=f"proxy of source {source.name}", grade=Grade.WARN, detail=detail)
+    ]
+
+
 def _token(source: str, end_s: int | None) -> list[Finding]:
     if end_s is None:
         return []
@@ -111,16 +132,13 @@ def _token(source: str, end_s: int | None) -> list[Finding]:
     ]
 
 
-async def _certificate(client: VmsClient, source: SourceSettings) -> list[Finding]:
+def _certificate(client: VmsClient, source: SourceSettings) -> list[Finding]:
     name = f"certificate of source {source.name}"
     if not source.tls.verify and source.url.startswith("https:"):
         detail = "it is not verified (tls.verify = false), anybody in between can pose "
         detail += "as the VMS; set tls.ca_file or tls.fingerprint instead"
         return [Finding(name=name, grade=Grade.WARN, detail=detail)]
-    try:
-        end_s = await client.certificate_end_s()
-    except ListError as exc:
-        return [Finding(name=name, grade=Grade.FAIL, detail=str(exc))]
+    end_s = client.certificate_end_s
     if end_s is None:
         return []
     soon = _left_s(end_s) < _ENDS_SOON_S
@@ -153,22 +171,19 @@ def _clock(source: str, page: Page) -> list[Finding]:
     ]
 
 
-async def _first_byte(client: VmsClient, source: str, page: Page) -> list[Finding]:
+async def _first_byte(
+    client: VmsClient, source: str, page: Page, wait_s: float
+) -> list[Finding]:
     """Ask for the newest file on the page, and for no more than its beginning."""
     with_file = [row for row in page.rows if row.has_file and row.url]
     if not with_file:
         return []
     newest = max(with_file, key=lambda row: (row.created_us or 0, row.export_id))
     name, what = f"file of source {source}", f"export {newest.export_id}"
+    wanted = newest.url or "", newest.name, _NOTHING_HELD
     try:
-        async with (
-            asyncio.timeout(_FILE_S),
-            client.open_file(newest.url or "", newest.name, _NOTHING_HELD) as body,
-        ):
+        async with client.open_file(*wanted, first_byte_s=wait_s) as body:
             arrived = await body.read()
-    except TimeoutError:
-        detail = f"{what}: no byte within {_FILE_S:.0f} s; look at the VMS and the line"
-        return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
     except FileGoneError as exc:
         detail = f"{what}: {exc}; right if the VMS has just deleted it"
         return [Finding(name=name, grade=Grade.WARN, detail=detail)]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_REQUESTS: Final = 40
 MOST_S: Final = 180.0
 REQUEST_S: Final = 30.0
+FILE_S: Final = 60.0
+"""Some VMS make a file only when it is asked for."""
 SAMPLE_BYTES: Final = 4096
 _LONGEST_WAIT_S: Final = 30.0
 _WAIT_S: Final = 2.0
@@ -120,14 +122,15 @@ class Asker:
             EnoughError: No more may be asked.
         """
         answered = await self._politely(
-            lambda: self.client.sample(address, headers, most_bytes=SAMPLE_BYTES)
+            lambda: self.client.sample(address, headers, most_bytes=SAMPLE_BYTES),
+            within_s=FILE_S,
         )
         self.recorder.file(of, headers, answered)
         return answered
 
-    async def _politely(self, ask: _Ask) -> Answered:
+    async def _politely(self, ask: _Ask, within_s: float = REQUEST_S) -> Answered:
         for _ in range(_TRIES):
-            answered = await self._once(ask)
+            answered = await self._once(ask, within_s)
             if answered.status not in _BUSY:
                 return answered
             asked_s = backoff.retry_after(
@@ -146,7 +149,7 @@ class Asker:
             f"the VMS is busy, {_TRIES} times in a row; probe it again when it is quiet"
         )
 
-    async def _once(self, ask: _Ask) -> Answered:
+    async def _once(self, ask: _Ask, within_s: float) -> Answered:
         if self.requests >= MOST_REQUESTS:
             raise EnoughError(f"{MOST_REQUESTS} requests were made, no more are")
         if self._left_s() <= 0:
@@ -156,10 +159,10 @@ class Asker:
             )
         self.requests += 1
         try:
-            async with asyncio.timeout(min(REQUEST_S, self._left_s())):
+            async with asyncio.timeout(min(within_s, self._left_s())):
                 return await ask()
         except TimeoutError as exc:
-            raise ListError("timeout", f"no answer for {span(REQUEST_S)}") from exc
+            raise ListError("timeout", f"no answer for {span(within_s)}") from exc
 
     def _left_s(self) -> float:
         return self.began + MOST_S - time.monotonic()

@@ -1,0 +1,59 @@
+"""An answer: few interim ones (1xx) before it, and the certificate it came under."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
+MOST_INTERIM = 20
+"""A server sends one or two: 100 and 103 are all there are of use to a GET."""
+
+
+class InterimFloodError(aiohttp.ClientError):
+    """More interim answers came than anybody sends in good faith."""
+
+
+class Response(aiohttp.ClientResponse):
+    """An answer that is given up after `MOST_INTERIM` answers that are not final.
+
+    aiohttp itself reads on for as long as they come.
+
+    Attributes:
+        peer_certificate: Of the server, as `ssl` decodes it; None without TLS, empty if
+            it is not verified.
+    """
+
+    peer_certificate: dict[str, object] | None = None
+
+    @override
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Read up to the final status.
+
+        Raises:
+            InterimFloodError: It does not come.
+        """
+        protocol, transport = connection.protocol, connection.transport
+        if transport is not None:
+            self.peer_certificate = transport.get_extra_info("peercert")
+        if protocol is None:
+            return await super().start(connection)
+        read, interim = protocol.read, 0
+
+        async def counted() -> Any:  # noqa: ANN401 -- as aiohttp has it
+            nonlocal interim
+            message, payload = await read()
+            interim += 100 <= message.code < 200  # noqa: PLR2004 -- 1xx
+            if interim > MOST_INTERIM:
+                raise InterimFloodError
+            return message, payload
+
+        protocol.read = counted  # type: ignore[method-assign]
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read
