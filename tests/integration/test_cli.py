@@ -20,6 +20,7 @@ import pytest
 
 from mirror import __version__
 from mirror.simulator import Stage, Vms
+from tests import warm
 from tests.harness import Site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,15 +75,8 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(*arguments: str | Path, **env: str) -> Ran:
     """Run the real command to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mirror", *map(str, arguments)],
-        capture_output=True,
-        timeout=60,
-        env=environment(**env),
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    done = warm.run([*map(str, arguments)], env=environment(**env))
+    ran = Ran(done.code, done.out.decode(), done.err.decode())
     assert "Traceback" not in ran.err + ran.out
     return ran
 

@@ -16,6 +16,7 @@ import pytest
 
 from mirror.model import State
 from mirror.simulator import Fault, Kind, Stage, Vms
+from tests import warm
 from tests.harness import Site
 
 MB = 1_000_000
@@ -348,11 +349,8 @@ async def test_commands_beside_the_service_take_effect(tmp_path, vms):
                 and site.export(served).state is State.READY
             )
         )
-        retry = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "mirror", "retry", "hq/" + str(served.export_id),
-            "-c", config,
-        )  # fmt: skip
-        assert await retry.wait() == 0
+        words = ["retry", f"hq/{served.export_id}", "-c", config]
+        assert (await asyncio.to_thread(warm.run, words)).code == 0
         await site.until_state(served, State.SAVED)
 
 
