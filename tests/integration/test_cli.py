@@ -876,7 +876,7 @@ def test_the_simulator_serves_until_it_is_told_to_stop(number):
             assert line, "it ended before it served"
             printed += line
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
@@ -925,14 +925,14 @@ def test_a_command_ends_though_a_thread_hangs(full):
     """A dead mount holds a thread for ever; the exit does not wait for it."""
     program = (
         "import sys, threading, time; "
-        "threading.Thread(target=time.sleep, args=(8,)).start(); "
+        "threading.Thread(target=time.sleep, args=(600,)).start(); "
         "from mirror.cli import main; main(sys.argv[1:])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "show", "hq/999", *on(full)],
         capture_output=True,
         env=environment(),
-        timeout=4,
+        timeout=60,
         check=False,
     )
 

@@ -577,7 +577,7 @@ async def test_a_look_spares_what_is_under_way(
 
     def slow(temporary: str, name: str, *, source: int, within: int) -> None:
         waiting.set()
-        assert looked.wait(20)
+        assert looked.wait(60)
         real(temporary, name, source=source, within=within)
 
     health = await target.open(None)
@@ -601,7 +601,7 @@ async def test_a_clone_of_this_node_does_not_keep_a_copy_from_ending(
 
     def slow(temporary: str, name: str, *, source: int, within: int) -> None:
         waiting.set()
-        assert looked.wait(20)
+        assert looked.wait(60)
         real(temporary, name, source=source, within=within)
 
     health = await target.open(None)
