@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUDGET ?= 60m
 
-.PHONY: setup demo test chaos mutants lint check format pins deb deb-check deb-trial shares clean
+.PHONY: setup demo test proofs chaos mutants lint check format pins deb deb-check deb-trial shares clean
 
 setup: $(STAMP)
 
@@ -17,7 +17,10 @@ demo: setup  ## mirror real files from the bundled VMS simulator
 	$(BIN)/archive-mirror demo
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not proof"
+
+proofs: setup  ## the short form of the proofs, and what else takes long
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m proof
 
 chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
 	$(BIN)/python -m pytest -q -s tests/proof --chaos $(BUDGET)
@@ -32,7 +35,7 @@ lint: setup  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test  ## all that CI runs
+check: lint test  ## all that a change must pass at once; CI runs `make proofs` too
 
 format: setup  ## bring the code into form
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tempfile
 import types
@@ -266,10 +267,10 @@ def _sentence(lines: list[str]) -> str:
 
 def _attributes(table: type[values.Table]) -> dict[str, str]:
     """Return what a class says of its keys."""
-    _, _, text = (table.__doc__ or "").partition("Attributes:\n")
+    _, _, text = inspect.cleandoc(table.__doc__ or "").partition("Attributes:\n")
     return {
         match[1]: re.sub(r"\s+", " ", match[2]).strip()
         for match in re.finditer(
-            r"^ {8}(\w+): (.*(?:\n {12}.*)*)", text, flags=re.MULTILINE
+            r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE
         )
     }

@@ -1,14 +1,29 @@
-"""Options and the closing table of the proofs; in CI nothing may be skipped."""
+"""Options and the closing table of the proofs; in CI nothing may be skipped.
+
+All of `tests/proof` is marked `proof`, and so is what else takes long: `make test` runs
+the other tests, `make proofs` these.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.places import memory
 from tests.proof.effort import REACHED, Effort, budget_s
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PROOFS = Path(__file__).parent / "proof"
 _reached: list[str] = []
+
+if (_in_memory := memory()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_in_memory))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,10 +37,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Let the long form take its time."""
-    if config.getoption("--chaos") is not None:
-        for item in items:
+    """Mark the proofs; let their long form take its time."""
+    for item in items:
+        if _PROOFS in item.path.parents:
+            item.add_marker(pytest.mark.proof)
+        if config.getoption("--chaos") is not None:
             item.add_marker(pytest.mark.timeout(0), append=False)
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """Give a folder on the system's disk; `tmp_path` may lie in memory."""
+    with tempfile.TemporaryDirectory(prefix="archive-mirror-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

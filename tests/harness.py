@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 FAST = {
     "retry_initial": "20ms",
     "retry_max": "100ms",
-    "stall_timeout": "500ms",
-    "first_byte_timeout": "500ms",
+    "stall_timeout": "20s",
+    "first_byte_timeout": "20s",
     "shutdown_grace": "5s",
 }
+IMPATIENT = {"stall_timeout": "1s", "first_byte_timeout": "1s"}
+"""Where an answer stalls; a busy machine may stall others too."""
 
 
 @dataclass(slots=True)
@@ -155,6 +157,12 @@ class Site:
         finally:
             ledger.close()
 
+    def swept(self) -> bool:
+        """Tell whether each source was read whole once: what is new then is ours."""
+        with contextlib.closing(Ledger.read(self.settings().state_dir)) as ledger:
+            found = ledger.reads.sources()
+        return bool(found) and all(one.first_sweep_us for one in found)
+
     def kept(self) -> dict[str, str]:
         """Return the SHA-256 of each visible file on the target, by its path."""
         return {
@@ -173,7 +181,7 @@ class Site:
         """Wait until something is so, looking often."""
         async with asyncio.timeout(seconds):
             while not condition():
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
 
     async def until_state(self, served: Served, state: State) -> None:
         """Wait until an export is in a state."""

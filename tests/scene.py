@@ -28,7 +28,7 @@ from mirror.state import Ledger, rows
 from tests.browser import Browser
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 NOW_US = to_us(datetime(2026, 11, 23, 14, 20, tzinfo=UTC))
 SECOND = 1_000_000
@@ -83,6 +83,14 @@ class Scene:
         for name, free in (("nas", 3.1 * 2**40), ("vault", 0.8 * 2**40)):
             scene.target(name, free_bytes=int(free))
         return scene
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, folder: Path) -> Iterator[Scene]:
+        """Give such a scene; its ledger is closed at the end."""
+        scene = cls.make(folder)
+        with contextlib.closing(scene.ledger):
+            yield scene
 
     def add(self, source: str, state: State, *, made_us: int, **given: Any) -> int:
         """Add an export made so long ago; return its id."""
@@ -205,9 +213,9 @@ class Scene:
             await server.stop()
 
 
-def afternoon(folder: Path) -> Scene:
-    """Return a scene with an outage, one export at risk and one lost."""
-    scene, draw = Scene.make(folder), random.Random(5)
+def afternoon(scene: Scene) -> Scene:
+    """Fill a scene with an outage, one export at risk and one lost."""
+    draw = random.Random(5)
     for number in range(46):
         made = 5 * MINUTE + number * 7 * MINUTE + draw.randrange(4 * MINUTE)
         took = 70 * SECOND + draw.randrange(9 * MINUTE)
@@ -265,9 +273,12 @@ def afternoon(folder: Path) -> Scene:
 
 async def picture() -> bytes:
     """Return the picture of the page, down to the targets."""
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Scene.open(Path(folder)) as scene,
+    ):
         async with (
-            afternoon(Path(folder)).served() as url,
+            afternoon(scene).served() as url,
             Browser.started() as browser,
         ):
             await browser.size(1120, 800)

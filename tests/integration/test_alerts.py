@@ -315,6 +315,7 @@ async def _let_fail(world: World) -> None:
     world.hq.site.settings()
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(480)
 async def test_the_right_alerts_are_raised_and_one_message_tells_of_each_cause(
     tmp_path,

@@ -24,7 +24,7 @@ from mirror.metrics import Metrics
 from mirror.simulator import Vms
 from mirror.targets.directory import DirectoryTarget
 from tests.certificates import make_certificates
-from tests.harness import Site
+from tests.harness import IMPATIENT, Site
 
 _DAY_S = 86_400
 
@@ -95,7 +95,10 @@ async def test_the_newest_file_is_asked_for(tmp_path, fault, grade, words):
     async with Vms() as vms:
         vms.add()
         newest = vms.add(size=3_000_000, then=fault)
-        found = await findings(Site.make(tmp_path, vms))
+        site = Site.make(tmp_path, vms)
+        if fault == "hang":
+            site.tables["transfer"] |= IMPATIENT
+        found = await findings(site)
         requests = vms.file_requests(newest)
 
     told = found["file of source hq"]
@@ -193,8 +196,8 @@ async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
             ends.wait(60)
         return known(path, **more)
 
-    monkeypatch.setattr(finding, "FILES_S", 0.3)
-    monkeypatch.setattr(places, "_TARGET_S", 0.6)
+    monkeypatch.setattr(finding, "FILES_S", 1.0)
+    monkeypatch.setattr(places, "_TARGET_S", 2.0)
     if hangs == "marker":
         monkeypatch.setattr(DirectoryTarget, "_open", lambda *_: ends.wait(60))
     try:
@@ -208,7 +211,7 @@ async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
             settings = site.settings()
             with monkeypatch.context() as patched:
                 patched.setattr(os, "stat", partial(stuck, os.stat))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     found = await checks.run(
                         settings,
                         metrics=Metrics(CollectorRegistry()),

@@ -20,6 +20,7 @@ import pytest
 
 from mirror import __version__
 from mirror.simulator import Stage, Vms
+from tests import warm
 from tests.harness import Site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,15 +75,8 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(*arguments: str | Path, **env: str) -> Ran:
     """Run the real command to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mirror", *map(str, arguments)],
-        capture_output=True,
-        timeout=60,
-        env=environment(**env),
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    done = warm.run([*map(str, arguments)], env=environment(**env))
+    ran = Ran(done.code, done.out.decode(), done.err.decode())
     assert "Traceback" not in ran.err + ran.out
     return ran
 
@@ -882,7 +876,7 @@ def test_the_simulator_serves_until_it_is_told_to_stop(number):
             assert line, "it ended before it served"
             printed += line
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
@@ -931,14 +925,14 @@ def test_a_command_ends_though_a_thread_hangs(full):
     """A dead mount holds a thread for ever; the exit does not wait for it."""
     program = (
         "import sys, threading, time; "
-        "threading.Thread(target=time.sleep, args=(8,)).start(); "
+        "threading.Thread(target=time.sleep, args=(600,)).start(); "
         "from mirror.cli import main; main(sys.argv[1:])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "show", "hq/999", *on(full)],
         capture_output=True,
         env=environment(),
-        timeout=4,
+        timeout=60,
         check=False,
     )
 

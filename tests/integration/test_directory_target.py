@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import stat
-import tempfile
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -96,26 +95,19 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def far(world: World) -> Iterator[World]:
+def far(world: World, on_disk: Path) -> World:
     """Return a world whose spool lies on another file system than the root."""
-    shm = Path("/dev/shm")
-    if not os.access(shm, os.W_OK) or shm.stat().st_dev == world.root.stat().st_dev:
+    if on_disk.stat().st_dev == world.root.stat().st_dev:
         pytest.skip("needs /dev/shm as a second file system")
-    folder = Path(tempfile.mkdtemp(dir=shm))
-    world.spool = folder / "spooled"
-    yield world
-    shutil.rmtree(folder)
+    world.spool = on_disk / "spooled"
+    return world
 
 
 @pytest.fixture
-def swift(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Return a world in memory, where there is one, that reads in small steps."""
+def swift(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return a world that reads in small steps."""
     monkeypatch.setattr(durable, "READ_BYTES", len(BYTES) // 2 + 1)
-    shm = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(dir=shm if os.access(shm, os.W_OK) else None))
-    (folder / "root").mkdir()
-    yield World(root=folder / "root", spool=folder / "spooled")
-    shutil.rmtree(folder)
+    return world
 
 
 async def publish(world: World, wanted: Publication) -> Kept:
@@ -585,7 +577,7 @@ async def test_a_look_spares_what_is_under_way(
 
     def slow(temporary: str, name: str, **how: int) -> None:
         waiting.set()
-        assert looked.wait(20)
+        assert looked.wait(60)
         real(temporary, name, **how)
 
     health = await target.open(None)
@@ -609,7 +601,7 @@ async def test_a_clone_of_this_node_does_not_keep_a_copy_from_ending(
 
     def slow(temporary: str, name: str, **how: int) -> None:
         waiting.set()
-        assert looked.wait(20)
+        assert looked.wait(60)
         real(temporary, name, **how)
 
     health = await target.open(None)

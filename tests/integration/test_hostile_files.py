@@ -19,7 +19,7 @@ from mirror.model import State, utc_now
 from mirror.simulator import Fault, Kind, Manners, Vms
 from mirror.simulator.faults import fault, resolve
 from mirror.simulator.manners import Etag
-from tests.harness import Site
+from tests.harness import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from mirror.model import Export
@@ -224,11 +224,7 @@ async def vms():
 def site(tmp_path, vms):
     """A site that tries many files at once and soon again."""
     made = Site.make(tmp_path, vms, concurrency=16)
-    made.tables["transfer"] |= {
-        "max_file_size": "600KB",
-        "stall_timeout": "400ms",
-        "first_byte_timeout": "30s",
-    }
+    made.tables["transfer"] |= {"max_file_size": "600KB"}
     return made
 
 
@@ -323,8 +319,8 @@ def check_requests(vms: Vms) -> None:
 async def test_resume_matrix(site, vms, name):
     """Each behaviour after a first answer of known and of unknown length."""
     behaviour = MATRIX[name]
-    if name in LATE:
-        site.tables["transfer"]["first_byte_timeout"] = "400ms"
+    if name in {"stall", *LATE}:
+        site.tables["transfer"] |= IMPATIENT
     cells = {
         f"{'chunked' if chunked else 'length'}-{label}": add(
             vms, behaviour, point, chunked=chunked, name=f"{label}.mp4"
@@ -369,6 +365,8 @@ def check_played(site: Site, vms: Vms, served: Served, behaviour: Behaviour) -> 
 @pytest.mark.parametrize("kind", [Kind.CUT, Kind.RESET, Kind.STALL])
 async def test_what_came_is_not_asked_for_again(site, vms, kind):
     """After any kind of break the rest is asked for, and that alone."""
+    if kind is Kind.STALL:
+        site.tables["transfer"] |= IMPATIENT
     cells = {
         label: vms.add(size=SIZE, faults=[Fault(kind=kind, after=point)])
         for label, point in POINTS.items()
@@ -673,7 +671,6 @@ async def test_a_file_that_never_stops_changing_is_not_mixed(site, vms):
 async def test_nothing_is_visible_while_a_file_is_incomplete(site, vms):
     """Neither under the final name nor beside it."""
     served = vms.add(size=SIZE, faults=[Fault(kind=Kind.RATE, rate=200_000)])
-    site.tables["transfer"] |= {"stall_timeout": "5s"}
     seen = []
     async with site.service():
         await vms.until(lambda: any(r.sent_bytes > 60_000 for r in vms.requests))

@@ -1,6 +1,6 @@
 """The Debian package and the unit in it, as far as it needs no clean Debian.
 
-`make deb-check` installs and runs it on one.
+It is built, which takes long. `make deb-check` installs and runs it on one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def package(tmp_path_factory) -> Path:
     return folder / "root"
 
 
+@pytest.mark.proof
 def test_it_holds_what_it_should(package):
     """The unit, the example as conffile, the man page, the completion; no secrets."""
     files = {
@@ -74,6 +75,7 @@ def test_it_holds_what_it_should(package):
     }
 
 
+@pytest.mark.proof
 def test_its_libraries_are_those_that_were_tested(package):
     """Each at the version of the constraints, and none that only developers need."""
     pins = dict(
@@ -90,6 +92,7 @@ def test_its_libraries_are_those_that_were_tested(package):
     assert not {"pytest", "mypy", "ruff", "pip", "setuptools"} & set(ours)
 
 
+@pytest.mark.proof
 def test_it_asks_for_the_python_it_was_built_with(package):
     """A virtual environment is of one minor version: no other may take its place."""
     control = (package / "DEBIAN/control").read_text()
@@ -101,6 +104,7 @@ def test_it_asks_for_the_python_it_was_built_with(package):
     assert int(minor[2]) == int(minor[1]) + 1
 
 
+@pytest.mark.proof
 def test_its_unit_is_valid_and_hardened(package, tmp_path):
     """By systemd's own judgement."""
     unit = (package / _UNIT).read_text()
@@ -118,6 +122,7 @@ def test_its_unit_is_valid_and_hardened(package, tmp_path):
     _run([*analyze, "--no-pager", str(package / _UNIT)])
 
 
+@pytest.mark.proof
 def test_a_softer_unit_shows(package, tmp_path):
     """The judgement is no formality."""
     softer = tmp_path / "archive-mirror.service"

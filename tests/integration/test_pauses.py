@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import pytest
@@ -34,6 +34,12 @@ async def site(tmp_path, vms):
     site = Site.make(tmp_path, vms)
     assert (await site.once()).saved == 1
     return site
+
+
+@pytest.fixture
+def scene(tmp_path):
+    with Scene.open(tmp_path) as scene:
+        yield scene
 
 
 def typed(command: str, *arguments: str) -> tuple[int, str]:
@@ -79,20 +85,25 @@ async def test_a_paused_source_is_left_alone_until_it_is_resumed(site, vms):
 
 
 async def test_a_pause_ends_by_itself(site, vms):
-    async with site.service():
+    async with site.service() as service:
         await run_beside("pause", "hq", "--for", "4s", *on(site))
-        await quiet(vms)
+        await site.until(
+            lambda: (engine := service._engine) and "hq" in engine.pool.paused
+        )
+        until = run("status", "--json", *on(site)).lines[0]["sources"][0]
         new = vms.add(size=30_000)
         await site.until_state(new, State.SAVED)
+    (asked,) = vms.file_requests(new)
+    assert asked.at >= datetime.fromisoformat(until["paused_until"])
 
 
 async def test_a_fetch_under_way_ends_in_the_pause(site, vms):
-    slow = vms.add(size=400_000, then="slow")
+    slow = vms.add(size=400_000, then="slow")  # six seconds
     next_ = vms.add(size=30_000)
     site.tables["sources"]["hq"]["concurrency"] = 1
     async with site.service():
         await site.until_state(slow, State.FETCHING)
-        await run_beside("pause", "hq", "--for", "1h", *on(site))
+        assert typed("pause", "hq", "--for", "1h", *on(site))[0] == 0
         await site.until_state(slow, State.SAVED)
         await quiet(vms)
     assert site.export(next_).state in {State.READY, State.WAITING}
@@ -101,8 +112,9 @@ async def test_a_fetch_under_way_ends_in_the_pause(site, vms):
 async def test_a_paused_target_gets_nothing_and_fetching_goes_on(site, vms):
     async with site.service() as service:
         await run_beside("pause", "nas", "--for", "1h", *on(site))
-        engine = service._engine
-        await site.until(lambda: engine.publishers["nas"].paused)
+        await site.until(
+            lambda: (engine := service._engine) and engine.publishers["nas"].paused
+        )
         new = vms.add(size=30_000)
         await site.until_state(new, State.SPOOLED)
         await asyncio.sleep(1)
@@ -176,8 +188,7 @@ def paused(scene: Scene, hours: int, name: str = "hq") -> str:
     return "\n".join(lines)
 
 
-def test_the_answer_names_what_a_pause_endangers(tmp_path):
-    scene = Scene.make(tmp_path)
+def test_the_answer_names_what_a_pause_endangers(scene):
     due = scene.add("hq", State.READY, made_us=2 * HOUR)
     late = scene.add("hq", State.READY, made_us=MINUTE)
     scene.add("hq", State.FETCHING, made_us=2 * HOUR)
@@ -195,8 +206,7 @@ def test_the_answer_names_what_a_pause_endangers(tmp_path):
     assert "DANGER" not in paused(scene, 1, "vault")
 
 
-def test_a_pause_that_fills_the_spool_is_told(tmp_path, monkeypatch):
-    scene = Scene.make(tmp_path)
+def test_a_pause_that_fills_the_spool_is_told(scene, monkeypatch):
     for minutes in range(1, 40):
         scene.keep("hq", made_us=minutes * MINUTE, took_us=1)
     monkeypatch.setattr(
@@ -207,8 +217,7 @@ def test_a_pause_that_fills_the_spool_is_told(tmp_path, monkeypatch):
     assert "the spool is full nothing is fetched" in paused(scene, 6, "nas")
 
 
-def test_a_clock_put_back_ends_a_pause(tmp_path):
-    scene = Scene.make(tmp_path)
+def test_a_clock_put_back_ends_a_pause(scene):
     now = scene.now_us
     scene.ledger.pauses.pause_target("nas", from_us=now, until_us=now + HOUR)
     scene.ledger.pauses.pause_source("hq", from_us=now, until_us=now + HOUR)

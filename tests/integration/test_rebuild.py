@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from mirror.model import CopyState, State
 from mirror.simulator import Fault, Kind, Stage, Vms
 from mirror.state import LEDGER_NAME, Filter, Ledger, Partial, soundness
 from mirror.targets import durable, surveying
+from tests import warm
 from tests.harness import Site
 
 if TYPE_CHECKING:
@@ -116,17 +116,8 @@ class Kept:
         """Run the real command; return its exit code, stdout and stderr."""
         self.site.settings()
         path = self.site.folder / "archive-mirror.toml"
-        running = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mirror", "-c", str(path), *options),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            out, err = await asyncio.wait_for(running.communicate(), 60)
-        except TimeoutError:
-            running.kill()
-            raise
-        return running.returncode or 0, out.decode(), err.decode()
+        ran = await asyncio.to_thread(warm.run, ["-c", str(path), *options])
+        return ran.code, ran.out.decode(), ran.err.decode()
 
 
 async def keep(

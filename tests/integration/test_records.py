@@ -63,7 +63,7 @@ class Bench:
 
     async def fetch(self) -> Exception | None:
         """Make the next attempt there is; return how it failed."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (export := await self.claimed()) is None:
                 await asyncio.sleep(0.01)
             return await self.engine.pool._fetcher.attempt(
@@ -86,7 +86,7 @@ class Bench:
 
     async def reaches(self, served: Served, state: State) -> None:
         """Wait until an export is in a state."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.site.export(served).state is not state:
                 await asyncio.sleep(0.02)
 
@@ -305,7 +305,7 @@ async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
 
     served = await bench.add()
     monkeypatch.setattr(fetch.Fetcher, "_fill", crash)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         export = await bench.claimed()
         assert export is not None
         await bench.engine.pool._attempt(bench.engine.pool.lanes["hq"], export)

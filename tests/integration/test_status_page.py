@@ -88,7 +88,8 @@ async def page_of(scene):
 
 @pytest.fixture
 def scene(tmp_path):
-    return Scene.make(tmp_path)
+    with Scene.open(tmp_path) as scene:
+        yield scene
 
 
 @asynccontextmanager
@@ -129,9 +130,9 @@ async def test_all_is_well(scene):
     assert scene.status()["concerns"] == []
 
 
-async def test_a_bad_afternoon_tells_what_by_when_and_how(tmp_path):
+async def test_a_bad_afternoon_tells_what_by_when_and_how(scene):
     """The worst first: the export at risk, the source gone dark, the loss."""
-    scene = afternoon(tmp_path)
+    afternoon(scene)
     status, seen = scene.status(), await page_of(scene)
 
     assert status["headline"] == {"level": "risk", "text": "Footage is at risk"}
@@ -296,9 +297,8 @@ async def test_token_clock_and_ledger_are_told(scene):
     ]
 
 
-async def test_an_empty_ledger_makes_a_page(tmp_path):
+async def test_an_empty_ledger_makes_a_page(scene):
     """The first minute after the first start."""
-    scene = Scene.make(tmp_path)
     with scene.ledger._db.transaction() as connection:
         connection.execute("DELETE FROM sources")
         connection.execute("DELETE FROM targets")
@@ -311,7 +311,7 @@ async def test_an_empty_ledger_makes_a_page(tmp_path):
 
 async def test_hostile_names_are_words_and_nothing_else(scene):
     """No element, attribute, direction or control character comes from the VMS."""
-    before = {tag for tag, _ in (await page_of(afternoon(scene.folder))).elements}
+    before = {tag for tag, _ in (await page_of(afternoon(scene))).elements}
     for name in HOSTILE:
         words = name.encode("utf-8", "replace").decode()  # as SQLite can keep it
         given = {"name": words, "last_error": words}
@@ -354,9 +354,9 @@ async def test_any_date_of_a_vms_is_shown(scene, created):
         assert "old or new" in (await page_of(scene)).text
 
 
-async def test_no_address_of_a_file_is_told(tmp_path):
+async def test_no_address_of_a_file_is_told(scene):
     """A url is a capability; the page and the JSON show none."""
-    scene = afternoon(tmp_path)
+    afternoon(scene)
     async with scene.served() as url, aiohttp.ClientSession() as client:
         for path in ("", "status.json"):
             async with client.get(url + path) as answer:

@@ -16,7 +16,7 @@ def test_notifications_arrive(tmp_path, abstract):
     name = f"@archive-mirror-test-{tmp_path.name}" if abstract else str(tmp_path / "n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(name.replace("@", "\0", 1) if abstract else name)
-        listener.settimeout(5)
+        listener.settimeout(60)
         notifier = Notifier.from_environ({"NOTIFY_SOCKET": name})
         for call in ("ready", "reloading", "watchdog", "stopping"):
             getattr(notifier, call)()

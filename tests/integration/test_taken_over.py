@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import nagios
-from mirror.app.outlook import Outlook, Surroundings
+from mirror.app import nagios, outlook
+from mirror.app.outlook import Surroundings
 from mirror.model import State
 from mirror.simulator import Vms
 from mirror.state import Ledger
@@ -36,7 +36,7 @@ def status(site: Site) -> dict[str, Any]:
     ledger = Ledger.read(settings.state_dir)
     try:
         around = Surroundings(token_expiry_s={})
-        return Outlook().take(ledger, settings, around, time.time_ns() // 1000)
+        return outlook.take(ledger, settings, around, time.time_ns() // 1000)
     finally:
         ledger.close()
 

@@ -6,29 +6,20 @@ import asyncio
 import os
 import shutil
 import stat
-import subprocess
-import sys
 
 import pytest
 
 from mirror.simulator import Vms
 from mirror.state import LEDGER_NAME
+from tests import warm
 from tests.harness import Site
 from tests.integration.test_cli import environment, on, run
 
 
-def put(
-    site: Site, text: bytes, source: str = "hq"
-) -> subprocess.CompletedProcess[bytes]:
+def put(site: Site, text: bytes, source: str = "hq") -> warm.Ended:
     """Run `token set` with this standard input."""
-    return subprocess.run(
-        [sys.executable, "-m", "mirror", "token", "set", source, *on(site)],
-        input=text,
-        capture_output=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
+    arguments = ["token", "set", source, *on(site)]
+    return warm.run(arguments, env=environment(), given=text)
 
 
 @pytest.fixture
@@ -73,8 +64,8 @@ async def test_what_is_longer_than_any_token_is_refused(site):
     before = (site.folder / "token").read_bytes()
     for text in (b"x" * 65_537, b"x" * 10_000_000):
         done = put(site, text)
-        assert done.returncode == 1
-        assert done.stderr == (
+        assert done.code == 1
+        assert done.err == (
             b"archive-mirror: standard input is longer than any token\n"
         )
     assert (site.folder / "token").read_bytes() == before
@@ -109,15 +100,15 @@ async def test_a_running_service_takes_a_new_token_up(tmp_path):
             await site.until(lambda: vms.journal.counters["list_401"] > 0)
             seen = vms.journal.counters["list_200"]
             done = await asyncio.to_thread(put, site, b"Bearer the-new-one\r\n")
-            assert done.returncode == 0, done.stderr
+            assert done.code == 0, done.err
             await site.until(lambda: vms.journal.counters["list_200"] > seen)
-    assert b"the-new-one" not in done.stdout + done.stderr
+    assert b"the-new-one" not in done.out + done.err
     assert (tmp_path / "token").read_text() == "the-new-one\n"
 
 
 async def test_a_file_that_others_could_read_is_for_the_service_alone(site):
     (site.folder / "token").chmod(0o640)
-    assert put(site, b"other\n").returncode == 0
+    assert put(site, b"other\n").code == 0
     assert stat.S_IMODE((site.folder / "token").stat().st_mode) == 0o600
 
 
@@ -128,8 +119,8 @@ async def test_root_does_not_write_where_a_link_leads(site):
     (site.folder / "token").symlink_to("real")
     before = (site.folder / "real").read_bytes()
     done = put(site, b"other\n")
-    assert done.returncode == 78
-    assert b"set token_file to the file's real path" in done.stderr
+    assert done.code == 78
+    assert "set token_file to the file's real path" in done.err
     assert (site.folder / "real").read_bytes() == before
 
 
@@ -138,7 +129,7 @@ async def test_a_new_file_is_for_the_service_alone(site):
     state = site.folder / "state"
     if os.geteuid() == 0:
         os.chown(state, 12_345, 12_346)
-    assert put(site, b"other\n").returncode == 0
+    assert put(site, b"other\n").code == 0
     made, owner = (site.folder / "token").stat(), state.stat()
     assert stat.S_IMODE(made.st_mode) == 0o600
     assert (made.st_uid, made.st_gid) == (owner.st_uid, owner.st_gid)
@@ -150,30 +141,30 @@ async def test_a_new_file_is_for_the_service_alone(site):
 async def test_what_is_no_token_changes_nothing(site, text):
     before = (site.folder / "token").read_bytes()
     done = put(site, text)
-    assert done.returncode == 1
-    assert b"standard input" in done.stderr
+    assert done.code == 1
+    assert b"standard input" in done.err
     assert (site.folder / "token").read_bytes() == before
 
 
 async def test_an_unknown_source_is_named(site):
     done = put(site, b"x", "annex")
-    assert done.returncode == 2
-    assert b"there are: hq" in done.stderr
+    assert done.code == 2
+    assert b"there are: hq" in done.err
 
 
 async def test_without_a_token_file_the_key_is_named(site):
     del site.tables["sources"]["hq"]["token_file"]
     site.settings()
     done = put(site, b"x")
-    assert done.returncode == 78
-    assert b'set token_file = "/etc/archive-mirror/hq.token"' in done.stderr
-    assert b"LoadCredential=" in done.stderr
+    assert done.code == 78
+    assert b'set token_file = "/etc/archive-mirror/hq.token"' in done.err
+    assert b"LoadCredential=" in done.err
 
 
 async def test_a_folder_that_is_not_there_is_named(site):
     site.tables["sources"]["hq"]["token_file"] = str(site.folder / "no" / "token")
     site.settings()
     done = put(site, b"x")
-    assert done.returncode == 78
-    assert str(site.folder / "no" / "token").encode() in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert done.code == 78
+    assert str(site.folder / "no" / "token").encode() in done.err
+    assert b"Traceback" not in done.err

@@ -31,6 +31,7 @@ from mirror.simulator import Fault, Kind, Vms
 from mirror.state import Ledger
 from mirror.targets import durable, reading
 from mirror.targets.directory import DirectoryTarget
+from tests import warm
 from tests.harness import Site
 
 if TYPE_CHECKING:
@@ -107,12 +108,8 @@ class Kept:
         """Run the real command; return its exit code, stdout and stderr."""
         path = self.site.folder / "archive-mirror.toml"
         self.site.settings()
-        arguments = [sys.executable, "-m", "mirror", "-c", str(path), *options]
-        running = await asyncio.create_subprocess_exec(
-            *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        out, err = await asyncio.wait_for(running.communicate(), 60)
-        return running.returncode or 0, out.decode(), err.decode()
+        ran = await asyncio.to_thread(warm.run, ["-c", str(path), *options])
+        return ran.code, ran.out.decode(), ran.err.decode()
 
 
 async def keep(

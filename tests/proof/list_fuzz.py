@@ -34,6 +34,7 @@ from mirror.layout import Values, parse_layout, path_key
 from mirror.mirroring import sidecar
 from mirror.simulator.rows import seed_rows
 from mirror.state import Filter, Ledger
+from tests.places import memory
 from tests.proof import plants
 
 if TYPE_CHECKING:
@@ -136,9 +137,7 @@ class Fuzz:
             self._ledger.close()
             self._folder.cleanup()
         self._known.clear()
-        memory = Path("/dev/shm")
-        place = memory if memory.is_dir() else None
-        self._folder = tempfile.TemporaryDirectory(prefix="list-fuzz-", dir=place)
+        self._folder = tempfile.TemporaryDirectory(prefix="list-fuzz-", dir=memory())
         self._ledger = Ledger.open(Path(self._folder.name))
         self._ledger._db.connection.execute("PRAGMA synchronous = OFF")
         self._rules = _rules()

@@ -24,11 +24,10 @@ from mirror.simulator.rows import stamp
 from mirror.state import Filter, Ledger
 from tests.harness import Site
 from tests.proof.checker import Checker, Offered
-from tests.proof.places import in_memory
 from tests.proof.suspensions import Suspensions, counted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from mirror.app.engine import Engine
     from mirror.model import Export
@@ -177,12 +176,6 @@ async def publish_one(engine: Engine, name: str) -> bool:
     return True
 
 
-@pytest.fixture
-def folder(tmp_path) -> Iterator[Path]:
-    with in_memory(tmp_path) as made:
-        yield made
-
-
 # How the attempts of one export go: those before it, and the one that is cancelled.
 ATTEMPTS: dict[str, list[str | None]] = {
     "whole": [None],
@@ -295,10 +288,10 @@ def _in_a_row(effort: Effort, *, often: bool) -> Sequence[int]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ATTEMPTS)
-async def test_cancel_at_each_await_of_a_fetch(folder, name, effort: Effort):
+async def test_cancel_at_each_await_of_a_fetch(tmp_path, name, effort: Effort):
     """The bytes had are kept, the export is ready at once, and is saved in the end."""
     points = {}
-    async with Bench.open(folder) as bench:
+    async with Bench.open(tmp_path) as bench:
         for times in _in_a_row(effort, often=name == "gone"):
             points[times] = await _each_point(
                 bench,
@@ -313,10 +306,10 @@ async def test_cancel_at_each_await_of_a_fetch(folder, name, effort: Effort):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", ["nas", "vault"])
-async def test_cancel_at_each_await_of_a_publish(folder, target, effort: Effort):
+async def test_cancel_at_each_await_of_a_publish(tmp_path, target, effort: Effort):
     """Linked to one target, copied to the other: all of it is there, or nothing."""
     points = {}
-    async with Bench.open(folder) as bench:
+    async with Bench.open(tmp_path) as bench:
         for times in _in_a_row(effort, often=True):
             points[times] = await _each_point(
                 bench, lambda work: _cancelled_publish(bench, target, work), times
@@ -345,9 +338,9 @@ async def _whole_life(bench: Bench, work: Suspensions) -> None:
 
 
 @pytest.mark.timeout(1800)
-async def test_cancel_at_the_awaits_of_a_whole_engine(folder, effort: Effort):
+async def test_cancel_at_the_awaits_of_a_whole_engine(tmp_path, effort: Effort):
     """Claims, walks, checks of targets and tidying are interrupted too."""
-    async with Bench.open(folder) as bench:
+    async with Bench.open(tmp_path) as bench:
         whole = Suspensions()
         await _whole_life(bench, whole)
         rounds = 0
@@ -392,14 +385,14 @@ PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
 
 
 @pytest.mark.parametrize("name", PLANTS)
-async def test_a_planted_bug_shows_at_some_await(folder, monkeypatch, name):
+async def test_a_planted_bug_shows_at_some_await(tmp_path, monkeypatch, name):
     """Each way to leave something behind is found, and for what it is."""
     found, changes = PLANTS[name]
     for change in changes:
         monkeypatch.setattr(*change)
     # With the bug in it nothing can go on; what was cancelled is judged alone.
     monkeypatch.setattr(Bench, "go_on", _forget)
-    async with Bench.open(folder) as bench:
+    async with Bench.open(tmp_path) as bench:
         bench.patience_s = 0.5
 
         async def attempt(work: Suspensions) -> bool:

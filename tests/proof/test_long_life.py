@@ -21,7 +21,6 @@ from mirror.model import State
 from mirror.simulator import Life, Vms
 from mirror.simulator.exports import Stage as At
 from mirror.state import Ledger
-from tests.proof.places import in_memory
 from tests.proof.probe import Figures, Mirror
 from tests.proof.stage import Nursery, Stage
 
@@ -389,9 +388,8 @@ async def test_a_long_life(tmp_path, effort: Effort):
             exports=round(LONG.exports * share),
             restless_hours=LONG.restless_hours * share,
         )
-    with in_memory(tmp_path) as folder:
-        async with _days(folder, scale, effort.round(0)) as days:
-            await _live_and_judge(days, partial(effort.record, 11))
+    async with _days(tmp_path, scale, effort.round(0)) as days:
+        await _live_and_judge(days, partial(effort.record, 11))
 
 
 async def _live_and_judge(days: Days, record: Callable[..., None]) -> None:

@@ -276,28 +276,28 @@ async def _mirrored(
 
 
 @pytest.mark.timeout(0)
-async def test_many_downloads_take_little_memory(tmp_path, effort: Effort):
+async def test_many_downloads_take_little_memory(on_disk, effort: Effort):
     """In the long form the files are as large as its time allows, at best 4 GiB."""
     size_bytes = 16 * MIB
     if effort.total_s is not None:
         share = min(1.0, effort.total_s / _FULL_BUDGET_S)
         size_bytes = max(16, round(4096 * share)) * MIB
-    figures = await _mirrored(tmp_path, size_bytes, punches=True)
+    figures = await _mirrored(on_disk, size_bytes, punches=True)
     effort.record(10, **figures)
 
 
 @pytest.mark.timeout(300)
-async def test_many_downloads_over_tls_take_little_memory(tmp_path, effort: Effort):
+async def test_many_downloads_over_tls_take_little_memory(on_disk, effort: Effort):
     """A connection with TLS holds bytes in more places."""
-    effort.record(10, **await _mirrored(tmp_path, 16 * MIB, tls=True))
+    effort.record(10, **await _mirrored(on_disk, 16 * MIB, tls=True))
 
 
-async def test_a_body_that_is_gathered_whole_is_seen(tmp_path):
+async def test_a_body_that_is_gathered_whole_is_seen(on_disk):
     """A planted bug keeps each body in memory; the figures show it."""
     async with Vms(other_origin=False) as vms:
         for _ in range(_DOWNLOADS):
             vms.add(size=16 * MIB)
-        site = _site(tmp_path, vms)
+        site = _site(on_disk, vms)
         with Group.limited(_LIMIT) as group:
             async with _running(site, group, plant=_HOARD) as watch:
                 async with asyncio.timeout(60):

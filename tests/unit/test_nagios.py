@@ -33,7 +33,8 @@ def said(scene: Scene, *, running: bool = True) -> tuple[nagios.Result, str]:
 
 @pytest.fixture
 def scene(tmp_path):
-    return Scene.make(tmp_path)
+    with Scene.open(tmp_path) as scene:
+        yield scene
 
 
 def test_all_is_well(scene):
@@ -109,8 +110,8 @@ def test_a_pause_is_a_warning(scene):
     assert "hq is paused until" in line
 
 
-def test_much_and_hostile_text_stays_one_short_line(tmp_path):
-    scene = afternoon(tmp_path)
+def test_much_and_hostile_text_stays_one_short_line(scene):
+    afternoon(scene)
     scene.read("hq", ago_us=MINUTE, problem="é|\n\x1b[31m" * 400)
     scene.read("depot", ago_us=MINUTE, problem="x y" * 400)
 
