@@ -68,7 +68,7 @@ _OUTCOMES = {
     "url_without_file": FetchOutcome.GONE,
     "origin_refused": FetchOutcome.REFUSED,
     "encoded": FetchOutcome.REJECTED,
-    "not_mp4": FetchOutcome.REJECTED,
+    "error_page": FetchOutcome.REJECTED,
     "not_whole": FetchOutcome.REJECTED,
     "empty": FetchOutcome.REJECTED,
     "too_large": FetchOutcome.REJECTED,

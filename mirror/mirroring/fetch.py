@@ -15,7 +15,7 @@ from mirror.mirroring import outcome
 from mirror.mirroring.finish import finish
 from mirror.mirroring.part import Part
 from mirror.mirroring.progress import Progress, Transfer
-from mirror.mirroring.pump import NotMp4Error, Pump, look
+from mirror.mirroring.pump import ErrorPageError, Pump, look
 from mirror.model import Attempt, Reason, Receipt, State, is_folder, to_us
 from mirror.ports import Held
 from mirror.state import Partial
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 UNFIT_RANGE = "unfit_range"
 """The reason of an answer to Range that cannot be joined to what is held."""
+_BEFORE_MARKUP = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
+"""White space and byte order marks."""
 _log = structlog.get_logger()
 
 
@@ -141,8 +143,8 @@ class Fetcher:
     async def _look(self, export: Export, body: Body) -> bytes:
         try:
             return await look(body)
-        except NotMp4Error as exc:
-            raise _no_mp4(export, exc.head) from exc
+        except ErrorPageError as exc:
+            raise _error_page(export, exc.head) from exc
 
     async def _receive(
         self, export: Export, body: Body, part: Part, run: _Run, first: bytes
@@ -164,10 +166,8 @@ class Fetcher:
         )
         try:
             await pump.move(body, first)
-        except NotMp4Error as exc:
-            raise _no_mp4(export, exc.head) from exc
-        if not part.size:
-            raise _no_mp4(export, b"")
+        except ErrorPageError as exc:
+            raise _error_page(export, exc.head) from exc
         if run.total is not None and part.size != run.total:
             raise FetchError(
                 "cut", f"the transfer ended at {part.size} of {run.total} bytes"
@@ -175,10 +175,10 @@ class Fetcher:
 
     async def _prove(self, part: Part, run: _Run, *, explicit_end: bool) -> Receipt:
         """Check that the file is whole and make it durable."""
-        problem = await self._spool.use(part, Part.examine, explicit_end)
-        if problem is not None:
+        proof = await self._spool.use(part, Part.examine, explicit_end)
+        if proof.doubt is not None:
             await self._spool.use(part, Part.restart)
-            raise FetchError("not_whole", f"the file is not a whole mp4: {problem}")
+            raise FetchError("not_whole", f"the file is not whole: {proof.doubt}")
         sha256 = await self._spool.use(part, Part.finish)
         run.held_bytes = part.size
         return Receipt(
@@ -340,12 +340,15 @@ class _Run:
         return "whole" if failure is None else self.outcome(failure)
 
 
-def _no_mp4(export: Export, head: bytes) -> Exception:
-    what = "an HTML page" if head.lstrip()[:1] == b"<" else "something else"
-    text = f"the VMS sends {what if head else 'nothing'} instead of an mp4"
+def _error_page(export: Export, head: bytes) -> Exception:
+    what = "text" if head else "nothing"
+    # In UTF-16 each character has a zero beside it.
+    if head.lstrip(_BEFORE_MARKUP).startswith(b"<"):
+        what = "an HTML page"
+    text = f"the VMS sends {what} instead of the file"
     if export.url is not None and is_folder(export.url):
         return FileGoneError(Reason.URL_WITHOUT_FILE, text)
-    return FetchError("not_mp4", text)
+    return FetchError("error_page", text)
 
 
 def _key(export: Export) -> int:

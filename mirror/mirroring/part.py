@@ -166,9 +166,13 @@ class Part:
         reserve = max(self.min_free, min(_RESERVE_BYTES, share))
         return found.f_bavail * found.f_frsize - reserve
 
-    def examine(self, explicit_end: bool) -> str | None:
-        """Return what is wrong with the file as an mp4, if anything."""
-        return mp4.check(self._fd, self.size, explicit_end=not explicit_end)
+    def examine(self, announced: bool) -> mp4.Proof:
+        """Return what the structure of the file proves.
+
+        Args:
+            announced: The end of the body was announced.
+        """
+        return mp4.prove(self._fd, self.size, explicit_end=not announced)
 
     def finish(self) -> str:
         """Make the whole file and its name durable; return its digest."""

@@ -24,18 +24,19 @@ BATCH_BYTES = 256 * 1024
 CHECKPOINT_S = 1.0
 """So often the bytes of a running transfer are made durable."""
 RATE_SPAN_S = 300.0
-_BOX_HEADER = 8
+_TELLING_BYTES = 8
+"""Fewer than these from a body that broke off tell nothing of what it is."""
 
 
-class NotMp4Error(Exception):
-    """The body does not begin as an mp4; not a byte of it was kept.
+class ErrorPageError(Exception):
+    """The body is an error page, or empty; not a byte of it was kept.
 
     Attributes:
         head: Its first bytes.
     """
 
     def __init__(self, head: bytes) -> None:
-        super().__init__("not an mp4")
+        super().__init__("an error page")
         self.head = head
 
 
@@ -58,14 +59,14 @@ async def look(body: Body) -> bytes:
     """Read the first bytes of a body that starts a file, and judge them.
 
     Raises:
-        NotMp4Error: They are not those of an mp4.
+        ErrorPageError: They are those of an error page, or there are none.
         FetchError: It broke off.
     """
     head = b""
-    while len(head) < _BOX_HEADER and (chunk := await body.read()):
+    while len(head) < mp4.HEAD_BYTES and (chunk := await body.read()):
         head += chunk
-    if len(head) >= _BOX_HEADER and not mp4.begins_as_mp4(head):
-        raise NotMp4Error(head)
+    if mp4.is_error_page(head[: mp4.HEAD_BYTES]):
+        raise ErrorPageError(head)
     return head
 
 
@@ -109,7 +110,7 @@ class Pump:
 
         Raises:
             FetchError: It broke off, or is larger or slower than allowed.
-            NotMp4Error: It is something else than an mp4.
+            ErrorPageError: It is an error page, or empty.
             SpoolError: It could not be written.
         """
         try:
@@ -117,13 +118,15 @@ class Pump:
                 self._chunks, self._gathered = [first], len(first)
             await self._take_all(body)
         except asyncio.CancelledError:
-            with contextlib.suppress(NotMp4Error, FetchError, SpoolError):
-                await finish(self._drain())
+            with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
+                await finish(self._drain(_TELLING_BYTES))
             raise
         except BaseException:
-            await finish(self._drain())
+            await finish(self._drain(_TELLING_BYTES))
             raise
-        await finish(self._drain())
+        await finish(self._drain(1))
+        if not self._part.size:
+            raise ErrorPageError(b"")
 
     async def _take_all(self, body: Body) -> None:
         while chunk := await body.read():
@@ -135,15 +138,23 @@ class Pump:
             if due:
                 await self._prove()
 
-    async def _drain(self) -> None:
-        await self._hand_over()
+    async def _drain(self, least: int) -> None:
+        await self._hand_over(least)
         await self._written()
 
-    async def _hand_over(self) -> None:
-        """Give what was gathered to a thread, once the batch before is written."""
+    async def _hand_over(self, least: int = mp4.HEAD_BYTES) -> None:
+        """Give what was gathered to a thread, once the batch before is written.
+
+        Args:
+            least: So many first bytes of a file tell what it is.
+        """
         await self._written()
-        if not self._gathered or not self._begins_right():
+        if not self._gathered:
             return
+        if not self._part.size:
+            if self._gathered < least:
+                return
+            self._judge()
         batch, size = self._chunks, self._gathered
         self._chunks, self._gathered = [], 0
         self._writing = asyncio.create_task(self._write(batch, size))
@@ -167,17 +178,12 @@ class Pump:
             if self._writing.done():
                 self._writing = None
 
-    def _begins_right(self) -> bool:
+    def _judge(self) -> None:
         """Look at the first bytes of a file before one of them is kept."""
-        if self._part.size:
-            return True
-        head = b"".join(self._chunks[:_BOX_HEADER])[:64]
-        if len(head) < _BOX_HEADER:
-            return False
-        if not mp4.begins_as_mp4(head):
+        head = b"".join(self._chunks)[: mp4.HEAD_BYTES]
+        if mp4.is_error_page(head):
             self._chunks, self._gathered = [], 0
-            raise NotMp4Error(head)
-        return True
+            raise ErrorPageError(head)
 
     async def _prove(self) -> None:
         await self._written()

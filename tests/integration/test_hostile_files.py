@@ -116,7 +116,7 @@ MATRIX = {
     "delete": Behaviour(step="delete", outcome=GONE),
     "gzip": Behaviour(step="gzip", error="compressed (gzip)"),
     "html": Behaviour(step="html", error="an HTML page"),
-    "json_page": Behaviour(step="json_page", error="something else"),
+    "json_page": Behaviour(step="json_page", error="sends text instead"),
     "empty": Behaviour(step="empty", error="empty file"),
     "redirect": Behaviour(step="redirect"),
     "redirect_other": Behaviour(step="redirect_other", outcome=REFUSED),
@@ -147,7 +147,7 @@ MATRIX = {
     "truncated_mp4_range": Behaviour(step="truncated_mp4", error=""),
     "no_moov": Behaviour(step=("no_moov", "ignore_range")),
     "no_moov_range": Behaviour(step="no_moov", error=""),
-    "garbage": Behaviour(step=("garbage", "ignore_range"), error="something else"),
+    "garbage": Behaviour(step=("garbage", "ignore_range"), error="not whole: no moov"),
     "endless": Behaviour(step=("endless", "ignore_range"), error="max_file_size"),
     "busy_429": Behaviour(step="busy_429", error="busy (429)"),
     "busy_503": Behaviour(step="busy_503", error="busy (503)"),
@@ -346,7 +346,7 @@ async def test_what_came_is_not_asked_for_again(site, vms, kind):
     for label, served in cells.items():
         point = POINTS[label]
         first, second = vms.file_requests(served)
-        # Fewer bytes than tell an mp4 from a page are not kept.
+        # Fewer bytes than tell anything of the file are not kept.
         assert second.range == (f"bytes={point}-" if point >= 8 else None)
         assert (second.if_range is None) == (second.range is None)
         assert first.range is None and first.if_range is None
