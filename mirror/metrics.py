@@ -74,7 +74,7 @@ _OUTCOMES = {
     "url_without_file": FetchOutcome.GONE,
     "origin_refused": FetchOutcome.REFUSED,
     "encoded": FetchOutcome.REJECTED,
-    "not_mp4": FetchOutcome.REJECTED,
+    "error_page": FetchOutcome.REJECTED,
     "empty": FetchOutcome.REJECTED,
     "too_large": FetchOutcome.REJECTED,
     "unfit_range": FetchOutcome.REJECTED,

@@ -24,6 +24,8 @@ BATCH_BYTES = 256 * 1024
 CHECKPOINT_S = 1.0
 """So often the bytes of a running transfer are made durable."""
 RATE_SPAN_S = 300.0
+_TELLING_BYTES = 8
+"""Fewer than these from a body that broke off tell nothing of what it is."""
 
 
 class ErrorPageError(Exception):
@@ -117,12 +119,12 @@ class Pump:
             await self._take_all(body)
         except asyncio.CancelledError:
             with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
-                await finish(self._drain())
+                await finish(self._drain(_TELLING_BYTES))
             raise
         except BaseException:
-            await finish(self._drain())
+            await finish(self._drain(_TELLING_BYTES))
             raise
-        await finish(self._drain())
+        await finish(self._drain(1))
         if not self._part.size:
             raise ErrorPageError(b"")
 
@@ -136,8 +138,8 @@ class Pump:
             if due:
                 await self._prove()
 
-    async def _drain(self) -> None:
-        await self._hand_over(least=1)
+    async def _drain(self, least: int) -> None:
+        await self._hand_over(least)
         await self._written()
 
     async def _hand_over(self, least: int = mp4.HEAD_BYTES) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_BOXES: Final = 1_000_000
-"""Of all levels that are looked at: more than a day of fragments of a second."""
+MAX_INNER_BOXES: Final = 4_000_000
+"""Inside of those at the top level, as far as they are looked at."""
 MAX_SAMPLES: Final = 32_000_000
 """With a size of their own: a day of 60 pictures a second with sound has 9 million."""
 MAX_TABLE_BYTES: Final = 64 * 1024 * 1024
@@ -67,7 +67,7 @@ class Reader:
         self._held = b""
         self._held_at = 0
         self._read_bytes = 0
-        self._boxes = 0
+        self._inner_boxes = 0
         self._samples = 0
         self._table_bytes = 0
 
@@ -123,9 +123,6 @@ class Reader:
             return Box(kind, start, start + least, end, to_end=True)
         if size < least:
             return None
-        self._boxes += 1
-        if self._boxes > MAX_BOXES:
-            raise DoubtError(f"it has more than {MAX_BOXES} boxes")
         return Box(kind, start, start + least, start + size)
 
     def inside(self, parent: Box) -> Iterator[Box]:
@@ -135,6 +132,9 @@ class Reader:
             box = self.box(offset, parent.end)
             if box is None or box.to_end:
                 raise DoubtError(f"{parent.label} cannot be read at offset {offset}")
+            self._inner_boxes += 1
+            if self._inner_boxes > MAX_INNER_BOXES:
+                raise DoubtError(f"it has more than {MAX_INNER_BOXES} inner boxes")
             yield box if box.end <= parent.end else box._replace(end=parent.end)
             offset = box.end
 
@@ -146,10 +146,11 @@ class Reader:
             offset: From the end of its head.
             layout: As `struct` has it, without the order of bytes.
         """
-        form = struct.Struct(">" + layout)
-        if box.body + offset + form.size > box.end:
+        form = ">" + layout
+        length = struct.calcsize(form)
+        if box.body + offset + length > box.end:
             raise DoubtError(f"{box.label} is too short")
-        return form.unpack(self.read(box.body + offset, form.size))
+        return struct.unpack(form, self.read(box.body + offset, length))
 
     def take_table(self, length: int) -> None:
         """Account for a table of so many bytes that will be read."""

@@ -1,28 +1,30 @@
-"""Name other formats that recorders write, by their first bytes."""
+"""Name other formats that come under the name of an mp4, by their first bytes."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-_TS_SYNC: Final = 0x47
+HEAD_BYTES: Final = 400
+_TS_PACKETS: Final = ((0, 188), (4, 192))
+_TS_SYNC: Final = b"\x47\x47"
 _FORMATS: Final = (
-    (0, b"\0\0\1\xba", "MPEG-PS"),
-    (0, b"IMKH", "Hikvision MPEG-PS (IMKH)"),
-    (0, b"DHAV", "Dahua DAV"),
-    (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
-    (8, b"AVI ", "AVI"),
-    (8, b"WAVE", "WAV"),
-    (0, b"FLV\1", "FLV"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "ASF"),
-    (0, b"OggS", "Ogg"),
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG", "PNG"),
-    (0, b"GIF8", "GIF"),
-    (0, b"%PDF", "PDF"),
-    (0, b"PK\3\4", "ZIP"),
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"\0\0\0\1", "a raw video stream"),
-    (0, b"\0\0\1", "a raw video stream"),
+    # A box of 442 bytes begins with the same four, and then has a type.
+    (re.compile(rb"\x00\x00\x01\xba(?![ -~]{4})"), "MPEG-PS"),
+    (re.compile(rb"IMKH"), "Hikvision MPEG-PS (IMKH)"),
+    (re.compile(rb"DHAV"), "Dahua DAV"),
+    (re.compile(rb"\x1a\x45\xdf\xa3"), "Matroska or WebM"),
+    (re.compile(rb"RIFF.{4}AVI ", re.DOTALL), "AVI"),
+    (re.compile(rb"RIFF.{4}WAVE", re.DOTALL), "WAV"),
+    (re.compile(rb"FLV\x01"), "FLV"),
+    (re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), "ASF or WMV"),
+    (re.compile(rb"OggS"), "Ogg"),
+    (re.compile(rb"\xff\xd8\xff"), "JPEG"),
+    (re.compile(rb"\x89PNG"), "PNG"),
+    (re.compile(rb"GIF8"), "GIF"),
+    (re.compile(rb"%PDF"), "PDF"),
+    (re.compile(rb"PK\x03\x04"), "ZIP"),
+    (re.compile(rb"\x1f\x8b"), "gzip"),
 )
 
 
@@ -30,13 +32,12 @@ def name_of(head: bytes) -> str | None:
     """Return the name of the format a file begins as, if it is one of these.
 
     Args:
-        head: Its first 400 bytes or more, or all of it.
+        head: The first `HEAD_BYTES`, or all of a shorter file.
     """
-    for offset, magic, name in _FORMATS:
-        if head.startswith(magic, offset):
+    for magic, name in _FORMATS:
+        if magic.match(head):
             return name
-    for start, step in ((0, 188), (4, 192)):
-        syncs = head[start : start + 2 * step + 1 : step]
-        if len(syncs) > 1 and set(syncs) == {_TS_SYNC}:
+    for start, length in _TS_PACKETS:
+        if head[start : start + length + 1 : length] == _TS_SYNC:
             return "MPEG-TS"
     return None

@@ -6,15 +6,22 @@ import re
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from mirror.mp4.boxes import DoubtError, shown
-from mirror.mp4.formats import name_of
+from mirror.mp4.formats import HEAD_BYTES, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mirror.mp4.boxes import Box, Reader
 
+MAX_BOXES: Final = 1_000_000
+"""At the top level: a day of fragments of a second has 172,800."""
+
 _NO_KIND: Final = bytes(4)
+_REFERENCED: Final = 0x7FFFFFFF
 _KIND: Final = re.compile(rb"[ -~\xa9]{4}")
 
 
@@ -85,34 +92,46 @@ def outline(reader: Reader) -> Outline:
         DoubtError: There is no whole `moov`, or too much of something.
     """
     made = Outline(media=Media(reader.size))
-    offset, first, named, segments, odd = 0, b"", False, False, None
-    while offset < reader.size:
-        box = reader.box(offset, reader.size)
-        if box is None or _is_trailer(box, reader.size):
-            made.ragged = _trailer(reader, offset)
-            break
+    first, named, segments, odd = b"", False, False, ""
+    end = 0
+    for box in _tops(reader, made):
         first = first or box.kind
         named = named or box.kind == b"ftyp"
+        odd = odd or ("" if _KIND.fullmatch(box.kind) else box.label)
         if box.kind == b"sidx" and not segments:
             made.indexed_to = max(made.indexed_to, _indexed_to(reader, box))
         segments = segments or box.kind in {b"styp", b"moof"}
-        odd = odd or (None if _KIND.fullmatch(box.kind) else box.label)
         _enter(made, box, reader.size)
-        offset = box.end
+        end = box.end
     if not made.moovs:
-        raise DoubtError(_without_moov(reader, made, offset))
-    if not named:
-        made.notes.insert(0, "no ftyp")
-    elif first != b"ftyp":
-        made.notes.insert(0, f"{shown(first)} comes first")
-    if odd is not None:
-        made.notes.append(odd)
-    if made.ragged is not None:
-        made.notes.append(made.ragged)
-        made.explicit = False
-    if len(made.moovs) > 1:
-        made.notes.append(f"{len(made.moovs)} moov boxes")
+        raise DoubtError(_without_moov(reader, made, end))
+    comes_first = f"{shown(first)} comes first" if first != b"ftyp" else ""
+    several = f"{len(made.moovs)} moov boxes" if len(made.moovs) > 1 else ""
+    notes = (comes_first if named else "no ftyp", odd, several, made.ragged)
+    made.notes[:0] = filter(None, notes)
+    made.explicit = made.explicit and made.ragged is None
     return made
+
+
+def _tops(reader: Reader, made: Outline) -> Iterator[Box]:
+    """Yield the boxes at the top level; what follows the last one makes it ragged."""
+    offset = 0
+    for number in count(1):
+        if offset >= reader.size:
+            return
+        if number > MAX_BOXES:
+            raise DoubtError(f"it has more than {MAX_BOXES} boxes")
+        box = reader.box(offset, reader.size)
+        if box is None or _is_trailer(box, reader.size):
+            left = reader.size - offset
+            made.ragged = f"{_bytes(left)} after the last whole box"
+            return
+        yield box
+        offset = box.end
+
+
+def _bytes(number: int) -> str:
+    return "1 byte" if number == 1 else f"{number} bytes"
 
 
 def _is_trailer(box: Box, file_size: int) -> bool:
@@ -120,11 +139,6 @@ def _is_trailer(box: Box, file_size: int) -> bool:
     if box.to_end:
         return box.kind == _NO_KIND
     return box.end > file_size and box.kind not in {b"mdat", b"moov"}
-
-
-def _trailer(reader: Reader, offset: int) -> str:
-    number = reader.size - offset
-    return f"{number} byte{'s' if number > 1 else ''} after the last whole box"
 
 
 def _enter(made: Outline, box: Box, file_size: int) -> None:
@@ -136,7 +150,7 @@ def _enter(made: Outline, box: Box, file_size: int) -> None:
         if box.kind == b"moov":
             raise DoubtError(f"{box.label} ends at {box.end}, the file at {file_size}")
         number = box.end - file_size
-        made.ragged = f"{box.label}, which is {number} bytes shorter than it says"
+        made.ragged = f"{box.label}, which is {_bytes(number)} shorter than it says"
     if box.kind == b"moov":
         made.moovs.append(box.start)
     elif box.kind == b"moof":
@@ -151,18 +165,23 @@ def _enter(made: Outline, box: Box, file_size: int) -> None:
 
 
 def _indexed_to(reader: Reader, box: Box) -> int:
-    """Return where the last byte that a `sidx` lists ends."""
-    (version,) = reader.fields(box, 0, "B")
-    form = "QQHH" if version else "IIHH"
-    _, first, _, number = reader.fields(box, 12, form)
-    listed = reader.fields(box, 12 + (20 if version else 12), "3I" * number)
-    return box.end + first + sum(word & 0x7FFFFFFF for word in listed[::3])
+    """Return where the last byte that a `sidx` lists ends; 0 if it cannot be read."""
+    if box.end > reader.size:
+        return 0
+    try:
+        (version,) = reader.fields(box, 0, "B")
+        form = "QQHH" if version else "IIHH"
+        _, first, _, number = reader.fields(box, 12, form)
+        listed = reader.fields(box, 32 if version else 24, f"{3 * number}I")
+    except DoubtError:
+        return 0
+    return box.end + first + sum(word & _REFERENCED for word in listed[::3])
 
 
 def _without_moov(reader: Reader, made: Outline, end: int) -> str:
     if reader.size == 0:
         return "the file is empty"
-    found = name_of(reader.read(0, min(reader.size, 400)))
+    found = name_of(reader.read(0, min(reader.size, HEAD_BYTES)))
     if found is not None:
         return f"it is {found}, not mp4"
     if end == 0:

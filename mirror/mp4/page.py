@@ -16,9 +16,10 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_SURE_BYTES: Final = 256
-"""So many bytes of footage in a row always hold a control character."""
 _MOSTLY: Final = 0.75
+_LONG_BYTES: Final = 256
+"""So much of footage holds a control character; if it is no fill of one high byte."""
+_SOME: Final = 0.02
 
 
 def is_error_page(head: bytes) -> bool:
@@ -36,7 +37,7 @@ def is_error_page(head: bytes) -> bool:
     if _text(head, "utf-8") is not None or _is_old_text(head):
         return True
     texts = (_text(head, charset) for charset in ("utf-16-le", "utf-16-be"))
-    return any(text and _is_mostly_ascii(text) for text in texts)
+    return any(text and _has_ascii(text, _MOSTLY) for text in texts)
 
 
 def _text(head: bytes, charset: str) -> str | None:
@@ -49,10 +50,9 @@ def _text(head: bytes, charset: str) -> str | None:
 
 
 def _is_old_text(head: bytes) -> bool:
-    if _CONTROL_BYTE.search(head):
-        return False
-    return len(head) >= _SURE_BYTES or _is_mostly_ascii(head.decode("latin-1"))
+    share = _MOSTLY if len(head) < _LONG_BYTES else _SOME
+    return not _CONTROL_BYTE.search(head) and _has_ascii(head.decode("latin-1"), share)
 
 
-def _is_mostly_ascii(text: str) -> bool:
-    return len(text.encode("ascii", "ignore")) >= _MOSTLY * len(text)
+def _has_ascii(text: str, share: float) -> bool:
+    return len(text.encode("ascii", "ignore")) >= share * len(text)

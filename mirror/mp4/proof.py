@@ -36,8 +36,8 @@ def prove(fd: int, size: int, *, explicit_end: bool = False) -> Proof:
     """Tell whether a file is whole. Blocking.
 
     It is if a `moov` has a track, all samples lie inside the file and inside an `mdat`,
-    and some video samples, evenly spread, are not zeros. Reads no more than `boxes`
-    allows, and holds a few MiB at most.
+    and some video samples, evenly spread, are not zeros. How much is read is bounded
+    (`MAX_...` here and there); a few MiB are held at most.
 
     Args:
         fd: Open for reading; its position is neither used nor moved.

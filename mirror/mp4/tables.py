@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mirror.mp4.outline import Media
     from mirror.mp4.picks import Place
 
-_BLOCK: Final = 32_768
+_BLOCK: Final = 16_384
 """So many samples, or chunks, are worked on at a time."""
 _FORMS: Final = {8: "B", 16: "H", 32: "I", 64: "Q"}
 _HALF: Final = 4

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 CHUNK_BYTES = 256 * 1024
 CLIPS = ("moov-first", "moov-last", "fragmented")
@@ -130,14 +130,17 @@ class Clip:
         data: The file as shipped.
         stamp: Where the encoder's remark begins. It is free text inside the video
             stream, so that each version can carry bytes of its own there.
-        gap: Where a `free` box may be put without moving what others point at.
+        gap: Where a `free` box may be put; what the file needs follows it, so that a
+            file cut anywhere has lost something.
         moov: Where the `moov` box begins and ends.
+        offsets: Where the tables of offsets that point behind the gap begin and end.
     """
 
     data: bytes
     stamp: int
     gap: int
     moov: tuple[int, int]
+    offsets: tuple[tuple[int, int], ...]
 
 
 @cache
@@ -156,13 +159,23 @@ def load_clip(name: str) -> Clip:
         size = int.from_bytes(data[offset : offset + 4])
         boxes.append((data[offset + 4 : offset + 8], offset, offset + size))
         offset += size
-    kind, last, _ = boxes[-1]
+    _, gap, _ = boxes[-1]
+    start, stop = next((start, stop) for kind, start, stop in boxes if kind == b"moov")
     return Clip(
         data=data,
         stamp=data.index(b"x264 - core"),
-        gap=last if kind in {b"moov", b"mfra"} else len(data),
-        moov=next((start, stop) for kind, start, stop in boxes if kind == b"moov"),
+        gap=gap,
+        moov=(start, stop),
+        offsets=tuple(_offsets(data, start, stop)) if stop <= gap else (),
     )
+
+
+def _offsets(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield where the entries of each `co64` between two points begin and end."""
+    while (start := data.find(b"co64", start, stop)) >= 0:
+        (number,) = struct.unpack_from(">I", data, start + 8)
+        start += 12
+        yield start, start + 8 * number
 
 
 def _free_box(length: int, seed: int) -> tuple[Literal, Filler]:
@@ -193,15 +206,27 @@ def footage(clip_name: str, size_bytes: int | None, seed: int) -> Content:
             f" {len(clip.data) + _BOX_HEAD_BYTES} and more; not of {size_bytes}"
         )
     stamp = f"{seed & _MASK:0{_STAMP_BYTES}x}".encode()
-    view = memoryview(clip.data)
-    parts = [
-        Literal(view[: clip.stamp]),
-        Literal(memoryview(stamp)),
-        Literal(view[clip.stamp + _STAMP_BYTES : clip.gap]),
-        *(_free_box(spare, seed) if spare else ()),
-        Literal(view[clip.gap :]),
+    changes: list[tuple[int, int, Sequence[Literal | Filler]]] = [
+        (clip.stamp, clip.stamp + _STAMP_BYTES, [Literal(memoryview(stamp))]),
+        (clip.gap, clip.gap, _free_box(spare, seed) if spare else ()),
+        *(
+            (start, stop, [Literal(memoryview(_moved(clip.data[start:stop], spare)))])
+            for start, stop in clip.offsets
+        ),
     ]
+    parts: list[Literal | Filler] = []
+    view, done = memoryview(clip.data), 0
+    for start, stop, instead in sorted(changes, key=lambda change: change[0]):
+        parts += [Literal(view[done:start]), *instead]
+        done = stop
+    parts.append(Literal(view[done:]))
     return Content(tuple(part for part in parts if part.length))
+
+
+def _moved(table: bytes, by: int) -> bytes:
+    """Return offsets of 64 bits that point further on."""
+    form = struct.Struct(f">{len(table) // 8}Q")
+    return form.pack(*(offset + by for offset in form.unpack(table)))
 
 
 def without_moov(clip_name: str, content: Content) -> Content:

@@ -194,6 +194,8 @@ def _rest(
         raise FetchError(
             UNFIT, f"the file had {held.total_bytes} bytes and now has {total}"
         )
+    if held.total_bytes is None and not _shows_version(headers, held):
+        raise FetchError(UNFIT, "the 206 does not show which version it is of")
     if length is not None and length != last - first + 1:
         raise FetchError(UNFIT, "the 206 announces another length than its range")
     _same_version(headers, held)
@@ -229,6 +231,14 @@ def _beyond_end(headers: Mapping[str, str], held: Held) -> Offer:
         etag=held.etag,
         last_modified=held.last_modified,
         firm=held.firm,
+    )
+
+
+def _shows_version(headers: Mapping[str, str], held: Held) -> bool:
+    """Tell whether an answer has anything to compare with what is held."""
+    return bool(
+        (held.etag and headers.get("ETag"))
+        or (held.last_modified and headers.get("Last-Modified"))
     )
 
 

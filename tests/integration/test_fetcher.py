@@ -30,7 +30,7 @@ from mirror.mirroring.pump import PumpLimits
 from mirror.mirroring.spool import Place, Spool
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.state import Ledger, LedgerThread
-from tests import builders
+from tests import boxes, builders
 from tests.builders import FOLDER, HOUR, MINUTE, NOW
 from tests.desk import Watched
 
@@ -39,10 +39,8 @@ if TYPE_CHECKING:
 
     from mirror.ports import Held, Seen
 
-HEAD = (24).to_bytes(4, "big") + b"ftypisom" + bytes(12)
-MOOV = (16).to_bytes(4, "big") + b"moov" + bytes(8)
-WHOLE = HEAD + MOOV + (1008).to_bytes(4, "big") + b"mdat" + bytes(1000)
-TO_END = HEAD + MOOV + bytes(4) + b"mdat" + bytes(1000)
+WHOLE = boxes.classic((dataclasses.replace(boxes.VIDEO, samples=boxes.pictures(300)),))
+TO_END = boxes.open_ended(WHOLE)
 """Whole only if the end of the body is known: its last box has no size."""
 
 
@@ -278,16 +276,37 @@ async def test_a_body_that_ends_early_without_a_word_was_cut(bench):
     assert bench.parts() == [WHOLE]
 
 
-@pytest.mark.parametrize("sent", [[], [HEAD[:3]]])
-async def test_a_body_without_bytes_is_no_file(bench, sent):
-    """Nor is one of too few; nothing of it stays in the spool."""
-    failure = await bench.attempt(Body(sent))
-    (one,) = await bench.attempts()
+@pytest.mark.parametrize(
+    ("sent", "what"),
+    [
+        ([], "nothing"),
+        ([b"  <html><body>Not found"], "an HTML page"),
+        (["\ufeff<html>".encode("utf-16-le")], "an HTML page"),
+        (["<html>".encode("utf-16-be")], "an HTML page"),
+        ([b'{"error": "not found"}'], "text"),
+    ],
+)
+@pytest.mark.parametrize("held", [b"", WHOLE[:500]])
+async def test_an_error_page_is_no_file(bench, sent, what, held):
+    """Nor is an empty body; nothing of it is kept, and it costs nothing held."""
+    if held:
+        await bench.attempt(Body([held, cut()], total_bytes=len(WHOLE)))
+        bench.now_us += 20 * MINUTE
+    failure = await bench.attempt(Body(list(sent)))
+    *_, one = await bench.attempts()
 
-    assert (failure.reason, one.held_bytes) == ("not_mp4", 0)
-    assert one.error == "the VMS sends nothing instead of an mp4"
+    assert (failure.reason, one.held_bytes) == ("error_page", len(held))
+    assert one.error == f"the VMS sends {what} instead of the file"
     assert (await bench.export()).state is State.READY
-    assert bench.parts() == []
+    assert bench.parts() == ([held] if held else [])
+
+
+async def test_binary_bytes_are_no_error_page(bench):
+    """However few; their structure proves nothing."""
+    failure = await bench.attempt(Body([bytes(range(20))]))
+
+    assert failure.reason == "not_whole"
+    assert "does not begin as an mp4" in str(failure)
 
 
 @pytest.mark.parametrize("sent", [b"", b"<html><body>Not found"])
@@ -330,11 +349,11 @@ async def test_a_range_that_did_not_fit_is_not_asked_for_again(bench):
         bench.now_us += 20 * MINUTE
         await bench.attempt(failure)
     bench.now_us += 20 * MINUTE
-    await bench.attempt(Body([WHOLE[:400], cut()], total_bytes=len(WHOLE)))
+    await bench.attempt(Body([WHOLE[:5000], cut()], total_bytes=len(WHOLE)))
     bench.now_us += 20 * MINUTE
     await bench.attempt(cut())
 
-    assert [one.size_bytes for one in bench.vms.held] == [0, 500, 0, 0, 0, 400]
+    assert [one.size_bytes for one in bench.vms.held] == [0, 500, 0, 0, 0, 5000]
 
 
 # --- what is told ---------------------------------------------------------------

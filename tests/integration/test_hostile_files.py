@@ -127,7 +127,7 @@ MATRIX = {
     "delete": Behaviour(step="delete", outcome=GONE),
     "gzip": Behaviour(step="gzip", error="compressed (gzip)"),
     "html": Behaviour(step="html", error="an HTML page"),
-    "json_page": Behaviour(step="json_page", error="something else"),
+    "json_page": Behaviour(step="json_page", error="sends text instead"),
     "empty": Behaviour(step="empty", error="empty file"),
     "redirect": Behaviour(step="redirect"),
     "redirect_other": Behaviour(step="redirect_other", outcome=REFUSED),
@@ -167,7 +167,7 @@ MATRIX = {
     # By its length and its validators it is the file: the rest is asked for again.
     "garbage": Behaviour(step=("garbage", "ignore_range")),
     "garbage_no_etag": Behaviour(
-        step=("garbage", "ignore_range", "no_etag"), error="something else"
+        step=("garbage", "ignore_range", "no_etag"), error="not proven whole: no moov"
     ),
     "endless": Behaviour(step=("endless", "ignore_range"), error="max_file_size"),
     "busy_429": Behaviour(step="busy_429", error="busy (429)"),
@@ -378,7 +378,7 @@ async def test_what_came_is_not_asked_for_again(site, vms, kind):
     for label, served in cells.items():
         point = POINTS[label]
         first, second = vms.file_requests(served)
-        # Fewer bytes than tell an mp4 from a page are not kept.
+        # Fewer bytes than tell anything of the file are not kept.
         assert second.range == (f"bytes={point}-" if point >= 8 else None)
         assert (second.if_range is None) == (second.range is None)
         assert first.range is None and first.if_range is None

@@ -7,20 +7,22 @@ import errno
 import hashlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring import pump as pumping
 from mirror.mirroring.part import Part
-from mirror.mirroring.pump import BATCH_BYTES, ErrorPageError, Pump, PumpLimits
+from mirror.mirroring.pump import BATCH_BYTES, ErrorPageError, Pump, PumpLimits, look
 from mirror.mirroring.spool import Place, Spool
 from tests import builders
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
+
+    from mirror.ports import Body as PortBody
 
 
 HEAD = (24).to_bytes(4, "big") + b"ftypisom" + bytes(12)
@@ -288,12 +290,39 @@ async def test_a_write_that_fails_as_the_body_ends_is_told(rig, monkeypatch):
     assert rig.held() == b""
 
 
-@pytest.mark.parametrize("sizes", [[1] * 7, [3, 4], [7]])
-async def test_fewer_than_eight_bytes_are_not_kept(rig, sizes):
-    """So few cannot be told from an mp4, and are no file."""
-    data = iter(HEAD)
-    body = Body([bytes(next(data) for _ in range(size)) for size in sizes])
-    await rig.pump().move(body)
+@pytest.mark.parametrize("number", [1, 7, 8, 100, 5000])
+async def test_binary_bytes_are_kept_however_few(rig, number):
+    """A body that ended with them is no error page."""
+    content = (HEAD * 300)[:number]
+    await rig.pump().move(Body([content]))
+
+    assert rig.held() == content
+
+
+@pytest.mark.parametrize("number", [1, 7, 8, 100, 5000])
+async def test_binary_bytes_are_kept_where_the_line_broke(rig, number):
+    """Unless they are fewer than tell anything."""
+    content = (HEAD * 300)[:number]
+    with pytest.raises(FetchError, match="gone"):
+        await rig.pump().move(Body([content, FetchError("cut", "gone")]))
+
+    assert rig.held() == (content if number >= 8 else b"")
+
+
+@pytest.mark.parametrize("steps", [[], [b""]])
+async def test_an_empty_body_is_told_as_such(rig, steps):
+    """It is no file, and no break either."""
+    with pytest.raises(ErrorPageError) as caught:
+        await rig.pump().move(Body(steps))
+
+    assert caught.value.head == b""
+    assert rig.held() == b""
+
+
+async def test_a_break_before_the_first_byte_is_a_break(rig):
+    """Nothing can be said of what would have come."""
+    with pytest.raises(FetchError, match="gone"):
+        await rig.pump().move(Body([FetchError("cut", "gone")]))
 
     assert rig.held() == b""
 
@@ -308,25 +337,65 @@ async def test_a_head_in_small_pieces_is_recognised(rig, size):
     assert rig.held() == content
 
 
+PAGE = b"<html><body>Login</body></html>"
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
-        [b"<html><body>Login</body></html>"],
+        [PAGE],
         [b"<htm", b"l><body>"],
         [b"<"] * 40,
         [b"x" * 300 * KIB],
-        [b"<html>" * 100, ...],
+        [PAGE, FetchError("cut", "gone")],
+        [PAGE * 200, ...],
+        ["\ufeffNot found".encode("utf-16-le")],
     ],
 )
-async def test_something_else_than_an_mp4_is_not_kept(rig, clock, chunks):
-    """Not a byte of a page is written, and its head is told."""
+async def test_an_error_page_is_not_kept(rig, clock, chunks):
+    """Not a byte of it is written, and its head is told."""
     body = Body([step for one in chunks for step in (clock.later(2.0), one)])
     with pytest.raises(ErrorPageError) as caught:
         async with asyncio.timeout(60):
             await rig.pump().move(body)
 
     assert rig.held() == b""
-    assert body.content.startswith(caught.value.head[:8])
+    assert caught.value.head
+    assert body.content.startswith(caught.value.head)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xd8\xff\xe0\0\x10JFIF" + b"x" * 5000,
+        b"\0\0\1\xba\x44\0\4\0" + b"x" * 5000,
+        PAGE * 10 + b"\0" + PAGE * 100,
+    ],
+)
+async def test_all_else_is_received_to_its_end(rig, content):
+    """Whatever it is, its structure is judged once all of it is there."""
+    await rig.pump().move(Body([content[i : i + 700] for i in range(0, 9000, 700)]))
+
+    assert rig.held() == content
+
+
+@pytest.mark.parametrize("size", [1, 700, 100_000])
+async def test_a_look_reads_what_tells_a_page(size):
+    """4 KiB and what came with them, or all of a shorter body."""
+    content = HEAD * 1000
+    body = Body([content[i : i + size] for i in range(0, len(content), size)])
+
+    head = await look(cast("PortBody", body))
+
+    assert head == body.content
+    assert 4096 <= len(head) < 4096 + size or head == content
+
+
+@pytest.mark.parametrize("chunks", [[], [PAGE], [PAGE * 200, ...]])
+async def test_a_look_refuses_a_page(chunks):
+    """Before anything is done for its sake."""
+    with pytest.raises(ErrorPageError):
+        await look(cast("PortBody", Body(chunks)))
 
 
 async def test_a_part_that_is_continued_needs_no_head(rig):
@@ -389,9 +458,10 @@ async def test_a_checkpoint_each_second_and_not_more_often(rig, clock):
     """A second after the last one what came is made durable."""
     step = clock.later(0.4)
     script = [one for index in range(9) for one in (step, bytes([index]) * 10)]
-    await rig.pump().move(Body([HEAD, *script]))
+    head = HEAD * 200
+    await rig.pump().move(Body([head, *script]))
 
-    assert rig.checkpoints == [len(HEAD) + 30, len(HEAD) + 60, len(HEAD) + 90]
+    assert rig.checkpoints == [len(head) + 30, len(head) + 60, len(head) + 90]
 
 
 async def test_no_checkpoint_before_a_second_is_over(rig, clock):

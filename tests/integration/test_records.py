@@ -186,8 +186,8 @@ async def test_a_cancelled_attempt_is_recorded_as_such(bench: Bench):
     ("fault", "said"),
     [
         ("empty", "the VMS sends an empty file"),
-        ("html", "the VMS sends an HTML page instead of an mp4"),
-        ("json_page", "the VMS sends something else instead of an mp4"),
+        ("html", "the VMS sends an HTML page instead of the file"),
+        ("json_page", "the VMS sends text instead of the file"),
     ],
 )
 async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
@@ -201,7 +201,7 @@ async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
     ("faults", "outcomes", "offsets"),
     [
         (["cut", "ignore_range"], ["cut", "whole"], [0, 0]),
-        (["cut", "html"], ["cut", "not_mp4", "whole"], [0, 150_000, 150_000]),
+        (["cut", "html"], ["cut", "error_page", "whole"], [0, 150_000, 150_000]),
         (["cut", "wrong_start"], ["cut", "unfit_range", "whole"], [0, 150_000, 0]),
         (
             ["cut", "wrong_start", "cut"],

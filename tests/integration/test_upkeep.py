@@ -120,7 +120,7 @@ async def test_root_does_not_write_where_a_link_leads(site):
     before = (site.folder / "real").read_bytes()
     done = put(site, b"other\n")
     assert done.code == 78
-    assert "set token_file to the file's real path" in done.err
+    assert b"set token_file to the file's real path" in done.err
     assert (site.folder / "real").read_bytes() == before
 
 

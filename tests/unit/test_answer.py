@@ -199,6 +199,27 @@ def test_a_206_nobody_asked_for_is_refused(have):
 
 
 @pytest.mark.parametrize(
+    ("have", "more", "fits"),
+    [
+        (held(total_bytes=None), {}, False),
+        (held(total_bytes=None), {"ETag": ETAG}, True),
+        (held(total_bytes=None), {"Last-Modified": DATE}, True),
+        (held(total_bytes=None, etag=None), {"ETag": ETAG}, False),
+        (held(total_bytes=None, last_modified=None), {"Last-Modified": DATE}, False),
+    ],
+)
+def test_a_206_shows_its_version_or_the_length_that_is_known(have, more, fits):
+    """Else the end of another version could be joined to a whole file."""
+    headers = {"Content-Range": "bytes 40-99/100", **more}
+    if fits:
+        assert offer(206, headers, have).start_bytes == 40
+    else:
+        with pytest.raises(FetchError) as caught:
+            offer(206, headers, have)
+        assert caught.value.reason == "unfit_range"
+
+
+@pytest.mark.parametrize(
     ("have", "headers"),
     [
         (held(size_bytes=100), {"Content-Range": "bytes */100"}),
@@ -335,7 +356,7 @@ def test_an_empty_file_is_refused():
         (200, {"Content-Length": "9" * 30}, NOTHING),
         (
             206,
-            {"Content-Range": f"bytes 40-{MAX}/{MAX + 1}"},
+            {"Content-Range": f"bytes 40-{MAX}/{MAX + 1}", "ETag": ETAG},
             held(total_bytes=None),
         ),
     ],
