@@ -127,6 +127,7 @@ class Export:
         attempts: Fetch attempts ever made.
         barren: Attempts in a row that gained nothing.
         misses: Tries in a row that found no file behind the url.
+        timeouts: Attempts in a row that ended because they took too long.
         best_bytes: The longest the partial ever was since it last became ready.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
         part_plain: The next attempt asks without Range.
@@ -165,6 +166,7 @@ class Export:
     attempts: int = 0
     barren: int = 0
     misses: int = 0
+    timeouts: int = 0
     best_bytes: int = 0
     last_error: str | None = None
     spool_dir: str | None = None

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
+from mirror.errors import (
+    FetchError,
+    FileGoneError,
+    NoRoomError,
+    OriginRefusedError,
+    SpoolError,
+)
 from mirror.mirroring import outcome
 from mirror.mirroring.finish import finish
 from mirror.mirroring.part import Part
 from mirror.mirroring.progress import Progress, Transfer
 from mirror.mirroring.pump import NotMp4Error, Pump, look
+from mirror.mirroring.share import by_time
 from mirror.model import Attempt, Reason, Receipt, State, is_folder, to_us
 from mirror.ports import Held
 from mirror.state import Partial
@@ -84,6 +91,8 @@ class Fetcher:
             raise
         except (FetchError, FileGoneError, OriginRefusedError, SpoolError) as exc:
             failure = exc
+            if isinstance(exc, FetchError):
+                exc.began = run.began
         finally:
             self._progress.transfers.pop(key, None)
         await finish(self._settle(key, began_us, run, receipt, failure))
@@ -124,6 +133,7 @@ class Fetcher:
             etag=run.etag,
             last_modified=run.last_modified,
         )
+        await self._ask_for_room(export, part)
         async with source.open_file(export.url, export.name, held) as body:
             first = b""
             if body.start_bytes != part.size:
@@ -133,10 +143,27 @@ class Fetcher:
                 run.offset_bytes = 0
             run.began = True
             run.follow(body.total_bytes, body.etag, body.last_modified)
-            await self._spool.make_room(part, (run.total or 0) - part.size)
+            await self._spool.make_room(
+                part, None if run.total is None else run.total - part.size
+            )
             await self._receive(export, body, part, run, first)
         explicit = body.explicit_end or run.total is not None
         return await self._prove(part, run, explicit_end=explicit)
+
+    async def _ask_for_room(self, export: Export, part: Part) -> None:
+        """Make sure of room before anything is asked of the VMS.
+
+        Of a file of which nothing is held the length may be another by now: one that
+        the spool can never hold is asked for all the same.
+        """
+        total = export.part_total
+        rest = None if total is None else max(0, total - part.size)
+        try:
+            await self._spool.make_room(part, rest, begun=False)
+        except NoRoomError as exc:
+            if part.size or not exc.never:
+                raise
+            await self._spool.make_room(part, None, begun=False)
 
     async def _look(self, export: Export, body: Body) -> bytes:
         try:
@@ -149,6 +176,7 @@ class Fetcher:
     ) -> None:
         transfer = self._progress.transfers[_key(export)]
         transfer.done_bytes, transfer.total_bytes = part.size, run.total
+        transfer.began = True
 
         def received(number: int, size: int) -> None:
             self._metrics.bytes_fetched(number)
@@ -238,11 +266,14 @@ class Fetcher:
 
         def decide(export: Export) -> Export:
             if receipt is not None:
-                export = dataclasses.replace(export, spool_dir=run.folder)
+                export = dataclasses.replace(export, spool_dir=run.folder, timeouts=0)
                 return outcome.whole(export, receipt, attempt)
             unfit = getattr(failure, "reason", None) == UNFIT_RANGE
             plain = unfit or (export.part_plain and not run.began)
             export = dataclasses.replace(export, part_plain=plain)
+            if isinstance(failure, FetchError | FileGoneError):
+                timeouts = export.timeouts + 1 if by_time(failure) else 0
+                export = dataclasses.replace(export, timeouts=timeouts)
             return self._after(export, failure, run, now_us=now_us, jitter=jitter)
 
         after = await self._ledger(
@@ -273,7 +304,10 @@ class Fetcher:
         if isinstance(failure, OriginRefusedError):
             return outcome.refused(export, error=error, now_us=now_us, pace=pace)
         if isinstance(failure, SpoolError):
-            return outcome.postponed(export, error=error, now_us=now_us, pace=pace)
+            wait_s = failure.retry_after_s
+            return outcome.postponed(
+                export, error=error, now_us=now_us, pace=pace, wait_s=wait_s
+            )
         if isinstance(failure, FetchError):
             return outcome.failed(
                 export, error=error, now_us=now_us, pace=pace, jitter=jitter

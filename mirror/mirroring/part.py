@@ -24,6 +24,7 @@ _READ_BYTES = 1024 * 1024
 _MAX_IOV = 512
 _RESERVE_BYTES = 256 * 1024 * 1024
 _RESERVE_SHARE = 20
+_LEDGER_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,6 +65,8 @@ class Part:
         path: Where it lies.
         size: Bytes written and hashed.
         min_free: Bytes that must stay free on its file system.
+        beside_ledger: The ledger lies there too, and must find room when all else does
+            not.
         left: A call about it that hung; it must not be used any more.
         broken: An fsync failed: what is not yet proven must be fetched anew.
     """
@@ -77,6 +80,7 @@ class Part:
         self._digest = digest
         self.size = size
         self.min_free = 0
+        self.beside_ledger = False
         self.left: Future[Any] | None = None
         self.broken = False
         self._stuck = False
@@ -159,11 +163,13 @@ class Part:
         """Return how much may still be written before the reserve is touched.
 
         The reserve is `min_free`, and never less than a twentieth of a small file
-        system or 256 MiB of a large one.
+        system or 256 MiB of a large one; the ledger has as much again, up to 64 MiB.
         """
         found = os.fstatvfs(self._fd)
         share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
         reserve = max(self.min_free, min(_RESERVE_BYTES, share))
+        if self.beside_ledger:
+            reserve += min(_LEDGER_BYTES, share)
         return found.f_bavail * found.f_frsize - reserve
 
     def examine(self, explicit_end: bool) -> str | None:

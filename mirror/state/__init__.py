@@ -4,7 +4,7 @@ from mirror.state.commits import COMMITS_NAME
 from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Event
-from mirror.state.fetches import Partial
+from mirror.state.fetches import Partial, SpoolUse
 from mirror.state.ledger import Ledger, LedgerThread
 from mirror.state.pauses import Paused
 from mirror.state.reads import (
@@ -37,6 +37,7 @@ __all__ = [
     "Paused",
     "Reads",
     "SourceStatus",
+    "SpoolUse",
     "Subject",
     "Taken",
     "TargetStatus",

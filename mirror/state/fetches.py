@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mirror.model import State
 from mirror.state import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from mirror.model import Attempt, Export
     from mirror.state.database import Database
 
 ATTEMPTS_KEPT = 200
+_IDLE_STATES = (State.READY, State.PARKED, State.WAITING)
+_IDLE = "('ready', 'parked', 'waiting')"
+_IDLE_SHOWN = 500
 _OWE = (
     "INSERT INTO copies (export, target, state) VALUES (?, ?, 'pending') "
     "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
@@ -44,6 +47,22 @@ class Partial:
     last_modified: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolUse:
+    """What lies in one folder of the spool that is not being fetched.
+
+    Attributes:
+        kept_bytes: By source, whole files too.
+        idle: Exports with a part there, the latest deadline first; not all if there
+            are many.
+        busy: Sources that have something to fetch.
+    """
+
+    kept_bytes: Mapping[str, int] = field(default_factory=dict)
+    idle: Sequence[Export] = ()
+    busy: frozenset[str] = frozenset()
+
+
 class Fetches:
     """Claims, partials, attempts."""
 
@@ -64,7 +83,13 @@ class Fetches:
         return fetching
 
     def claim(
-        self, sources: Sequence[str], *, now_us: int, horizon_us: int
+        self,
+        sources: Sequence[str],
+        *,
+        now_us: int,
+        horizon_us: int,
+        late: Collection[str] | None = None,
+        but: Collection[int] = (),
     ) -> Export | None:
         """Take the due export with the nearest deadline, if there is one.
 
@@ -73,15 +98,26 @@ class Fetches:
             now_us: Now.
             horizon_us: The longest wait there can be; a due time beyond it was set
                 before the clock was put back, and counts as now.
+            late: Of these sources also what took too long at its last attempt; None
+                means of all.
+            but: Keys of exports that are left alone.
         """
+        marks = ", ".join("?" * len(but))
         with self._db.transaction() as connection:
             best: tuple[int, int] | None = None
             for source in sources:
                 row = connection.execute(
                     "SELECT order_us, key FROM exports WHERE state = 'ready' "
                     "AND source = ? AND (due_us <= ? OR due_us > ?) "
+                    f"AND (timeouts = 0 OR ?) AND key NOT IN ({marks}) "
                     "ORDER BY order_us LIMIT 1",
-                    (source, now_us, now_us + horizon_us),
+                    (
+                        source,
+                        now_us,
+                        now_us + horizon_us,
+                        late is None or source in late,
+                        *but,
+                    ),
                 ).fetchone()
                 if row is not None and (best is None or row < best):
                     best = row
@@ -94,14 +130,25 @@ class Fetches:
             rows.update(connection, prior, claimed)
             return claimed
 
-    def sources_with_work(self, *, now_us: int, horizon_us: int) -> list[str]:
-        """Return the sources that have an export due now."""
+    def sources_with_work(self, *, now_us: int, horizon_us: int) -> dict[str, bool]:
+        """Return the sources that have an export due now.
+
+        Returns:
+            Whether one of them did not take too long at its last attempt, by source.
+        """
         found = self._db.connection.execute(
-            "SELECT DISTINCT source FROM exports WHERE state = 'ready' "
-            "AND (due_us <= ? OR due_us > ?)",
+            "SELECT source, min(timeouts) FROM exports WHERE state = 'ready' "
+            "AND (due_us <= ? OR due_us > ?) GROUP BY source",
             (now_us, now_us + horizon_us),
         )
-        return [row[0] for row in found]
+        return {source: least == 0 for source, least in found}
+
+    def gave_way(self, key: int) -> None:
+        """Remember that an export's attempt was ended because it brought nothing."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE exports SET timeouts = timeouts + 1 WHERE key = ?", (key,)
+            )
 
     def unpark(self, *, now_us: int, horizon_us: int) -> int:
         """Return parked exports to the queue whose time has come."""
@@ -128,6 +175,56 @@ class Fetches:
             tuple(but),
         ).fetchone()
         return None if row is None or row[0] is None else int(row[0])
+
+    def spool_use(self, folder: str) -> SpoolUse:
+        """Return what lies in a folder of the spool and is not being fetched."""
+        connection = self._db.connection
+        kept = connection.execute(
+            "SELECT source, sum(part_bytes) FROM exports INDEXED BY exports_spool "
+            "WHERE spool_dir = ? AND state <> 'fetching' GROUP BY source",
+            (folder,),
+        ).fetchall()
+        idle = connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir = ? "
+            f"AND state IN {_IDLE} AND part_bytes > 0 "
+            "ORDER BY order_us DESC LIMIT ?",
+            (folder, _IDLE_SHOWN),
+        ).fetchall()
+        busy = connection.execute(
+            "SELECT DISTINCT source FROM exports WHERE state IN ('ready', 'fetching')"
+        ).fetchall()
+        return SpoolUse(
+            kept_bytes=dict(kept),
+            idle=[rows.export(row) for row in idle],
+            busy=frozenset(source for (source,) in busy),
+        )
+
+    def rate(self, key: int) -> float:
+        """Return the bytes per second of the last attempt that brought any; or 0."""
+        row = self._db.connection.execute(
+            "SELECT held_bytes - offset_bytes, ended_us - started_us FROM attempts "
+            "WHERE export = ? AND held_bytes > offset_bytes "
+            "ORDER BY number DESC LIMIT 1",
+            (key,),
+        ).fetchone()
+        return 0.0 if row is None else row[0] / max(1.0, row[1] / 1e6)
+
+    def drop_part(self, key: int) -> Export | None:
+        """Forget the part of an export that nobody works on.
+
+        Returns:
+            The export as it was, whose file is to be removed; None if it has no part,
+            or is worked on.
+        """
+        with self._db.transaction() as connection:
+            prior = rows.find(connection, key)
+            if prior.state not in _IDLE_STATES or prior.spool_dir is None:
+                return None
+            after = dataclasses.replace(
+                prior, spool_dir=None, part_bytes=0, part_sha256=None
+            )
+            rows.update(connection, prior, after)
+            return prior
 
     def checkpoint(self, key: int, partial: Partial) -> None:
         """Remember how far a partial is durable, and of which version it is."""
