@@ -77,9 +77,14 @@ class NoRoomError(SpoolError):
     """
 
     def __init__(
-        self, message: str, *, retry_after_s: float | None = None, never: bool = False
+        self,
+        reason: str,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        never: bool = False,
     ) -> None:
-        super().__init__("spool_full", message, retry_after_s=retry_after_s)
+        super().__init__(reason, message, retry_after_s=retry_after_s)
         self.never = never
 
 

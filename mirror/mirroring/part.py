@@ -160,17 +160,12 @@ class Part:
         return size, sha256
 
     def room_bytes(self) -> int:
-        """Return how much may still be written before the reserve is touched.
-
-        The reserve is `min_free`, and never less than a twentieth of a small file
-        system or 256 MiB of a large one; the ledger has as much again, up to 64 MiB.
-        """
-        found = os.fstatvfs(self._fd)
-        share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
-        reserve = max(self.min_free, min(_RESERVE_BYTES, share))
-        if self.beside_ledger:
-            reserve += min(_LEDGER_BYTES, share)
-        return found.f_bavail * found.f_frsize - reserve
+        """Return how much may still be written before the reserve is touched."""
+        return room_of(
+            os.fstatvfs(self._fd),
+            min_free=self.min_free,
+            beside_ledger=self.beside_ledger,
+        )
 
     def examine(self, explicit_end: bool) -> str | None:
         """Return what is wrong with the file as an mp4, if anything."""
@@ -211,6 +206,19 @@ class Part:
                 written -= len(pending.pop(0))
             if written:
                 pending[0] = pending[0][written:]
+
+
+def room_of(found: os.statvfs_result, *, min_free: int, beside_ledger: bool) -> int:
+    """Return how much may be written to a file system before the reserve is touched.
+
+    The reserve is `min_free`, and never less than a twentieth of a small file system
+    or 256 MiB of a large one; the ledger has as much again, up to 64 MiB.
+    """
+    share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
+    reserve = max(min_free, min(_RESERVE_BYTES, share))
+    if beside_ledger:
+        reserve += min(_LEDGER_BYTES, share)
+    return found.f_bavail * found.f_frsize - reserve
 
 
 def _prefix_digest(

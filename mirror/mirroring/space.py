@@ -354,6 +354,7 @@ class Space:
             text += f", and {size(rest)} are to come"
         text += "; it can never hold that file" if never else ""
         return NoRoomError(
+            "spool_full",
             f"{text}; free some space there, or set spool_dir to a larger disk",
             retry_after_s=again.total_seconds(),
             never=never,

@@ -136,10 +136,13 @@ async def test_files_that_never_answer_stop_only_themselves(tmp_path):
         async with site.service() as service:
             good = await saved(site, ["hq"], 40)
             engine = await engine_of(site, service)
+            await site.until(lambda: min(site.export(o).timeouts for o in mute) > 1)
             allowed = engine.pool.lanes["hq"].gate.allowed
+            told = [one["text"] for one in (await service._status())["concerns"]]
 
     assert {one.attempts for one in good} == {1}
     assert allowed == 4
+    assert any(text.startswith("3 files of source hq do not answer") for text in told)
     assert all(site.export(one).state is not State.SAVED for one in mute)
 
 

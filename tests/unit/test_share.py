@@ -120,7 +120,7 @@ def test_what_took_too_long_yields(allowed, untried, late, may):
 
 
 FULL = source(running=2, allowed=2, asks=False)
-MUTE = {"late": True, "began": False}
+MUTE: dict[str, Any] = {"late": True, "began": False}
 
 
 @pytest.mark.parametrize(

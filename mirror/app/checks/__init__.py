@@ -59,6 +59,9 @@ async def run(
                     for name, one in settings.sources.items()
                 ]
                 spool = group.create_task(places.spool(settings, ledger))
+                room = group.create_task(
+                    places.spool_room(settings, engine.places.now, ledger)
+                )
                 targets = [
                     group.create_task(
                         places.target(
@@ -77,5 +80,6 @@ async def run(
         state,
         *(found for task in sources for found in task.result()),
         spool.result(),
+        *room.result(),
         *(task.result() for task in targets),
     ]
