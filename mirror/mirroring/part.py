@@ -212,12 +212,12 @@ def room_of(found: os.statvfs_result, *, min_free: int, beside_ledger: bool) -> 
     """Return how much may be written to a file system before the reserve is touched.
 
     The reserve is `min_free`, and never less than a twentieth of a small file system
-    or 256 MiB of a large one; the ledger has as much again, up to 64 MiB.
+    or 256 MiB of a large one; the ledger has half as much again, up to 64 MiB.
     """
     share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
     reserve = max(min_free, min(_RESERVE_BYTES, share))
     if beside_ledger:
-        reserve += min(_LEDGER_BYTES, share)
+        reserve += min(_LEDGER_BYTES, share // 2)
     return found.f_bavail * found.f_frsize - reserve
 
 

@@ -201,7 +201,7 @@ class FetchPool:
                     now_us=now_us,
                     horizon_us=horizon_us,
                     late=late,
-                    but=tuple(self._leaving),
+                    but=(*self._leaving, *self._fetches),
                 ),
                 sources,
                 late,

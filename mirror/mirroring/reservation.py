@@ -26,6 +26,7 @@ class Asker:
         rate: Bytes per second as measured; 0 if nothing was.
         begun: Its body has begun.
         favoured: Others gave way to it not long ago.
+        finishing: Others give way to it now, so that it can finish.
     """
 
     key: int
@@ -37,6 +38,7 @@ class Asker:
     rate: float = 0.0
     begun: bool = True
     favoured: bool = False
+    finishing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,16 +120,20 @@ class Answer:
         drop: Keys whose parts give way.
         stop: Keys of fetches that must end first.
         never: It would not fit if the spool were empty.
+        finishing: What gives way does so that the asker can finish.
     """
 
     granted_bytes: int | None = None
     drop: tuple[int, ...] = ()
     stop: tuple[int, ...] = ()
     never: bool = False
+    finishing: bool = False
 
 
 def wanted(asker: Asker) -> int:
     """Return what a transfer can receive in five minutes, or its rest."""
+    if asker.finishing and asker.rest_bytes is not None:
+        return asker.rest_bytes
     step = max(LEAST_BYTES, int(asker.rate * SPAN_S))
     return step if asker.rest_bytes is None else min(asker.rest_bytes, step)
 
@@ -194,6 +200,7 @@ def _make_way(asker: Asker, spare: int, state: State, now_us: int) -> Answer:
     return Answer(
         drop=tuple(one.key for one in chosen if not one.running),
         stop=tuple(one.key for one in chosen if one.running),
+        finishing=able,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,12 +13,19 @@ from typing import TYPE_CHECKING
 from mirror import backoff
 from mirror.errors import NoRoomError, SpoolError
 from mirror.mirroring import reservation
+from mirror.mirroring.finish import finish
 from mirror.model import to_us, utc_now
 from mirror.state import SpoolUse
 from mirror.wording import size
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+    )
     from datetime import datetime
     from pathlib import Path
 
@@ -31,9 +39,10 @@ WAITS_S = 60.0
 """What waits for room asks again at least as often."""
 YIELD_S = 10.0
 """What is asked to end has done so by then."""
-_ROUNDS = 4
+_ROUNDS = 5
 _COST_SHARE = 0.02
 _LEAST_S = 1.0
+_WINDOW_S = 300.0
 _REMEMBERED = 4096
 
 
@@ -44,6 +53,7 @@ class _Tenant:
     Attributes:
         rest_bytes: Still to come when the part had `rest_at`; None while unknown.
         until_bytes: It may grow to this; None as long as nothing was reserved.
+        ends: It is being ended for another.
         since: When the part had `since_bytes`; its rate is measured from there.
     """
 
@@ -53,6 +63,7 @@ class _Tenant:
     rest_at: int = 0
     until_bytes: int | None = None
     begun: bool = False
+    ends: bool = False
     since: float = 0.0
     since_bytes: int = 0
 
@@ -129,7 +140,8 @@ class Space:
         self.needed: Callable[[], None] = lambda: None
         self.leaving: set[int] = set()
         self._tenants: dict[Part, _Tenant] = {}
-        self._locks: dict[Path, asyncio.Lock] = {}
+        self._turns = asyncio.Condition()
+        self._asking: set[Path] = set()
         self._left = asyncio.Event()
         self._uses: dict[Path, tuple[float, SpoolUse]] = {}
         self._rates: dict[int, float] = {}
@@ -146,8 +158,8 @@ class Space:
         tenant = self._tenants.pop(part, None)
         if tenant is not None:
             self._measure(tenant)
-            self._uses.pop(part.path.parent, None)
-            self._left.set()
+        self._uses.pop(part.path.parent, None)
+        self._left.set()
 
     def expect(self, part: Part, rest: int | None, *, begun: bool) -> None:
         """Take note of how much of a file is still to come; None while unknown."""
@@ -184,26 +196,132 @@ class Space:
             NoRoomError: There is not so much.
         """
         tenant = self._tenants[part]
+        self._measure(tenant)
+        began = self._clock()
+        try:
+            await self._reserve(tenant, more, room, renew=renew)
+        finally:
+            # What waits for room is not slow.
+            tenant.since += self._clock() - began
+
+    async def _reserve(
+        self,
+        tenant: _Tenant,
+        more: int,
+        room: Callable[[], Awaitable[int]],
+        *,
+        renew: bool,
+    ) -> None:
+        part = tenant.part
         folder = part.path.parent
+        if await self._is_plenty(tenant, more, room):
+            return
+        # Held to the end, so that nobody else takes what is freed for this one.
+        async with self._turn(folder, tenant):
+            stopped: set[int] = set()
+            try:
+                answer, free = await self._ask_again(tenant, more, room, stopped)
+            finally:
+                self.leaving -= stopped
+        if answer.granted_bytes is not None:
+            tenant.until_bytes = part.size + answer.granted_bytes
+            self._refused.pop(tenant.key, None)
+        elif not (renew and free >= 0 and self._lasts(tenant, more)):
+            if not answer.never:
+                self.needed()
+            raise self._refuse(tenant, free, never=answer.never)
+
+    async def _is_plenty(
+        self, tenant: _Tenant, more: int, room: Callable[[], Awaitable[int]]
+    ) -> bool:
+        """Give room at once where there is so much that nobody else need be asked."""
+        folder = tenant.part.path.parent
+        before = {part: one.reserved for part, one in self._tenants.items()}
+        free = await room()
+        spare = free - sum(
+            max(before.get(part, 0), one.reserved)
+            for part, one in self._tenants.items()
+            if one is not tenant and part.path.parent == folder
+        )
+        asker = self._asker(tenant, more, self._rates.get(tenant.key, 0.0))
+        granted = reservation.decide(
+            asker, reservation.State(room_bytes=spare - reservation.LEAST_BYTES), 0
+        ).granted_bytes
+        if self._refused or granted is None:
+            return False
+        tenant.until_bytes = tenant.part.size + granted
+        return True
+
+    @staticmethod
+    def _asker(tenant: _Tenant, more: int, rate: float) -> reservation.Asker:
+        return reservation.Asker(
+            key=tenant.key,
+            source=tenant.export.source,
+            order_us=tenant.export.order_us,
+            held_bytes=tenant.part.size,
+            rest_bytes=tenant.rest,
+            next_bytes=more,
+            rate=rate,
+            begun=tenant.begun,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, folder: Path, tenant: _Tenant) -> AsyncIterator[None]:
+        """Let one ask at a time about a folder, and nobody who is to end.
+
+        Raises:
+            NoRoomError: The tenant ends for another.
+        """
+        async with self._turns:
+            await self._turns.wait_for(
+                lambda: tenant.ends or folder not in self._asking
+            )
+            if tenant.ends:
+                raise self._refuse(tenant, 0, never=False)
+            self._asking.add(folder)
+        try:
+            yield
+        finally:
+            self._asking.discard(folder)
+            await finish(self._wake_others())
+
+    async def _wake_others(self) -> None:
+        async with self._turns:
+            self._turns.notify_all()
+
+    async def _ask_again(
+        self,
+        tenant: _Tenant,
+        more: int,
+        room: Callable[[], Awaitable[int]],
+        stopped: set[int],
+    ) -> tuple[reservation.Answer, int]:
+        """Ask until nothing more gives way; return the answer and the disk's room.
+
+        Args:
+            tenant: That asks.
+            more: See `reserve`.
+            room: See `reserve`.
+            stopped: Takes the keys of fetches that were ended; not to be claimed.
+        """
+        since = self._clock() - self._favoured.get(tenant.key, -FAVOUR_S)
+        favoured, finishing = since < FAVOUR_S, False
         answer, free = reservation.Answer(), 0
-        favoured = self._clock() - self._favoured.get(tenant.key, -FAVOUR_S) < FAVOUR_S
         for _ in range(_ROUNDS):
-            async with self._locks.setdefault(folder, asyncio.Lock()):
-                answer, free = await self._ask(tenant, more, room, favoured=favoured)
-                if answer.granted_bytes is not None:
-                    tenant.until_bytes = part.size + answer.granted_bytes
-                    self._refused.pop(tenant.key, None)
-                    return
-                if renew and free >= 0 and self._lasts(tenant, more):
-                    return
-                await self._drop(answer.drop, folder)
-            if answer.stop:
-                await self._end(answer.stop)
-            elif not answer.drop:
+            answer, free = await self._ask(
+                tenant, more, room, favoured=favoured, finishing=finishing
+            )
+            if not (answer.drop or answer.stop):
                 break
-        if not answer.never:
-            self.needed()
-        raise self._refuse(tenant, free, never=answer.never)
+            finishing = finishing or answer.finishing
+            await self._drop(answer.drop, tenant.part.path.parent)
+            if answer.stop:
+                stopped.update(answer.stop)
+                self.leaving.update(answer.stop)
+                await self._end(answer.stop)
+        if finishing and answer.granted_bytes is not None:
+            self._favour(tenant.key)
+        return answer, free
 
     def _lasts(self, tenant: _Tenant, more: int) -> bool:
         """Tell whether what was reserved earlier is enough for now."""
@@ -218,6 +336,7 @@ class Space:
         room: Callable[[], Awaitable[int]],
         *,
         favoured: bool,
+        finishing: bool,
     ) -> tuple[reservation.Answer, int]:
         """Return the answer to a request, and the room there is on the disk."""
         folder = tenant.part.path.parent
@@ -229,36 +348,32 @@ class Space:
         ]
         free = await room()
         use = await self._used(folder)
-        self._measure(tenant)
-        key, now = tenant.key, self._clock()
-        asker = reservation.Asker(
-            key=key,
-            source=tenant.export.source,
-            order_us=tenant.export.order_us,
-            held_bytes=tenant.part.size,
-            rest_bytes=tenant.rest,
-            next_bytes=more,
-            rate=await self._rate(key),
-            begun=tenant.begun,
-            favoured=favoured,
+        rate = await self._rate(tenant.key)
+        asker = dataclasses.replace(
+            self._asker(tenant, more, rate), favoured=favoured, finishing=finishing
         )
-        kept = dict(use.kept_bytes)
-        for part, one in self._tenants.items():
-            if part.path.parent == folder:
-                source = one.export.source
-                kept[source] = kept.get(source, 0) + part.size
-        recent = now - 2 * WAITS_S
+        recent = self._clock() - 2 * WAITS_S
         state = reservation.State(
             room_bytes=free,
             holders=[*holders, *(_idle(one) for one in use.idle)],
-            kept_bytes=kept,
+            kept_bytes=self._kept(use, folder),
             busy=use.busy,
             waits=[one.wait for one in self._refused.values() if one.at > recent],
         )
-        answer = reservation.decide(asker, state, to_us(self._now()))
-        if answer.drop or answer.stop:
-            self._favour(asker)
-        return answer, free
+        return reservation.decide(asker, state, to_us(self._now())), free
+
+    def _kept(self, use: SpoolUse, folder: Path) -> dict[str, int]:
+        """Return what lies in a folder of the spool, by source."""
+        kept = dict(use.kept_bytes)
+        open_here = {p: o for p, o in self._tenants.items() if p.path.parent == folder}
+        keys = {one.key for one in open_here.values()}
+        sizes = [(one.export.source, part.size) for part, one in open_here.items()]
+        sizes += [
+            (one.source, one.part_bytes) for one in use.fetching if one.key not in keys
+        ]
+        for source, size_bytes in sizes:
+            kept[source] = kept.get(source, 0) + size_bytes
+        return kept
 
     async def _used(self, folder: Path) -> SpoolUse:
         """Return what lies in the spool; a little old where that is costly to know."""
@@ -289,18 +404,20 @@ class Space:
         gained = tenant.part.size - tenant.since_bytes
         if tenant.begun and (gained > 0 or took_s >= _LEAST_S):
             self._rates[tenant.key] = max(0, gained) / max(took_s, _LEAST_S)
-        if took_s > reservation.SPAN_S:
+        if took_s > _WINDOW_S:
             tenant.since, tenant.since_bytes = self._clock(), tenant.part.size
 
     async def _drop(self, keys: Iterable[int], folder: Path) -> None:
         """Remove the parts of exports that nobody works on."""
         for key in keys:
+            was_leaving = key in self.leaving
             self.leaving.add(key)
             try:
                 await self._drop_one(key)
             finally:
-                self.leaving.discard(key)
                 self._uses.pop(folder, None)
+                if not was_leaving:
+                    self.leaving.discard(key)
 
     async def _drop_one(self, key: int) -> None:
         if self._ledger is None or self.remove is None:
@@ -310,22 +427,29 @@ class Space:
             with contextlib.suppress(SpoolError):
                 await self.remove(dropped)
 
-    async def _end(self, keys: Iterable[int]) -> None:
+    async def _end(self, keys: Collection[int]) -> None:
         """End fetches, and wait a while until one has."""
-        self._left.clear()
+        for tenant in self._tenants.values():
+            tenant.ends = tenant.ends or tenant.key in keys
+        await self._wake_others()
         for key in keys:
             self.stop(key)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._yield_s):
-                await self._left.wait()
+                while self._open_keys() & set(keys):
+                    self._left.clear()
+                    await self._left.wait()
 
-    def _favour(self, asker: reservation.Asker) -> None:
+    def _open_keys(self) -> set[int]:
+        return {one.key for one in self._tenants.values()}
+
+    def _favour(self, key: int) -> None:
+        """Remember that others gave way to an export."""
         now = self._clock()
         self._favoured = {
-            key: at for key, at in self._favoured.items() if now - at < FAVOUR_S
+            other: at for other, at in self._favoured.items() if now - at < FAVOUR_S
         }
-        if asker.rate > 0:
-            self._favoured.setdefault(asker.key, now)
+        self._favoured[key] = now
 
     def _refuse(self, tenant: _Tenant, free: int, *, never: bool) -> NoRoomError:
         rest, now = tenant.rest, self._clock()

@@ -49,16 +49,18 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolUse:
-    """What lies in one folder of the spool that is not being fetched.
+    """What lies in one folder of the spool.
 
     Attributes:
-        kept_bytes: By source, whole files too.
+        kept_bytes: Of what is not being fetched, by source; whole files too.
+        fetching: Exports that are being fetched, as of their last checkpoint.
         idle: Exports with a part there, the latest deadline first; not all if there
             are many.
         busy: Sources that have something to fetch.
     """
 
     kept_bytes: Mapping[str, int] = field(default_factory=dict)
+    fetching: Sequence[Export] = ()
     idle: Sequence[Export] = ()
     busy: frozenset[str] = frozenset()
 
@@ -177,7 +179,7 @@ class Fetches:
         return None if row is None or row[0] is None else int(row[0])
 
     def spool_use(self, folder: str) -> SpoolUse:
-        """Return what lies in a folder of the spool and is not being fetched."""
+        """Return what lies in a folder of the spool."""
         connection = self._db.connection
         kept = connection.execute(
             "SELECT source, sum(part_bytes) FROM exports INDEXED BY exports_spool "
@@ -190,11 +192,17 @@ class Fetches:
             "ORDER BY order_us DESC LIMIT ?",
             (folder, _IDLE_SHOWN),
         ).fetchall()
+        fetching = connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir = ? "
+            "AND state = 'fetching'",
+            (folder,),
+        ).fetchall()
         busy = connection.execute(
             "SELECT DISTINCT source FROM exports WHERE state IN ('ready', 'fetching')"
         ).fetchall()
         return SpoolUse(
             kept_bytes=dict(kept),
+            fetching=[rows.export(row) for row in fetching],
             idle=[rows.export(row) for row in idle],
             busy=frozenset(source for (source,) in busy),
         )

@@ -150,7 +150,7 @@ async def test_room_for_less_than_half_a_day_is_told(tmp_path, monkeypatch):
 async def test_room_for_as_many_as_are_fetched_at_once_is_told(
     tmp_path, monkeypatch, free, grade, words
 ):
-    """By the largest file seen; a tenth is the reserve where the ledger lies too."""
+    """By the largest file seen; the reserve is more where the ledger lies too."""
     async with Vms() as vms:
         site = Site.make(tmp_path, vms)
         vms.add(size=1_000_000)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mirror.mirroring import reservation
 from mirror.model import State
-from mirror.simulator import Vms, fault
+from mirror.simulator import Manners, Vms, fault
 from mirror.state import Filter, Ledger
 from tests.harness import Site
 
@@ -71,10 +72,14 @@ class Disk:
         monkeypatch.setattr(os, "pwritev", pwritev)
 
 
-def site_of(folder: Path, first: Vms, **others: Vms) -> Site:
+def site_of(
+    folder: Path, first: Vms, others: dict[str, Vms] | None = None, **source: Any
+) -> Site:
     """Return a site with a source `hq` and others, each at a VMS of its own."""
-    site = Site.make(folder, first)
-    for name, vms in others.items():
+    site = Site.make(folder, first, **source)
+    # No healthy file ends by it, however busy the machine is.
+    site.tables["transfer"]["stall_timeout"] = "30s"
+    for name, vms in (others or {}).items():
         (folder / f"token-{name}").write_text(vms.token)
         site.tables["sources"][name] = site.tables["sources"]["hq"] | {
             "url": vms.url,
@@ -129,7 +134,8 @@ async def saved(site: Site, sources: Iterable[str], files: int) -> list[Export]:
 async def test_files_that_never_answer_stop_only_themselves(tmp_path):
     """What has just timed out yields; concurrency does not fall."""
     async with servers(1) as (vms,):
-        site = Site.make(tmp_path, vms)
+        site = site_of(tmp_path, vms)
+        site.tables["transfer"]["stall_timeout"] = "2s"
         mute = [vms.add(size=SIZE, then="hang") for _ in range(3)]
         for _ in range(40):
             vms.add(size=SIZE)
@@ -150,7 +156,7 @@ async def test_files_that_never_answer_stop_only_themselves(tmp_path):
 async def test_sources_that_drip_stop_only_themselves(tmp_path, hostile, concurrency):
     """A source with work and none running may always start one."""
     async with servers(hostile + 1) as (well, *ill):
-        site = site_of(tmp_path, well, **{f"ill{n}": v for n, v in enumerate(ill)})
+        site = site_of(tmp_path, well, {f"ill{n}": v for n, v in enumerate(ill)})
         for number, vms in enumerate(ill):
             site.tables["sources"][f"ill{number}"]["concurrency"] = concurrency
             for _ in range(concurrency):
@@ -168,7 +174,7 @@ async def test_sources_that_drip_stop_only_themselves(tmp_path, hostile, concurr
 async def test_files_that_drip_stop_only_themselves(tmp_path):
     """They hold each slot of their source, and give it to what was not tried."""
     async with servers(1) as (vms,):
-        site = Site.make(tmp_path, vms)
+        site = site_of(tmp_path, vms)
         for _ in range(4):
             vms.add(size=SIZE, then=fault("drip", seconds=0.05))
         async with site.service() as service:
@@ -187,7 +193,7 @@ async def test_a_size_that_never_fits_is_that_files_fault(tmp_path, monkeypatch)
     disk = Disk(tmp_path / "spool", 20 * MIB)
     disk.patch(monkeypatch)
     async with servers(2) as (well, ill):
-        site = site_of(tmp_path, well, ill=ill)
+        site = site_of(tmp_path, well, {"ill": ill})
         site.tables["spool_dir"] = str(disk.folder)
         site.tables["transfer"] |= {"retry_initial": "2s", "retry_max": "60s"}
         for _ in range(8):
@@ -206,7 +212,7 @@ async def test_the_spool_does_not_fill_with_its_own_parts(tmp_path, monkeypatch)
     disk = Disk(tmp_path / "spool", 10 * MIB)
     disk.patch(monkeypatch)
     async with servers(1) as (vms,):
-        site = Site.make(tmp_path, vms, concurrency=6)
+        site = site_of(tmp_path, vms, concurrency=6)
         site.tables["spool_dir"] = str(disk.folder)
         served = [vms.add(size=2_500_000) for _ in range(6)]
         async with site.service():
@@ -221,7 +227,7 @@ async def test_parts_that_fill_the_spool_give_way(tmp_path, monkeypatch):
     """The nearest deadline that can then finish gets the room of the latest."""
     disk = Disk(tmp_path / "spool", 10 * MIB)
     async with servers(1) as (vms,):
-        site = Site.make(tmp_path, vms)
+        site = site_of(tmp_path, vms)
         site.tables["spool_dir"] = str(disk.folder)
         cut = fault("cut", at=2_450_000)
         served = [vms.add(size=4_000_000, then=cut) for _ in range(4)]
@@ -241,6 +247,27 @@ async def test_parts_that_fill_the_spool_give_way(tmp_path, monkeypatch):
     assert requests <= 10
 
 
+async def test_files_larger_than_their_share_of_the_spool_take_turns(
+    tmp_path, monkeypatch
+):
+    """Four begin that do not fit together; the later ones give way while they run."""
+    monkeypatch.setattr(reservation, "LEAST_BYTES", 256 * KIB)
+    monkeypatch.setattr(reservation, "SPAN_S", 0.1)
+    disk = Disk(tmp_path / "spool", 10 * MIB)
+    disk.patch(monkeypatch)
+    async with servers(1) as (vms,):
+        vms.manners = Manners(rate=2_000_000)
+        site = site_of(tmp_path, vms)
+        site.tables["spool_dir"] = str(disk.folder)
+        served = [vms.add(size=4_000_000) for _ in range(4)]
+        async with site.service():
+            await saved(site, ["hq"], 4)
+        requests = sum(len(vms.file_requests(one)) for one in served)
+
+    assert disk.overflows == 0
+    assert requests <= 20
+
+
 async def test_a_source_that_fills_the_disk_leaves_room_for_others(
     tmp_path, monkeypatch
 ):
@@ -248,7 +275,7 @@ async def test_a_source_that_fills_the_disk_leaves_room_for_others(
     disk = Disk(tmp_path / "spool", 24 * MIB)
     disk.patch(monkeypatch)
     async with servers(2) as (well, ill):
-        site = site_of(tmp_path, well, ill=ill)
+        site = site_of(tmp_path, well, {"ill": ill})
         site.tables["spool_dir"] = str(disk.folder)
         site.tables["targets"]["nas"]["mount"] = True
         mute = [well.add(size=SIZE, then="hang") for _ in range(1)]

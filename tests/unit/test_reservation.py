@@ -67,6 +67,7 @@ def state(room_mib: float, *holders: Holder, **given: Any) -> State:
         ({"rest_bytes": 200 * MIB, "rate": 1.0 * MIB}, 200 * MIB),
         ({"rest_bytes": None, "rate": 1.0 * MIB}, 300 * MIB),
         ({"rest_bytes": 0}, 0),
+        ({"rest_bytes": GIB, "finishing": True}, GIB),
     ],
 )
 def test_what_a_transfer_wants(given, wants):
@@ -151,7 +152,10 @@ def test_what_gives_way(given, holders, drop, stop):
     """Later deadlines, to a transfer that can then finish."""
     around = state(2, *holders)
 
-    assert decide(asker(**given), around, NOW) == Answer(drop=drop, stop=stop)
+    answer = decide(asker(**given), around, NOW)
+
+    assert (answer.granted_bytes, answer.drop, answer.stop) == (None, drop, stop)
+    assert answer.finishing is bool(drop or stop)
 
 
 GREEDY = [holder(n, source="b", order_us=NOW - n * MINUTE) for n in (2, 3, 4)]
