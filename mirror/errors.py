@@ -56,11 +56,36 @@ class AuthError(ListError):
 
 
 class FetchError(TransientError):
-    """An attempt to fetch a file ended without the whole file."""
+    """An attempt to fetch a file ended without the whole file.
+
+    Attributes:
+        began: A body had begun.
+    """
+
+    began = True
 
 
 class SpoolError(TransientError):
     """The spool cannot take bytes now; no fault of the export's."""
+
+
+class NoRoomError(SpoolError):
+    """The spool is in order, and has no room for this file now.
+
+    Attributes:
+        never: Nor will it have, were it empty.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        never: bool = False,
+    ) -> None:
+        super().__init__(reason, message, retry_after_s=retry_after_s)
+        self.never = never
 
 
 class FileGoneError(MirrorError):

@@ -141,6 +141,7 @@ class LedgerSnapshot:
     oldest_ready_us: int | None = None
     earliest_deadline_us: int | None = None
     exports_at_risk: int = 0
+    exports_without_room: int = 0
     target_owed_files: Mapping[str, int] = field(default_factory=dict)
     target_owed_bytes: Mapping[str, int] = field(default_factory=dict)
     target_damaged_files: Mapping[str, int] = field(default_factory=dict)
@@ -425,6 +426,11 @@ class Metrics:
             f"{PREFIX}exports_at_risk",
             "Exports not yet fetched that may not be in time.",
             value=taken.exports_at_risk,
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}exports_without_room",
+            "Exports not yet fetched that found no room in the spool when last tried.",
+            value=taken.exports_without_room,
         )
         for name, text, moment_us in (
             (

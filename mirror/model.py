@@ -155,6 +155,7 @@ class Export:
         attempts: Fetch attempts ever made.
         barren: Attempts in a row that gained nothing.
         misses: Tries in a row that found no file behind the url.
+        timeouts: Attempts in a row that ended because they took too long.
         best_bytes: The longest the partial ever was since it last became ready.
         part_number: Tells the partial from a held body, in its file's name.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
@@ -211,6 +212,7 @@ class Export:
     attempts: int = 0
     barren: int = 0
     misses: int = 0
+    timeouts: int = 0
     best_bytes: int = 0
     last_error: str | None = None
     spool_dir: str | None = None

@@ -75,6 +75,16 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
             remedy=f"`archive-mirror show {label}` tells what each attempt met. If a "
             "source has a problem, mend that first.",
         )
+    waiting = status["without_room"]
+    if waiting:
+        verb = "finds no room and waits" if waiting == 1 else "find no room and wait"
+        yield Concern(
+            level="look",
+            text=f"{waiting} {_plural(waiting, 'file')} {verb}: "
+            "the spool is too small.",
+            remedy="Make room on its disk, or set `spool_dir` to a larger one; "
+            "`archive-mirror check` tells how much it takes.",
+        )
     parked = status["exports"].get("parked", 0)
     if parked:
         yield Concern(
@@ -109,6 +119,16 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
                 text=f"Source {name} cannot be read: {problem}.{unseen}",
                 by=by,
                 remedy="`archive-mirror check` names the cause and what to do.",
+            )
+        mute = source.get("not_answering", 0)
+        if mute:
+            verb = "does" if mute == 1 else "do"
+            yield Concern(
+                level="look",
+                text=f"{mute} {_plural(mute, 'file')} of source {name} {verb} not "
+                "answer, or next to no bytes come.",
+                remedy=f"`archive-mirror list --source {name} --state ready` names "
+                "them; open one on the VMS's own page. Others are fetched first.",
             )
         expires = fresh["token_expires"]
         if expires and datetime.fromisoformat(expires) - now < _TOKEN_LEFT:

@@ -28,6 +28,7 @@ from mirror.mirroring.pump import PumpLimits
 from mirror.mirroring.recall import Recall
 from mirror.mirroring.rules import Rule, first_match
 from mirror.mirroring.second_looks import SecondLooks
+from mirror.mirroring.space import Space
 from mirror.mirroring.spool import Spool
 from mirror.mirroring.walk import Walker, WalkRules
 from mirror.model import Export, from_us, to_us, utc_now
@@ -98,6 +99,12 @@ class Engine:
             node_id=node_id,
             places=self.places.now,
             threads=min(32, settings.transfer.concurrency),
+            space=Space(
+                ledger=ledger,
+                retry=self._pace.initial,
+                retry_max=self._pace.maximum,
+                now=now,
+            ),
         )
         self.publishers = {
             name: self._publisher(target) for name, target in settings.targets.items()
@@ -108,6 +115,7 @@ class Engine:
             name: self._lister(source) for name, source in settings.sources.items()
         }
         self.pool = self._pool(unparks=unparks, patient=patient)
+        self.spool.space.stop = self.pool.end
         self.looks = SecondLooks(
             ledger=ledger,
             spool=self.spool,
@@ -117,6 +125,7 @@ class Engine:
             spooled=self._looked,
             now=now,
         )
+        self.spool.space.needed = self.looks.make_room
         self.paused = Paused()
 
     async def run(self) -> None:
@@ -349,6 +358,7 @@ class Engine:
         return FetchPool(
             ledger=self.ledger,
             fetcher=fetcher,
+            progress=self.progress,
             lanes=self._lanes(),
             concurrency=transfer.concurrency,
             longest_wait=self._pace.maximum,
@@ -356,6 +366,7 @@ class Engine:
             unparks=unparks,
             wake=self._wake,
             fetched=self._wake_others,
+            leaving=self.spool.space.leaving,
             now=self._now,
         )
 

@@ -101,6 +101,7 @@ def status(
         now_us: Now.
     """
     backlog = reads.backlog(now_us)
+    not_answering = reads.not_answering()
     by_state: dict[str, int] = {}
     for (_, state), number in counts.items():
         by_state[state] = by_state.get(state, 0) + number
@@ -108,6 +109,7 @@ def status(
         "exports": by_state,
         "owed": backlog.owed,
         "at_risk": backlog.at_risk,
+        "without_room": reads.without_room(),
         "lost_by_us": sum(reads.totals("lost").values()),
         "unacknowledged": sum(reads.unacknowledged().values()),
         "oldest_ready": iso(backlog.oldest_ready_us),
@@ -123,6 +125,7 @@ def status(
                 "last_success": iso(source.last_success_us),
                 "last_failure": iso(source.last_failure_us),
                 "problem": source.problem,
+                "not_answering": not_answering.get(source.name, 0),
                 "paused_until": iso(source.paused_until(now_us)),
                 "clock_offset_seconds": source.clock_offset_us / 1e6,
                 "first_sweep": iso(source.first_sweep_us),

@@ -31,6 +31,7 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
         oldest_ready_us=backlog.oldest_ready_us,
         earliest_deadline_us=backlog.earliest_deadline_us,
         exports_at_risk=backlog.at_risk,
+        exports_without_room=reads.without_room(),
         target_owed_files={name: files for name, (files, _) in owed.items()},
         target_damaged_files=reads.damaged_copies(),
         clock_offset_us={one.name: one.clock_offset_us for one in sources},

@@ -35,13 +35,16 @@ class SpoolPlaces:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._fallback = Place(path=settings.state_dir / "spool")
+        self._fallback = Place(path=settings.state_dir / "spool", beside_ledger=True)
         self.publishers = {}
 
     def now(self) -> list[Place]:
         """Return the folders to try, best first. Called in a thread."""
         if self._settings.spool_dir is not None:
-            chosen = Place(path=self._settings.spool_dir, private=True)
+            path = self._settings.spool_dir
+            chosen = Place(
+                path=path, private=True, beside_ledger=self._beside_ledger(path)
+            )
             return [chosen, self._fallback]
         name = self._only_target()
         if name is None or filesystems.is_network(self._settings.targets[name].path):
@@ -52,6 +55,7 @@ class SpoolPlaces:
             path=root / HIDDEN / _SPOOL,
             guard=guard,
             min_free=self._settings.targets[name].min_free,
+            beside_ledger=self._beside_ledger(root),
         )
         return [here, self._fallback]
 
@@ -79,6 +83,9 @@ class SpoolPlaces:
             if filesystems.same_device(target.path, spool):
                 return name
         return None
+
+    def _beside_ledger(self, path: Path) -> bool:
+        return filesystems.same_device(path, self._settings.state_dir)
 
     def _only_target(self) -> str | None:
         names = list(self._settings.targets)

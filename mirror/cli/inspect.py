@@ -226,6 +226,10 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
             * bool(shown["unacknowledged"])
         )
     )
+    if shown["without_room"]:
+        typer.echo(
+            f"spool     PROBLEM {shown['without_room']} files find no room there"
+        )
     if shown["earliest_deadline"]:
         typer.echo(f"deadline  {shown['earliest_deadline']} is the nearest")
     for source in shown["sources"]:
@@ -233,6 +237,8 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
         problem = (
             f"   PROBLEM {render.clean(source['problem'])}" if source["problem"] else ""
         )
+        if source["not_answering"]:
+            problem += f"   NOT ANSWERING {source['not_answering']} files: see `show`"
         left_out = f"   LEFT OUT {source['left_out']} rows" * bool(source["left_out"])
         told = f"{well}{_standing(source, configured)}{left_out}{problem}"
         typer.echo(f"source    {source['name']}   {told}")

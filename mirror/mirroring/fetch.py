@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
+from mirror.errors import (
+    FetchError,
+    FileGoneError,
+    NoRoomError,
+    OriginRefusedError,
+    SpoolError,
+)
 from mirror.mirroring import joining, outcome, verdict
 from mirror.mirroring.finish import finish
 from mirror.mirroring.looks import MOST_LOOKS, Shown, compare, first_due
 from mirror.mirroring.part import Part
 from mirror.mirroring.progress import Progress, Transfer
 from mirror.mirroring.pump import ErrorPageError, Pump, look
+from mirror.mirroring.share import by_time
 from mirror.model import Attempt, EtagUse, Reason, Receipt, State, is_folder, to_us
 from mirror.state import Partial
 
@@ -102,6 +109,8 @@ class Fetcher:
             failure = FetchError("held", "the body held waits no longer for another")
         except (FetchError, FileGoneError, OriginRefusedError, SpoolError) as exc:
             failure = exc
+            if isinstance(exc, FetchError):
+                exc.began = run.began
         finally:
             self._progress.transfers.pop(key, None)
         after = await finish(self._settle(key, began_us, run, receipt, failure))
@@ -173,6 +182,7 @@ class Fetcher:
         held = joining.held(
             0 if export.part_plain else part.size, run.known, run.etag_use
         )
+        await self._ask_for_room(export, part)
         explicit_end: bool | None = None
         while explicit_end is None:
             async with self._ask(source, export, held) as body:
@@ -213,7 +223,9 @@ class Fetcher:
             first = await self._compare(body, part, part.size - body.start_bytes)
         run.began = True
         run.known = joining.Validators.of(body)
-        await self._spool.make_room(part, (run.total or 0) - part.size)
+        await self._spool.make_room(
+            part, None if run.total is None else run.total - part.size
+        )
         await self._receive(export, body, part, run, first)
         return body.explicit_end or run.total is not None
 
@@ -232,6 +244,21 @@ class Fetcher:
             )
         return came[size:]
 
+    async def _ask_for_room(self, export: Export, part: Part) -> None:
+        """Make sure of room before anything is asked of the VMS.
+
+        Of a file of which nothing is held the length may be another by now: one that
+        the spool can never hold is asked for all the same.
+        """
+        total = export.part_total
+        rest = None if total is None else max(0, total - part.size)
+        try:
+            await self._spool.make_room(part, rest, begun=False)
+        except NoRoomError as exc:
+            if part.size or not exc.never:
+                raise
+            await self._spool.make_room(part, None, begun=False)
+
     async def _look(self, export: Export, body: Body) -> bytes:
         try:
             return await look(body)
@@ -243,6 +270,7 @@ class Fetcher:
     ) -> None:
         transfer = self._progress.transfers[_key(export)]
         transfer.done_bytes, transfer.total_bytes = part.size, run.total
+        transfer.began = True
 
         def received(number: int, size: int) -> None:
             self._metrics.bytes_fetched(number)
@@ -398,7 +426,10 @@ class Fetcher:
         if isinstance(failure, SpoolError):
             if failure.reason == "spool_full" and export.held:
                 return verdict.ending(export)
-            return outcome.postponed(export, error=error, now_us=now_us, pace=pace)
+            wait_s = failure.retry_after_s
+            return outcome.postponed(
+                export, error=error, now_us=now_us, pace=pace, wait_s=wait_s
+            )
         if isinstance(failure, FetchError):
             return outcome.failed(
                 export, error=error, now_us=now_us, pace=pace, jitter=jitter
@@ -476,8 +507,14 @@ class _Run:
         late = 0 if self.began or failure is None else export.late
         if getattr(failure, "reason", None) == FIRST_BYTE:
             late = export.late + 1
+        timeouts = export.timeouts
+        if self.proven or isinstance(failure, FetchError | FileGoneError):
+            timeouts = timeouts + 1 if by_time(failure) else 0
         return dataclasses.replace(
-            export, etag_use=self.etag_use or export.etag_use, late=late
+            export,
+            etag_use=self.etag_use or export.etag_use,
+            late=late,
+            timeouts=timeouts,
         )
 
     def outcome(self, failure: Exception | None) -> str:

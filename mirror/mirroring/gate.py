@@ -17,8 +17,9 @@ _BUSY = frozenset({"busy"})
 class Gate:
     """Admits fetches to one origin.
 
-    Concurrency is halved on 429 or 503, or when two different exports time out with
-    no success between, and grows back by one per fetched file.
+    Concurrency is halved on 429 or 503, or when the bodies of two different exports
+    stall with no success between, and grows back by one per fetched file. An answer
+    that does not begin says nothing of the load: the file may be made on demand.
 
     Args:
         limit: The most at once.
@@ -50,8 +51,14 @@ class Gate:
         """How long nothing may start, in seconds."""
         return max(0.0, self._paused_until - self._clock())
 
-    def ended(self, key: int, failure: Exception | None) -> None:
-        """Learn from the end of a fetch of the export `key`."""
+    def ended(self, key: int, failure: Exception | None, *, began: bool = True) -> None:
+        """Learn from the end of a fetch of the export `key`.
+
+        Args:
+            key: Of the export.
+            failure: None if it was fetched.
+            began: Its body had begun.
+        """
         if failure is None:
             self._slow.clear()
             self.allowed = min(self.limit, self.allowed + 1)
@@ -62,7 +69,7 @@ class Gate:
             self._fall()
             pause = min(failure.retry_after_s or 0.0, self._longest_pause_s)
             self._paused_until = max(self._paused_until, self._clock() + pause)
-        elif failure.reason in _SLOW:
+        elif failure.reason in _SLOW and began:
             self._slow.add(key)
             if len(self._slow) > 1:
                 self._fall()

@@ -155,10 +155,26 @@ def interrupted(export: Export) -> Export:
     )
 
 
-def postponed(export: Export, *, error: str, now_us: int, pace: Pace) -> Export:
-    """Return the export that our own spool could not take just now."""
+def postponed(
+    export: Export,
+    *,
+    error: str,
+    now_us: int,
+    pace: Pace,
+    wait_s: float | None = None,
+) -> Export:
+    """Return the export that our own spool could not take just now.
+
+    Args:
+        export: With `part_bytes` as the attempt left it.
+        error: What went wrong.
+        now_us: When the attempt ended.
+        pace: Of the retries.
+        wait_s: Until it is tried again; None: as long as after a first failure.
+    """
+    wait = pace.initial if wait_s is None else timedelta(seconds=wait_s)
     return dataclasses.replace(
-        interrupted(export), last_error=error, due_us=now_us + _us(pace.initial)
+        interrupted(export), last_error=error, due_us=now_us + _us(wait)
     )
 
 

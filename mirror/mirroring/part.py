@@ -24,6 +24,7 @@ _READ_BYTES = 1024 * 1024
 _MAX_IOV = 512
 _RESERVE_BYTES = 256 * 1024 * 1024
 _RESERVE_SHARE = 20
+_LEDGER_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,6 +78,8 @@ class Part:
         path: Where it lies.
         size: Bytes written and hashed.
         min_free: Bytes that must stay free on its file system.
+        beside_ledger: The ledger lies there too, and must find room when all else does
+            not.
         left: A call about it that hung; it must not be used any more.
         broken: An fsync failed: what is not yet proven must be fetched anew.
     """
@@ -90,6 +93,7 @@ class Part:
         self._digest = digest
         self.size = size
         self.min_free = 0
+        self.beside_ledger = False
         self.left: Future[Any] | None = None
         self.broken = False
         self._stuck = False
@@ -174,18 +178,12 @@ class Part:
         return size, sha256
 
     def room_bytes(self) -> int:
-        """Return how much may still be written before the reserve is touched.
-
-        The reserve is `min_free`, and never less than a twentieth of a small file
-        system or 256 MiB of a large one.
-        """
-        found = os.fstatvfs(self._fd)
-        free = disk.free_bytes(found)
-        if free is None:
-            return disk.UNKNOWN_BYTES
-        share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
-        reserve = max(self.min_free, min(_RESERVE_BYTES, share))
-        return free - reserve
+        """Return how much may still be written before the reserve is touched."""
+        return room_of(
+            os.fstatvfs(self._fd),
+            min_free=self.min_free,
+            beside_ledger=self.beside_ledger,
+        )
 
     def examine(self, announced: bool) -> mp4.Proof:
         """Return what the structure of the file proves.
@@ -230,6 +228,22 @@ class Part:
                 written -= len(pending.pop(0))
             if written:
                 pending[0] = pending[0][written:]
+
+
+def room_of(found: os.statvfs_result, *, min_free: int, beside_ledger: bool) -> int:
+    """Return how much may be written to a file system before the reserve is touched.
+
+    The reserve is `min_free`, and never less than a twentieth of a small file system
+    or 256 MiB of a large one; the ledger has half as much again, up to 64 MiB.
+    """
+    free = disk.free_bytes(found)
+    if free is None:
+        return disk.UNKNOWN_BYTES
+    share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
+    reserve = max(min_free, min(_RESERVE_BYTES, share))
+    if beside_ledger:
+        reserve += min(_LEDGER_BYTES, share // 2)
+    return free - reserve
 
 
 def _prefix_digest(

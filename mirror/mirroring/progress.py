@@ -12,12 +12,14 @@ class Transfer:
     Attributes:
         done_bytes: Held so far, kept bytes of earlier attempts included.
         total_bytes: None while unknown.
+        began: The body of an answer has begun.
     """
 
     label: str
     deadline_us: int | None
     done_bytes: int = 0
     total_bytes: int | None = None
+    began: bool = False
 
 
 @dataclass(slots=True)

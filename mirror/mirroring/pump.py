@@ -160,6 +160,7 @@ class Pump:
         self._writing = asyncio.create_task(self._write(batch, size))
 
     async def _write(self, batch: list[bytes], size: int) -> None:
+        await self._spool.keep_room(self._part, size)
         await self._spool.use(self._part, Part.append, batch)
         self._received(size, self._part.size)
         if self._part.size > self._limits.max_bytes:
@@ -188,7 +189,7 @@ class Pump:
     async def _prove(self) -> None:
         await self._written()
         await self._checkpoint()
-        await self._spool.make_room(self._part, 0)
+        await self._spool.keep_room(self._part)
         now = self._proven_at = time.monotonic()
         since, size = self._rate_since
         if self._limits.min_rate is None or now - since < RATE_SPAN_S:

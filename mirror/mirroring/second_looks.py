@@ -61,6 +61,7 @@ class SecondLooks:
         self._spooled = spooled
         self._now = now
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._room_needed = False
         self.wake = asyncio.Event()
         self.paused: frozenset[str] = frozenset()
 
@@ -78,9 +79,17 @@ class SecondLooks:
                 waits = await self._start_all(group)
                 await self._sleep(_NO_ROOM_S if waits else _MOST_S)
 
+    def make_room(self) -> None:
+        """Let held bodies wait no longer, for others need their room."""
+        self._room_needed = True
+        self.wake.set()
+
     async def end_held(self) -> None:
         """Spool as doubtful what waits no longer to be confirmed."""
         targets = self._targets()
+        if self._room_needed:
+            self._room_needed = False
+            await self._ledger(lambda ledger: ledger.fetches.release_held())
         while True:
             now_us = to_us(self._now())
             ended = await self._ledger(

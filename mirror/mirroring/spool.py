@@ -16,6 +16,7 @@ from mirror import disk
 from mirror.errors import FetchError, SpoolError
 from mirror.mirroring.finish import finish
 from mirror.mirroring.part import Part, PartName
+from mirror.mirroring.space import Space
 from mirror.mirroring.workers import HungError, Pulse, Workers
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class Place:
             asked in a thread before each use.
         min_free: Bytes that must stay free there.
         private: It is not used if others may write to it.
+        beside_ledger: The ledger lies on its file system.
     """
 
     path: Path
     min_free: int = 0
     private: bool = False
+    beside_ledger: bool = False
     guard: Callable[[], None] | None = None
 
 
@@ -59,6 +62,7 @@ class Spool:
         node_id: Part of each file's name.
         places: Where the spool may lie, best first; the last always works.
         threads: How many parts of a place are hashed and written at once.
+        space: Says who may write how much; by default it knows of no other files.
     """
 
     def __init__(
@@ -67,7 +71,10 @@ class Spool:
         node_id: str,
         places: Callable[[], list[Place]],
         threads: int,
+        space: Space | None = None,
     ) -> None:
+        self.space = space or Space()
+        self.space.remove = self.remove
         self._node_id = node_id
         self._places = places
         self._workers = Workers(threads)
@@ -100,6 +107,7 @@ class Spool:
 
     async def put_away(self, part: Part) -> None:
         """Close a part; one that hangs is closed when it wakes up."""
+        self.space.leave(part)
         if part.left is None:
             with contextlib.suppress(SpoolError):
                 await self.use(part, Part.close)
@@ -144,21 +152,44 @@ class Spool:
             if old is not None and old != part.path:
                 # It will not be continued; best effort, for its disk may be away.
                 await self._forget(part, old)
+            self.space.enter(part, export)
             return part
         raise failure or SpoolError("spool_failed", "no spool folder is configured")
 
-    async def make_room(self, part: Part, wanted: int) -> None:
-        """Check that so many more bytes leave the reserve free.
+    async def make_room(
+        self, part: Part, rest: int | None, *, begun: bool = True
+    ) -> None:
+        """Reserve room for a file.
+
+        Args:
+            part: That is open.
+            rest: Bytes still to come of it; None while unknown.
+            begun: Its body has begun.
 
         Raises:
-            SpoolError: They would not.
+            NoRoomError: There is none without touching the reserve.
+            SpoolError: The spool cannot be asked.
         """
-        room = await self.use(part, Part.room_bytes)
-        if wanted > room:
-            raise SpoolError(
-                "spool_full",
-                f"the spool has room for {max(0, room)} bytes above its reserve, "
-                f"{wanted} are needed; free some space there",
+        self.space.expect(part, rest, begun=begun)
+        await self.space.reserve(part, lambda: self.use(part, Part.room_bytes))
+
+    async def keep_room(self, part: Part, more: int = 0) -> None:
+        """Reserve room anew as a file grows, unless what it has is enough.
+
+        Args:
+            part: That is open.
+            more: Bytes about to be written; 0 reserves for a while ahead.
+
+        Raises:
+            NoRoomError: There is none without touching the reserve.
+            SpoolError: The spool cannot be asked.
+        """
+        if not more or not self.space.holds(part, more):
+            await self.space.reserve(
+                part,
+                lambda: self.use(part, Part.room_bytes),
+                more=more,
+                renew=True,
             )
 
     async def check_there(self, export: Export) -> None:
@@ -350,6 +381,7 @@ class Spool:
                 "state directory is a copy of this one, stop it",
             ) from exc
         part.min_free = place.min_free
+        part.beside_ledger = place.beside_ledger
         opened.append(part)
         return part
 

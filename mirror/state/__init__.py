@@ -4,7 +4,7 @@ from mirror.state.commits import COMMITS_NAME
 from mirror.state.copies import Duty
 from mirror.state.database import LEDGER_NAME, Database
 from mirror.state.events import Event
-from mirror.state.fetches import Partial, Settled
+from mirror.state.fetches import Partial, Settled, SpoolUse
 from mirror.state.ledger import Ledger, LedgerThread, in_slices
 from mirror.state.listing import KeySet, Met, Slice
 from mirror.state.looks import Empty, LookDue
@@ -47,6 +47,7 @@ __all__ = [
     "Settled",
     "Slice",
     "SourceStatus",
+    "SpoolUse",
     "Subject",
     "Taken",
     "TargetStatus",

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mirror.model import Reason, State
 from mirror.state import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from mirror.model import Attempt, Export
     from mirror.state.database import Database
 
 ATTEMPTS_KEPT = 200
 AT_ONCE = 100
+_IDLE_STATES = (State.READY, State.PARKED, State.WAITING)
+_IDLE = "('ready', 'parked', 'waiting')"
+_IDLE_SHOWN = 500
 _OWE = (
     "INSERT INTO copies (export, target, state) VALUES (?, ?, 'pending') "
     "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
@@ -62,6 +65,24 @@ class Settled:
     dropped: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolUse:
+    """What lies in one folder of the spool.
+
+    Attributes:
+        kept_bytes: Of what is not being fetched, by source; whole files too.
+        fetching: Exports that are being fetched, as of their last checkpoint.
+        idle: Exports with a part there, the latest deadline first; not all if there
+            are many.
+        busy: Sources that have something to fetch.
+    """
+
+    kept_bytes: Mapping[str, int] = field(default_factory=dict)
+    fetching: Sequence[Export] = ()
+    idle: Sequence[Export] = ()
+    busy: frozenset[str] = frozenset()
+
+
 class Fetches:
     """Claims, partials, attempts."""
 
@@ -82,7 +103,13 @@ class Fetches:
         return fetching
 
     def claim(
-        self, sources: Sequence[str], *, now_us: int, horizon_us: int
+        self,
+        sources: Sequence[str],
+        *,
+        now_us: int,
+        horizon_us: int,
+        late: Collection[str] | None = None,
+        but: Collection[int] = (),
     ) -> Export | None:
         """Take the due export with the nearest deadline, if there is one.
 
@@ -93,10 +120,20 @@ class Fetches:
             now_us: Now.
             horizon_us: The longest wait there can be; a due time beyond it was set
                 before the clock was put back, and counts as now.
+            late: Of these sources also what took too long at its last attempt; None
+                means of all.
+            but: Keys of exports that are left alone.
         """
         with self._db.transaction() as connection:
             found = (
-                self._nearest(sources, held, now_us, horizon_us)
+                self._nearest(
+                    sources,
+                    now_us,
+                    horizon_us,
+                    held=held,
+                    late=sources if late is None else late,
+                    but=but,
+                )
                 for held in (False, True)
             )
             key = next((key for key in found if key is not None), None)
@@ -113,9 +150,17 @@ class Fetches:
             return claimed
 
     def _nearest(
-        self, sources: Sequence[str], held: bool, now_us: int, horizon_us: int
+        self,
+        sources: Sequence[str],
+        now_us: int,
+        horizon_us: int,
+        *,
+        held: bool,
+        late: Collection[str],
+        but: Collection[int],
     ) -> int | None:
         """Return the due export with the nearest deadline, with a body held or none."""
+        marks = ", ".join("?" * len(but))
         wanted = "held_us IS NULL"
         if held:
             wanted = f"held_us IS NOT NULL AND held_until_us > {now_us}"
@@ -124,22 +169,37 @@ class Fetches:
             row = self._db.connection.execute(
                 "SELECT order_us, key FROM exports WHERE state = 'ready' "
                 "AND source = ? AND (due_us <= ? OR due_us > ? AND not_before_us = 0) "
-                f"AND {wanted} ORDER BY order_us LIMIT 1",
-                (source, now_us, now_us + horizon_us),
+                f"AND {wanted} AND (timeouts = 0 OR ?) AND key NOT IN ({marks}) "
+                "ORDER BY order_us LIMIT 1",
+                (source, now_us, now_us + horizon_us, source in late, *but),
             ).fetchone()
             if row is not None and (best is None or row < best):
                 best = row
         return None if best is None else best[1]
 
-    def sources_with_work(self, *, now_us: int, horizon_us: int) -> list[str]:
-        """Return the sources that have an export due now."""
-        found = self._db.connection.execute(
-            "SELECT DISTINCT source FROM counts WHERE state = 'ready' AND number > 0 "
-            f"AND (EXISTS ({_READY} AND due_us <= ?) "
-            f"OR EXISTS ({_READY} AND due_us > ? AND not_before_us = 0))",
-            (now_us, now_us + horizon_us),
+    def sources_with_work(self, *, now_us: int, horizon_us: int) -> dict[str, bool]:
+        """Return the sources that have an export due now.
+
+        Returns:
+            Whether one of them did not take too long at its last attempt, by source.
+        """
+        due = (
+            f"EXISTS ({_READY} AND due_us <= :now {{0}}) "
+            f"OR EXISTS ({_READY} AND due_us > :horizon AND not_before_us = 0 {{0}})"
         )
-        return [row[0] for row in found]
+        found = self._db.connection.execute(
+            f"SELECT DISTINCT source, {due.format('AND timeouts = 0')} FROM counts "
+            f"WHERE state = 'ready' AND number > 0 AND ({due.format('')})",
+            {"now": now_us, "horizon": now_us + horizon_us},
+        )
+        return {source: untried > 0 for source, untried in found}
+
+    def gave_way(self, key: int) -> None:
+        """Remember that an export's attempt was ended because it brought nothing."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE exports SET timeouts = timeouts + 1 WHERE key = ?", (key,)
+            )
 
     def has_due(self, sources: Iterable[str], *, now_us: int) -> bool:
         """Tell whether these sources have an export due of which no body is held."""
@@ -190,6 +250,70 @@ class Fetches:
             (*but, *but),
         ).fetchone()
         return None if row[0] is None else int(row[0])
+
+    def spool_use(self, folder: str) -> SpoolUse:
+        """Return what lies in a folder of the spool."""
+        connection = self._db.connection
+        kept_bytes: dict[str, int] = dict(
+            connection.execute(
+                "SELECT source, sum(part_bytes) FROM exports INDEXED BY exports_spool "
+                "WHERE spool_dir = ? AND state <> 'fetching' GROUP BY source",
+                (folder,),
+            ).fetchall()
+        )
+        idle = connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir = ? "
+            f"AND state IN {_IDLE} AND part_bytes > 0 "
+            "ORDER BY order_us DESC LIMIT ?",
+            (folder, _IDLE_SHOWN),
+        ).fetchall()
+        fetching = connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir = ? "
+            "AND state = 'fetching'",
+            (folder,),
+        ).fetchall()
+        busy = connection.execute(
+            "SELECT DISTINCT source FROM exports WHERE state IN ('ready', 'fetching')"
+        ).fetchall()
+        for source, held in connection.execute(
+            "SELECT source, sum(held_bytes) FROM exports INDEXED BY exports_held "
+            "WHERE held_until_us IS NOT NULL AND held_dir = ? GROUP BY source",
+            (folder,),
+        ):
+            kept_bytes[source] = kept_bytes.get(source, 0) + held
+        return SpoolUse(
+            kept_bytes=kept_bytes,
+            fetching=[rows.export(row) for row in fetching],
+            idle=[rows.export(row) for row in idle],
+            busy=frozenset(source for (source,) in busy),
+        )
+
+    def rate(self, key: int) -> float:
+        """Return the bytes per second of the last attempt that brought any; or 0."""
+        row = self._db.connection.execute(
+            "SELECT held_bytes - offset_bytes, ended_us - started_us FROM attempts "
+            "WHERE export = ? AND held_bytes > offset_bytes "
+            "ORDER BY number DESC LIMIT 1",
+            (key,),
+        ).fetchone()
+        return 0.0 if row is None else row[0] / max(1.0, row[1] / 1e6)
+
+    def drop_part(self, key: int) -> Export | None:
+        """Forget the part of an export that nobody works on.
+
+        Returns:
+            The export as it was, whose file is to be removed; None if it has no part,
+            or is worked on.
+        """
+        with self._db.transaction() as connection:
+            prior = rows.find(connection, key)
+            if prior.state not in _IDLE_STATES or prior.spool_dir is None:
+                return None
+            after = dataclasses.replace(
+                prior, spool_dir=None, part_bytes=0, part_sha256=None
+            )
+            rows.update(connection, prior, after)
+            return prior
 
     def checkpoint(self, key: int, partial: Partial) -> None:
         """Remember how far a partial is durable, and of which version it is."""
@@ -268,6 +392,14 @@ class Fetches:
                 self._spooled(prior, after, targets)
                 ended.append((prior, after))
         return ended
+
+    def release_held(self) -> None:
+        """Let no held body wait any longer to be confirmed: its room is needed."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE exports INDEXED BY exports_held SET held_until_us = 0 "
+                "WHERE held_until_us IS NOT NULL AND state <> 'fetching'"
+            )
 
     def held_until(self) -> int | None:
         """Return when the next held body waits no longer; None if none is held."""

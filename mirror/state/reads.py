@@ -186,6 +186,32 @@ class Reads:
         )
         return ready - self.not_yet_due(now_us, sources), fetching
 
+    def not_answering(self) -> dict[str, int]:
+        """Return how many unfetched exports took too long twice in a row, by source."""
+        return dict(
+            self._db.connection.execute(
+                "SELECT source, count(*) FROM exports WHERE timeouts > 1 "
+                f"AND state IN {_UNFETCHED} GROUP BY source"
+            ).fetchall()
+        )
+
+    def without_room(self) -> int:
+        """Return how many unfetched exports found no room when they were last tried."""
+        row = self._db.connection.execute(
+            "SELECT count(*) FROM exports WHERE attempts > 0 "
+            f"AND state IN {_UNFETCHED} AND (SELECT outcome FROM attempts "
+            "WHERE export = key ORDER BY number DESC LIMIT 1) = 'spool_full'"
+        ).fetchone()
+        return int(row[0])
+
+    def largest(self) -> int:
+        """Return the length of the largest file seen, 0 if none was."""
+        row = self._db.connection.execute(
+            "SELECT max(max(coalesce(size_bytes, 0), coalesce(part_total, 0))) "
+            "FROM exports"
+        ).fetchone()
+        return int(row[0] or 0)
+
     def sizes(self) -> dict[str, int]:
         """Return how many rows each table has."""
         connection = self._db.connection

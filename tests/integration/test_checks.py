@@ -133,13 +133,42 @@ async def test_room_for_less_than_half_a_day_is_told(tmp_path, monkeypatch):
                 os,
                 "statvfs",
                 lambda _, free=free: SimpleNamespace(
-                    f_bavail=free, f_frsize=1, f_blocks=9
+                    f_blocks=free, f_bavail=free, f_frsize=1
                 ),
             )
             told[free] = (await findings(site))["spool"]
 
     assert told[499_000][0] == "warn" and "spool_dir" in told[499_000][1]
     assert told[501_000][0] == "pass" and "12 h" in told[501_000][1]
+
+
+@pytest.mark.parametrize(
+    ("free", "grade", "words"),
+    [
+        (1_000_000, "warn", "cannot be fetched"),
+        (2_000_000, "warn", "wait for room"),
+        (4_500_000, "pass", "are free above the reserve"),
+    ],
+)
+async def test_room_for_as_many_as_are_fetched_at_once_is_told(
+    tmp_path, monkeypatch, free, grade, words
+):
+    """By the largest file seen; the reserve is more where the ledger lies too."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        vms.add(size=1_000_000)
+        none = await findings(site)
+        await site.once()
+        monkeypatch.setattr(
+            os,
+            "statvfs",
+            lambda _: SimpleNamespace(f_blocks=free, f_bavail=free, f_frsize=1),
+        )
+        found = (await findings(site))["room in the spool"]
+
+    assert "room in the spool" not in none
+    assert found[0] == grade
+    assert words in found[1]
 
 
 async def test_a_certificate_that_is_not_verified_is_told(tmp_path):

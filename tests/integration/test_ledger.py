@@ -400,10 +400,10 @@ def test_due_times_and_a_clock_put_back(ledger, due_us, claimed, state):
     assert ledger.fetches.next_due() == due_us
     times = {"now_us": NOW, "horizon_us": HORIZON}
     if state is State.PARKED:
-        assert ledger.fetches.sources_with_work(**times) == []
+        assert list(ledger.fetches.sources_with_work(**times)) == []
         assert ledger.fetches.unpark(**times) == claimed
 
-    assert ledger.fetches.sources_with_work(**times) == ["hq"] * claimed
+    assert list(ledger.fetches.sources_with_work(**times)) == ["hq"] * claimed
     assert (claim(ledger) is not None) == claimed
 
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 from mirror.app import outlook, snapshot
 from mirror.app.outlook import Surroundings
 from mirror.errors import LedgerError
-from mirror.model import State, to_us
+from mirror.model import Attempt, State, to_us
 from mirror.server import HttpServer, http, page
 from mirror.simulator import Fault, Kind, Vms
 from tests.browser import Browser
@@ -159,6 +159,25 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(scene):
     assert len(crosses) == 2
 
 
+def _without_room(scene: Scene) -> None:
+    """Let the last of two attempts for one file, and the first for another, end so."""
+    for outcomes in (["cut", "spool_full"], ["spool_full", "cut"]):
+        number = scene.add("hq", State.READY, made_us=MINUTE, attempts=2)
+        (export,) = scene.ledger.reads.find(number)
+        for outcome in outcomes:
+            attempt = Attempt(
+                number=0,
+                times=1,
+                started_us=1,
+                ended_us=2,
+                outcome=outcome,
+                offset_bytes=0,
+                held_bytes=0,
+                error=outcome,
+            )
+            scene.ledger.fetches.settle(export.key or 0, lambda one: one, attempt)
+
+
 @pytest.mark.parametrize(
     ("happens", "level", "words"),
     [
@@ -196,6 +215,16 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(scene):
             lambda s: s.add("hq", State.PARKED, made_us=MINUTE, reason="no_progress"),
             "look",
             "1 export is parked: attempts brought nothing new.",
+        ),
+        (
+            lambda s: s.add("hq", State.READY, made_us=MINUTE, attempts=2, timeouts=2),
+            "look",
+            "1 file of source hq does not answer, or next to no bytes come.",
+        ),
+        (
+            _without_room,
+            "look",
+            "1 file finds no room and waits: the spool is too small.",
         ),
         (
             lambda s: s.add("hq", State.DAMAGED, made_us=MINUTE),
@@ -253,6 +282,7 @@ async def test_each_trouble_is_told(scene, happens, level, words):
     [
         lambda s: s.read("hq", ago_us=14 * MINUTE),
         lambda s: s.add("hq", State.READY, made_us=149 * MINUTE),
+        lambda s: s.add("hq", State.READY, made_us=MINUTE, attempts=1, timeouts=1),
         lambda s: (
             s.add("hq", State.LOST, made_us=28 * HOUR, reason="expired"),
             s.ledger.acknowledge(s.ledger.reads.losses(1), "seen", s.now_us),

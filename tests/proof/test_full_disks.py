@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.proof.stage import Child
 
 _KIB = 1024
-_SIZE = 400 * _KIB
+_SIZE = 200 * _KIB
 _STEP_KIB = 64
 _LAST_KIB = 4096
 _ROLES = ("target", "spool", "both", "state", "all")

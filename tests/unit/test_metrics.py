@@ -21,6 +21,7 @@ PROMISED = {
     "oldest_ready_timestamp_seconds": set(),
     "earliest_deadline_timestamp_seconds": set(),
     "exports_at_risk": set(),
+    "exports_without_room": set(),
     "deadline_margin_seconds_count": set(),
     "copies_total": {"target", "outcome"},
     "target_up": {"target"},

@@ -67,6 +67,9 @@ async def run(
                     for name, one in settings.sources.items()
                 ]
                 spool = group.create_task(places.spool(settings, ledger))
+                room = group.create_task(
+                    places.spool_room(settings, engine.places.now, ledger)
+                )
                 targets = [
                     group.create_task(
                         places.target(
@@ -85,5 +88,6 @@ async def run(
         *local,
         *(found for task in sources for found in task.result()),
         spool.result(),
+        *room.result(),
         *(task.result() for task in targets),
     ]

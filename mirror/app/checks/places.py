@@ -11,16 +11,19 @@ from mirror import disk
 from mirror.app import filesystems
 from mirror.app.checks.finding import FILES_S, Finding, Grade, bounded
 from mirror.errors import MirrorError, TargetError
+from mirror.mirroring.part import room_of
 from mirror.model import to_us, utc_now
 from mirror.state import LEDGER_NAME
 from mirror.targets.faults import user
 from mirror.wording import size, span
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mirror.config import Settings, TargetSettings
     from mirror.mirroring.publish import Publisher
+    from mirror.mirroring.spool import Place
     from mirror.state import LedgerThread
 
 _DAY_S = 86_400
@@ -101,6 +104,49 @@ async def spool(settings: Settings, ledger: LedgerThread) -> Finding:
         name=name,
         grade=Grade.WARN if short else Grade.PASS,
         detail=f"{folder} has {size(free)} free{lasts}{remedy if short else ''}",
+    )
+
+
+async def spool_room(
+    settings: Settings, places: Callable[[], list[Place]], ledger: LedgerThread
+) -> list[Finding]:
+    """Judge whether the largest files fit as often as they are fetched at once.
+
+    Nothing is said before a file was seen, nor of a spool that `spool` cannot judge.
+    """
+    largest = await ledger(lambda opened: opened.reads.largest())
+    try:
+        room = await bounded(partial(_room_in, places))
+    except (TimeoutError, OSError):
+        return []
+    if not largest:
+        return []
+    asked = sum(source.concurrency for source in settings.sources.values())
+    at_once = min(asked, settings.transfer.concurrency)
+    detail = (
+        f"{at_once} fetches at once of files like the largest seen, {size(largest)}"
+    )
+    detail += f", take {size(at_once * largest)}; {size(max(0, room))} are free above "
+    detail += "the reserve"
+    short = room < at_once * largest
+    if room < largest:
+        detail += (
+            ": such a file cannot be fetched; set spool_dir to a larger local disk"
+        )
+    elif short:
+        detail += (
+            ": the later ones wait for room; make some there, or lower concurrency"
+        )
+    grade = Grade.WARN if short else Grade.PASS
+    return [Finding(name="room in the spool", grade=grade, detail=detail)]
+
+
+def _room_in(places: Callable[[], list[Place]]) -> int:
+    best = places()[0]
+    return room_of(
+        os.statvfs(filesystems.nearest(best.path)),
+        min_free=best.min_free,
+        beside_ledger=best.beside_ledger,
     )
 
 
