@@ -190,19 +190,20 @@ class Reads:
         """Return how many unfetched exports took too long twice in a row, by source."""
         return dict(
             self._db.connection.execute(
-                "SELECT source, count(*) FROM exports WHERE timeouts > 1 "
-                f"AND state IN {_UNFETCHED} GROUP BY source"
+                "SELECT source, count(*) FROM exports INDEXED BY exports_timeouts "
+                "WHERE timeouts > 1 AND state IN ('ready', 'fetching', 'parked') "
+                "GROUP BY source"
             ).fetchall()
         )
 
     def without_room(self) -> int:
         """Return how many unfetched exports found no room when they were last tried."""
-        row = self._db.connection.execute(
-            "SELECT count(*) FROM exports WHERE attempts > 0 "
-            f"AND state IN {_UNFETCHED} AND (SELECT outcome FROM attempts "
-            "WHERE export = key ORDER BY number DESC LIMIT 1) = 'spool_full'"
-        ).fetchone()
-        return int(row[0])
+        return self._number(
+            "SELECT count(*) FROM attempts AS last INDEXED BY attempts_without_room "
+            "CROSS JOIN exports ON key = export WHERE outcome = 'spool_full' "
+            "AND state IN ('ready', 'fetching', 'parked') AND NOT EXISTS "
+            "(SELECT 1 FROM attempts WHERE export = key AND number > last.number)"
+        )
 
     def largest(self) -> int:
         """Return the length of the largest file seen, 0 if none was."""

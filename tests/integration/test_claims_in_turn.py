@@ -54,9 +54,10 @@ def change(ledger: Ledger, key: int, **given: Any) -> Export:
         held_bytes=given.get("part_bytes", 0),
         error=None,
     )
-    return ledger.fetches.settle(
+    settled = ledger.fetches.settle(
         key, lambda one: dataclasses.replace(one, **given), end
     )
+    return settled.after
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ async def test_files_that_never_answer_stop_only_themselves(tmp_path, concurrenc
     """What has just timed out yields; concurrency does not fall."""
     async with servers(1) as (vms,):
         site = site_of(tmp_path, vms, concurrency=concurrency)
-        site.tables["transfer"]["stall_timeout"] = "2s"
+        site.tables["transfer"]["first_byte_timeout"] = "1s"
         mute = [vms.add(size=SIZE, then="hang") for _ in range(3)]
         for _ in range(40):
             vms.add(size=SIZE)
