@@ -33,6 +33,7 @@ PAGES = {
     "utf-16 be": HTML.encode("utf-16-be"),
     "utf-16 le cut": HTML.encode("utf-16-le")[:-1],
     "utf-16 of chinese": codecs.BOM_UTF16_LE + ("找不到文件" * 9).encode("utf-16-le"),
+    "utf-16 be of chinese": "\ufeff找不到文件".encode("utf-16-be"),
     "latin-1": "Fichier supprimé, réessayez".encode("latin-1"),
     "cp1252": "that\u2019s gone, we\u2019re sorry".encode("cp1252"),
     "gbk": ("<html>" + "找不到文件" * 60 + "</html>").encode("gbk"),

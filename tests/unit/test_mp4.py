@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mirror import mp4
-from mirror.mp4 import END_NOT_PROVABLE
+from mirror.mp4 import END_NOT_PROVABLE, fragments, tables
+from mirror.mp4.picks import Picks
 from mirror.simulator.content import CLIPS, footage
 from tests import boxes
 from tests.boxes import (
@@ -147,6 +149,30 @@ def test_no_track_may_lie_elsewhere(name, shift):
 
     assert doubt is not None
     assert "has samples at bytes" in doubt
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_tables_are_read_in_blocks(monkeypatch, name, block):
+    """Wherever one ends: within a chunk, or within a byte of two sizes."""
+    monkeypatch.setattr(tables, "_BLOCK", block)
+    content = classic(VARIANTS[name], moov_last=True)
+    at = content.index(b"moov") - 4
+
+    assert prove(content) == mp4.Proof(doubt=None)
+    assert prove(classic(VARIANTS[name], moov_last=True, shift=1)).doubt is not None
+    # A byte less in the media moves all behind it.
+    assert prove(content[: at - 1] + content[at:]).doubt is not None
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 7])
+def test_runs_are_read_in_blocks(monkeypatch, block):
+    """Of fragments likewise."""
+    monkeypatch.setattr(fragments, "_BLOCK", block)
+    content = fragmented(form=Fragments(mehd=666))
+
+    assert prove(content) == mp4.Proof(doubt=None)
+    assert prove(content[:-1]).doubt is not None
 
 
 @pytest.mark.parametrize("name", boxes.FILMS)
@@ -339,6 +365,19 @@ def test_what_proves_the_end_of_a_fragmented_file(form, ends):
     assert proof.notes == (() if ends else (END_NOT_PROVABLE,))
 
 
+@pytest.mark.parametrize(("styp", "ends"), [(True, False), (False, True)])
+def test_an_index_of_a_segment_proves_no_end(styp, ends):
+    """It comes behind `styp`, and tells only how long its segment is."""
+    content = fragmented(form=Fragments(number=1, styp=styp))
+    at = content.index(b"moof") - 4
+    rest = content[at:]
+    index = full(b"sidx", 0, words(1, 1000, 0, 0, 1, len(rest), 0, 0))
+
+    assert prove(content[:at] + index + rest).notes == (
+        () if ends else (END_NOT_PROVABLE,)
+    )
+
+
 def test_what_comes_behind_mfra_opens_the_file_again():
     """Such as a second recording behind the first."""
     closed, later = fragmented(form=Fragments(mfra=True)), box(b"moof", bytes(0))
@@ -356,6 +395,33 @@ def test_each_moov_must_be_proven():
     assert prove(good + good[at : at + len(moov)]).notes == ("2 moov boxes",)
     assert prove(good + moov).doubt is not None
     assert prove(good + moov[:-1]).doubt is not None
+
+
+def test_the_pictures_of_each_moov_are_looked_at():
+    """Though both describe a track of the same number."""
+    hollow = replace(VIDEO, samples=(bytes(30), b"\1" * 30))
+    first = classic((hollow,))
+
+    assert prove(classic((VIDEO,), before=classic((VIDEO,)))).doubt is None
+    assert str(prove(classic((VIDEO,), before=first)).doubt).endswith("is all zeros")
+
+
+@pytest.mark.parametrize("runs", [[1000], [1] * 1000, [7, 0, 13, 500, 1] * 3])
+def test_picks_are_spread_evenly(runs):
+    """However the samples come; the first and the last are among them."""
+    picks, number = Picks(), 0
+
+    def place(before: int, index: int) -> tuple[int, int]:
+        return before + index, 1
+
+    for run in runs:
+        picks.add(run, partial(place, number))
+        number += run
+    *kept, last = [offset for offset, _ in picks.places()]
+
+    assert last == number - 1
+    assert 16 <= len(kept) < 32
+    assert kept == list(range(0, number, kept[1]))
 
 
 def moov_of(**changes) -> bytes:
