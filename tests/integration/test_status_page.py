@@ -44,6 +44,7 @@ UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u2028\u202a-\u202e\u2066-\u2069]")
 
 SHORT = (
     "copies_open|copies_damaged|exports_spool|exports_created|exports_unacknowledged"
+    "|exports_timeouts"
 )
 """Indexes over few rows, and the one that is left as soon as enough were read."""
 
