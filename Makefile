@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUDGET ?= 60m
+TESTS := tests
 
 .PHONY: setup demo test proofs chaos mutants lint check format pins deb deb-check deb-trial shares clean
 
@@ -17,10 +18,10 @@ demo: setup  ## mirror real files from the bundled VMS simulator
 	$(BIN)/archive-mirror demo
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not proof"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not proof" $(TESTS)
 
 proofs: setup  ## the short form of the proofs, and what else takes long
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m proof
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m proof $(TESTS)
 
 chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
 	$(BIN)/python -m pytest -q -s tests/proof --chaos $(BUDGET)
@@ -35,7 +36,7 @@ lint: setup  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test  ## all that a change must pass at once; CI runs `make proofs` too
+check: lint test  ## lint and tests
 
 format: setup  ## bring the code into form
 	$(BIN)/ruff format .

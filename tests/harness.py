@@ -43,19 +43,24 @@ class Site:
     """One archive-mirror: its folder and its configuration.
 
     Attributes:
-        folder: Holds state, token, archive.
+        folder: Holds configuration and token.
         tables: The configuration as TOML tables; change them before a run.
+        kept_in: Holds state and archive; by default `folder`.
     """
 
     folder: Path
     tables: dict[str, Any]
+    kept_in: Path | None = None
 
     @classmethod
-    def make(cls, folder: Path, vms: Vms, **source: Any) -> Site:
+    def make(
+        cls, folder: Path, vms: Vms, *, kept_in: Path | None = None, **source: Any
+    ) -> Site:
         """Return a site with one source and one directory target."""
+        held = kept_in or folder
         (folder / "token").write_text(vms.token)
         tables = {
-            "state_dir": str(folder / "state"),
+            "state_dir": str(held / "state"),
             "sources": {
                 "hq": {
                     "url": vms.url,
@@ -65,16 +70,16 @@ class Site:
                     **source,
                 }
             },
-            "targets": {"nas": {"type": "directory", "path": str(folder / "archive")}},
+            "targets": {"nas": {"type": "directory", "path": str(held / "archive")}},
             "http": {"listen": "127.0.0.1:0"},
             "transfer": dict(FAST),
         }
-        return cls(folder, tables)
+        return cls(folder, tables, kept_in)
 
     @property
     def archive(self) -> Path:
         """The root of the target."""
-        return self.folder / "archive"
+        return (self.kept_in or self.folder) / "archive"
 
     def settings(self) -> config.Settings:
         """Write the configuration and read it back as a user's would be."""

@@ -122,7 +122,7 @@ FAILING = {
     ),
     "deep_json": Failing(step="deep_json", told=("nested too deeply",)),
     "deep_row": Failing(
-        step=Fault(kind=Kind.BAD_ROW, text="[" * 5_000 + "]" * 5_000),
+        step=Fault(kind=Kind.BAD_ROW, text="[" * 100_000 + "]" * 100_000),
         told=("nested too deeply",),
     ),
     "huge_body": Failing(step="huge_body", told=("larger than 64 MiB",)),

@@ -20,7 +20,7 @@ from tests.harness import Site
 from tests.integration.test_cli import on, run_beside
 from tests.monitors import DEPLOY
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 _TOOLS = ("dpkg-deb", "systemd-analyze")
 _EXPOSURE = 15  # tenths
 _UNIT = "usr/lib/systemd/system/archive-mirror.service"
@@ -185,7 +185,7 @@ def _run(command: list[str], *, env: dict[str, str] | None = None) -> str:
         text=True,
         env=env,
         check=False,
-        timeout=280,
+        timeout=850,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -61,7 +61,8 @@ async def test_an_export_is_kept_with_its_sidecar(tmp_path, vms):
 async def test_a_stopped_or_killed_service_resumes(tmp_path, vms, number):
     """The next run asks with Range for what is missing, and the bytes are right."""
     site = Site.make(tmp_path, vms)
-    served = vms.add(size=3 * MB, faults=[Fault(kind=Kind.STALL, after=MB)])
+    slow = Fault(kind=Kind.RATE, rate=1_200_000)  # ten seconds
+    served = vms.add(size=12 * MB, faults=[slow])
     first = await start(site)
     await site.until(
         lambda: bool(site.exports()) and site.export(served).part_bytes > 500_000

@@ -1,6 +1,6 @@
 """How much a proof tries, and what it found.
 
-Few rounds in `make test`, many in `make chaos`.
+Few rounds in `make proofs`, many in `make chaos`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Effort:
         """Yield round numbers, each with its own source of random numbers.
 
         Args:
-            short: How many rounds in `make test`.
+            short: How many rounds in `make proofs`.
             long: How many in `make chaos`, unless the time ends before.
             share: Of the whole time that these rounds may take in `make chaos`.
         """

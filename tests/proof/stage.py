@@ -193,24 +193,25 @@ class Stage:
         vms: Vms,
         nursery: Nursery,
         *,
-        home: Path | None = None,
+        kept_in: Path | None = None,
         **source: Any,
     ) -> Self:
         """Return a stage in a folder; `site.tables` may still be changed.
 
         Args:
-            home: All that the mirror keeps; by default `folder / "home"`.
+            kept_in: Takes state and footage, as of a disk that is to fail; by default
+                they lie with the configuration.
             source: Keys of the source's table.
         """
-        home, logs = home or folder / "home", folder / "logs"
+        home, logs = folder / "home", folder / "logs"
         home.mkdir()
         logs.mkdir()
-        site = Site.make(home, vms, **source)
+        site = Site.make(home, vms, kept_in=kept_in, **source)
         return cls(vms, site, nursery, logs, Checker({"nas": site.archive}))
 
     def add_target(self, name: str, **more: Any) -> Path:
         """Add a directory target; return its root."""
-        root = self.site.folder / name
+        root = self.site.archive.parent / name
         self.site.tables["targets"][name] = {
             "type": "directory",
             "path": str(root),

@@ -103,7 +103,7 @@ async def _campaign(
     folder.mkdir()
     hits, rates = 0, Manners(rate=800 * _KIB)
     async with Disk.make(folder) as disk, Vms(manners=rates, other_origin=False) as vms:
-        stage = Stage.make(folder, vms, nursery, home=disk.path / "home")
+        stage = Stage.make(folder, vms, nursery, kept_in=disk.path)
         stage.add_target("vault")
         await _do("sync", "-f", disk.path)
         for _ in range(cuts):
