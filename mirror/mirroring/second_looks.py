@@ -206,7 +206,8 @@ class SecondLooks:
             seen = None
         except FetchError as exc:
             failure = exc
-        lane.gate.ended(key, failure)
+        if failure is not None:
+            lane.gate.ended(key, failure)
         empty = await self._ledger(lambda ledger: ledger.looks.empty(source.name))
         now_us = to_us(self._now())
 

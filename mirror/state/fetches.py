@@ -457,7 +457,6 @@ class Fetches:
             )
         same = dataclasses.replace(
             kept,
-            drops=kept.drops + 1,
             part_etag=etag,
             part_modified=modified,
             look_total=None,
@@ -465,7 +464,13 @@ class Fetches:
             look_modified=None,
         )
         rows.update(connection, kept, same)
+        connection.execute(
+            "UPDATE exports SET drops = drops + 1 WHERE source = ? AND export_id = ? "
+            "AND created_key = ?",
+            (prior.source, prior.export_id, prior.created_key),
+        )
         rows.remove(connection, prior)
+        rows.add_total(connection, prior.source, "dropped", "")
         return True
 
     def _record(self, key: int, attempt: Attempt) -> None:

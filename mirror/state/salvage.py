@@ -49,8 +49,11 @@ def carry(path: Path, into: Database, told: Callable[[int], None]) -> int:
             told(carried)
         with contextlib.suppress(*FAULTS):
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    # Keys are counted up, and no export is ever deleted.
-    return sum(map(len, groups)) - carried
+    # Keys are counted up, and nothing is deleted but versions that were dropped.
+    (dropped,) = into.connection.execute(
+        "SELECT coalesce(sum(total), 0) FROM totals WHERE event = 'dropped'"
+    ).fetchone()
+    return max(0, sum(map(len, groups)) - carried - int(dropped))
 
 
 def _groups(old: sqlite3.Connection) -> list[range]:
