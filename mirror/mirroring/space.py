@@ -54,6 +54,7 @@ class _Tenant:
         rest_bytes: Still to come when the part had `rest_at`; None while unknown.
         until_bytes: It may grow to this; None as long as nothing was reserved.
         ends: It is being ended for another.
+        finishing: Others gave way to it, so that it can finish.
         since: When the part had `since_bytes`; its rate is measured from there.
     """
 
@@ -64,6 +65,7 @@ class _Tenant:
     until_bytes: int | None = None
     begun: bool = False
     ends: bool = False
+    finishing: bool = False
     since: float = 0.0
     since_bytes: int = 0
 
@@ -168,6 +170,7 @@ class Space:
             return
         tenant.rest_bytes, tenant.rest_at, tenant.begun = rest, part.size, begun
         tenant.since, tenant.since_bytes = self._clock(), part.size
+        tenant.finishing = tenant.finishing and begun
 
     def holds(self, part: Part, more: int) -> bool:
         """Tell whether a part may grow by so much without asking."""
@@ -223,13 +226,15 @@ class Space:
                 answer, free = await self._ask_again(tenant, more, room, stopped)
             finally:
                 self.leaving -= stopped
-        if answer.granted_bytes is not None:
-            tenant.until_bytes = part.size + answer.granted_bytes
-            self._refused.pop(tenant.key, None)
-        elif not (renew and free >= 0 and self._lasts(tenant, more)):
-            if not answer.never:
-                self.needed()
-            raise self._refuse(tenant, free, never=answer.never)
+            if answer.granted_bytes is not None:
+                tenant.until_bytes = part.size + answer.granted_bytes
+                self._refused.pop(tenant.key, None)
+                return
+        if renew and free >= 0 and self._lasts(tenant, more):
+            return
+        if not answer.never:
+            self.needed()
+        raise self._refuse(tenant, free, never=answer.never)
 
     async def _is_plenty(
         self, tenant: _Tenant, more: int, room: Callable[[], Awaitable[int]]
@@ -263,6 +268,7 @@ class Space:
             next_bytes=more,
             rate=rate,
             begun=tenant.begun,
+            finishing=tenant.finishing,
         )
 
     @contextlib.asynccontextmanager
@@ -305,21 +311,19 @@ class Space:
             stopped: Takes the keys of fetches that were ended; not to be claimed.
         """
         since = self._clock() - self._favoured.get(tenant.key, -FAVOUR_S)
-        favoured, finishing = since < FAVOUR_S, False
+        favoured = since < FAVOUR_S
         answer, free = reservation.Answer(), 0
         for _ in range(_ROUNDS):
-            answer, free = await self._ask(
-                tenant, more, room, favoured=favoured, finishing=finishing
-            )
+            answer, free = await self._ask(tenant, more, room, favoured=favoured)
             if not (answer.drop or answer.stop):
                 break
-            finishing = finishing or answer.finishing
+            tenant.finishing = tenant.finishing or answer.finishing
             await self._drop(answer.drop, tenant.part.path.parent)
             if answer.stop:
                 stopped.update(answer.stop)
                 self.leaving.update(answer.stop)
                 await self._end(answer.stop)
-        if finishing and answer.granted_bytes is not None:
+        if tenant.finishing and answer.granted_bytes is not None:
             self._favour(tenant.key)
         return answer, free
 
@@ -336,22 +340,21 @@ class Space:
         room: Callable[[], Awaitable[int]],
         *,
         favoured: bool,
-        finishing: bool,
     ) -> tuple[reservation.Answer, int]:
         """Return the answer to a request, and the room there is on the disk."""
         folder = tenant.part.path.parent
-        # Before the disk is asked: what is written meanwhile counts twice, not never.
-        holders = [
-            one.holder(one.reserved)
-            for part, one in self._tenants.items()
-            if one is not tenant and part.path.parent == folder
-        ]
+        # Of before the disk is asked and of now: what is written or given meanwhile
+        # counts twice, not never.
+        before = {part: one.reserved for part, one in self._tenants.items()}
         free = await room()
         use = await self._used(folder)
         rate = await self._rate(tenant.key)
-        asker = dataclasses.replace(
-            self._asker(tenant, more, rate), favoured=favoured, finishing=finishing
-        )
+        holders = [
+            one.holder(max(before.get(part, 0), one.reserved))
+            for part, one in self._tenants.items()
+            if one is not tenant and part.path.parent == folder
+        ]
+        asker = dataclasses.replace(self._asker(tenant, more, rate), favoured=favoured)
         recent = self._clock() - 2 * WAITS_S
         state = reservation.State(
             room_bytes=free,
