@@ -29,7 +29,7 @@ async def vms():
 @pytest.fixture
 def site(tmp_path, vms):
     made = Site.make(tmp_path, vms, concurrency=16)
-    made.tables["transfer"] |= {"max_file_size": "600KB", "stall_timeout": "400ms"}
+    made.tables["transfer"] |= {"max_file_size": "600KB"}
     return made
 
 
