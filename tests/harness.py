@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from mirror import config
@@ -92,9 +93,11 @@ class Site:
 
     async def once(self) -> OnceReport:
         """Run `once`."""
-        return await once.run(
-            self.settings(), metrics=Metrics(CollectorRegistry()), secret=_ignore
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(once, "_LOOK_S", 0.02)
+            return await once.run(
+                self.settings(), metrics=Metrics(CollectorRegistry()), secret=_ignore
+            )
 
     @contextlib.asynccontextmanager
     async def service(self) -> AsyncIterator[Service]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from mirror.simulator.rows import stamp
-from tests.harness import Site
+from tests.harness import IMPATIENT, Site
 from tests.proof.checker import Checker, Offered
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ class Stage:
         home.mkdir()
         logs.mkdir()
         site = Site.make(home, vms, kept_in=kept_in, **source)
+        site.tables["transfer"] |= IMPATIENT
         return cls(vms, site, nursery, logs, Checker({"nas": site.archive}))
 
     def add_target(self, name: str, **more: Any) -> Path:

@@ -23,7 +23,7 @@ from mirror.simulator.rows import stamp
 from mirror.state.copies import Copies
 from mirror.state.fetches import Fetches
 from mirror.targets.directory import DirectoryTarget
-from tests.harness import Site
+from tests.harness import IMPATIENT, Site
 from tests.proof.checker import Checker, Offered
 from tests.proof.stage import Nursery, Stage
 
@@ -102,7 +102,7 @@ class World:
                     "sweep_interval": f"{SWEEP_S * 1000:.0f}ms",
                 } | source
                 site = Site.make(folder, vms, **source)
-                site.tables["transfer"] |= {
+                site.tables["transfer"] |= IMPATIENT | {
                     "retry_initial": f"{RETRY_S * 500:.0f}ms",
                     "retry_max": f"{RETRY_S * 1000:.0f}ms",
                 }

@@ -15,7 +15,7 @@ from mirror.simulator import Vms
 from mirror.simulator.faults import fault
 from mirror.simulator.rows import row_json, stamp
 from mirror.simulator.wire import Body
-from tests.harness import Site
+from tests.harness import IMPATIENT, Site
 from tests.proof.checker import Checker, Offered
 from tests.proof.hostile_names import NAMES, URLS
 from tests.proof.openings import NAMED
@@ -48,6 +48,7 @@ class Scene:
         self.home = self.world / "a" / "b" / "home"
         self.home.mkdir(parents=True)
         self.site = Site.make(self.home, vms)
+        self.site.tables["transfer"] |= IMPATIENT
         self.site.tables["sources"]["hq"]["url"] = f"http://{host}:{vms.port}"
         self.checker = Checker({"nas": self.site.archive})
         self.roots = [self.site.archive, self.home / "state"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import FAULTS, Vms
-from tests.harness import Site
+from tests.harness import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from tests.proof.effort import Effort
@@ -25,6 +25,7 @@ _PATIENCE_S = 60.0
 def _site(folder, well: Vms, ill: Vms) -> Site:
     """Return a site with many sources at one VMS and one at another."""
     site = Site.make(folder, well, poll_interval="1s", sweep_interval="1h")
+    site.tables["transfer"] |= IMPATIENT
     healthy = site.tables["sources"].pop("hq")
     (folder / "token-of-ill").write_text(ill.token)
     theirs = {"url": ill.url, "token_file": str(folder / "token-of-ill")}

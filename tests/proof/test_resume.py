@@ -30,11 +30,7 @@ async def vms():
 @pytest.fixture
 def site(tmp_path, vms):
     made = Site.make(tmp_path, vms, concurrency=16)
-    made.tables["transfer"] |= {
-        "max_file_size": "600KB",
-        "stall_timeout": "400ms",
-        "first_byte_timeout": "30s",
-    }
+    made.tables["transfer"] |= {"max_file_size": "600KB"}
     return made
 
 

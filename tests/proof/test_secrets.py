@@ -25,7 +25,7 @@ from mirror.simulator import Vms
 from mirror.simulator.rows import row_json
 from mirror.state import Filter, Ledger
 from tests.certificates import make_certificates
-from tests.harness import Site
+from tests.harness import IMPATIENT, Site
 from tests.proof.canaries import Canaries, tables_of
 from tests.proof.stage import Nursery
 from tests.proof.witness import PROJECT, command, environment, run
@@ -229,6 +229,7 @@ async def _scene(folder: Path, canaries: Canaries) -> AsyncIterator[Scene]:
         Vms(ssl_context=certificates.context("self"), other_origin=False) as strange,
     ):
         site = Site.make(folder / "home", hq, send_token_to_files=True)
+        site.tables["transfer"] |= IMPATIENT
         scene = Scene(folder, site, canaries, Gossip(hq), Gossip(jwt))
         sources = site.tables["sources"]
         sources["hq"]["file_origins"] = [hq.other_url]
