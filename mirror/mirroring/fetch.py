@@ -360,7 +360,7 @@ class Fetcher:
             outcome=run.ended_as(failure, receipt),
             offset_bytes=run.offset_bytes,
             held_bytes=run.held_bytes,
-            error=None if failure is None else str(failure),
+            error=_error(failure, receipt),
         )
         jitter = random.random()  # noqa: S311 -- spreads load, hides nothing
         targets = self._targets()
@@ -530,6 +530,13 @@ class _Run:
         if receipt is None:
             return self.outcome(failure)
         return "whole" if receipt.doubt is None else "doubtful"
+
+
+def _error(failure: Exception | None, receipt: Receipt | None) -> str | None:
+    """Return what an attempt is recorded with."""
+    if receipt is not None and receipt.doubt is not None:
+        return verdict.not_proven(receipt.doubt)
+    return None if failure is None else str(failure)
 
 
 def _error_page(export: Export, head: bytes) -> Exception:

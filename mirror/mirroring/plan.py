@@ -119,8 +119,10 @@ def _kept(prior: Export, row: Row, walk: Walk) -> Export:
         url=row.url or prior.url,
         updated_at=row.updated_at,
     )
-    same = looks.same_place(after.url, prior.url)
-    if same and after.updated_at == prior.updated_at:
+    # What is not known of a record that was made again from a sidecar is no change.
+    moved = prior.url is not None and not looks.same_place(after.url, prior.url)
+    stamped = prior.updated_at not in {None, after.updated_at}
+    if not (moved or stamped):
         return after
     due_us = looks.next_due(
         prior, now_us=walk.at_us, lifetime_us=walk.lifetime_us, soon=True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mirror.mirroring import sidecar
+from mirror.mirroring.looks import first_due
 from mirror.model import Export, Reason, State, Verdict, to_us
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def told(found: Beside, now_us: int) -> Export:
     saved_us = record.spooled_us or now_us
     doubtful = record.proof is Verdict.DOUBTFUL
     seen_us = record.first_seen_us or saved_us
-    return Export(
+    export = Export(
         source=record.source,
         export_id=record.export_id,
         created_key=record.created_key,
@@ -61,6 +63,7 @@ def told(found: Beside, now_us: int) -> Export:
         spooled_us=record.spooled_us,
         saved_us=saved_us,
     )
+    return dataclasses.replace(export, look_due_us=first_due(export, now_us))
 
 
 def is_whole(found: Beside, export: Export) -> bool:

@@ -61,7 +61,7 @@ def doubted(
     after = dataclasses.replace(
         _hold(export, body, folder, started_us, now_us),
         state=State.READY,
-        last_error=f"not proven whole: {body.doubt}",
+        last_error=not_proven(body.doubt),
         bodies=bodies,
         barren=export.barren + 1 if small else 0,
         misses=0,
@@ -94,6 +94,11 @@ def doubted(
         wait_us = left_us // 2
     again_us = now_us + wait_us
     return dataclasses.replace(after, due_us=again_us, not_before_us=again_us)
+
+
+def not_proven(doubt: str | None) -> str:
+    """Say that a body is not proven whole."""
+    return f"not proven whole: {doubt}"
 
 
 def held_until(export: Export, now_us: int, lifetime_us: int) -> int:

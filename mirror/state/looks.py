@@ -70,6 +70,8 @@ class Looks:
 
     def next_due(self, sources: Collection[str]) -> int | None:
         """Return when the next look at a file of these sources is due."""
+        if not sources:
+            return None
         marks = ", ".join("?" * len(sources))
         row = self._db.connection.execute(
             "SELECT min(look_due_us) FROM exports INDEXED BY exports_look "

@@ -407,9 +407,6 @@ BARREN: dict[str, tuple[list[Step], Step, int]] = {
     "nothing": ([], Fault(kind=Kind.CUT, after=0), 10),
     "one_byte": ([], Fault(kind=Kind.CUT, after=1), 10),
     "hang": ([], "hang", 10),
-    "garbage": ([], "garbage", 10),
-    "no_moov": ([], "no_moov", 10),
-    "truncated_mp4": ([], "truncated_mp4", 10),
     "truncated_json": ([], "json_page", 10),
     "gzip": ([], "gzip", 10),
     "redirect_loop": ([], "redirect_loop", 60),
@@ -448,6 +445,22 @@ async def test_what_never_gains_is_parked_after_10_attempts(site, vms, name):
     assert report.owed == 1 and report.exit_code == 3
     assert site.export(other).state is State.SAVED
     check_kept(site, vms, {"bad": served, "good": other})
+
+
+@pytest.mark.parametrize("step", ["garbage", "no_moov", "truncated_mp4"])
+async def test_what_is_never_proven_is_kept_as_doubtful(site, vms, step):
+    """The same body twice is enough; nothing of it has the name of a whole file."""
+    served, other = vms.add(size=SIZE, then=step), vms.add(size=SIZE)
+    report = await site.once()
+    export = site.export(served)
+
+    assert (export.state, export.reason) == (State.DOUBTFUL, "doubtful")
+    assert export.doubt
+    assert len(vms.file_requests(served)) <= 3
+    assert (report.owed, report.doubtful, report.exit_code) == (0, 1, 3)
+    assert site.export(other).state is State.SAVED
+    [path] = [p for p, s in site.media().items() if s == export.sha256]
+    assert path.endswith(".doubtful.mp4")
 
 
 async def test_a_parked_file_is_had_when_the_server_recovers(site, vms):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mirror.mirroring import sidecar, stock
+from mirror.mirroring.looks import first_due
 from mirror.mirroring.sidecar import SidecarError
 from mirror.model import Copy, CopyState, State
 from mirror.ports import Beside
@@ -64,10 +65,12 @@ def test_what_was_written_is_read_back():
         has_file=False,
         ours=True,
         proof="whole",
+        look_due_us=told.look_due_us,
         order_us=KEPT.deadline_us or 0,
     )
 
     assert told == same
+    assert told.look_due_us == first_due(KEPT, NOW)
     assert stock.is_whole(found(written()), told)
     assert stock.is_of(told, KEPT)
 
