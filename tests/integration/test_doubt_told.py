@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mirror.app import snapshot
+from mirror.app import snapshot, telling
 from mirror.metrics import Metrics
 from mirror.model import State
+from mirror.state import rows
 from tests.integration.test_cli import run
 from tests.scene import HOUR, MINUTE, NOW_US, Scene
 
@@ -110,6 +112,26 @@ def test_status_counts_it_by_state(scene):
     scene.keep("hq", made_us=HOUR, took_us=MINUTE)
 
     assert told(scene, "status").startswith("exports   doubtful 1   saved 1\n")
+
+
+def test_the_command_of_on_event_is_told_of_it(scene):
+    """By an event of its own, with what is doubted."""
+    scene.ledger.node_id(1)
+    scene.ledger.events.listen(wanted=True)
+    given = {"proof": "doubtful", "doubt": "it holds no samples"}
+    scene.add("hq", State.SPOOLED, made_us=MINUTE, **given)
+    with scene.ledger._db.transaction() as connection:
+        (spooled,) = scene.ledger.by_state(State.SPOOLED)
+        rows.update(
+            connection, spooled, dataclasses.replace(spooled, state=State.DOUBTFUL)
+        )
+
+    (event,) = scene.ledger.events.take(5)
+    shown = telling._told(event)
+
+    assert shown["event"] == "export.doubtful"
+    assert shown["export"]["state"] == shown["export"]["proof"] == "doubtful"
+    assert shown["export"]["doubt"] == "it holds no samples"
 
 
 def test_what_is_to_be_fetched_is_not_what_waits(scene):
