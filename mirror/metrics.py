@@ -122,6 +122,7 @@ class LedgerSnapshot:
 
     Attributes:
         exports: By (source, state).
+        unfetched: Due or under way, and no file of theirs is ours, by source.
         saved_total: Ever saved, by source.
         doubtful_total: Ever kept though not proven whole, by source.
         lost_total: Ever lost by us, by (source, reason).
@@ -132,6 +133,7 @@ class LedgerSnapshot:
     """
 
     exports: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    unfetched: Mapping[str, int] = field(default_factory=dict)
     saved_total: Mapping[str, int] = field(default_factory=dict)
     doubtful_total: Mapping[str, int] = field(default_factory=dict)
     lost_total: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -340,6 +342,12 @@ class Metrics:
         exports = GaugeMetricFamily(
             f"{PREFIX}exports", "Exports by state.", labels=["source", "state"]
         )
+        unfetched = GaugeMetricFamily(
+            f"{PREFIX}exports_unfetched",
+            "Exports to be fetched now; not those of which a file is held that is to "
+            "be confirmed, nor changed files before their time.",
+            labels=["source"],
+        )
         saved = CounterMetricFamily(
             f"{PREFIX}exports_saved", "Exports ever saved.", labels=["source"]
         )
@@ -386,6 +394,7 @@ class Metrics:
                 exports.add_metric(
                     [source, state], taken.exports.get((source, state), 0)
                 )
+            unfetched.add_metric([source], taken.unfetched.get(source, 0))
             saved.add_metric([source], taken.saved_total.get(source, 0))
             doubtful.add_metric([source], taken.doubtful_total.get(source, 0))
             for reason in LOSS_REASONS:
@@ -395,7 +404,7 @@ class Metrics:
             unacknowledged.add_metric([source], taken.unacknowledged.get(source, 0))
             paused.add_metric([source], source in taken.paused_sources)
             offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
-        yield from (exports, saved, doubtful, lost, unacknowledged)
+        yield from (exports, unfetched, saved, doubtful, lost, unacknowledged)
         yield from (paused, offset, success, left_out)
         yield from self._backlog(taken)
 

@@ -26,16 +26,20 @@ ADVICE = {
         "the url leads to another host than the source's; if that host is right, add "
         "it to file_origins or map it in rewrite_origins"
     ),
+    "held": (
+        "a file came to its end and is not proven whole; it is held, and asked for "
+        "again before it is kept as doubtful; nothing to do"
+    ),
     "doubtful": (
         "the VMS sent the file to its end, and its structure does not prove it whole: "
-        "it is kept under a name of its own; `show` tells what is doubted. Play it; if "
-        "it is no use, `retry` fetches it anew, or ask for the export again on the VMS"
+        "it is kept as NAME.doubtful.mp4; `show` tells what is doubted. Play it; if it "
+        "is no use, `retry` fetches it anew, or ask for the export again on the VMS"
     ),
     "changed": (
         "the file on the VMS changed after it was fetched; it is fetched again as a "
-        "further version, and the one before stays"
+        "further version, and the one before stays; nothing to do"
     ),
-    "made_again": "the VMS made the file anew; it is fetched",
+    "made_again": "the VMS made the file anew; it is fetched; nothing to do",
     "spool_lost": "its file in the spool was gone or damaged; it is fetched anew",
     "never_had_a_file": "the VMS never made a file; ask for the export again there",
     "before_first_run": "its file was gone before archive-mirror first ran",

@@ -152,6 +152,34 @@ class Scene:
         } | given
         return self.add(source, State.SAVED, made_us=made_us, **values)
 
+    def doubt(
+        self,
+        source: str,
+        *,
+        kept_us: int,
+        then: State | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> int:
+        """Add an export kept so long ago, not proven whole, and a version after it."""
+        doubtful: dict[str, Any] = {
+            "reason": "doubtful",
+            "proof": "doubtful",
+            "doubt": "mdat ends at 900, the file at 700",
+            "last_error": "not proven whole: mdat ends at 900, the file at 700",
+            "spooled_us": self.now_us - kept_us,
+            "saved_us": self.now_us - kept_us,
+            "size_bytes": 700,
+        }
+        made_us = kept_us + HOUR
+        number = self.add(source, State.DOUBTFUL, made_us=made_us, **doubtful)
+        if then is not None:
+            self.ids -= 1
+            given = doubtful if then is State.DOUBTFUL else {}
+            if then is State.SAVED:
+                given = {"proof": "whole"}
+            self.add(source, then, made_us=made_us, version=2, **(given | (more or {})))
+        return number
+
     def read(self, source: str, *, ago_us: int, problem: str | None = None) -> None:
         """Let a source have been read so long ago, and fail since with `problem`."""
         self.ledger.listing.source(source)

@@ -43,6 +43,7 @@ def concerns_of(status: Mapping[str, Any]) -> list[Concern]:
         *_of_exports(status, now),
         *_of_sources(status, now),
         *_of_targets(status),
+        *_of_doubtful(status),
         *_of_losses(status),
     ]
     return sorted(found, key=lambda one: (one.level != "risk", one.by or "9"))
@@ -64,7 +65,7 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     if number:
         first = next((one for one in status["open"] if one["at_risk"]), None)
         by = first["deadline"] if first else None
-        label = f"{first['source']}/{first['id']}" if first else "SOURCE/ID"
+        label = _label(first) if first else "SOURCE/ID"
         late = by is not None and datetime.fromisoformat(by) <= now
         when = "already past" if late else f"less than {_minutes(_SOON)} away"
         yield Concern(
@@ -202,11 +203,26 @@ def _of_targets(status: Mapping[str, Any]) -> Iterator[Concern]:
             )
 
 
+def _of_doubtful(status: Mapping[str, Any]) -> Iterator[Concern]:
+    for source in status["sources"]:
+        number, name = source["newly_doubtful"], source["name"]
+        if number:
+            was, is_ = ("was", "is") if number == 1 else ("were", "are")
+            yield Concern(
+                level="look",
+                text=f"{number} {_plural(number, 'file')} of source {name} {was} kept "
+                f"in the last 24 hours and {is_} not proven whole.",
+                remedy=f"`archive-mirror list --state doubtful --source {name}` names "
+                "what is doubted. Play them; what is no use: "
+                "`archive-mirror retry SOURCE/ID`, or ask for it again on the VMS.",
+            )
+
+
 def _of_losses(status: Mapping[str, Any]) -> Iterator[Concern]:
     number = status["unacknowledged"]
     if number:
         new = [one for one in status["lost"] if one["acknowledged_at"] is None]
-        label = f"{new[0]['source']}/{new[0]['id']}" if new else "SOURCE/ID"
+        label = _label(new[0]) if new else "SOURCE/ID"
         verb = "was" if number == 1 else "were"
         yield Concern(
             level="look",
@@ -215,6 +231,11 @@ def _of_losses(status: Mapping[str, Any]) -> Iterator[Concern]:
             remedy="Ask for them again on the VMS as long as the cameras' archive "
             f"still holds the footage; then `archive-mirror ack {label} --note TEXT`.",
         )
+
+
+def _label(export: Mapping[str, Any]) -> str:
+    version = f"~{export['version']}" if export["version"] > 1 else ""
+    return f"{export['source']}/{export['id']}{version}"
 
 
 def _files(number: int, one: str, many: str | None = None) -> str:

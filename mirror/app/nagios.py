@@ -66,8 +66,11 @@ def judge(status: Mapping[str, Any], *, running: bool) -> tuple[Result, str]:
 
 
 def _well(status: Mapping[str, Any]) -> str:
-    saved = status["exports"].get("saved", 0)
-    return f"{saved} exports saved, {status['owed']} owed, none at risk"
+    exports = status["exports"]
+    doubtful = exports.get("doubtful", 0)
+    kept = f"{exports.get('saved', 0)} exports saved"
+    kept += f", {doubtful} doubtful" if doubtful else ""
+    return f"{kept}, {status['owed']} owed, none at risk"
 
 
 def _figures(status: Mapping[str, Any]) -> Iterator[str]:
@@ -76,6 +79,7 @@ def _figures(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"owed={status['owed']};;;0"
     yield f"at_risk={status['at_risk']};;0;0"
     yield f"lost={status['lost_by_us']}c"
+    yield f"doubtful={status['exports'].get('doubtful', 0)};;;0"
     yield f"unacknowledged={status['unacknowledged']};;0;0"
     read = [
         one["last_success"]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from mirror.model import Attempt, Copy, Export
     from mirror.state import Dossier, Reads
 
+NEWS_US = 24 * 3600 * 1_000_000
+"""So long it is told of a file that is not proven whole, as the alert does."""
+
 
 def export(found: Export, copies: list[Copy]) -> dict[str, Any]:
     """Return an export as `list --json` shows it."""
@@ -68,12 +71,27 @@ def dossier(found: Dossier) -> dict[str, Any]:
         "next_look": iso(one.look_due_us),
         "due": iso(one.due_us or None),
         "fetch_started": iso(one.started_us),
+        "held_until": iso(one.held_until_us or None),
         "spooled_at": iso(one.spooled_us),
         "saved_at": iso(one.saved_us),
         "acknowledged_at": iso(one.acknowledged_us),
         "note": one.note,
+        "versions": [version(one) for one in found.versions],
         "history": [attempt(one) for one in found.attempts],
         "item": _item(found.item),
+    }
+
+
+def version(found: Export) -> dict[str, Any]:
+    """Return another version of an export as `show --json` shows it."""
+    return {
+        "version": found.version,
+        "state": found.state,
+        "reason": found.reason,
+        "size_bytes": found.size_bytes,
+        "sha256": found.sha256,
+        "proof": found.proof,
+        "first_seen": iso(found.first_seen_us),
     }
 
 
@@ -102,6 +120,7 @@ def status(
     """
     backlog = reads.backlog(now_us)
     not_answering = reads.not_answering()
+    doubtful = reads.newly_doubtful(now_us - NEWS_US)
     by_state: dict[str, int] = {}
     for (_, state), number in counts.items():
         by_state[state] = by_state.get(state, 0) + number
@@ -129,6 +148,7 @@ def status(
                 "paused_until": iso(source.paused_until(now_us)),
                 "clock_offset_seconds": source.clock_offset_us / 1e6,
                 "first_sweep": iso(source.first_sweep_us),
+                "newly_doubtful": doubtful.get(source.name, 0),
                 "bad_rows": source.bad_rows,
                 "left_out": source.left_out,
             }

@@ -22,6 +22,7 @@ def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
     )
     return LedgerSnapshot(
         exports=reads.counts(),
+        unfetched=reads.unfetched_by_source(now_us),
         saved_total=saved,
         doubtful_total=doubtful,
         lost_total=reads.totals("lost"),

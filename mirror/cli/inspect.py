@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,9 @@ _WATCH_S = 2.0
 _CLEAR = "\033[2J\033[H"
 _MAX_DIGITS = 4000
 _KEY = 17
+_WIDTH = 80
+_DOUBT = 40
+"""So much of what is doubted stands in a list."""
 _MAX_ID = 2**63 - 1
 _Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -120,7 +124,7 @@ def list_exports(
             if as_json:
                 render.as_json(records.export(export, copies))
                 continue
-            reasons.add(export.reason or "")
+            reasons.add(_why(export))
             lines.append(_line(export))
     if as_json:
         return
@@ -269,7 +273,7 @@ def _line(export: Export) -> tuple[str, ...]:
     return (
         export.label,
         export.state,
-        (export.reason or "-") + ("" if export.acknowledged_us is None else ", noted"),
+        _reason(export),
         export.created_at or "-",
         iso(export.deadline_us) or "-",
         render.size(export.size_bytes),
@@ -277,29 +281,63 @@ def _line(export: Export) -> tuple[str, ...]:
     )
 
 
+def _why(export: Export) -> str:
+    return export.reason or ("held" if export.held else "")
+
+
+def _reason(export: Export) -> str:
+    """Return why an export is in its state, and what is doubted of its file."""
+    reason = _why(export) or "-"
+    doubt = export.doubt or export.held_doubt
+    if doubt is not None:
+        short = render.clean(doubt)
+        cut = len(short) > _DOUBT
+        reason += f": {short[:_DOUBT].rstrip()}{'...' if cut else ''}"
+    return reason + ("" if export.acknowledged_us is None else ", noted")
+
+
 def _explain(reasons: set[str]) -> None:
     known = sorted(reason for reason in reasons if reason in render.ADVICE)
     if known:
         typer.echo("")
     for reason in known:
-        typer.echo(f"{reason}: {render.ADVICE[reason]}")
+        typer.echo(
+            textwrap.fill(
+                f"{reason}: {render.ADVICE[reason]}", _WIDTH, subsequent_indent="  "
+            )
+        )
 
 
 def _print_dossier(full: dict[str, Any]) -> None:
-    nested = ("copies", "history", "item")
+    nested = ("copies", "versions", "history", "item")
     for key, value in full.items():
         if key not in nested:
             text = "-" if value is None else render.clean(str(value))
             typer.echo(f"{key:<{_KEY}}{text}")
     reason = str(full.get("reason"))
     if reason in render.ADVICE:
-        typer.echo(f"{'':<{_KEY}}{render.ADVICE[reason]}")
+        margin = " " * _KEY
+        typer.echo(
+            textwrap.fill(
+                render.ADVICE[reason],
+                _WIDTH,
+                initial_indent=margin,
+                subsequent_indent=margin,
+            )
+        )
     for copy in full["copies"]:
         typer.echo(
             f"{'copy':<{_KEY}}{copy['target']}: {copy['state']}"
             f" {render.clean(str(copy['path'] or ''))}"
             f" {render.clean(str(copy['last_error'] or ''))}".rstrip()
         )
+    for version in full["versions"]:
+        facts = [version["state"]]
+        if version["reason"] not in {None, version["state"]}:
+            facts.append(version["reason"])
+        if version["size_bytes"] is not None:
+            facts.append(render.size(version["size_bytes"]))
+        typer.echo(f"{'version':<{_KEY}}~{version['version']}: {', '.join(facts)}")
     for attempt in full["history"]:
         times = f" ({attempt['times']} times)" if attempt["times"] != 1 else ""
         typer.echo(

@@ -111,6 +111,7 @@ class _watcher:  # noqa: N801 -- used as a function
 def _print_report(report: OnceReport) -> None:
     typer.echo(
         f"saved {report.saved}, owed {report.owed}, newly lost {report.lost}, "
+        f"newly doubtful {report.doubtful}, "
         f"at risk {report.at_risk}"
     )
     for name in report.paused:

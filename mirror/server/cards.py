@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _KINDS: Final = {
     "saved": "well",
+    "doubtful": "look",
     "spooled": "well",
     "ready": "calm",
     "fetching": "calm",
@@ -45,16 +46,21 @@ def _table(head: Iterable[str], lines: Iterable[str]) -> str:
     )
 
 
+def kept(exports: Mapping[str, int]) -> int:
+    """Return how many exports are on every required target."""
+    return exports.get("saved", 0) + exports.get("doubtful", 0)
+
+
 def margins(status: Mapping[str, Any], times: Times) -> str:
     """Return the picture of margins."""
-    kept = [
+    lefts = [
         one["margin_seconds"]
         for one in status["recent"]
         if one["margin_seconds"] is not None
     ]
     return _card(
         "Time left when a file was safe here",
-        chart.summary(kept),
+        chart.summary(lefts),
         chart.margins(status, times),
     )
 
@@ -118,7 +124,9 @@ def _source(
     kind, words = _FRESH[fresh["state"]] if fresh else ("rest", "not configured")
     exports = one.get("exports", {})
     owed = sum(exports.get(state, 0) for state in ("ready", "fetching", "parked"))
-    counts = f"{number(exports.get('saved', 0))} kept"
+    doubtful = exports.get("doubtful", 0)
+    counts = f"{number(kept(exports))} kept"
+    counts += f" ({number(doubtful)} doubtful)" if doubtful else ""
     counts += f", {number(owed)} to fetch" if owed else ""
     told = [f"<p>{counts}</p>"]
     if one.get("paused_until"):
@@ -258,7 +266,8 @@ def _latest(one: Mapping[str, Any], times: Times) -> str:
 def _name(one: Mapping[str, Any]) -> str:
     name = text(one["name"]) if one["name"] else '<span class="soft">no name</span>'
     camera = "" if one["camera_id"] is None else f", camera {one['camera_id']}"
-    label = f"{text(one['source'])}/{one['id']}{camera}"
+    version = f"~{one['version']}" if one["version"] > 1 else ""
+    label = f"{text(one['source'])}/{one['id']}{version}{camera}"
     return f'{name} <span class="label">{label}</span>'
 
 
@@ -273,11 +282,13 @@ def _why(one: Mapping[str, Any]) -> str:
     told = [f"<code>{text(one['reason'])}</code>"] if one["reason"] else []
     if one["note"]:
         told.append(f"noted: {text(one['note'])};")
+    if one["doubt"]:
+        told.append(f"{text(one['doubt'])};")
     if one["advice"]:
         told.append(advice(one["advice"]))
     elif one["state"] == "spooled":
         told.append("safe here, on its way to the targets")
-    if one["last_error"] and one["state"] not in {"spooled", "waiting"}:
+    if one["last_error"] and one["state"] not in {"spooled", "doubtful", "waiting"}:
         tries = one["attempts"]
         told.append(
             f'<span class="soft">after {tries} {"try" if tries == 1 else "tries"}: '

@@ -122,9 +122,11 @@ def _well(status: Mapping[str, Any]) -> str:
         if owed
         else "nothing is owed"
     )
-    saved = status["exports"].get("saved", 0)
-    kept = "export is" if saved == 1 else "exports are"
-    return f"<p>{number(saved)} {kept} kept; {on_way}.</p>"
+    exports = status["exports"]
+    kept, doubtful = cards.kept(exports), exports.get("doubtful", 0)
+    verb = "export is" if kept == 1 else "exports are"
+    doubt = f" ({number(doubtful)} doubtful)" if doubtful else ""
+    return f"<p>{number(kept)} {verb} kept{doubt}; {on_way}.</p>"
 
 
 def _concern(one: Mapping[str, Any], times: Times) -> str:
@@ -143,9 +145,15 @@ def _concern(one: Mapping[str, Any], times: Times) -> str:
 def _figures(status: Mapping[str, Any], times: Times) -> str:
     exports, nearest = status["exports"], status["earliest_deadline"]
     at_risk, lost = status["at_risk"], status["lost_by_us"]
-    waiting = exports.get("waiting", 0)
+    waiting, doubtful = exports.get("waiting", 0), exports.get("doubtful", 0)
+    proven = f"{number(doubtful)} of them doubtful, all " if doubtful else ""
     figures = (
-        ("", "Kept", number(exports.get("saved", 0)), "on every required target"),
+        (
+            "",
+            "Kept",
+            number(cards.kept(exports)),
+            f"{proven}on every required target",
+        ),
         ("", "On the way", number(status["owed"]), "have a file, are not kept yet"),
         (
             "risk" if at_risk else "",

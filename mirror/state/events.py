@@ -32,7 +32,7 @@ class Event:
 
 
 _WAITING = """
-SELECT number, event <> 'export.saved' AS grave, CASE
+SELECT number, event NOT IN ('export.saved', 'export.doubtful') AS grave, CASE
     WHEN source IS NOT NULL THEN 'source ' || source
     ELSE substr(event, 1, instr(event, '.') - 1) || ' ' || events.name
 END AS who
@@ -44,7 +44,7 @@ FROM events LEFT JOIN exports ON key = export
 class Events:
     """The queues of what is to be told: sources take turns, losses go first.
 
-    Of one source all but saves are told first, each kind in the order it happened.
+    Of one source what is kept is told last, each kind in the order it happened.
     """
 
     def __init__(self, database: Database) -> None:
@@ -62,7 +62,7 @@ class Events:
     def trim(self, most: int) -> int:
         """Forget what is too much; return how many were forgotten.
 
-        Of the source with the most waiting the oldest go, saves before losses.
+        Of the source with the most waiting the oldest go, what is kept before losses.
         """
         connection = self._db.connection
         waiting = connection.execute("SELECT count(*) FROM events").fetchone()[0]

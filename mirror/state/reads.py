@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 AT_RISK_US = 30 * 60 * 1_000_000
 """With less left before its deadline, an export not yet fetched is at risk."""
+_MOST_DOUBTFUL = 1000
 _UNFETCHED = (
     "state IN ('ready', 'fetching', 'parked') AND held_us IS NULL "
     "AND NOT (reason IS 'changed' AND not_before_us > ?)"
@@ -108,9 +109,14 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dossier:
-    """All that is known of one export."""
+    """All that is known of one export.
+
+    Attributes:
+        versions: The others of the same export, oldest first.
+    """
 
     export: Export
+    versions: list[Export]
     copies: list[Copy]
     attempts: list[Attempt]
     item: bytes
@@ -213,6 +219,34 @@ class Reads:
         ).fetchone()
         return int(row[0] or 0)
 
+    def unfetched_by_source(self, now_us: int) -> dict[str, int]:
+        """Return how many exports are to be fetched now and have no file that is ours.
+
+        No changed file before its time, and none of which a body is held.
+        """
+        connection = self._db.connection
+        found: dict[str, int] = {}
+        for (source, state), number in self.counts().items():
+            if state in {"ready", "fetching", "parked"}:
+                found[source] = found.get(source, 0) + number
+        held = connection.execute(
+            "SELECT source, count(*) FROM exports INDEXED BY exports_held "
+            "WHERE held_until_us IS NOT NULL "
+            "AND state IN ('ready', 'fetching', 'parked') GROUP BY source"
+        ).fetchall()
+        for source, number in held:
+            found[source] = found.get(source, 0) - number
+        for source in found:
+            found[source] -= self._number(
+                "SELECT count(*) FROM exports INDEXED BY exports_due "
+                "WHERE state = 'ready' AND source = ? AND due_us > ? "
+                "AND reason = 'changed' AND not_before_us > ? AND held_us IS NULL",
+                source,
+                now_us,
+                now_us,
+            )
+        return found
+
     def sizes(self) -> dict[str, int]:
         """Return how many rows each table has."""
         connection = self._db.connection
@@ -238,6 +272,29 @@ class Reads:
                 "GROUP BY source"
             ).fetchall()
         )
+
+    def newly_doubtful(self, since_us: int) -> dict[str, int]:
+        """Return how many files not proven whole were kept since then, by source.
+
+        Not those of which a whole version is ours. Of each source only the exports
+        discovered last are looked at.
+        """
+        found: dict[str, int] = {}
+        for source in self.sources():
+            found[source.name] = self._number(
+                "SELECT count(*) FROM (SELECT source, export_id, created_key, saved_us "
+                "FROM exports INDEXED BY exports_state "
+                "WHERE state = 'doubtful' AND source = ? ORDER BY key DESC LIMIT ?) "
+                "AS kept WHERE saved_us >= ? AND NOT EXISTS (SELECT 1 FROM exports "
+                "AS other WHERE other.source = kept.source "
+                "AND other.export_id = kept.export_id "
+                "AND other.created_key = kept.created_key AND other.proof = 'whole' "
+                "AND other.state IN ('spooled', 'saved'))",
+                source.name,
+                _MOST_DOUBTFUL,
+                since_us,
+            )
+        return {name: number for name, number in found.items() if number}
 
     def sources(self) -> list[SourceStatus]:
         """Return all sources ever seen."""
@@ -360,8 +417,15 @@ class Reads:
             "held_bytes, error FROM attempts WHERE export = ? ORDER BY number",
             (export.key,),
         )
+        identity = (export.source, export.export_id, export.created_key)
+        versions = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
+            "AND created_key = ? AND key <> ? ORDER BY version",
+            (*identity, export.key),
+        )
         return Dossier(
             export=export,
+            versions=[rows.export(row) for row in versions],
             copies=self._copies(export.key),
             attempts=[rows.attempt(row) for row in found],
             item=rows.item(self._db.connection, export.key),

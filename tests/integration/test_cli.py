@@ -39,9 +39,12 @@ KEYS = {
     "footage_to": (str, type(None)),
     "created_at": (str, type(None)),
     "first_seen": (str,),
+    "version": (int,),
     "deadline": (str, type(None)),
     "size_bytes": (int, type(None)),
     "sha256": (str, type(None)),
+    "proof": (str, type(None)),
+    "doubt": (str, type(None)),
     "attempts": (int,),
     "last_error": (str, type(None)),
     "copies": (list,),
@@ -685,7 +688,7 @@ async def test_once_is_0_when_all_is_kept(tmp_path):
         ran = await run_beside(*on(site), "once")
 
         assert ran.code == 0
-        assert ran.out == "saved 1, owed 0, newly lost 0, at risk 0\n"
+        assert ran.out == "saved 1, owed 0, newly lost 0, newly doubtful 0, at risk 0\n"
         assert [json.loads(line)["event"] for line in ran.err.splitlines()]
         assert vms.token not in ran.out + ran.err
         assert "/storage/" not in ran.out + ran.err

@@ -150,7 +150,7 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(scene):
         "no connection to harbour.example: Connection refused",
         "1 export was lost, and nobody has taken note of it",
         "after 7 tries : the transfer broke off",
-        "the VMS deleted the file before it was kept",
+        "the VMS had no file any more before one came whole",
         "46",
     ):
         assert re.sub(r" ?: ?", ": ", words) in re.sub(r" ?: ?", ": ", text), words
@@ -233,6 +233,16 @@ def _without_room(scene: Scene) -> None:
             "1 kept export is damaged, with no good copy left.",
         ),
         (
+            lambda s: s.doubt("hq", kept_us=23 * HOUR),
+            "look",
+            "1 file of source hq was kept in the last 24 hours",
+        ),
+        (
+            lambda s: (s.doubt("hq", kept_us=MINUTE), s.doubt("hq", kept_us=HOUR)),
+            "look",
+            "2 files of source hq were kept in the last 24 hours",
+        ),
+        (
             lambda s: s.add("hq", State.LOST, made_us=26 * HOUR, reason="expired"),
             "look",
             "1 export was lost, and nobody has taken note of it.",
@@ -288,6 +298,8 @@ async def test_each_trouble_is_told(scene, happens, level, words):
             s.add("hq", State.LOST, made_us=28 * HOUR, reason="expired"),
             s.ledger.acknowledge(s.ledger.reads.losses(1), "seen", s.now_us),
         ),
+        lambda s: s.doubt("hq", kept_us=25 * HOUR),
+        lambda s: s.doubt("hq", kept_us=HOUR, then=State.SAVED),
         lambda s: s.add("hq", State.LOST, made_us=HOUR, ours=False, reason="expired"),
         lambda s: s.add("hq", State.UNAVAILABLE, made_us=HOUR),
         lambda s: s.target("gone_from_configuration", problem="away"),
@@ -301,6 +313,45 @@ async def test_what_needs_nobody_raises_no_alarm(scene, happens):
 
     assert (status["headline"]["level"], status["concerns"]) == ("well", [])
     assert "All is well" in seen.text
+
+
+async def test_what_is_doubtful_is_kept_and_named_so(scene):
+    """Its doubt, what to do, and which version it is; it counts as kept."""
+    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+    scene.doubt("hq", kept_us=HOUR, then=State.DOUBTFUL)
+    status, seen = scene.status(), await page_of(scene)
+    (concern,) = status["concerns"]
+
+    assert "`archive-mirror list --state doubtful --source hq`" in concern["remedy"]
+    assert f"/{scene.ids}~2," in seen.text
+    for words in (
+        "mdat ends at 900, the file at 700",
+        "it is kept as NAME.doubtful.mp4",
+        "Kept 3 2 of them doubtful, all on every required target",
+        "3 kept (2 doubtful)",
+    ):
+        assert words in seen.text
+    pills = [
+        attributes["class"]
+        for tag, attributes in seen.elements
+        if tag == "span" and "pill" in (attributes.get("class") or "")
+    ]
+    assert "pill look" in pills
+    assert "not proven whole: mdat" not in seen.text
+
+
+async def test_one_source_does_not_tell_of_another(scene):
+    """One concern for each source, however many files."""
+    for source, number in (("hq", 3), ("depot", 2)):
+        for _ in range(number):
+            scene.doubt(source, kept_us=HOUR)
+
+    assert sorted(
+        one["text"].split(" in ")[0] for one in scene.status()["concerns"]
+    ) == [
+        "2 files of source depot were kept",
+        "3 files of source hq were kept",
+    ]
 
 
 async def test_token_clock_and_ledger_are_told(scene):

@@ -99,6 +99,14 @@ def test_a_loss_goes_before_the_saves_of_its_source(ledger):
     ]
 
 
+def test_a_loss_goes_before_what_is_kept_and_doubtful(ledger):
+    happen(ledger, "hq", 1, state=State.DOUBTFUL)
+    happen(ledger, "hq", 2)
+    happen(ledger, "hq", 3, state=State.LOST)
+
+    assert take_all(ledger, 2) == ["hq 3 lost", "hq 1 doubtful", "hq 2 saved"]
+
+
 def test_losses_of_one_source_do_not_starve_the_saves_of_another(ledger):
     happen(ledger, "flood", *range(300), state=State.DAMAGED)
     happen(ledger, "hq", 1, 2)

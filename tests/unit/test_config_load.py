@@ -70,6 +70,7 @@ def test_defaults(tmp_path: Path) -> None:
         "concurrency": 4,
         "per_page": 100,
         "folder_url": "append_name",
+        "second_look": True,
         "tls": {"ca_file": None, "fingerprint": None, "verify": True},
         "file_origins": (),
         "rewrite_origins": {},

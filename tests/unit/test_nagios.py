@@ -48,6 +48,23 @@ def test_all_is_well(scene):
     assert " list_age=20s;" in line
 
 
+def test_what_is_not_proven_whole_is_a_warning_for_a_day(scene):
+    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+    scene.doubt("hq", kept_us=25 * HOUR)
+
+    result, line = said(scene)
+
+    assert result == 0
+    assert "1 exports saved, 1 doubtful, 0 owed" in line
+    assert " doubtful=1;" in line
+
+    scene.doubt("hq", kept_us=23 * HOUR)
+    result, line = said(scene)
+
+    assert result == 1
+    assert "archive-mirror list --state doubtful --source hq" in line
+
+
 def test_a_dead_service_is_critical(scene):
     result, line = said(scene, running=False)
 

@@ -1,0 +1,157 @@
+"""What is doubtful, held or a further version, as `list`, `show`, `status` tell it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mirror.app import snapshot, telling
+from mirror.metrics import Metrics
+from mirror.model import State
+from mirror.state import rows
+from tests.integration.test_cli import run
+from tests.scene import HOUR, MINUTE, NOW_US, Scene
+
+HELD = {
+    "held_sha256": "ab" * 32,
+    "held_bytes": 900_000,
+    "held_doubt": "its moov describes no track",
+    "held_us": NOW_US,
+    "held_until_us": NOW_US + HOUR,
+    "last_error": "not proven whole: its moov describes no track",
+}
+
+
+@pytest.fixture
+def scene(tmp_path):
+    with Scene.open(tmp_path) as scene:
+        yield scene
+
+
+def told(scene: Scene, *words: str) -> str:
+    """Return what a command prints of a scene, its ledger being closed."""
+    with contextlib.closing(scene.ledger):
+        ran = run(*words, "-c", scene.folder / "archive-mirror.toml")
+    assert (ran.code, ran.err) == (0, ""), ran
+    return ran.out
+
+
+def test_list_says_in_short_what_is_doubted(scene):
+    """Of what is kept and of what is held; the long text below fits a terminal."""
+    scene.doubt("hq", kept_us=HOUR, then=State.SAVED)
+    scene.add("hq", State.READY, made_us=MINUTE, **HELD)
+    doubted = f"hq/{scene.ids - 1}"
+
+    lines = told(scene, "list").splitlines()
+    of = {line.split()[0]: line for line in lines if line.startswith("hq/")}
+
+    assert "doubtful: mdat ends at 900, the file at 700 " in of[doubted]
+    assert " saved " in of[f"{doubted}~2"]
+    assert "ready     held: its moov describes no track " in of[f"hq/{scene.ids}"]
+    below = lines[lines.index("") + 1 :]
+    assert {line.split(":")[0] for line in below if line[0] != " "} == {
+        "doubtful",
+        "held",
+    }
+    assert max(map(len, below)) <= 80
+
+
+def test_list_by_state_names_the_doubtful_alone(scene):
+    scene.doubt("hq", kept_us=HOUR, then=State.SAVED)
+    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+
+    text = told(scene, "list", "--state", "doubtful", "--json")
+
+    (line,) = map(json.loads, text.splitlines())
+    assert (line["id"], line["version"], line["proof"]) == (
+        scene.ids - 1,
+        1,
+        "doubtful",
+    )
+    assert line["doubt"] == "mdat ends at 900, the file at 700"
+
+
+def test_show_tells_the_doubt_and_the_other_versions(scene):
+    """One line each; the newest is shown unless another is asked for."""
+    number = scene.doubt("hq", kept_us=HOUR, then=State.SAVED)
+
+    newest = told(scene, "show", f"hq/{number}").splitlines()
+
+    assert "proof            whole" in newest
+    assert "version          ~1: doubtful, 700 B" in newest
+
+
+def test_show_of_a_doubtful_version(scene):
+    number = scene.doubt(
+        "hq", kept_us=HOUR, then=State.READY, more={"reason": "changed"}
+    )
+
+    text = told(scene, "show", f"hq/{number}~1")
+
+    assert "doubt            mdat ends at 900, the file at 700\n" in text
+    assert "it is kept as NAME.doubtful.mp4" in " ".join(text.split())
+    assert "version          ~2: ready, changed\n" in text
+
+
+def test_show_of_a_held_body(scene):
+    number = scene.add("hq", State.READY, made_us=MINUTE, **HELD)
+
+    text = told(scene, "show", f"hq/{number}")
+
+    assert "held_bytes       900000\n" in text
+    assert "held_doubt       its moov describes no track\n" in text
+    assert "held_until       2026-11-23T15:20:00.000Z\n" in text
+
+
+def test_status_counts_it_by_state(scene):
+    scene.doubt("hq", kept_us=HOUR)
+    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+
+    assert told(scene, "status").startswith("exports   doubtful 1   saved 1\n")
+
+
+def test_the_command_of_on_event_is_told_of_it(scene):
+    """By an event of its own, with what is doubted."""
+    scene.ledger.node_id(1)
+    scene.ledger.events.listen(wanted=True)
+    given = {"proof": "doubtful", "doubt": "it holds no samples"}
+    scene.add("hq", State.SPOOLED, made_us=MINUTE, **given)
+    with scene.ledger._db.transaction() as connection:
+        (spooled,) = scene.ledger.by_state(State.SPOOLED)
+        rows.update(
+            connection, spooled, dataclasses.replace(spooled, state=State.DOUBTFUL)
+        )
+
+    (event,) = scene.ledger.events.take(5)
+    shown = telling._told(event)
+
+    assert shown["event"] == "export.doubtful"
+    assert shown["export"]["state"] == shown["export"]["proof"] == "doubtful"
+    assert shown["export"]["doubt"] == "it holds no samples"
+
+
+def test_what_is_to_be_fetched_is_not_what_waits(scene):
+    """Neither a held body nor a changed file before its time makes an alarm."""
+    scene.add("hq", State.READY, made_us=MINUTE)
+    scene.add("hq", State.PARKED, made_us=MINUTE)
+    scene.add("hq", State.READY, made_us=MINUTE, **HELD)
+    later = {"due_us": NOW_US + HOUR, "not_before_us": NOW_US + HOUR}
+    scene.add("hq", State.READY, made_us=MINUTE, reason="changed", version=2, **later)
+    scene.add("hq", State.READY, made_us=MINUTE, reason="changed", **later, **HELD)
+    scene.add("depot", State.READY, made_us=MINUTE, reason="changed", **later)
+    scene.keep("harbour", made_us=HOUR, took_us=MINUTE)
+    counted = CollectorRegistry()
+    metrics = Metrics(counted)
+    metrics.declare(["hq", "depot", "harbour"], [])
+    metrics.show(snapshot.take(scene.ledger, scene.now_us))
+
+    def unfetched(source: str) -> float | None:
+        return counted.get_sample_value(
+            "archive_mirror_exports_unfetched", {"source": source}
+        )
+
+    assert [unfetched(name) for name in ("hq", "depot", "harbour")] == [2, 0, 0]
