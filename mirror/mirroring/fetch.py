@@ -376,7 +376,9 @@ class Fetcher:
             if receipt.doubt is None:
                 export = dataclasses.replace(export, spool_dir=run.folder)
                 after = outcome.whole(export, receipt, attempt)
-                due_us = first_due(after, now_us) if run.looks else None
+                due_us = None
+                if run.looks:
+                    due_us = first_due(after, now_us, run.lifetime_us)
                 return dataclasses.replace(after, look_due_us=due_us)
             return verdict.doubted(
                 outcome.gave_bytes(export, receipt.size_bytes),

@@ -64,11 +64,12 @@ def compare(
     return Shown.UNCHANGED
 
 
-def first_due(export: Export, now_us: int) -> int | None:
+def first_due(export: Export, now_us: int, lifetime_us: int) -> int | None:
     """Return when a file that has just become ours is first looked at."""
-    if export.deadline_us is None or export.deadline_us <= now_us:
+    if export.deadline_us is None:
         return None
-    return now_us + (export.deadline_us - now_us) // 2
+    half_us = now_us + (export.deadline_us - now_us) // 2
+    return _allowed(export, half_us, now_us=now_us, lifetime_us=lifetime_us)
 
 
 def after_look(
@@ -107,12 +108,16 @@ def after_look(
     due_us = next_due(after, now_us=now_us, lifetime_us=lifetime_us, soon=soon)
     after = dataclasses.replace(after, look_due_us=due_us)
     waits = newest.version > export.version
-    if change is None:
-        return after, newest if waits else after
     if waits:
+        # Looks are counted by export.
+        newest = dataclasses.replace(newest, looks=after.looks, looked_us=now_us)
+        if change is None:
+            return after, newest
         if agreed and newest.version < versions.MOST_VERSIONS:
             newest = dataclasses.replace(newest, due_us=0, not_before_us=0)
         return after, newest
+    if change is None:
+        return after, after
     if not versions.may_follow(export):
         refused = dataclasses.replace(
             after, look_due_us=None, last_error=versions.NOT_FETCHED
@@ -137,16 +142,22 @@ def next_due(
         lifetime_us: How long the VMS keeps a file.
         soon: Its row has changed, or the last look showed a change.
     """
-    deadline_us = export.deadline_us
-    if deadline_us is None or deadline_us <= now_us or export.looks >= MOST_LOOKS:
+    if export.deadline_us is None:
         return None
-    if soon:
-        due_us = now_us
-    elif export.doubtful or END_NOT_PROVABLE in (export.proof_notes or ""):
-        due_us = now_us + (deadline_us - now_us) // 2
-    elif not export.looks:
-        return first_due(export, now_us)
-    else:
+    due_us = now_us
+    if not soon:
+        if not (export.doubtful or END_NOT_PROVABLE in (export.proof_notes or "")):
+            return None
+        due_us += (export.deadline_us - now_us) // 2
+    return _allowed(export, due_us, now_us=now_us, lifetime_us=lifetime_us)
+
+
+def _allowed(
+    export: Export, due_us: int, *, now_us: int, lifetime_us: int
+) -> int | None:
+    """Return when a look may be taken that is due then; None if not any more."""
+    deadline_us = export.deadline_us or 0
+    if deadline_us <= now_us or export.looks >= MOST_LOOKS:
         return None
     if export.looks:
         due_us = max(due_us, export.looked_us + lifetime_us // _APART_SHARE)

@@ -63,7 +63,7 @@ def told(found: Beside, now_us: int) -> Export:
         spooled_us=record.spooled_us,
         saved_us=saved_us,
     )
-    return dataclasses.replace(export, look_due_us=first_due(export, now_us))
+    return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
 
 
 def is_whole(found: Beside, export: Export) -> bool:

@@ -62,6 +62,8 @@ def further(
         walk_us=now_us,
         due_us=not_before_us,
         not_before_us=not_before_us,
+        looks=newest.looks,
+        looked_us=newest.looked_us,
         drops=newest.drops,
     )
 

@@ -85,10 +85,10 @@ def test_a_file_is_looked_at_at_half_the_time_left_once():
     whole = kept(deadline_us=NOW + 2 * HOUR)
     after, _ = look(whole, Shown.UNCHANGED)
 
-    assert looks.first_due(whole, NOW) == NOW + HOUR
+    assert looks.first_due(whole, NOW, LIFE) == NOW + HOUR
     assert (after.looks, after.look_due_us) == (1, None)
-    assert looks.first_due(kept(deadline_us=NOW), NOW) is None
-    assert looks.first_due(kept(deadline_us=None), NOW) is None
+    assert looks.first_due(kept(deadline_us=NOW), NOW, LIFE) is None
+    assert looks.first_due(kept(deadline_us=None), NOW, LIFE) is None
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,18 @@ def test_no_more_than_twelve_looks_the_last_one_late():
     assert len(times) == MOST_LOOKS == export.looks
     assert min(b - a for a, b in itertools.pairwise(times)) >= 9
     assert times[-1] >= 135
+
+
+def test_looks_are_counted_by_export():
+    """A further version goes on with those of the one before."""
+    first, version = look(kept(looks=9), Shown.CHANGED, GROWN)
+    version = dataclasses.replace(version, key=2)
+    _, version = look(first, Shown.NOTHING, newest=version)
+    ours = dataclasses.replace(version, state=State.SAVED)
+
+    assert version.looks == 11
+    assert looks.first_due(ours, NOW, LIFE) == NOW + 3 * HOUR - 45 * MINUTE
+    assert looks.first_due(dataclasses.replace(ours, looks=12), NOW, LIFE) is None
 
 
 def test_a_change_makes_a_version_that_waits():

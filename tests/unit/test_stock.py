@@ -70,7 +70,7 @@ def test_what_was_written_is_read_back():
     )
 
     assert told == same
-    assert told.look_due_us == first_due(KEPT, NOW)
+    assert told.look_due_us == first_due(KEPT, NOW, 0)
     assert stock.is_whole(found(written()), told)
     assert stock.is_of(told, KEPT)
 
