@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mirror.mirroring.pool import Lane
     from mirror.mirroring.spool import Spool
     from mirror.model import Export
-    from mirror.ports import Seen
+    from mirror.ports import Seen, Source
     from mirror.state import LedgerThread, LookDue
 
 _MOST_S = 60.0
@@ -196,16 +196,8 @@ class SecondLooks:
 
     async def _take(self, lane: Lane, due: LookDue) -> None:
         """Look at one file and record what was seen."""
-        source, key, listed = lane.source, due.export.key or 0, due.listed
-        seen: Seen | None = None
-        failure: FetchError | None = None
-        try:
-            if listed.url is not None:
-                seen = await source.look(listed.url, listed.name)
-        except (FileGoneError, OriginRefusedError):
-            seen = None
-        except FetchError as exc:
-            failure = exc
+        source, key = lane.source, due.export.key or 0
+        seen, failure = await self._look(source, due)
         if failure is not None:
             lane.gate.ended(key, failure)
         empty = await self._ledger(lambda ledger: ledger.looks.empty(source.name))
@@ -240,3 +232,20 @@ class SecondLooks:
             _log.warning("version.made", export=newest.label, reason=newest.reason)
         elif after.last_error not in {None, due.export.last_error}:
             _log.warning("version.refused", export=after.label, error=after.last_error)
+
+    async def _look(
+        self, source: Source, due: LookDue
+    ) -> tuple[Seen | None, FetchError | None]:
+        """Return what the VMS says of a file, or why nothing could be seen."""
+        listed = due.listed
+        if listed.url is None:
+            return None, None
+        try:
+            return await source.look(listed.url, listed.name), None
+        except (FileGoneError, OriginRefusedError):
+            return None, None
+        except FetchError as exc:
+            return None, exc
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this look only
+            _log.error("look.crashed", export=due.export.label, exc_info=exc)
+            return None, FetchError("unexpected", "the look failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import pytest
 
 from mirror.model import Export, State
 from mirror.simulator import Fault, Kind, Stage, Vms
+from mirror.vms import VmsClient
 from tests.harness import Site
 
 if TYPE_CHECKING:
@@ -227,3 +229,24 @@ async def test_other_footage_under_one_identity(tmp_path):
     assert (second.version, second.reason) == (2, None)
     assert {path.split("/")[1] for path in site.media()} == {"camera-1", "camera-2"}
     assert set(site.media().values()) == {first.sha256, second.sha256}
+
+
+async def test_a_look_that_crashes_stops_only_itself(tmp_path, monkeypatch):
+    """A fault of ours; the service goes on, and what is kept stays."""
+    crashed = asyncio.Event()
+
+    async def look(*_: object) -> None:
+        crashed.set()
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(VmsClient, "look", look)
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms, file_lifetime="2s")
+        first = serve(vms, (FIELD / "good_base.mp4").read_bytes())
+        async with site.service():
+            async with asyncio.timeout(60):
+                await crashed.wait()
+            second = serve(vms, (FIELD / "trail_crlf.mp4").read_bytes())
+            await site.until_state(second, State.SAVED)
+
+    assert site.export(first).state is State.SAVED
