@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mirror import __version__
 from mirror.app import records
 from mirror.app.concerns import concerns_of
-from mirror.model import iso
+from mirror.model import State, iso
 from mirror.state import AT_RISK_US, Filter
 from mirror.wording import ADVICE
 
@@ -36,6 +36,9 @@ class Freshness(StrEnum):
     STALE = "stale"
     FAILING = "failing"
     NEW = "new"
+
+
+_UNFETCHED = frozenset({State.READY, State.FETCHING, State.PARKED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +154,10 @@ def _row(found: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, 
         "note": found.note,
         "margin_seconds": None if margin_us is None else margin_us / 1e6,
         "left_seconds": None if left_us is None else left_us / 1e6,
-        "at_risk": left_us is not None and left_us < AT_RISK_US,
+        "at_risk": left_us is not None
+        and left_us < AT_RISK_US
+        and found.state in _UNFETCHED
+        and not found.held,
         "advice": ADVICE.get(found.reason or ""),
     }
 

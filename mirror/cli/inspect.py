@@ -243,6 +243,11 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
         )
         if source["not_answering"]:
             problem += f"   NOT ANSWERING {source['not_answering']} files: see `show`"
+        if source["newly_doubtful"]:
+            problem += (
+                f"   NEWLY DOUBTFUL {source['newly_doubtful']} files: see "
+                "`list --state doubtful`"
+            )
         left_out = f"   LEFT OUT {source['left_out']} rows" * bool(source["left_out"])
         told = f"{well}{_standing(source, configured)}{left_out}{problem}"
         typer.echo(f"source    {source['name']}   {told}")

@@ -106,7 +106,9 @@ class Fetcher:
             await finish(self._settle(key, began_us, run, None, None))
             raise
         except TimeoutError:
-            failure = FetchError("held", "the body held waits no longer for another")
+            failure = FetchError(
+                "held", "no whole body came in time; the doubtful one is kept"
+            )
         except (FetchError, FileGoneError, OriginRefusedError, SpoolError) as exc:
             failure = exc
             if isinstance(exc, FetchError):

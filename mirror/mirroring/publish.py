@@ -283,8 +283,12 @@ class Publisher:
         await self.standing.took(key, duty.export.size_bytes or 0)
         self._metrics.copy_ended(self.name, "saved")
         if saved is not None:
-            self._progress.saved_files += 1
-            _log.info("export.saved", **_facts(saved, self.name, now_us))
+            facts = _facts(saved, self.name, now_us)
+            if saved.doubtful:
+                _log.warning("export.doubtful", doubt=saved.doubt, **facts)
+            else:
+                self._progress.saved_files += 1
+                _log.info("export.saved", **facts)
         await self.free(key)
 
     async def free(self, key: int) -> None:

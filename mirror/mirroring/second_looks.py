@@ -99,7 +99,7 @@ class SecondLooks:
                 now_us,
             )
             for before, after in ended:
-                _log.warning("export.doubtful", export=after.label, doubt=after.doubt)
+                _log.info("export.spooled", export=after.label, doubt=after.doubt)
                 for path in self._spool.paths_of(before) - self._spool.paths_of(after):
                     try:
                         await self._spool.sweep(path)

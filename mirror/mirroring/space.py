@@ -476,7 +476,9 @@ class Space:
             maximum=min(longest, self._retry_max),
             jitter=1.0,
         )
-        text = f"the spool has room for {size(max(0, free))} above its reserve"
+        folder = tenant.part.path.parent
+        text = f"the spool in {folder} has room for {size(max(0, free))} above its "
+        text += "reserve"
         if rest is not None:
             text += f", and {size(rest)} are to come"
         text += "; it can never hold that file" if never else ""
