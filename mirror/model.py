@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -275,6 +276,22 @@ class Export:
     def shows_file(self) -> bool:
         """As last listed, the flag is true and there is a url."""
         return self.has_file and self.url is not None
+
+    def without_held(self) -> Export:
+        """Return the export without its held body."""
+        return dataclasses.replace(
+            self,
+            held_dir=None,
+            held_number=None,
+            held_bytes=None,
+            held_sha256=None,
+            held_etag=None,
+            held_modified=None,
+            held_doubt=None,
+            held_started_us=None,
+            held_us=None,
+            held_until_us=None,
+        )
 
     def shows_other_footage(self, row: Row) -> bool:
         """Tell whether a row speaks of other footage, as far as both can be read."""

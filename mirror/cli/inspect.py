@@ -190,6 +190,8 @@ def _due_now(export: Export) -> Export:
         absent_sweeps=0,
     )
     if export.doubtful and export.state in KEPT_STATES:
+        if not export.has_file:
+            return export
         now_us = to_us(utc_now())
         return versions.further(export, reason=Reason.MADE_AGAIN, now_us=now_us)
     match export.state:

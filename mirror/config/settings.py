@@ -34,7 +34,7 @@ from mirror.config.values import (
 
 _HIGHEST_PORT: Final = 65_535
 _HOP_BYTES: Final = 256 * 1024
-_ALL_HOPS_BYTES: Final = 4 * 1024 * 1024
+_ALL_HOPS_BYTES: Final = 3 * 1024 * 1024
 
 
 class Listen(NamedTuple):

@@ -375,6 +375,9 @@ class Fetcher:
             if receipt is None:
                 after = self._after(export, failure, run, now_us=now_us, jitter=jitter)
                 return verdict.rather_kept(after)
+            if export.held_until_us == 0:
+                # Its row speaks of other footage by now; so may this body.
+                return verdict.ending(export)
             if receipt.doubt is None:
                 export = dataclasses.replace(export, spool_dir=run.folder)
                 after = outcome.whole(export, receipt, attempt)

@@ -158,7 +158,7 @@ def after_good(export: Export) -> Export:
     if export.state not in _REVIVED:
         return export
     return dataclasses.replace(
-        export,
+        export.without_held(),
         state=State.DOUBTFUL if export.doubtful else State.SAVED,
         reason=Reason.DOUBTFUL if export.doubtful else None,
         last_error=None,

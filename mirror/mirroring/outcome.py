@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mirror import backoff
-from mirror.mirroring import verdict
 from mirror.mirroring.plan import (
     EXPIRED_WALKS,
     QUIET_MISSES,
@@ -41,7 +40,7 @@ class Pace:
 def whole(export: Export, receipt: Receipt, attempt: Attempt) -> Export:
     """Return the export whose file lies whole and proven in the spool."""
     return dataclasses.replace(
-        verdict.without_held(gave_bytes(export, receipt.size_bytes)),
+        gave_bytes(export, receipt.size_bytes).without_held(),
         state=State.SPOOLED,
         reason=None,
         last_error=None,

@@ -84,6 +84,10 @@ def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
 
 def _open(prior: Export, row: Row, walk: Walk) -> Export:
     """Meet a row whose file is not ours."""
+    if prior.held and prior.shows_other_footage(row):
+        # What is held is kept under the facts it was fetched under; then come these.
+        ends = verdict.ending(prior)
+        return dataclasses.replace(ends, state=prior.state)
     if prior.state is State.EXCLUDED:
         return _still_excluded(prior, row, walk)
     listed = _relisted(prior, row, walk)
@@ -182,7 +186,7 @@ def renewed(export: Export, *, reason: str | None) -> Export:
         export,
         state=State.READY,
         reason=reason,
-        due_us=0,
+        due_us=export.not_before_us,
         barren=0,
         misses=0,
         best_bytes=0,
@@ -361,7 +365,11 @@ def _awaited(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
     if _still_pausing(listed, walk):
         return listed
     return dataclasses.replace(
-        listed, state=State.READY, reason=None, walk_us=walk.at_us
+        listed,
+        state=State.READY,
+        reason=None,
+        due_us=max(listed.due_us, listed.not_before_us),
+        walk_us=walk.at_us,
     )
 
 

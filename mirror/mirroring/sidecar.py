@@ -24,7 +24,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _MAX_INT = 2**63 - 1
-_MAX_TEXT = 8192
+_MAX_TEXT = 65_536
 _FIELDS = frozenset(
     {
         "id",

@@ -48,6 +48,7 @@ def told(found: Beside, now_us: int) -> Export:
         footage_to=record.footage_to,
         user_id=record.user_id,
         first_seen_us=seen_us,
+        has_file=True,
         ours=True,
         had_file=True,
         deadline_us=record.deadline_us,

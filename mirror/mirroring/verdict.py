@@ -63,8 +63,8 @@ def doubted(
         state=State.READY,
         last_error=not_proven(body.doubt),
         bodies=bodies,
-        barren=export.barren + 1 if small else 0,
-        misses=0,
+        barren=0,
+        misses=export.misses + 1 if small else 0,
         without_walks=0,
         best_bytes=0,
         due_us=0,
@@ -83,7 +83,7 @@ def doubted(
         return after
     if small:
         wait = backoff.delay(
-            after.barren, initial=pace.initial, maximum=pace.maximum, jitter=jitter
+            after.misses, initial=pace.initial, maximum=pace.maximum, jitter=jitter
         )
         return dataclasses.replace(
             after, due_us=now_us + round(wait.total_seconds() * 1e6)
@@ -135,7 +135,7 @@ def rather_kept(export: Export) -> Export:
 def spooled_doubtful(export: Export) -> Export:
     """Return the export with its held body as its file, to be published."""
     return dataclasses.replace(
-        without_held(export),
+        export.without_held(),
         state=State.SPOOLED,
         reason=Reason.DOUBTFUL,
         barren=0,
@@ -158,23 +158,6 @@ def spooled_doubtful(export: Export) -> Export:
         proof_notes=None,
         started_us=export.held_started_us,
         spooled_us=export.held_us,
-    )
-
-
-def without_held(export: Export) -> Export:
-    """Return the export without its held body."""
-    return dataclasses.replace(
-        export,
-        held_dir=None,
-        held_number=None,
-        held_bytes=None,
-        held_sha256=None,
-        held_etag=None,
-        held_modified=None,
-        held_doubt=None,
-        held_started_us=None,
-        held_us=None,
-        held_until_us=None,
     )
 
 

@@ -405,7 +405,8 @@ class Fetches:
         """Return when the next held body waits no longer; None if none is held."""
         row = self._db.connection.execute(
             "SELECT min(held_until_us) FROM exports INDEXED BY exports_held "
-            "WHERE held_until_us IS NOT NULL AND state <> 'fetching'"
+            "WHERE held_until_us IS NOT NULL "
+            "AND state IN ('ready', 'parked', 'waiting')"
         ).fetchone()
         return None if row[0] is None else int(row[0])
 
@@ -431,7 +432,8 @@ class Fetches:
         no more for that source.
         """
         sha256 = after.held_sha256 if after.held else after.sha256
-        if prior.version == 1 or sha256 in {None, prior.held_sha256}:
+        fresh = prior.version > 1 and prior.sha256 is None
+        if not fresh or sha256 in {None, prior.held_sha256}:
             return False
         connection = self._db.connection
         found = connection.execute(

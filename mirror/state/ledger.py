@@ -218,11 +218,16 @@ class Ledger:
                 if stale.key is None:
                     continue
                 prior = rows.find(connection, stale.key)
-                after = renew(prior)
-                if after.key is None:
-                    done += self._add_version(prior, after)
-                    continue
-                done += rows.update(connection, prior, after)
+                identity = (prior.source, prior.export_id, prior.created_key)
+                newest = rows.newest(connection, *identity)
+                # The VMS has the file of the newest version alone.
+                if newest is not None and newest.key == prior.key:
+                    after = renew(prior)
+                    if after.key is None:
+                        rows.insert_version(connection, prior, after)
+                        done += 1
+                        continue
+                    done += rows.update(connection, prior, after)
                 done += (
                     connection.execute(
                         "UPDATE copies SET state = 'pending', due_us = 0 "
@@ -232,16 +237,6 @@ class Ledger:
                     > 0
                 )
         return done
-
-    def _add_version(self, prior: Export, further: Export) -> bool:
-        """Add a further version of an export, unless there is a newer one."""
-        connection = self._db.connection
-        identity = (prior.source, prior.export_id, prior.created_key)
-        newest = rows.newest(connection, *identity)
-        if newest is None or newest.key != prior.key:
-            return False
-        rows.insert_version(connection, prior, further)
-        return True
 
     def acknowledge(self, exports: Sequence[Export], note: str, now_us: int) -> int:
         """Take note of losses; one that was acknowledged before gets the new note.

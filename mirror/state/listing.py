@@ -270,6 +270,8 @@ class Listing:
                         new += 1
                     else:
                         further.append(after)
+                        shown = dataclasses.replace(prior, has_file=row.shows_file)
+                        rows.update(connection, prior, shown)
                     continue
                 keys.add(after.key)
                 if not rows.update(connection, prior, after):

@@ -20,7 +20,7 @@ AT_RISK_US = 30 * 60 * 1_000_000
 _MOST_DOUBTFUL = 1000
 _UNFETCHED = (
     "state IN ('ready', 'fetching', 'parked') AND held_us IS NULL "
-    "AND NOT (reason IS 'changed' AND not_before_us > ?)"
+    "AND not_before_us <= ?"
 )
 """No byte of these is ours; a file that changed is not due before its time."""
 
@@ -173,7 +173,7 @@ class Reads:
             self._number(
                 "SELECT count(*) FROM exports INDEXED BY exports_due "
                 "WHERE state = 'ready' AND source = ? AND due_us > ? "
-                "AND reason = 'changed' AND not_before_us > 0",
+                "AND not_before_us > 0 AND held_us IS NULL",
                 source,
                 now_us,
             )
@@ -240,7 +240,7 @@ class Reads:
             found[source] -= self._number(
                 "SELECT count(*) FROM exports INDEXED BY exports_due "
                 "WHERE state = 'ready' AND source = ? AND due_us > ? "
-                "AND reason = 'changed' AND not_before_us > ? AND held_us IS NULL",
+                "AND not_before_us > ? AND held_us IS NULL",
                 source,
                 now_us,
                 now_us,

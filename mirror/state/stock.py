@@ -201,6 +201,14 @@ class Stock:
         """
         with self._db.transaction() as connection:
             self._number()
+            connection.execute(
+                "UPDATE exports AS older INDEXED BY exports_look "
+                "SET look_due_us = NULL "
+                "WHERE look_due_us IS NOT NULL AND EXISTS (SELECT 1 FROM exports "
+                "WHERE source = older.source AND export_id = older.export_id "
+                "AND created_key = older.created_key AND version > older.version "
+                "AND state IN ('spooled', 'saved', 'doubtful'))"
+            )
             orphans = connection.execute(
                 f"SELECT {rows.COLUMNS} FROM exports "
                 "WHERE state IN ('saved', 'doubtful') AND NOT EXISTS "
@@ -372,7 +380,11 @@ def _after(known: Export, told: Export) -> Export:
     if known.state is State.SPOOLED:
         return dataclasses.replace(after, saved_us=known.saved_us)
     return dataclasses.replace(
-        after, state=told.state, reason=told.reason, last_error=None, due_us=0
+        after.without_held(),
+        state=told.state,
+        reason=told.reason,
+        last_error=None,
+        due_us=0,
     )
 
 

@@ -29,6 +29,7 @@ _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _FIRM = timedelta(seconds=1)
 UNFIT = "unfit_range"
 """The reason of an answer to Range that cannot be joined to what is held."""
+_TEXT = re.compile(r"^\s*text/|html|json|xml", re.IGNORECASE)
 _NOTHING = Seen(total_bytes=None, etag=None, last_modified=None)
 
 
@@ -61,6 +62,9 @@ def look(
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return None
     _expect_file(status, headers, folder=folder, now=now)
+    if status == HTTPStatus.OK and _TEXT.search(headers.get("Content-Type", "")):
+        # Perhaps a page instead of the file; its body is not read.
+        return None
     total = _length(headers)
     if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         total = None

@@ -10,8 +10,9 @@ from mirror.errors import FetchError, FileGoneError, NoRoomError, OriginRefusedE
 from mirror.mirroring import verdict
 from mirror.model import Export, Reason, State
 from mirror.ports import Seen
+from tests import builders
 from tests.builders import HOUR, MINUTE
-from tests.integration.test_fetcher import WHOLE, Bench, Body
+from tests.integration.test_fetcher import WHOLE, Bench, Body, _met
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -165,3 +166,30 @@ async def test_an_attempt_ends_when_the_time_is_up(bench):
 
     assert kept.state is State.SPOOLED
     assert kept.size_bytes == 70 * KIB
+
+
+async def test_a_small_body_does_not_end_by_one_failure(bench):
+    """However often the placeholder came before."""
+    for _ in range(12):
+        await again(bench, body(odd(1, 2000)))
+        await bench.thread(lambda ledger: ledger.fetches.ask_again())
+        bench.now_us -= 4 * MINUTE
+    after = await again(bench, FetchError("server_error", "the VMS answers 500"))
+
+    assert after.held
+    assert after.held_until_us != 0
+
+
+async def test_other_footage_does_not_cost_what_is_held(bench):
+    """Its row speaks of another camera while a second body is on its way."""
+    await bench.attempt(body(odd(1)))
+    bench.now_us += 5 * MINUTE
+    bench.vms.seen = [None]
+    export = await bench.claim()
+    await bench.thread(_met, builders.row(camera_id=2), bench.now_us)
+    bench.vms.answers = [body(WHOLE)]
+    await bench.try_once(export)
+    kept = await ended(bench)
+
+    assert (kept.camera_id, kept.size_bytes) == (1, 70 * KIB)
+    assert kept.doubtful

@@ -13,6 +13,7 @@ from mirror.cli.inspect import _due_now, find
 from mirror.errors import MirrorError
 from mirror.layout import doubtful_form, with_number
 from mirror.mirroring import outcome, verdict, versions
+from mirror.mirroring.findings import after_good
 from mirror.mirroring.plan import plan
 from mirror.model import Attempt, Export, Reason, Receipt, State, Verdict
 from mirror.state import Filter, KeySet, Ledger, Taken
@@ -332,3 +333,77 @@ def test_sidecars_become_versions_in_any_order(ledger, order):
     ]
     assert [len(ledger.copies.of(one.key or 0)) for one in found] == [2, 1, 1, 1]
     assert ledger.reads.totals("doubtful") == {("hq", ""): 1}
+
+
+def test_a_flag_that_flaps_once_is_one_version(ledger):
+    """After it was dropped the row is not seen as made anew a second time."""
+    meet(ledger)
+    fetch(ledger, "a", doubt="x")
+    publish(ledger)
+    meet(ledger, has_file=False)
+    meet(ledger)
+    assert fetch(ledger, "a", doubt="x").dropped
+    meet(ledger)
+    [kept] = all_of(ledger)
+
+    assert (kept.drops, kept.has_file) == (1, True)
+
+
+def test_what_came_back_from_a_sidecar_is_not_made_anew(ledger):
+    ledger.stock.take(told("a", 1, 1, "x"), target="nas", path="a.mp4", whole=True)
+    ledger.stock.settle()
+    meet(ledger)
+
+    assert [one.version for one in all_of(ledger)] == [1]
+
+
+def test_a_version_that_was_kept_is_not_forgotten(ledger):
+    """Fetched again after damage, it may bring the bytes of another."""
+    meet(ledger)
+    fetch(ledger, "a")
+    publish(ledger)
+    change(ledger)
+    fetch(ledger, "b")
+    publish(ledger)
+    second = all_of(ledger)[-1]
+    ready = dataclasses.replace(second, state=State.READY)
+    ledger.looks.settle(second.key or 0, lambda *_: (ready, ready))
+
+    assert not fetch(ledger, "a").dropped
+    assert len(all_of(ledger)) == 2
+
+
+def test_retry_of_an_older_version_fetches_nothing(ledger):
+    """The VMS has the newest one alone."""
+    meet(ledger)
+    fetch(ledger, "a")
+    first = all_of(ledger)[0]
+    change(ledger)
+    damaged = dataclasses.replace(first, state=State.DAMAGED)
+    ledger.looks.settle(first.key or 0, lambda _, newest: (damaged, newest))
+
+    assert ledger.retry([damaged], _due_now) == 0
+    assert all_of(ledger)[0].state is State.DAMAGED
+
+
+def test_retry_asks_for_nothing_that_is_not_listed(ledger):
+    """It would only be counted as lost."""
+    meet(ledger)
+    fetch(ledger, "a", doubt="x")
+    meet(ledger, has_file=False)
+
+    assert ledger.retry(all_of(ledger), _due_now) == 0
+
+
+def test_what_is_kept_after_all_holds_no_body(ledger):
+    """A copy is found good again while a body of the export is held."""
+    meet(ledger)
+    fetch(ledger, "a")
+    publish(ledger)
+    [kept] = all_of(ledger)
+    held = dataclasses.replace(
+        kept, state=State.READY, held_sha256="c" * 64, held_us=NOW, held_until_us=NOW
+    )
+
+    assert not after_good(held).held
+    assert ledger.fetches.held_until() is None

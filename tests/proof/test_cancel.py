@@ -73,7 +73,7 @@ class Bench:
     async def open(cls, folder: Path) -> AsyncIterator[Bench]:
         """Set it up in an empty folder; counts what tasks of the work await."""
         async with Vms(other_origin=False) as vms:
-            site = Site.make(folder, vms)
+            site = Site.make(folder, vms, second_look=False)
             site.tables["targets"]["vault"] = {
                 "type": "directory",
                 "path": str(folder / "vault"),
@@ -150,7 +150,8 @@ class Bench:
 
 
 async def claimed(engine: Engine) -> Export | None:
-    """Claim the next export, as the pool would."""
+    """Claim the next export, as the pool would; what is held is asked for at once."""
+    await engine.ledger(lambda ledger: ledger.fetches.ask_again())
     now_us = to_us(utc_now())
     return await engine.ledger(
         lambda ledger: ledger.fetches.claim(

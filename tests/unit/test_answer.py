@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from mirror.errors import FetchError, FileGoneError
-from mirror.ports import Held
-from mirror.vms.answer import Offer, judge, range_headers
+from mirror.ports import Held, Seen
+from mirror.vms.answer import Offer, judge, look, range_headers
 
 NOTHING = Held(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
 ETAG = '"v1"'
@@ -417,3 +417,42 @@ def test_a_weak_etag_alone_never_joins_bytes():
     assert range_headers(have) == {}
     found = offer(200, {"Content-Length": "100", "ETag": 'W/"v1"'}, have)
     assert found.start_bytes == 0
+
+
+PART = {"Content-Range": "bytes 0-0/100", "ETag": ETAG, "Last-Modified": DATE}
+WHOLE = {"Content-Length": "100", "ETag": ETAG, "Last-Modified": DATE}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seen"),
+    [
+        (206, PART, (100, ETAG, DATE)),
+        (206, PART | {"Content-Range": "bytes 0-0/*"}, (None, ETAG, DATE)),
+        (206, {"Content-Length": "1"}, None),
+        (200, WHOLE, (100, ETAG, DATE)),
+        (200, WHOLE | {"Content-Encoding": "gzip"}, (None, ETAG, DATE)),
+        (200, WHOLE | {"Content-Type": "text/html; charset=utf-8"}, None),
+        (200, WHOLE | {"Content-Type": "application/json"}, None),
+        (206, PART | {"Content-Type": "text/plain"}, (100, ETAG, DATE)),
+        (200, {}, None),
+        (416, {"Content-Range": "bytes */100"}, None),
+    ],
+)
+def test_what_the_headers_say_of_a_file(status, headers, seen):
+    """A page, whatever its length, says nothing of the file."""
+    names = ("total_bytes", "etag", "last_modified")
+    wanted = seen and Seen(**dict(zip(names, seen, strict=True)))
+
+    assert look(status, CIMultiDict(headers), folder=False, now=NOW) == wanted
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_look_at_nothing(status):
+    with pytest.raises(FileGoneError):
+        look(status, CIMultiDict(), folder=False, now=NOW)
+
+
+@pytest.mark.parametrize("status", [407, 429, 500, 302])
+def test_a_look_that_failed(status):
+    with pytest.raises(FetchError):
+        look(status, CIMultiDict(), folder=False, now=NOW)

@@ -152,3 +152,41 @@ def test_a_held_body_is_kept_when_the_flag_falls(state, row):
 
     assert (after.state, after.held_until_us) == (State.READY, 0)
     assert after.held_sha256 == prior.held_sha256
+
+
+def test_a_flag_that_flaps_hurries_no_changed_file():
+    """It waits for its time all the same, and is then what the VMS has by then."""
+    later = NOW + 90 * 60_000_000
+    prior = builders.export(
+        version=2, reason=Reason.CHANGED, due_us=later, not_before_us=later
+    )
+    without = met(prior, has_file=False)
+    again = met(without)
+
+    assert without.state is State.WAITING
+    assert (again.state, again.due_us, again.not_before_us) == (
+        State.READY,
+        later,
+        later,
+    )
+
+
+@pytest.mark.parametrize("state", [State.READY, State.PARKED, State.FETCHING])
+def test_a_held_body_keeps_the_facts_it_was_fetched_under(state):
+    """A row that speaks of other footage ends the wait; it comes as a version."""
+    prior = doubted(
+        builders.export(state=State.FETCHING),
+        body(),
+        folder="spool",
+        started_us=NOW,
+        now_us=NOW,
+        lifetime_us=3 * HOUR,
+        pace=PACE,
+        jitter=0,
+        patient=True,
+    )
+    after = met(dataclasses.replace(prior, state=state), camera_id=2)
+
+    runs = state is State.FETCHING
+    assert after.state is (state if runs else State.READY)
+    assert (after.camera_id, after.held_until_us) == (1, 0)

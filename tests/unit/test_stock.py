@@ -62,7 +62,7 @@ def test_what_was_written_is_read_back():
         KEPT,
         created_us=told.created_us,
         url=None,
-        has_file=False,
+        has_file=True,
         ours=True,
         proof="whole",
         look_due_us=told.look_due_us,
