@@ -15,7 +15,7 @@ _AFTERWARDS_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
+class Request:
     """A transfer that asks for room.
 
     Attributes:
@@ -75,7 +75,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class Books:
     """How the spool stands.
 
     Attributes:
@@ -130,7 +130,7 @@ class Answer:
     finishing: bool = False
 
 
-def wanted(asker: Asker) -> int:
+def wanted(asker: Request) -> int:
     """Return what a transfer can receive in five minutes, or its rest."""
     if asker.finishing and asker.rest_bytes is not None:
         return asker.rest_bytes
@@ -138,7 +138,7 @@ def wanted(asker: Asker) -> int:
     return step if asker.rest_bytes is None else min(asker.rest_bytes, step)
 
 
-def decide(asker: Asker, state: State, now_us: int) -> Answer:
+def decide(asker: Request, state: Books, now_us: int) -> Answer:
     """Return what a transfer may write, or what must happen before it may."""
     others = sum(state.kept_bytes.values()) - asker.held_bytes
     rest = asker.rest_bytes
@@ -151,7 +151,7 @@ def decide(asker: Asker, state: State, now_us: int) -> Answer:
     return _make_way(asker, spare, state, now_us)
 
 
-def _left_to_others(asker: Asker, state: State) -> int:
+def _left_to_others(asker: Request, state: Books) -> int:
     """Return what a source must leave that takes more than half the spool."""
     more = 0 if not asker.begun and asker.rest_bytes is None else wanted(asker)
     if not state.beyond_half(asker.source, more):
@@ -159,7 +159,7 @@ def _left_to_others(asker: Asker, state: State) -> int:
     return min(LEAST_BYTES, state.whole_bytes // 4)
 
 
-def _granted(asker: Asker, spare: int) -> int | None:
+def _granted(asker: Request, spare: int) -> int | None:
     want = wanted(asker)
     if asker.rest_bytes is not None:
         return want if want <= spare else None
@@ -171,7 +171,7 @@ def _granted(asker: Asker, spare: int) -> int | None:
     return max(asker.next_bytes, min(want, spare // 2))
 
 
-def _goes_before(asker: Asker, granted: int, spare: int, state: State) -> bool:
+def _goes_before(asker: Request, granted: int, spare: int, state: Books) -> bool:
     """Tell whether a nearer deadline of its source waits for what would be given.
 
     And can have it, once what is under way has ended.
@@ -185,7 +185,7 @@ def _goes_before(asker: Asker, granted: int, spare: int, state: State) -> bool:
     )
 
 
-def _make_way(asker: Asker, spare: int, state: State, now_us: int) -> Answer:
+def _make_way(asker: Request, spare: int, state: Books, now_us: int) -> Answer:
     """Return what must give way; nothing does in vain."""
     able = _can_finish(asker, now_us)
     missing = _needed(asker, state, able=able) - spare
@@ -204,14 +204,14 @@ def _make_way(asker: Asker, spare: int, state: State, now_us: int) -> Answer:
     )
 
 
-def _needed(asker: Asker, state: State, *, able: bool) -> int:
+def _needed(asker: Request, state: Books, *, able: bool) -> int:
     """Return how much room is worth that something gives way."""
     if asker.rest_bytes is None:
         return min(LEAST_BYTES, state.whole_bytes // 4)
     return asker.rest_bytes if able else wanted(asker)
 
 
-def _candidates(asker: Asker, state: State, *, able: bool) -> list[Holder]:
+def _candidates(asker: Request, state: Books, *, able: bool) -> list[Holder]:
     """Return what may give way to a transfer, the first to do so first.
 
     Sources that take more than half the spool, whatever their deadlines; then, to one
@@ -230,7 +230,7 @@ def _candidates(asker: Asker, state: State, *, able: bool) -> list[Holder]:
     return [one for _, one in found]
 
 
-def _can_finish(asker: Asker, now_us: int) -> bool:
+def _can_finish(asker: Request, now_us: int) -> bool:
     """Tell whether a transfer that got room would be whole before its deadline.
 
     Only what came counts: what is announced may never come.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING
 
 import structlog
@@ -94,7 +95,9 @@ class SecondLooks:
             now_us = to_us(self._now())
             ended = await self._ledger(
                 lambda ledger, now_us: ledger.fetches.end_held(
-                    verdict.spooled_doubtful, targets=targets, now_us=now_us
+                    lambda export: self._spooled_doubtful(export, now_us),
+                    targets=targets,
+                    now_us=now_us,
                 ),
                 now_us,
             )
@@ -108,6 +111,15 @@ class SecondLooks:
             if not ended:
                 return
             self._spooled()
+
+    def _spooled_doubtful(self, export: Export, now_us: int) -> Export:
+        """Return the export whose file is its held body; it may still be growing."""
+        after = verdict.spooled_doubtful(export)
+        lane = self._lanes.get(export.source)
+        if lane is None or not lane.source.second_look:
+            return after
+        due_us = looks.first_due(after, now_us, lane.source.lifetime_us)
+        return dataclasses.replace(after, look_due_us=due_us)
 
     async def pending(self) -> bool:
         """Tell whether a look, or the end of a held body, is due now."""

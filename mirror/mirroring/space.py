@@ -250,7 +250,7 @@ class Space:
         )
         asker = self._asker(tenant, more, self._rates.get(tenant.key, 0.0))
         granted = reservation.decide(
-            asker, reservation.State(room_bytes=spare - reservation.LEAST_BYTES), 0
+            asker, reservation.Books(room_bytes=spare - reservation.LEAST_BYTES), 0
         ).granted_bytes
         if self._refused or granted is None:
             return False
@@ -258,8 +258,8 @@ class Space:
         return True
 
     @staticmethod
-    def _asker(tenant: _Tenant, more: int, rate: float) -> reservation.Asker:
-        return reservation.Asker(
+    def _asker(tenant: _Tenant, more: int, rate: float) -> reservation.Request:
+        return reservation.Request(
             key=tenant.key,
             source=tenant.export.source,
             order_us=tenant.export.order_us,
@@ -356,7 +356,7 @@ class Space:
         ]
         asker = dataclasses.replace(self._asker(tenant, more, rate), favoured=favoured)
         recent = self._clock() - 2 * WAITS_S
-        state = reservation.State(
+        state = reservation.Books(
             room_bytes=free,
             holders=[*holders, *(_idle(one) for one in use.idle)],
             kept_bytes=self._kept(use, folder),

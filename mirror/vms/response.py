@@ -52,7 +52,7 @@ class Response(aiohttp.ClientResponse):
                 raise InterimFloodError
             return message, payload
 
-        protocol.read = counted  # type: ignore[method-assign]
+        protocol.read = counted  # type: ignore[method-assign]  # counts what it reads
         try:
             return await super().start(connection)
         finally:

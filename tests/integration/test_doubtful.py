@@ -250,3 +250,18 @@ async def test_a_look_that_crashes_stops_only_itself(tmp_path, monkeypatch):
             await site.until_state(second, State.SAVED)
 
     assert site.export(first).state is State.SAVED
+
+
+async def test_what_is_kept_as_doubtful_is_looked_at_again(tmp_path):
+    """It may be the beginning of a file that is still being written."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms, file_lifetime="20s")
+        export = serve(vms, BINARY)
+        async with site.service():
+            await site.until_state(export, State.DOUBTFUL)
+            [kept] = versions(site, export)
+            await site.until(lambda: versions(site, export)[0].looks > kept.looks)
+
+    assert kept.look_due_us is not None
+    assert kept.deadline_us is not None
+    assert kept.look_due_us < kept.deadline_us

@@ -48,7 +48,7 @@ class Disk:
                 raise TargetError(self.reason, "target nas: it takes nothing")
             return await publish(publication)
 
-        desk.nas.publish = take  # type: ignore[method-assign]
+        desk.nas.publish = take  # type: ignore[method-assign]  # plays a target
 
     @property
     def asked(self) -> int:

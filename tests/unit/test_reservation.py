@@ -9,9 +9,9 @@ import pytest
 from mirror.mirroring.reservation import (
     LEAST_BYTES,
     Answer,
-    Asker,
+    Books,
     Holder,
-    State,
+    Request,
     Wait,
     decide,
     wanted,
@@ -24,14 +24,14 @@ MINUTE = 60_000_000
 NO = Answer()
 
 
-def asker(**given: Any) -> Asker:
+def asker(**given: Any) -> Request:
     values: dict[str, Any] = {
         "key": 1,
         "source": "a",
         "order_us": NOW + 60 * MINUTE,
         "rest_bytes": 10 * MIB,
     }
-    return Asker(**(values | given))
+    return Request(**(values | given))
 
 
 def holder(key: int, **given: Any) -> Holder:
@@ -44,7 +44,7 @@ def holder(key: int, **given: Any) -> Holder:
     return Holder(**(values | given))
 
 
-def state(room_mib: float, *holders: Holder, **given: Any) -> State:
+def state(room_mib: float, *holders: Holder, **given: Any) -> Books:
     kept: dict[str, int] = {}
     for one in holders:
         kept[one.source] = kept.get(one.source, 0) + one.held_bytes
@@ -54,7 +54,7 @@ def state(room_mib: float, *holders: Holder, **given: Any) -> State:
         "kept_bytes": kept,
         "busy": frozenset({one.source for one in holders} | {"a"}),
     }
-    return State(**(values | given))
+    return Books(**(values | given))
 
 
 @pytest.mark.parametrize(
