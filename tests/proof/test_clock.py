@@ -331,7 +331,10 @@ async def test_a_vms_whose_clock_is_wrong(tmp_path, monkeypatch, hours, effort: 
 
 
 async def test_two_vms_whose_clocks_differ(tmp_path, monkeypatch, effort: Effort):
-    """One an hour ahead, one behind: the file that goes first is fetched first."""
+    """One an hour ahead, one behind: the ledger knows which file goes first.
+
+    Of each source the nearest deadline is fetched first; the sources wait for none.
+    """
     clock = _true_clock()
     async with contextlib.AsyncExitStack() as stack:
         open_, vms = stack.enter_async_context, {}
@@ -356,14 +359,16 @@ async def test_two_vms_whose_clocks_differ(tmp_path, monkeypatch, effort: Effort
         await site.until(lambda: len(site.media()) == 6, _PATIENCE_S)
         for mover in movers:
             mover.cancel()
-        asked = [
-            each for one in vms.values() for each in one.requests if each.kind == "file"
-        ]
-        true_at = {
-            id(r): r.at - v.manners.clock_skew for v in vms.values() for r in v.requests
+        order = {
+            name: [each.export_id for each in one.requests if each.kind == "file"]
+            for name, one in vms.items()
         }
-        order = [e.export_id for e in sorted(asked, key=lambda e: true_at[id(e)])]
-    assert list(dict.fromkeys(order)) == list(range(6))
+        exports = sorted(site.all_exports(), key=lambda each: each.deadline_us or 0)
+    assert [each.export_id for each in exports] == list(range(6))
+    assert {name: list(dict.fromkeys(ids)) for name, ids in order.items()} == {
+        "fast": [0, 2, 4],
+        "slow": [1, 3, 5],
+    }
     effort.record(14, two_vms="+1 h and -1 h", in_order=6)
 
 
