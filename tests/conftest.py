@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.places import memory
-from tests.proof.effort import REACHED, Effort, budget_s
+from tests.proof.figures import REACHED, Effort, budget_s
+from tests.temp_folders import memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

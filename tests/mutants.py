@@ -1,8 +1,9 @@
 """Mutation testing: plant one small bug after another and see whether a test finds it.
 
-`python -m tests.mutants MODULE` changes MODULE, say `mirror/mirroring/spool.py`, in one
-place at a time and runs those tests that come by there, quickest first, each time in a
-fork of this process. Texts for people and the facts of a log line are left alone.
+`python -m tests.mutants MODULE` changes MODULE, say `mirror/pipeline/spool/spool.py`,
+in one place at a time and runs those tests that come by there, quickest first, each
+time in a fork of this process. Texts for people and the facts of a log line are left
+alone.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import tempfile
 from html import escape
 from pathlib import Path
 
+from tests.afternoon import write
 from tests.browser import Browser
-from tests.scene import write
 
 _BIN = Path(sys.executable).parent
 _MOST_LINES = 46

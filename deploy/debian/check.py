@@ -352,7 +352,7 @@ def _with_a_migration(package: Path, folder: Path) -> Path:
     """Return the package of a later version whose ledger has one table more."""
     root = folder / "root"
     subprocess.run(["dpkg-deb", "-R", str(package), str(root)], check=True)
-    migrations = next(root.glob("opt/archive-mirror/lib/*/*/mirror/state/migrations"))
+    migrations = next(root.glob("opt/archive-mirror/lib/*/*/mirror/ledger/migrations"))
     number = max(int(each.stem) for each in migrations.glob("*.sql")) + 1
     (migrations / f"{number:04}.sql").write_text("CREATE TABLE upgraded (x INTEGER);\n")
     control = root / "DEBIAN/control"

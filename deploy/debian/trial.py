@@ -130,7 +130,7 @@ class Trial:
         panels, page = (str(_OUT / f"{name}-{of}.png") for of in ("panels", "page"))
         chromium = ["chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars"]
         for program in (
-            [python, "-m", "tests.panels", "http://127.0.0.1:9090", span, panels],
+            [python, "-m", "tests.dashboards", "http://127.0.0.1:9090", span, panels],
             [*chromium, "--window-size=1120,1500", f"--screenshot={page}", _PAGE],
         ):
             ran = subprocess.run(

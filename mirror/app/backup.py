@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from mirror.errors import DamagedLedgerError, LedgerError
-from mirror.state import LEDGER_NAME, Ledger
+from mirror.ledger import LEDGER_NAME, Ledger
 
 
 def write(state_dir: Path, path: Path) -> int:

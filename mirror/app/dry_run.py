@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirror.app import ground
+from mirror.app import instance
 from mirror.app.engine import Engine
 from mirror.app.once import LIST_TRIES
+from mirror.ledger import Ledger, LedgerThread
 from mirror.model import State
-from mirror.state import Ledger, LedgerThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ async def _walk(
     def ask(opened: Ledger) -> dict[str, str]:
         return {name: opened.listing.source(name).device_uuid for name in names}
 
-    async with ground.sessions_for(settings) as sessions:
+    async with instance.sessions_for(settings) as sessions:
         engine = Engine(
             settings,
             ledger=ledger,

@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING
 import structlog
 from yarl import URL
 
-from mirror.app import ground
-from mirror.app.spooling import SpoolPlaces
+from mirror.app import instance
+from mirror.app.spool_places import SpoolPlaces
 from mirror.errors import SpoolError
 from mirror.layout import Values, parse_layout
-from mirror.mirroring.fetch import Fetcher
-from mirror.mirroring.finish import finish
-from mirror.mirroring.gate import Gate
-from mirror.mirroring.lister import Lister
-from mirror.mirroring.outcome import Pace
-from mirror.mirroring.patience import Patience
-from mirror.mirroring.pool import FetchPool, Lane
-from mirror.mirroring.progress import Progress
-from mirror.mirroring.publish import Publisher, Surroundings
-from mirror.mirroring.pump import PumpLimits
-from mirror.mirroring.recall import Recall
-from mirror.mirroring.rules import Rule, first_match
-from mirror.mirroring.second_looks import SecondLooks
-from mirror.mirroring.space import Space
-from mirror.mirroring.spool import Spool
-from mirror.mirroring.walk import Walker, WalkRules
+from mirror.ledger import Paused, in_slices
+from mirror.lifecycle.attempt import Pace
 from mirror.model import Export, from_us, to_us, utc_now
-from mirror.state import Paused, in_slices
-from mirror.targets.directory import DirectoryTarget
+from mirror.pipeline.discover.lister import Lister
+from mirror.pipeline.discover.rules import Rule, first_match
+from mirror.pipeline.discover.walker import Walker, WalkRules
+from mirror.pipeline.fetch.attempt import Fetcher
+from mirror.pipeline.fetch.first_byte import Patience
+from mirror.pipeline.fetch.origin_limit import Gate
+from mirror.pipeline.fetch.pool import FetchPool, Lane
+from mirror.pipeline.fetch.receive import PumpLimits
+from mirror.pipeline.fetch.second_looks import SecondLooks
+from mirror.pipeline.progress import Progress
+from mirror.pipeline.publish.already_kept import Recall
+from mirror.pipeline.publish.publisher import Publisher, Surroundings
+from mirror.pipeline.spool.space import Space
+from mirror.pipeline.spool.spool import Spool
+from mirror.targets.directory.target import DirectoryTarget
+from mirror.tasks import finish
 from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
+    from mirror.ledger import Ledger, LedgerThread, Slice
     from mirror.metrics import Metrics
-    from mirror.state import Ledger, LedgerThread, Slice
     from mirror.vms import Sessions
 
 _EPOCH_US = 0
@@ -289,7 +289,7 @@ class Engine:
             file_lifetime=source.file_lifetime,
             second_look=source.second_look,
             folder=self.settings.state_dir,
-            proxies=ground.proxies_of(source),
+            proxies=instance.proxies_of(source),
             now=self._now,
         )
         for hidden in options.proxies.secrets:

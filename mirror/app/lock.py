@@ -10,10 +10,10 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final
 
-from mirror.app import filesystems
-from mirror.config import writers
+from mirror.config import permissions
+from mirror.disk import mounts
 from mirror.errors import ConfigError, LedgerError, LockedError
-from mirror.state import LEDGER_NAME
+from mirror.ledger import LEDGER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def held(state_dir: Path) -> Iterator[None]:
         LedgerError: Its disk cannot be used now.
         LockedError: Another process holds it.
     """
-    if filesystems.is_network(state_dir):
+    if mounts.is_network(state_dir):
         raise ConfigError(
             [
                 (
@@ -130,10 +130,10 @@ def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
 
 def open_to_others(state_dir: Path) -> list[str]:
     """Return how others could change what lies there, each with its remedy."""
-    believed = writers.trusted(state_dir)
-    found = [*writers.faults(state_dir, believed, closed=True)]
+    believed = permissions.trusted(state_dir)
+    found = [*permissions.faults(state_dir, believed, closed=True)]
     for file in sorted(state_dir.glob(f"{LEDGER_NAME}*")):
-        found += writers.faults(file, believed)
+        found += permissions.faults(file, believed)
     return list(dict.fromkeys(found))
 
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.app import ground
+from mirror.app import instance
 from mirror.app.engine import Engine
 from mirror.model import State, to_us, utc_now
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirror.config import Settings
+    from mirror.ledger import Ledger
     from mirror.metrics import Metrics
-    from mirror.state import Ledger
 
 LIST_TRIES = 3
 COPY_TRIES = 10
@@ -69,8 +69,8 @@ async def run(
         watch: Called a few times a second, to show progress.
     """
     async with (
-        ground.held(settings, patience_s=_PATIENCE_S) as held,
-        ground.sessions_for(settings) as sessions,
+        instance.held(settings, patience_s=_PATIENCE_S) as held,
+        instance.sessions_for(settings) as sessions,
     ):
         engine = Engine(
             settings,

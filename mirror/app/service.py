@@ -13,23 +13,24 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
-from mirror.app import ground, memory, outlook, snapshot
+from mirror.app import instance, memory
 from mirror.app.engine import Engine
-from mirror.app.heartbeats import Heartbeats
-from mirror.app.outlook import Surroundings
-from mirror.app.telling import Teller
+from mirror.app.notify.heartbeat import Heartbeats
+from mirror.app.notify.hook import Teller
+from mirror.app.status import metrics_snapshot, overview
+from mirror.app.status.overview import Surroundings
 from mirror.errors import ConfigError, TransientError
 from mirror.model import to_us, utc_now
 from mirror.schedule import Schedule
-from mirror.server import HttpServer, ListenError
+from mirror.web import HttpServer, ListenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from mirror.app.ground import Ground
+    from mirror.app.instance import Ground
     from mirror.config import Settings
     from mirror.metrics import Metrics
-    from mirror.server import Notifier
+    from mirror.systemd import Notifier
     from mirror.vms import Sessions
 
 _TICK_S = 1.0
@@ -86,8 +87,8 @@ class Service:
         if self._signals:
             self._listen_to_signals()
         async with (
-            ground.held(self._settings, check=False) as held,
-            ground.proving(self._settings.state_dir) as self._proving,
+            instance.held(self._settings, check=False) as held,
+            instance.proving(self._settings.state_dir) as self._proving,
         ):
             self._ground = held
             server = HttpServer(
@@ -104,7 +105,7 @@ class Service:
             listening = asyncio.create_task(self._listen(server), name="listen")
             try:
                 while not self._stop.is_set():
-                    async with ground.sessions_for(self._settings) as sessions:
+                    async with instance.sessions_for(self._settings) as sessions:
                         await self._serve(held, sessions)
             finally:
                 self._notifier.stopping()
@@ -295,7 +296,9 @@ class Service:
         if self._ground is None or self._engine is None:
             return
         now_us = to_us(utc_now())
-        taken = await self._ground.reader(lambda ledger: snapshot.take(ledger, now_us))
+        taken = await self._ground.reader(
+            lambda ledger: metrics_snapshot.take(ledger, now_us)
+        )
         self._metrics.show(taken)
         spool = await self._ground.reader(lambda ledger: ledger.reads.spooled_bytes())
         free = await asyncio.to_thread(self._engine.places.free_bytes)
@@ -319,7 +322,7 @@ class Service:
         )
         settings, now_us = engine.settings, to_us(utc_now())
         return await ground.reader(
-            lambda ledger: outlook.take(ledger, settings, around, now_us)
+            lambda ledger: overview.take(ledger, settings, around, now_us)
         )
 
     def _tell_holdup(self, engine: Engine, free_bytes: int) -> None:

@@ -12,18 +12,18 @@ import typer
 
 from mirror import __version__, errors
 from mirror.cli import (
-    checking,
-    inspect,
-    moving,
-    probing,
-    rebuilding,
-    simulating,
-    standing,
-    supporting,
-    upkeep,
-    verifying,
+    check,
+    maintenance,
+    pause,
+    probe,
+    rebuild,
+    run,
+    show,
+    simulate,
+    support_bundle,
+    verify,
 )
-from mirror.cli.context import Globals
+from mirror.cli.globals import Globals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,16 +88,16 @@ def _globals(
 
 
 for _module in (
-    moving,
-    inspect,
-    checking,
-    probing,
-    verifying,
-    rebuilding,
-    standing,
-    supporting,
-    upkeep,
-    simulating,
+    run,
+    show,
+    check,
+    probe,
+    verify,
+    rebuild,
+    pause,
+    support_bundle,
+    maintenance,
+    simulate,
 ):
     _module.register(app)
 

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from mirror.app import lock, nagios, outlook
-from mirror.app.outlook import Surroundings
+from mirror.app import lock
+from mirror.app.status import nagios, overview
+from mirror.app.status.overview import Surroundings
 from mirror.errors import ConfigError, MirrorError
+from mirror.ledger import Ledger
 from mirror.model import to_us, utc_now
-from mirror.state import Ledger
 from mirror.vms import token as tokens
 
 if TYPE_CHECKING:
-    from mirror.cli.context import Globals
+    from mirror.cli.globals import Globals
     from mirror.config import Settings
 
 
@@ -48,5 +49,5 @@ def _look(settings: Settings) -> tuple[nagios.Result, str]:
     )
     running = lock.is_held(settings.state_dir)
     with Ledger.reading(settings.state_dir, check=not running) as ledger:
-        status = outlook.take(ledger, settings, around, to_us(utc_now()))
+        status = overview.take(ledger, settings, around, to_us(utc_now()))
     return nagios.judge(status, running=running)

@@ -21,8 +21,8 @@ from mirror.model import to_us, utc_now
 
 if TYPE_CHECKING:
     from mirror.app.engine import Engine
-    from mirror.app.rebuilding import Progress as Rebuild
-    from mirror.mirroring.scrub import Scrub
+    from mirror.app.rebuild.rebuild import Progress as Rebuild
+    from mirror.pipeline.verify.scrub import Scrub
 
 _LINE_S = 5.0
 _LIVE_S = 0.2

@@ -1,8 +1,8 @@
 """Configuration: read, merged, checked whole, and given as frozen values."""
 
-from mirror.config import writers
-from mirror.config.explaining import Setting, explain
-from mirror.config.loading import default_config_path, load
+from mirror.config import permissions
+from mirror.config.explanation import Setting, explain
+from mirror.config.loader import default_config_path, load
 from mirror.config.settings import HttpSettings, Listen, Settings, TransferSettings
 from mirror.config.sources import (
     MatchSettings,
@@ -26,5 +26,5 @@ __all__ = [
     "default_config_path",
     "explain",
     "load",
-    "writers",
+    "permissions",
 ]

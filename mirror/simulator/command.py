@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
+from mirror.simulator.behaviour import INTERNAL_ORIGIN, Manners, Unmade
 from mirror.simulator.exports import Stage
 from mirror.simulator.faults import Chaos, fault
 from mirror.simulator.life import Life
-from mirror.simulator.manners import INTERNAL_ORIGIN, Manners, Unmade
 from mirror.simulator.replay import Record, ReplayResponder
 from mirror.simulator.server import DEFAULT_TOKEN, Vms
 

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mirror.simulator.content import Content, Literal, footage, load_clip
+from mirror.simulator.footage import Content, Literal, footage, load_clip
 
 if TYPE_CHECKING:
     from datetime import datetime

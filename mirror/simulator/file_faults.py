@@ -8,11 +8,11 @@ import uuid
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from mirror.simulator.content import Filler, noise, without_moov
+from mirror.simulator.answer import Answer, Body, Framing
 from mirror.simulator.exports import Stage
 from mirror.simulator.faults import Fault, Kind
 from mirror.simulator.files import Terms, part, refuse_range
-from mirror.simulator.wire import Answer, Body, Framing
+from mirror.simulator.footage import Filler, noise, without_moov
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from multidict import CIMultiDict
 
-from mirror.simulator.wire import Answer, Body
+from mirror.simulator.answer import Answer, Body
 
 if TYPE_CHECKING:
-    from mirror.simulator.content import Content
+    from mirror.simulator.footage import Content
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mirror.simulator.content import CLIPS
 from mirror.simulator.exports import Stage
+from mirror.simulator.footage import CLIPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,9 +6,9 @@ import itertools
 import json
 from typing import TYPE_CHECKING
 
+from mirror.simulator.answer import Answer, Body
+from mirror.simulator.common_faults import point
 from mirror.simulator.faults import Fault, Kind
-from mirror.simulator.mangling import point
-from mirror.simulator.wire import Answer, Body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mirror.simulator.manners import INTERNAL_ORIGIN
+from mirror.simulator.behaviour import INTERNAL_ORIGIN
 
 # The sample names this path whichever of the two was asked.
 LIST_URL = f"{INTERNAL_ORIGIN}/api/v1/users/downloads"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mirror.simulator.manners import Manners  # noqa: TC001 -- part of signatures
+from mirror.simulator.behaviour import Manners  # noqa: TC001 -- part of signatures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 from multidict import CIMultiDict
 from typing_extensions import override
 
-from mirror.simulator.mangling import JSON, error_body, gzip, http_date
-from mirror.simulator.responder import Responder
-from mirror.simulator.wire import Answer, Body
+from mirror.simulator.answer import Answer, Body
+from mirror.simulator.answers import Responder
+from mirror.simulator.common_faults import JSON, error_body, gzip, http_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,8 +8,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from mirror.simulator.behaviour import INTERNAL_ORIGIN, Manners, Unmade
 from mirror.simulator.exports import Stage
-from mirror.simulator.manners import INTERNAL_ORIGIN, Manners, Unmade
 
 if TYPE_CHECKING:
     from datetime import datetime

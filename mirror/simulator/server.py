@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from mirror.model import utc_now
-from mirror.simulator.holdings import Holdings
+from mirror.simulator.answer import send
+from mirror.simulator.answers import Responder
+from mirror.simulator.behaviour import Manners
 from mirror.simulator.journal import Journal, Request
 from mirror.simulator.life import Life
-from mirror.simulator.manners import Manners
-from mirror.simulator.responder import Responder
-from mirror.simulator.wire import send
+from mirror.simulator.store import Holdings
 
 if TYPE_CHECKING:
     import asyncio

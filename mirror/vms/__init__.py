@@ -1,9 +1,9 @@
 """The VMS: its list, its files, and the words it uses for them."""
 
-from mirror.vms.answered import Answered
 from mirror.vms.client import VmsClient, VmsOptions
+from mirror.vms.list_answer import Answered
 from mirror.vms.origins import Origins
-from mirror.vms.proxies import Proxies
+from mirror.vms.proxy import Proxies
 from mirror.vms.sessions import Sessions, Tls
 from mirror.vms.token import TokenFile
 

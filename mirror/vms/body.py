@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from mirror.errors import FetchError
-from mirror.vms.failures import explained, late
+from mirror.vms.http_errors import explained, late
 
 if TYPE_CHECKING:
-    from mirror.vms.answer import Offer
+    from mirror.vms.file_answer import Offer
 
 
 class Body:

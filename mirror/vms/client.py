@@ -13,13 +13,13 @@ import aiohttp
 
 from mirror.errors import AuthError, FetchError, ListError, OriginRefusedError
 from mirror.model import from_us, is_folder, to_us, utc_now
-from mirror.vms import answer
-from mirror.vms.answered import REDIRECTS, Answered, expect_list
+from mirror.vms import file_answer
 from mirror.vms.body import Body
-from mirror.vms.failures import explained, late
-from mirror.vms.large import Scratch
+from mirror.vms.http_errors import explained, late
+from mirror.vms.large_pages import Scratch
+from mirror.vms.list_answer import REDIRECTS, Answered, expect_list
 from mirror.vms.origins import origin_of
-from mirror.vms.proxies import Proxies
+from mirror.vms.proxy import Proxies
 from mirror.vms.response import Response
 from mirror.vms.schema import decode_page, without
 from mirror.vms.token import expiry
@@ -244,7 +244,7 @@ class VmsClient:
         self, url: str, name: str | None, held: Held, *, first_byte_s: float
     ) -> AsyncIterator[Body]:
         """Ask for a file or the rest of it; see `ports.Source`."""
-        wanted = answer.range_headers(held)
+        wanted = file_answer.range_headers(held)
         address = self._options.origins.resolve(url, name)
         first_by = asyncio.get_running_loop().time() + first_byte_s
         limit = asyncio.timeout_at(first_by)
@@ -260,7 +260,7 @@ class VmsClient:
                 reason, f"the file could not be asked for: {text}"
             ) from exc
         try:
-            offer = answer.judge(
+            offer = file_answer.judge(
                 response.status,
                 response.headers,
                 held=held,
@@ -283,7 +283,7 @@ class VmsClient:
         """Ask for one byte of a file; see `ports.Source`."""
         address = self._options.origins.resolve(url, name)
         answered = await self.sample(address, {"Range": "bytes=0-0"}, most_bytes=0)
-        return answer.look(
+        return file_answer.look(
             answered.status,
             answered.headers,
             folder=is_folder(url),

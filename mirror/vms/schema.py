@@ -16,12 +16,12 @@ import msgspec
 from mirror.errors import ListError
 from mirror.model import Row, to_us
 from mirror.ports import BadRow, Page, Rows
-from mirror.vms import large
+from mirror.vms import large_pages
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mirror.vms.large import Scratch
+    from mirror.vms.large_pages import Scratch
 
 _MAX_ID = 2**63 - 1
 _MANY_VALUES = 200_000
@@ -69,7 +69,7 @@ def decode_page(
             alone is no reason.
     """
     if isinstance(body, bytes) and body.count(b",") > _MANY_VALUES:
-        answer = large.Scratch(folder)
+        answer = large_pages.Scratch(folder)
         answer.write(body)
         body = answer
     if isinstance(body, bytes):
@@ -77,12 +77,12 @@ def decode_page(
         rows, digest = _rows(frame, readable, body, footage_zone), _digest(frame.data)
         later = None
     else:
-        split = large.Split(body)
+        split = large_pages.Split(body)
         frame, _ = _framed(without(bytes(split.frame), secret))
         taken = _Taken(body, split, frame.data, secret, footage_zone)
         rows, later, digest = taken.some(), taken, split.digest + _digest(frame.data)
-    if len(frame.data) > large.MAX_ROWS:
-        raise large.too_many_rows()
+    if len(frame.data) > large_pages.MAX_ROWS:
+        raise large_pages.too_many_rows()
     meta = _object(bytes(frame.meta))
     return Page(
         rows=rows.rows,
@@ -111,7 +111,7 @@ def without(body: bytes, secret: str) -> bytes:
 
 def _framed(body: bytes) -> tuple[_Answer, bytes]:
     if body.count(b",") > _MANY_VALUES:
-        raise large.too_many_rows()
+        raise large_pages.too_many_rows()
     try:
         return _answer(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
@@ -165,7 +165,7 @@ class _Taken:
     def __init__(
         self,
         answer: Scratch,
-        split: large.Split,
+        split: large_pages.Split,
         listed: list[msgspec.Raw],
         secret: str,
         zone: tzinfo,
@@ -198,14 +198,14 @@ class _Taken:
 
     def _decode(self, raw: bytes, rows: Rows) -> int:
         """Decode one row; return how long it is."""
-        place = next(self._places, None) if raw == large.PLACE else None
+        place = next(self._places, None) if raw == large_pages.PLACE else None
         if place is None:
             _take(rows, raw, raw, self._zone)
             return len(raw)
         start, size = place
-        received = self._answer.read(start, min(size, large.MAX_ROW_BYTES))
+        received = self._answer.read(start, min(size, large_pages.MAX_ROW_BYTES))
         received = without(received, self._secret)
-        if size > large.MAX_ROW_BYTES:
+        if size > large_pages.MAX_ROW_BYTES:
             _refuse(rows, received, "the row is longer than 4 MiB")
         else:
             readable = _SURROGATES.sub(_whole_pair, received)

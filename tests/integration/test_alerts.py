@@ -2,7 +2,7 @@
 
 The end-to-end test runs two services in processes of their own beside simulated VMSes
 that fail in every way there is an alert for. Its copy of the rules is 60 times faster;
-see `tests/monitors.py`.
+see `tests/prometheus.py`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.simulator import Life, Manners, Vms
-from tests.harness import FAST, Site
-from tests.monitors import DEPLOY, faster, free_port, need, running, watching
+from tests.prometheus import DEPLOY, faster, free_port, need, running, watching
+from tests.site import FAST, Site
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from tests.monitors import Monitors
+    from tests.prometheus import Monitors
 
 BRANCHES = 6
 _GIB = 2**30

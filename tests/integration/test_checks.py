@@ -18,20 +18,20 @@ from unittest.mock import AsyncMock
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mirror.app import checks
-from mirror.app.checks import finding, places
+from mirror.app import check
+from mirror.app.check import finding, places
 from mirror.metrics import Metrics
 from mirror.simulator import Vms
-from mirror.targets.directory import DirectoryTarget
+from mirror.targets.directory.target import DirectoryTarget
 from tests.certificates import make_certificates
-from tests.harness import IMPATIENT, Site
+from tests.site import IMPATIENT, Site
 
 _DAY_S = 86_400
 
 
 async def findings(site: Site) -> dict[str, tuple[str, str]]:
     """Return what `check` finds: grade and words by name."""
-    found = await checks.run(
+    found = await check.run(
         site.settings(),
         metrics=Metrics(CollectorRegistry()),
         secret=lambda _: None,
@@ -241,7 +241,7 @@ async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
             with monkeypatch.context() as patched:
                 patched.setattr(os, "stat", partial(stuck, os.stat))
                 async with asyncio.timeout(60):
-                    found = await checks.run(
+                    found = await check.run(
                         settings,
                         metrics=Metrics(CollectorRegistry()),
                         secret=lambda _: None,
@@ -249,7 +249,7 @@ async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
     finally:
         ends.set()
 
-    failed = [one.name for one in found if one.grade is checks.Grade.FAIL]
+    failed = [one.name for one in found if one.grade is check.Grade.FAIL]
     assert failed == [name]
     assert (len(found) > 1) == (hangs != "state")
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.mirroring.plan import plan
+from mirror.ledger import Ledger
+from mirror.lifecycle.row import plan
 from mirror.model import Attempt, Export, State
-from mirror.state import Ledger
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 

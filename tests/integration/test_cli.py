@@ -20,8 +20,8 @@ import pytest
 
 from mirror import __version__
 from mirror.simulator import Stage, Vms
-from tests import warm
-from tests.harness import Site
+from tests import warm_command
+from tests.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = datetime(2024, 5, 1, 8, 0, tzinfo=UTC)
@@ -78,7 +78,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(*arguments: str | Path, **env: str) -> Ran:
     """Run the real command to its end."""
-    done = warm.run([*map(str, arguments)], env=environment(**env))
+    done = warm_command.run([*map(str, arguments)], env=environment(**env))
     ran = Ran(done.code, done.out.decode(), done.err.decode())
     assert "Traceback" not in ran.err + ran.out
     return ran

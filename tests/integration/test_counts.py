@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.errors import DamagedLedgerError
-from mirror.mirroring.plan import plan
+from mirror.ledger import LEDGER_NAME, Filter, Ledger
+from mirror.ledger import database as databases
+from mirror.lifecycle.row import plan
 from mirror.model import Reason, State
-from mirror.state import LEDGER_NAME, Filter, Ledger
-from mirror.state import database as databases
 from tests import builders
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import pytest
 
+from mirror.disk import durable, mounts
 from mirror.errors import TargetError
 from mirror.ports import Kept, PathTakenError, Publication, SpoolFileError
-from mirror.targets import durable, marker
-from mirror.targets.directory import DirectoryTarget
+from mirror.targets.directory.target import DirectoryTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -531,7 +531,7 @@ async def test_a_folder_of_a_mount_is_no_mount_point(world: World) -> None:
 
 def test_mount_points_are_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system's root, and what the kernel tells of; no folder on itself."""
-    assert marker.is_mount(os.open("/proc", os.O_RDONLY), Path("/proc"))
+    assert mounts.is_mount(os.open("/proc", os.O_RDONLY), Path("/proc"))
 
     spaced = world.root / "a b"
     spaced.mkdir()
@@ -539,15 +539,15 @@ def test_mount_points_are_known(world: World, monkeypatch: pytest.MonkeyPatch) -
     escaped = str(spaced).replace(" ", "\\040")
     above = "35 1 98:0 /lower / rw - ext4 /dev/x rw\n"
     table.write_text(f"{above}36 35 98:0 /x {escaped} rw - ext4 /dev/x rw\n")
-    monkeypatch.setattr(marker, "_MOUNTS", table)
-    assert marker.is_mount(os.open(spaced, os.O_RDONLY), spaced)
-    assert not marker.is_mount(os.open(world.root, os.O_RDONLY), world.root)
+    monkeypatch.setattr(mounts, "_MOUNTS", table)
+    assert mounts.is_mount(os.open(spaced, os.O_RDONLY), spaced)
+    assert not mounts.is_mount(os.open(world.root, os.O_RDONLY), world.root)
 
     itself = f"37 35 98:0 /lower{escaped} {escaped} rw - ext4 /dev/x rw\n"
     table.write_text(above + itself)
-    assert not marker.is_mount(os.open(spaced, os.O_RDONLY), spaced)
+    assert not mounts.is_mount(os.open(spaced, os.O_RDONLY), spaced)
     table.write_text(f"{above}36 35 98:0 /x {escaped} rw - ext4 /dev/x rw\n{itself}")
-    assert marker.is_mount(os.open(spaced, os.O_RDONLY), spaced)
+    assert mounts.is_mount(os.open(spaced, os.O_RDONLY), spaced)
 
 
 async def test_own_leftovers_are_cleaned(world: World) -> None:

@@ -9,12 +9,13 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mirror.app import snapshot, telling
+from mirror.app.notify import hook
+from mirror.app.status import metrics_snapshot
+from mirror.ledger import rows
 from mirror.metrics import Metrics
 from mirror.model import State
-from mirror.state import rows
+from tests.afternoon import HOUR, MINUTE, NOW_US, Scene
 from tests.integration.test_cli import run
-from tests.scene import HOUR, MINUTE, NOW_US, Scene
 
 HELD = {
     "held_sha256": "ab" * 32,
@@ -127,7 +128,7 @@ def test_the_command_of_on_event_is_told_of_it(scene):
         )
 
     (event,) = scene.ledger.events.take(5)
-    shown = telling._told(event)
+    shown = hook._told(event)
 
     assert shown["event"] == "export.doubtful"
     assert shown["export"]["state"] == shown["export"]["proof"] == "doubtful"
@@ -147,7 +148,7 @@ def test_what_is_to_be_fetched_is_not_what_waits(scene):
     counted = CollectorRegistry()
     metrics = Metrics(counted)
     metrics.declare(["hq", "depot", "harbour"], [])
-    metrics.show(snapshot.take(scene.ledger, scene.now_us))
+    metrics.show(metrics_snapshot.take(scene.ledger, scene.now_us))
 
     def unfetched(source: str) -> float | None:
         return counted.get_sample_value(

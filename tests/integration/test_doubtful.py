@@ -12,7 +12,7 @@ import pytest
 from mirror.model import Export, State
 from mirror.simulator import Fault, Kind, Stage, Vms
 from mirror.vms import VmsClient
-from tests.harness import Site
+from tests.site import Site
 
 if TYPE_CHECKING:
     from mirror.simulator import Export as Served

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.mirroring import reservation
+from mirror.ledger import Filter, Ledger
 from mirror.model import State
+from mirror.pipeline.spool import reservation
 from mirror.simulator import Manners, Vms, fault
-from mirror.state import Filter, Ledger
-from tests.harness import Site
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

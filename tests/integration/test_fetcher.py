@@ -18,29 +18,31 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from mirror.errors import FetchError, FileGoneError
+from mirror.ledger import Ledger, LedgerThread
+from mirror.lifecycle.attempt import Pace
+from mirror.lifecycle.row import plan
 from mirror.metrics import Metrics
-from mirror.mirroring import fetch
-from mirror.mirroring.fetch import UNFIT_RANGE, Fetcher
-from mirror.mirroring.outcome import Pace
-from mirror.mirroring.part import Part
-from mirror.mirroring.patience import Patience
-from mirror.mirroring.plan import plan
-from mirror.mirroring.progress import Progress
-from mirror.mirroring.pump import PumpLimits
-from mirror.mirroring.spool import Place, Spool
 from mirror.model import Attempt, Export, Reason, State, from_us
-from mirror.state import Ledger, LedgerThread
-from tests import boxes, builders
+from mirror.pipeline.fetch import attempt as fetch
+from mirror.pipeline.fetch.attempt import UNFIT_RANGE, Fetcher
+from mirror.pipeline.fetch.first_byte import Patience
+from mirror.pipeline.fetch.receive import PumpLimits
+from mirror.pipeline.progress import Progress
+from mirror.pipeline.spool.part import Part
+from mirror.pipeline.spool.spool import Place, Spool
+from tests import builders, mp4_boxes
 from tests.builders import FOLDER, HOUR, MINUTE, NOW
-from tests.desk import Watched
+from tests.publisher_bench import Watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mirror.ports import Held, Seen
 
-WHOLE = boxes.classic((dataclasses.replace(boxes.VIDEO, samples=boxes.pictures(300)),))
-TO_END = boxes.open_ended(WHOLE)
+WHOLE = mp4_boxes.classic(
+    (dataclasses.replace(mp4_boxes.VIDEO, samples=mp4_boxes.pictures(300)),)
+)
+TO_END = mp4_boxes.open_ended(WHOLE)
 """Whole only if the end of the body is known: its last box has no size."""
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.mirroring import stock
-from mirror.mirroring.sidecar import SidecarError
+from mirror import sidecar
 from mirror.ports import MAX_SIDECAR_BYTES, PathTakenError
-from mirror.targets import placing, reading
+from mirror.sidecar import SidecarError
+from mirror.targets.directory import place as placing
+from mirror.targets.directory import read
 from tests.integration.test_directory_target import PATH, World
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ async def test_many_long_ones_are_surveyed_at_no_cost(
     assert [one.sidecar for one in found] == [b""] * 300
     assert asked == []
     with pytest.raises(SidecarError):
-        stock.told(found[0], 0)
+        sidecar.export_of(found[0], 0)
     await target.close()
 
 
@@ -121,7 +122,7 @@ def test_one_that_grows_while_it_is_read_is_read_no_further(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", lambda _: about)
 
-        assert reading.record_in(fd) == b""
+        assert read.record_in(fd) == b""
     assert len(asked) == 1
     os.close(fd)
 

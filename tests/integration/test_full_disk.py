@@ -10,7 +10,7 @@ import pytest
 
 from mirror.model import State
 from mirror.simulator import Vms
-from tests.harness import Site
+from tests.site import Site
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3, 5])

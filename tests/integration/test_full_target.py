@@ -10,11 +10,11 @@ import pytest
 import structlog
 
 from mirror.errors import TargetError
-from mirror.mirroring.outcome import Pace
+from mirror.ledger import Filter
+from mirror.lifecycle.attempt import Pace
 from mirror.model import CopyState
 from mirror.ports import TargetHealth
-from mirror.state import Filter
-from tests.desk import BYTES, Desk
+from tests.publisher_bench import BYTES, Desk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

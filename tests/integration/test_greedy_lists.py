@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.mirroring import walk as walking
+from mirror.ledger import AT_ONCE, in_slices, walks
 from mirror.model import State
+from mirror.pipeline.discover import walker as walking
 from mirror.ports import BadRow, Page, Rows
-from mirror.state import AT_ONCE, in_slices, listing
 from tests.builders import HOUR, MINUTE, NOW
 from tests.integration.test_walk import World, listed, page
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mirror.state import Ledger, Slice
+    from mirror.ledger import Ledger, Slice
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ async def test_20_000_refused_rows_cost_few_transactions(world):
     assert report.bad_rows == 20_000 * len(world.source.asked)
     assert number < 20
     refused = [one for one in logs if one["event"] == "row.refused"]
-    assert len(refused) == listing.BAD_ROWS_KEPT
+    assert len(refused) == walks.BAD_ROWS_KEPT
 
 
 # -- undecided rows are bounded ----------------------------------------------------
@@ -208,7 +208,7 @@ async def test_rows_without_a_file_are_left_out_when_there_are_too_many(
     world, monkeypatch
 ):
     """Told, until it is over; what shows a file is always taken in."""
-    monkeypatch.setattr(listing, "UNDECIDED_KEPT", 10)
+    monkeypatch.setattr(walks, "UNDECIDED_KEPT", 10)
     rows = [listed(number, has_file=False) for number in range(15)]
     files = [listed(number) for number in range(100, 130)]
     world.source.shows(*rows, *files)
@@ -235,7 +235,7 @@ async def test_rows_without_a_file_are_left_out_when_there_are_too_many(
 
 async def test_rows_that_ended_without_a_file_are_bounded_too(world, monkeypatch):
     """A list of ever new ids, each too old to have a file."""
-    monkeypatch.setattr(listing, "FILELESS_KEPT", 7)
+    monkeypatch.setattr(walks, "FILELESS_KEPT", 7)
     old = NOW - 100 * HOUR
     for turn in range(3):
         world.source.shows(
@@ -253,7 +253,7 @@ async def test_rows_that_ended_without_a_file_are_bounded_too(world, monkeypatch
 
 
 async def test_one_source_does_not_use_up_the_room_of_another(world, monkeypatch):
-    monkeypatch.setattr(listing, "UNDECIDED_KEPT", 5)
+    monkeypatch.setattr(walks, "UNDECIDED_KEPT", 5)
     world.source.shows(*(listed(number, has_file=False) for number in range(20)))
     await world.poll()
     world.source.name = "depot"
@@ -269,7 +269,7 @@ async def test_one_source_does_not_use_up_the_room_of_another(world, monkeypatch
 @pytest.fixture
 async def many(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Return a world of more exports than are changed at once, of any kind."""
-    monkeypatch.setattr("mirror.state.rows.AT_ONCE", 7)
+    monkeypatch.setattr("mirror.ledger.rows.AT_ONCE", 7)
     monkeypatch.setattr(walking, "AT_ONCE", 7)
     return world
 
@@ -338,7 +338,7 @@ async def test_a_clock_put_back_twice_is_followed_twice(many):
 
 async def test_a_new_target_is_filled_some_at_a_time(many, monkeypatch):
     """And what it holds already is saved; no visit changes more than a slice."""
-    monkeypatch.setattr("mirror.state.copies._WINDOW", 7)
+    monkeypatch.setattr("mirror.ledger.copies._WINDOW", 7)
     many.source.shows(*(listed(number) for number in range(50)))
     await many.poll()
     ledger = await many.ledger(lambda ledger: ledger)

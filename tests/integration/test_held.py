@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.errors import FetchError, FileGoneError, NoRoomError, OriginRefusedError
-from mirror.mirroring import verdict
+from mirror.lifecycle import held_body
 from mirror.model import Export, Reason, State
 from mirror.ports import Seen
 from tests import builders
@@ -47,7 +47,7 @@ async def ended(bench: Bench) -> Export:
     """Let the clock look at what is held; return the export."""
     await bench.thread(
         lambda ledger: ledger.fetches.end_held(
-            verdict.spooled_doubtful, targets=["nas"], now_us=bench.now_us
+            held_body.spooled_doubtful, targets=["nas"], now_us=bench.now_us
         )
     )
     return await bench.export()

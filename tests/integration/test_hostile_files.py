@@ -17,9 +17,9 @@ import pytest
 
 from mirror.model import State, utc_now
 from mirror.simulator import Fault, Kind, Manners, Vms
+from mirror.simulator.behaviour import Etag
 from mirror.simulator.faults import fault, resolve
-from mirror.simulator.manners import Etag
-from tests.harness import IMPATIENT, Site
+from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from mirror.model import Export

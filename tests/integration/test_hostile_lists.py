@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.mirroring import walk
+from mirror.ledger import Ledger
 from mirror.model import State, utc_now
+from mirror.pipeline.discover import walker
 from mirror.simulator import Fault, Kind, Manners, Stage, Vms
 from mirror.simulator.faults import fault
-from mirror.state import Ledger
-from tests.harness import IMPATIENT, Site
+from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
+    from mirror.ledger.queries import SourceStatus
     from mirror.simulator import Export as Served
     from mirror.simulator.faults import Step
-    from mirror.state.reads import SourceStatus
 
 TRIES = 3
 """So often `once` asks for a list."""
@@ -270,7 +270,7 @@ async def test_an_odd_list_is_read_all_the_same(tmp_path, vms, name):
 
     check_saved(site, vms, *served)
     assert all(len(vms.file_requests(one)) == 1 for one in served)
-    assert vms.journal.counters["list"] <= 2 * 8 * walk.MAX_STARTS
+    assert vms.journal.counters["list"] <= 2 * 8 * walker.MAX_STARTS
     assert source(site).problem is None
 
 
@@ -285,7 +285,7 @@ async def test_gzipped_lists_are_read(tmp_path, vms):
 
 async def test_rows_without_end_do_not_hold_a_walk_for_ever(tmp_path, vms, monkeypatch):
     """Every page has new rows: the walk ends at its bound and concludes nothing."""
-    monkeypatch.setattr(walk, "MAX_PAGES", 12)
+    monkeypatch.setattr(walker, "MAX_PAGES", 12)
     site = Site.make(tmp_path, vms, per_page=2)
     served = [vms.add(size=50_000) for _ in range(2)]
     await site.once()
@@ -293,7 +293,7 @@ async def test_rows_without_end_do_not_hold_a_walk_for_ever(tmp_path, vms, monke
     vms.script_list(then="endless_rows")
     report = await site.once()
 
-    assert vms.journal.counters["list"] <= 12 * walk.MAX_STARTS
+    assert vms.journal.counters["list"] <= 12 * walker.MAX_STARTS
     assert report.unread == ()
     assert before.items() <= site.kept().items()
     assert all(site.export(one).state is State.SAVED for one in served)
@@ -344,7 +344,7 @@ async def test_rows_of_one_instant_that_always_move_are_left(tmp_path, vms):
     await site.once()
 
     pages = [r.target for r in vms.requests if r.kind == "list"]
-    assert sum("page=1&" in page for page in pages) == walk.MAX_STARTS + 1
+    assert sum("page=1&" in page for page in pages) == walker.MAX_STARTS + 1
     assert source(site).first_sweep_us is None
 
 

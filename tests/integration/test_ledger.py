@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.errors import LedgerError
-from mirror.mirroring import outcome
-from mirror.mirroring.plan import lose, plan, renewed
+from mirror.ledger import LEDGER_NAME, Filter, Ledger, LedgerThread, Partial
+from mirror.ledger import database as databases
+from mirror.ledger import ledger as ledgers
+from mirror.ledger.fetches import ATTEMPTS_KEPT
+from mirror.ledger.walks import BAD_ROWS_KEPT
+from mirror.lifecycle import attempt as outcome
+from mirror.lifecycle.row import lose, plan, renewed
 from mirror.model import Attempt, CopyState, Reason, Receipt, State
 from mirror.ports import BadRow
-from mirror.state import LEDGER_NAME, Filter, Ledger, LedgerThread, Partial
-from mirror.state import database as databases
-from mirror.state import ledger as ledgers
-from mirror.state.fetches import ATTEMPTS_KEPT
-from mirror.state.listing import BAD_ROWS_KEPT
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 

@@ -11,8 +11,8 @@ import pytest
 
 from mirror.app import lock
 from mirror.errors import ConfigError, LedgerError
-from mirror.state import Ledger
-from mirror.state.commits import COMMITS_NAME
+from mirror.ledger import Ledger
+from mirror.ledger.commit_counter import COMMITS_NAME
 from mirror.vms import token
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="about root")

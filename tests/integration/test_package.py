@@ -16,9 +16,9 @@ import pytest
 
 from mirror import __version__
 from mirror.simulator import Vms
-from tests.harness import Site
 from tests.integration.test_cli import on, run_beside
-from tests.monitors import DEPLOY
+from tests.prometheus import DEPLOY
+from tests.site import Site
 
 pytestmark = pytest.mark.timeout(900)
 _TOOLS = ("dpkg-deb", "systemd-analyze")

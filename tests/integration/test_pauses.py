@@ -11,15 +11,15 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from mirror.app import lock, pausing
+from mirror.app import lock, pause
 from mirror.cli.main import app
+from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Export as Served
 from mirror.simulator import Vms
-from mirror.state import Ledger
-from tests.harness import Site
+from tests.afternoon import HOUR, MINUTE, Scene
 from tests.integration.test_cli import on, run, run_beside
-from tests.scene import HOUR, MINUTE, Scene
+from tests.site import Site
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def paused(scene: Scene, hours: int, name: str = "hq") -> str:
     )
     scene.settings = scene.settings.model_copy(update={"state_dir": scene.folder})
     length = timedelta(hours=hours)
-    lines = pausing.pause(scene.settings, kind, name, length, scene.now_us)
+    lines = pause.pause(scene.settings, kind, name, length, scene.now_us)
     return "\n".join(lines)
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror import disk
+from mirror.disk import durable, filesystem
 from mirror.errors import TargetError
 from mirror.ports import PathTakenError, SpoolFileError
-from mirror.targets import durable
 from tests.integration.test_directory_target import (
     BYTES,
     HIDDEN,
@@ -162,7 +161,7 @@ async def test_where_modes_cannot_be_kept(
     world: World, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """exFAT, SMB, mapped users: used, with a warning, and read back."""
-    monkeypatch.setattr(disk, "keeps_modes", lambda _: False)
+    monkeypatch.setattr(filesystem, "keeps_modes", lambda _: False)
     take_over(world, how, HIDDEN, f"{HIDDEN}/tmp")
     target = world.target()
     health = await target.open(None)
@@ -202,7 +201,7 @@ async def test_the_id_of_a_marker_is_told_nobody(world: World) -> None:
 def test_whether_modes_are_kept_is_tried(world: World, monkeypatch) -> None:
     """By a folder that is removed again; one that cannot be made shows nothing."""
     root = os.open(world.root, os.O_RDONLY)
-    assert disk.keeps_modes(root)
+    assert filesystem.keeps_modes(root)
 
     real = os.mkdir
 
@@ -212,10 +211,10 @@ def test_whether_modes_are_kept_is_tried(world: World, monkeypatch) -> None:
             path.chmod(0o777)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    assert not disk.keeps_modes(root)
+    assert not filesystem.keeps_modes(root)
     assert list(world.root.iterdir()) == []
     monkeypatch.setattr(os, "mkdir", refuse_with(errno.EACCES))
-    assert disk.keeps_modes(root)
+    assert filesystem.keeps_modes(root)
     os.close(root)
 
 

@@ -10,21 +10,21 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mirror import config
-from mirror.app import probing
-from mirror.app.probing import asking
+from mirror.app import probe
+from mirror.app.probe import asker
 from mirror.errors import MirrorError
 from mirror.metrics import Metrics
 from mirror.simulator import INTERNAL_ORIGIN, Etag, Fault, Kind, Manners, Vms, query
+from mirror.simulator.answers import LIST_PATHS
 from mirror.simulator.command import SimulatorOptions, build
 from mirror.simulator.replay import Record
-from mirror.simulator.responder import LIST_PATHS
-from tests.harness import Site
 from tests.integration.test_cli import run_beside
+from tests.site import Site
 
 
-async def asked(site: Site) -> tuple[probing.Report, dict[str, str], dict[str, object]]:
+async def asked(site: Site) -> tuple[probe.Report, dict[str, str], dict[str, object]]:
     """Return the report, its words by topic, and its keys."""
-    report = await probing.probe(
+    report = await probe.probe(
         site.settings(),
         "hq",
         metrics=Metrics(CollectorRegistry()),
@@ -92,7 +92,7 @@ async def test_the_other_path_and_the_other_dates_are_found(tmp_path, monkeypatc
     """Though the configured ones are refused."""
     async with Vms() as vms:
         monkeypatch.setattr(
-            "mirror.simulator.responder.LIST_PATHS", LIST_PATHS - {"/api/v1/downloads"}
+            "mirror.simulator.answers.LIST_PATHS", LIST_PATHS - {"/api/v1/downloads"}
         )
         vms.add(size=300_000)
         site = Site.make(tmp_path, vms, date_format="%Y/%m/%d %H:%M:%S")
@@ -213,7 +213,7 @@ async def test_a_short_pause_is_waited_for(tmp_path):
 
 async def test_there_is_an_end_of_requests(tmp_path, monkeypatch):
     async with Vms() as vms:
-        monkeypatch.setattr(asking, "MOST_REQUESTS", 3)
+        monkeypatch.setattr(asker, "MOST_REQUESTS", 3)
         vms.add(size=300_000)
         report, words, _ = await asked(Site.make(tmp_path, vms))
         made = len(vms.requests)
@@ -252,7 +252,7 @@ async def test_the_printed_keys_are_a_configuration(tmp_path):
     assert isinstance(config.load(tmp_path / "archive-mirror.toml", {}), object)
 
 
-def comparable(report: probing.Report) -> list[tuple[str, str]]:
+def comparable(report: probe.Report) -> list[tuple[str, str]]:
     """Return what was learnt, without what differs from run to run."""
     return [
         (one.topic, re.sub(r"export \d+|[+-]\d+\.\d s|http://\S+", "", one.text))

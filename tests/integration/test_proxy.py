@@ -9,13 +9,14 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from mirror.app import checks, heartbeats
+from mirror.app import check
+from mirror.app.notify import heartbeat
 from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Vms
 from tests.certificates import make_certificates
-from tests.harness import Site
 from tests.proxy import Proxy
+from tests.site import Site
 
 LOGIN = "mirror:p-4ssw0rd-of-the-proxy"
 
@@ -30,7 +31,7 @@ def bare(monkeypatch):
 
 async def found(site: Site) -> dict[str, tuple[str, str]]:
     """Return what `check` finds, by name."""
-    findings = await checks.run(
+    findings = await check.run(
         site.settings(), metrics=Metrics(CollectorRegistry()), secret=lambda _: None
     )
     return {one.name: (one.grade.value, one.detail) for one in findings}
@@ -165,7 +166,7 @@ async def test_a_proxy_that_refuses_is_told_as_such(tmp_path, case, words, secur
 
 async def test_a_sources_heartbeat_goes_by_its_proxy(tmp_path, monkeypatch):
     """That of all sources does not: it belongs to none."""
-    monkeypatch.setattr(heartbeats, "BEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.05)
     async with Vms() as vms, Proxy() as proxy:
         site = Site.make(
             tmp_path, vms, proxy=proxy.url, heartbeat_url=f"{vms.other_url}/of-hq"

@@ -14,19 +14,19 @@ import pytest
 import structlog
 
 from mirror.errors import LedgerError, TargetError
-from mirror.mirroring import publish
-from mirror.mirroring.findings import after_bad
-from mirror.mirroring.outcome import Pace
+from mirror.lifecycle.attempt import Pace
 from mirror.model import CopyState, State
+from mirror.pipeline.publish import publisher
+from mirror.pipeline.verify.judge import after_bad
 from mirror.ports import SpoolFileError
 from tests.builders import HOUR, NOW
-from tests.desk import BYTES, Desk
+from tests.publisher_bench import BYTES, Desk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mirror.mirroring.publish import Publisher
+    from mirror.pipeline.publish.publisher import Publisher
 
 PATH = "hq/1.mp4"
 
@@ -375,7 +375,7 @@ async def test_two_exports_at_one_path_are_told_apart(desk):
 
 async def test_where_all_paths_are_taken_is_told(desk, monkeypatch):
     """What lies there is never overwritten, and the copy stays owed."""
-    monkeypatch.setattr(publish, "MAX_NUMBER", 3)
+    monkeypatch.setattr(publisher, "MAX_NUMBER", 3)
     await desk.add()
     (desk.folder / "nas" / "hq").mkdir(parents=True)
     strangers = {PATH: b"one", "hq/1~2.mp4": b"two"}

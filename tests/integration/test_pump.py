@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from mirror.errors import FetchError, SpoolError
-from mirror.mirroring import pump as pumping
-from mirror.mirroring.part import Part
-from mirror.mirroring.pump import BATCH_BYTES, ErrorPageError, Pump, PumpLimits, look
-from mirror.mirroring.spool import Place, Spool
+from mirror.pipeline.fetch import receive as pumping
+from mirror.pipeline.fetch.receive import (
+    BATCH_BYTES,
+    ErrorPageError,
+    Pump,
+    PumpLimits,
+    look,
+)
+from mirror.pipeline.spool.part import Part
+from mirror.pipeline.spool.spool import Place, Spool
 from tests import builders
 
 if TYPE_CHECKING:

@@ -16,20 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import ground, lock, rebuilding, records
-from mirror.app.rebuilding import Oddity
+from mirror.app import instance, lock
+from mirror.app.rebuild import rebuild as rebuilding
+from mirror.app.rebuild.rebuild import Oddity
+from mirror.app.status import public_json
+from mirror.disk import durable
 from mirror.errors import LedgerError, LockedError, MirrorError, TargetError
+from mirror.ledger import LEDGER_NAME, Filter, Ledger, Partial, checksums
 from mirror.model import CopyState, State
 from mirror.simulator import Fault, Kind, Stage, Vms
-from mirror.state import LEDGER_NAME, Filter, Ledger, Partial, soundness
-from mirror.targets import durable, surveying
-from tests import warm
-from tests.harness import Site
+from mirror.targets.directory import scan
+from tests import warm_command
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.app.rebuilding import Odd, Progress
+    from mirror.app.rebuild.rebuild import Odd, Progress
     from mirror.simulator import Export as Served
 
 SIZE = 20_000
@@ -79,7 +82,7 @@ class Kept:
         """Return what `list --json` shows, by identity."""
         ledger = Ledger.read(self.site.settings().state_dir, check=True)
         with contextlib.closing(ledger):
-            shown = [records.export(*one) for one in ledger.reads.exports(Filter())]
+            shown = [public_json.export(*one) for one in ledger.reads.exports(Filter())]
         return {(one["source"], one["id"], one["created_at"]): one for one in shown}
 
     def state(self, number: int) -> str:
@@ -116,7 +119,7 @@ class Kept:
         """Run the real command; return its exit code, stdout and stderr."""
         self.site.settings()
         path = self.site.folder / "archive-mirror.toml"
-        ran = await asyncio.to_thread(warm.run, ["-c", str(path), *options])
+        ran = await asyncio.to_thread(warm_command.run, ["-c", str(path), *options])
         return ran.code, ran.out.decode(), ran.err.decode()
 
 
@@ -645,9 +648,9 @@ async def test_a_folder_that_cannot_be_read_proves_nothing(tmp_path, vms, monkey
 
 def in_order(monkeypatch: pytest.MonkeyPatch, *, reverse: bool) -> None:
     """Let a target be read in the order of its paths."""
-    real = surveying.sidecars
+    real = scan.sidecars
     monkeypatch.setattr(
-        surveying,
+        scan,
         "sidecars",
         lambda root: iter(
             sorted(real(root), key=lambda one: one.path, reverse=reverse)
@@ -729,7 +732,7 @@ async def test_a_target_that_goes_away_meanwhile_leaves_the_old_ledger(
     """Half of a tree proves nothing of the other half."""
     kept = await keep(tmp_path, vms, 2)
     before = kept.rows()
-    monkeypatch.setattr(surveying, "sidecars", _stale)
+    monkeypatch.setattr(scan, "sidecars", _stale)
     with pytest.raises(TargetError, match="away"):
         await kept.rebuild(force=True)
 
@@ -764,14 +767,14 @@ def _stale(_: int) -> Any:
 async def test_a_target_that_hangs_is_given_up(tmp_path, vms, monkeypatch):
     """With the target's name; a mount that answers never must not hold it for ever."""
     kept = await keep(tmp_path, vms, 1)
-    monkeypatch.setattr("mirror.mirroring.examining.HUNG_S", 0.2)
+    monkeypatch.setattr("mirror.pipeline.verify.read_copy.HUNG_S", 0.2)
     release = threading.Event()
 
     def hang(_: int) -> Any:
         release.wait(20)
         yield from ()
 
-    monkeypatch.setattr(surveying, "sidecars", hang)
+    monkeypatch.setattr(scan, "sidecars", hang)
     with pytest.raises(TargetError, match="hangs"):
         await kept.rebuild(force=True)
     release.set()
@@ -988,7 +991,7 @@ async def test_a_target_that_hangs_does_not_hold_up_the_walks(
     tmp_path, vms, monkeypatch
 ):
     """What is looked for there is looked for at a later walk."""
-    monkeypatch.setattr("mirror.mirroring.recall.PATIENCE_S", 0.1)
+    monkeypatch.setattr("mirror.pipeline.publish.already_kept.PATIENCE_S", 0.1)
     kept = await keep(tmp_path, vms, 1, file_lifetime="1s")
     served = vms.add(size=SIZE)
     async with kept.site.engine() as engine:
@@ -999,7 +1002,7 @@ async def test_a_target_that_hangs_does_not_hold_up_the_walks(
     def hang(*_: Any) -> None:
         release.wait(20)
 
-    monkeypatch.setattr(surveying, "beside", hang)
+    monkeypatch.setattr(scan, "beside", hang)
     async with kept.site.service():
         await kept.site.until_state(served, State.LOST)
         release.set()
@@ -1029,8 +1032,8 @@ async def test_a_stop_does_not_wait_for_the_ledger_to_be_read(
         count = "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT 1 FROM"
         connection.execute(f"SELECT count(*) FROM ({count} n)").fetchone()
 
-    monkeypatch.setattr(soundness, "problem", endless)
-    async with asyncio.timeout(30), ground.proving(kept.ledger.parent) as reading:
+    monkeypatch.setattr(checksums, "problem", endless)
+    async with asyncio.timeout(30), instance.proving(kept.ledger.parent) as reading:
         await asyncio.sleep(0.1)
 
         assert not reading.done()

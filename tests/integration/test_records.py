@@ -11,15 +11,16 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from mirror import sidecar
 from mirror.errors import OriginRefusedError, SpoolError, TargetError
+from mirror.ledger import Partial
 from mirror.metrics import Metrics
-from mirror.mirroring import fetch, sidecar
-from mirror.mirroring.part import Part
 from mirror.model import CopyState, Export, State, to_us, utc_now
+from mirror.pipeline.fetch import attempt as fetch
+from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
-from mirror.state import Partial
 from tests import builders
-from tests.harness import Site
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,8 +9,8 @@ import pytest
 
 from mirror.model import EtagUse, State, utc_now
 from mirror.simulator import Fault, Kind, Manners, Vms
-from mirror.simulator.manners import Etag
-from tests.harness import Site
+from mirror.simulator.behaviour import Etag
+from tests.site import Site
 
 SIZE, CUT, KI64 = 400_000, 150_000, 65_536
 MADE = timedelta(minutes=20)

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.errors import ConfigError, MirrorError, TransientError
 from mirror.metrics import Metrics
-from mirror.server import HttpServer, http
+from mirror.web import HttpServer
+from mirror.web import server as http
 
 
 class Reasons:

@@ -9,14 +9,14 @@ from datetime import UTC
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mirror.server import HttpServer, page
+from mirror.web import HttpServer, status_page
 
 PATHS = ("/", "/status.json", "/metrics", "/healthz", "/readyz", "/nowhere")
 
 
 @pytest.fixture(autouse=True)
 def _short_page(monkeypatch):
-    monkeypatch.setattr(page, "render", lambda *_: "<p>footage</p>")
+    monkeypatch.setattr(status_page, "render", lambda *_: "<p>footage</p>")
 
 
 @asynccontextmanager

@@ -16,8 +16,8 @@ import pytest
 
 from mirror.model import State
 from mirror.simulator import Fault, Kind, Stage, Vms
-from tests import warm
-from tests.harness import Site
+from tests import warm_command
+from tests.site import Site
 
 MB = 1_000_000
 
@@ -361,7 +361,7 @@ async def test_commands_beside_the_service_take_effect(tmp_path, vms):
             )
         )
         words = ["retry", f"hq/{served.export_id}", "-c", config]
-        assert (await asyncio.to_thread(warm.run, words)).code == 0
+        assert (await asyncio.to_thread(warm_command.run, words)).code == 0
         await site.until_state(served, State.SAVED)
 
 

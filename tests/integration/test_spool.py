@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
+from mirror.disk import lanes
 from mirror.errors import FetchError, SpoolError
-from mirror.mirroring import spool as spool_module
-from mirror.mirroring import workers
-from mirror.mirroring.part import Part, PartName
-from mirror.mirroring.spool import Place, Spool
-from tests import boxes, builders
+from mirror.pipeline.spool import spool as spool_module
+from mirror.pipeline.spool.part import Part, PartName
+from mirror.pipeline.spool.spool import Place, Spool
+from tests import builders, mp4_boxes
 
 BYTES = bytes(range(256)) * 8
 FDS = Path("/proc/self/fd")
@@ -299,7 +299,7 @@ def test_what_is_discarded_has_no_name(path):
 def test_a_box_without_a_size_needs_an_end_that_was_announced(path):
     """Else it would be whole wherever it was cut."""
     part = Part.open(path, size=0, sha256=None)
-    part.append([boxes.open_ended(boxes.classic())])
+    part.append([mp4_boxes.open_ended(mp4_boxes.classic())])
 
     assert part.examine(True).doubt is None
     assert part.examine(False).doubt is not None
@@ -728,7 +728,7 @@ class Disk:
     """A disk whose calls may hang until it wakes up."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(workers, "PATIENCE_S", 0.6)
+        monkeypatch.setattr(lanes, "PATIENCE_S", 0.6)
         self.awake = threading.Event()
         self.calls = 0
 
@@ -818,7 +818,7 @@ async def test_with_no_other_place_a_hung_one_is_named(tmp_path, disk):
 
 async def test_what_hangs_in_one_place_holds_up_no_other(tmp_path, disk, monkeypatch):
     """However many threads hang, before any of them is left."""
-    monkeypatch.setattr(workers, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(lanes, "PATIENCE_S", 60.0)
     bad, good = tmp_path / "bad", tmp_path / "good"
     places = [Place(path=bad)]
     spool = Spool(node_id="n", places=lambda: places, threads=2)
@@ -895,7 +895,7 @@ async def test_a_slow_disk_is_waited_for_once_it_is_known(tmp_path, disk):
 def test_how_long_a_disk_is_waited_for(slowest_s, patience_s):
     """Longer than it ever took, and never for ever."""
     with ThreadPoolExecutor() as pool:
-        room = workers._Room(pool=pool, slowest_s=slowest_s)
+        room = lanes._Room(pool=pool, slowest_s=slowest_s)
         assert room.patience_s == patience_s
 
 
@@ -967,7 +967,7 @@ async def test_an_opening_cancelled_while_it_forgets_the_old_place(
 ):
     """The new part is closed."""
     old, new = tmp_path / "old", tmp_path / "new"
-    monkeypatch.setattr(workers, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(lanes, "PATIENCE_S", 60.0)
     export = builders.export(spool_dir=str(old), part_bytes=5, part_sha256="x")
     spool = spool_in(Place(path=new), Place(path=old))
     monkeypatch.setattr(spool, "_unlink", disk.hang)

@@ -16,17 +16,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
-from mirror.app import outlook, snapshot
-from mirror.app.outlook import Surroundings
+from mirror.app.status import metrics_snapshot, overview
+from mirror.app.status.overview import Surroundings
 from mirror.errors import LedgerError
 from mirror.model import Attempt, State, to_us
-from mirror.server import HttpServer, http, page
 from mirror.simulator import Fault, Kind, Vms
+from mirror.web import HttpServer, status_page
+from mirror.web import server as http
+from tests.afternoon import HOUR, MINUTE, SECOND, Scene, afternoon
 from tests.browser import Browser
-from tests.harness import Site
 from tests.integration.test_cli import on, run_beside
-from tests.monitors import free_port
-from tests.scene import HOUR, MINUTE, SECOND, Scene, afternoon
+from tests.prometheus import free_port
+from tests.site import Site
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>",
@@ -364,7 +365,7 @@ async def test_token_clock_and_ledger_are_told(scene):
         token_expiry_s={"depot": scene.now_us // SECOND + 2 * 86_400},
         ledger_problem="database or disk is full",
     )
-    status = outlook.take(scene.ledger, scene.settings, around, scene.now_us)
+    status = overview.take(scene.ledger, scene.settings, around, scene.now_us)
 
     assert [(one["level"], one["text"]) for one in status["concerns"]] == [
         (
@@ -551,7 +552,7 @@ def test_its_cost_does_not_grow_with_the_ledger(scene):
     connection = scene.ledger._db.connection
     connection.set_trace_callback(seen.append)
     around = Surroundings(token_expiry_s={})
-    outlook.take(scene.ledger, scene.settings, around, scene.now_us)
+    overview.take(scene.ledger, scene.settings, around, scene.now_us)
     connection.set_trace_callback(None)
 
     questions = [one for one in seen if one.startswith("SELECT")]
@@ -574,7 +575,7 @@ def test_rows_that_are_left_out_are_told(scene):
         connection.execute("UPDATE sources SET left_out = 12345 WHERE name = 'hq'")
     status = scene.status()
     (concern,) = status["concerns"]
-    taken = snapshot.take(scene.ledger, scene.now_us)
+    taken = metrics_snapshot.take(scene.ledger, scene.now_us)
 
     assert concern["text"].startswith("12345 rows of source hq without a file")
     assert {one["name"]: one["left_out"] for one in status["sources"]} == {
@@ -583,7 +584,7 @@ def test_rows_that_are_left_out_are_told(scene):
         "depot": 0,
     }
     assert taken.left_out["hq"] == 12345
-    shown = page.render(status, scene.settings.timezone)
+    shown = status_page.render(status, scene.settings.timezone)
     assert "12\N{NARROW NO-BREAK SPACE}345 rows without a file" in shown
 
 
@@ -670,8 +671,8 @@ async def test_a_real_browser_shows_all_of_it(tmp_path, vms):
 async def test_the_browser_notices_what_it_should(scene, monkeypatch):
     """The control of the test above: what is planted is complained of, not loaded."""
     plant = '<p style="color:red">x</p><img src="/x.png"><script>x()</script>'
-    honest = page.render
-    monkeypatch.setattr(page, "render", lambda *given: honest(*given) + plant)
+    honest = status_page.render
+    monkeypatch.setattr(status_page, "render", lambda *given: honest(*given) + plant)
     async with scene.served() as url, Browser.started() as browser:
         await browser.open(url)
 

@@ -7,8 +7,8 @@ import stat
 import tarfile
 
 from mirror.simulator import Vms
-from tests.harness import Site
 from tests.integration.test_cli import on, run_beside
+from tests.site import Site
 
 TOKEN = "canary-token-4711"
 PING = "canary-ping-0815"

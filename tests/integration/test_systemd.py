@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from mirror.server import Notifier
+from mirror.systemd import Notifier
 
 
 @pytest.mark.parametrize("abstract", [False, True])

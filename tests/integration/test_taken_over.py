@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import nagios, outlook
-from mirror.app.outlook import Surroundings
+from mirror.app.status import nagios, overview
+from mirror.app.status.overview import Surroundings
+from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Vms
-from mirror.state import Ledger
-from tests.harness import Site
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ def status(site: Site) -> dict[str, Any]:
     ledger = Ledger.read(settings.state_dir)
     try:
         around = Surroundings(token_expiry_s={})
-        return outlook.take(ledger, settings, around, time.time_ns() // 1000)
+        return overview.take(ledger, settings, around, time.time_ns() // 1000)
     finally:
         ledger.close()
 
@@ -138,7 +138,7 @@ async def test_a_target_of_mapped_users_is_used_with_a_warning(
     tmp_path: Path, vms: Vms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told in the status, and no cause for an alarm."""
-    monkeypatch.setattr("mirror.disk.keeps_modes", lambda _: False)
+    monkeypatch.setattr("mirror.disk.filesystem.keeps_modes", lambda _: False)
     site = Site.make(tmp_path, vms)
     for name in ("", "tmp", "spool"):
         (site.archive / HIDDEN / name).mkdir(parents=True)

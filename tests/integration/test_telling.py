@@ -13,24 +13,24 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from mirror.app import heartbeats, telling
+from mirror.app.notify import heartbeat, hook
+from mirror.ledger import LedgerThread
 from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Vms
-from mirror.state import LedgerThread
-from tests.harness import Site
-from tests.scene import MINUTE, Scene
+from tests.afternoon import MINUTE, Scene
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from mirror.state import Ledger
+    from mirror.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(telling, "LOOK_S", 0.05)
-    monkeypatch.setattr(heartbeats, "BEAT_S", 0.1)
+    monkeypatch.setattr(hook, "LOOK_S", 0.05)
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.1)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ async def teller(
     metrics = Metrics(CollectorRegistry())
     await ledger(lambda opened: opened.node_id(1))
     running = asyncio.create_task(
-        telling.Teller(command, ledger=ledger, metrics=metrics).run()
+        hook.Teller(command, ledger=ledger, metrics=metrics).run()
     )
 
     def count(outcome: str) -> float:
@@ -159,7 +159,7 @@ async def test_a_command_that_hangs_is_killed_with_all_it_started(
     tmp_path, monkeypatch
 ):
     """Few run at once, and at the time-out none is left."""
-    monkeypatch.setattr(telling, "LIMIT_S", 3.0)
+    monkeypatch.setattr(hook, "LIMIT_S", 3.0)
     command = script(tmp_path, "sleep 600 & echo $! >> children; sleep 600")
 
     def alive() -> list[str]:
@@ -169,11 +169,11 @@ async def test_a_command_that_hangs_is_killed_with_all_it_started(
 
     async with teller(tmp_path, command) as (ledger, count):
         with capture_logs() as logs:
-            await ledger(happen, telling.AT_ONCE + 1)
-            await until(lambda: len(alive()) == telling.AT_ONCE)
+            await ledger(happen, hook.AT_ONCE + 1)
+            await until(lambda: len(alive()) == hook.AT_ONCE)
             await asyncio.sleep(0.5)
-            assert len(alive()) == telling.AT_ONCE
-            await until(lambda: count("failed") == telling.AT_ONCE + 1)
+            assert len(alive()) == hook.AT_ONCE
+            await until(lambda: count("failed") == hook.AT_ONCE + 1)
         await until(lambda: not alive())
     assert [one["event"] for one in logs].count("event.failed") == 1
     assert "killed" in logs[0]["error"]
@@ -199,7 +199,7 @@ def _lives(pid: int) -> bool:
 
 
 async def test_what_is_too_much_is_dropped_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(telling, "WAITING", 5)
+    monkeypatch.setattr(hook, "WAITING", 5)
     command = script(tmp_path, "sleep 1; cat >> told")
     async with teller(tmp_path, command) as (ledger, count):
         with capture_logs() as logs:
@@ -303,7 +303,7 @@ async def test_a_fail_that_is_not_heard_is_said_again(tmp_path):
             {**dict(scene.settings), "heartbeat_url": f"{url}/all"}
         )
         watcher.status = 503
-        beats = heartbeats.Heartbeats(settings, reader=reader, secret=lambda _: None)
+        beats = heartbeat.Heartbeats(settings, reader=reader, secret=lambda _: None)
         running = asyncio.create_task(beats.run())
         await asyncio.sleep(0.3)
         await reader(

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mirror.mirroring.plan import plan
+from mirror.ledger import Ledger
+from mirror.lifecycle.row import plan
 from mirror.model import State
-from mirror.state import Ledger
 from tests import builders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mirror.state import Event
+    from mirror.ledger import Event
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ import stat
 
 import pytest
 
+from mirror.ledger import LEDGER_NAME
 from mirror.simulator import Vms
-from mirror.state import LEDGER_NAME
-from tests import warm
-from tests.harness import Site
+from tests import warm_command
 from tests.integration.test_cli import environment, on, run
+from tests.site import Site
 
 
-def put(site: Site, text: bytes, source: str = "hq") -> warm.Ended:
+def put(site: Site, text: bytes, source: str = "hq") -> warm_command.Ended:
     """Run `token set` with this standard input."""
     arguments = ["token", "set", source, *on(site)]
-    return warm.run(arguments, env=environment(), given=text)
+    return warm_command.run(arguments, env=environment(), given=text)
 
 
 @pytest.fixture

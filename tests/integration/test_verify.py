@@ -19,20 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import lock, verifying
-from mirror.app import snapshot as snapshot_of_ledger
+from mirror.app import lock
+from mirror.app import verify as verifying
+from mirror.app.status import metrics_snapshot as snapshot_of_ledger
 from mirror.cli.progress import ReadLines
+from mirror.disk import durable
 from mirror.errors import LockedError, TargetError
-from mirror.mirroring import examining
-from mirror.mirroring.findings import Finding, Tally, after_good
-from mirror.mirroring.scrub import Sample
+from mirror.ledger import Ledger
 from mirror.model import CopyState, State, iso
+from mirror.pipeline.verify import read_copy
+from mirror.pipeline.verify.judge import Finding, Tally, after_good
+from mirror.pipeline.verify.scrub import Sample
 from mirror.simulator import Fault, Kind, Vms
-from mirror.state import Ledger
-from mirror.targets import durable, reading
-from mirror.targets.directory import DirectoryTarget
-from tests import warm
-from tests.harness import Site
+from mirror.targets.directory import read
+from mirror.targets.directory.target import DirectoryTarget
+from tests import warm_command
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -108,7 +110,7 @@ class Kept:
         """Run the real command; return its exit code, stdout and stderr."""
         path = self.site.folder / "archive-mirror.toml"
         self.site.settings()
-        ran = await asyncio.to_thread(warm.run, ["-c", str(path), *options])
+        ran = await asyncio.to_thread(warm_command.run, ["-c", str(path), *options])
         return ran.code, ran.out.decode(), ran.err.decode()
 
 
@@ -497,7 +499,7 @@ async def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path, vms):
 async def test_a_mount_that_hangs_is_given_up(tmp_path, vms, monkeypatch):
     """The other target is read to its end, and the command ends."""
     kept = await keep(tmp_path, vms, 2, "usb")
-    monkeypatch.setattr(examining, "HUNG_S", 0.3)
+    monkeypatch.setattr(read_copy, "HUNG_S", 0.3)
     awake, real = threading.Event(), DirectoryTarget._run
 
     async def run(self: DirectoryTarget, work: Callable[[], Any], path: str):
@@ -523,7 +525,7 @@ async def test_a_mount_that_hangs_is_given_up(tmp_path, vms, monkeypatch):
 async def test_a_slow_read_is_no_hung_one(tmp_path, vms, monkeypatch):
     """As long as bytes come, it is waited for."""
     kept = await keep(tmp_path, vms, 1)
-    monkeypatch.setattr(examining, "HUNG_S", 0.4)
+    monkeypatch.setattr(read_copy, "HUNG_S", 0.4)
     monkeypatch.setattr(durable, "READ_BYTES", SIZE // 10)
     real, pause = durable.chunks_of, threading.Event()
 
@@ -1088,12 +1090,12 @@ async def test_a_file_that_reads_well_the_second_time_is_not_moved(
 ):
     """A bad cable or memory: the file is looked at once more before it is moved."""
     kept = await keep(tmp_path, vms, 1, "usb")
-    real, lies = reading._digest, ["0" * 64]
+    real, lies = read._digest, ["0" * 64]
 
     def digest_of(fd: int, read: Callable[[int], None]) -> str:
         return lies.pop() if lies else real(fd, read)
 
-    monkeypatch.setattr(reading, "_digest", digest_of)
+    monkeypatch.setattr(read, "_digest", digest_of)
     before = snapshot(kept.root())
     tally, found = await kept.verify("nas", repair=True)
 
@@ -1115,9 +1117,9 @@ class Cut(BaseException):
         (DirectoryTarget, "_publish"),
         (durable, "write_new"),
         (durable, "place"),
-        ("mirror.targets.placing.Placing", "_place_file"),
-        ("mirror.targets.placing.Placing", "_place_sidecar"),
-        ("mirror.state.scrubs.Scrubs", "good"),
+        ("mirror.targets.directory.place.Placing", "_place_file"),
+        ("mirror.targets.directory.place.Placing", "_place_sidecar"),
+        ("mirror.ledger.verification.Scrubs", "good"),
     ],
 )
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.cli.inspect import _due_now, find
+from mirror.cli.show import _due_now, find
 from mirror.errors import MirrorError
 from mirror.layout import doubtful_form, with_number
-from mirror.mirroring import outcome, verdict, versions
-from mirror.mirroring.findings import after_good
-from mirror.mirroring.plan import plan
+from mirror.ledger import Filter, KeySet, Ledger, Taken
+from mirror.lifecycle import attempt, held_body
+from mirror.lifecycle import version as versions
+from mirror.lifecycle.row import plan
 from mirror.model import Attempt, Export, Reason, Receipt, State, Verdict
-from mirror.state import Filter, KeySet, Ledger, Taken
+from mirror.pipeline.verify.judge import after_good
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 
@@ -34,7 +35,7 @@ ATTEMPT = Attempt(
     held_bytes=0,
     error=None,
 )
-PACE = outcome.Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
+PACE = attempt.Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 LATER = "Mon, 23 Nov 2026 12:05:00 GMT"
 
@@ -79,9 +80,9 @@ def fetch(ledger: Ledger, digit: str = "a", **given: Any) -> Any:
 
     def decide(export: Export) -> Export:
         if body.doubt is None:
-            return outcome.whole(export, body, ATTEMPT)
-        return verdict.ending(
-            verdict.doubted(
+            return attempt.whole(export, body, ATTEMPT)
+        return held_body.ending(
+            held_body.doubted(
                 export,
                 body,
                 folder="spool",
@@ -95,7 +96,7 @@ def fetch(ledger: Ledger, digit: str = "a", **given: Any) -> Any:
         )
 
     settled = ledger.fetches.settle(claimed.key, decide, ATTEMPT, ["nas"])
-    ledger.fetches.end_held(verdict.spooled_doubtful, targets=["nas"], now_us=NOW)
+    ledger.fetches.end_held(held_body.spooled_doubtful, targets=["nas"], now_us=NOW)
     return settled
 
 

@@ -28,7 +28,7 @@ from mirror.simulator import Manners, Vms, fault
 from mirror.vms import Origins, Sessions, Tls, TokenFile, VmsClient, VmsOptions
 from mirror.vms.token import expiry
 from tests.certificates import make_certificates
-from tests.harness import Site
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.errors import ListError
-from mirror.mirroring import walk as walking
-from mirror.mirroring.walk import Walker, WalkRules
+from mirror.ledger import Filter, Ledger, LedgerThread
 from mirror.model import Reason, State, from_us
+from mirror.pipeline.discover import walker as walking
+from mirror.pipeline.discover.walker import Walker, WalkRules
 from mirror.ports import BadRow, Page
-from mirror.state import Filter, Ledger, LedgerThread
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from mirror.mirroring.walk import WalkReport
     from mirror.model import Export, Row
+    from mirror.pipeline.discover.walker import WalkReport
 
 DAY = 24 * HOUR
 SECOND = 1_000_000

@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Any
 import atheris
 import structlog
 
-with atheris.instrument_imports(include=["mirror.vms.schema", "mirror.mirroring"]):
-    from mirror.mirroring import walk
-    from mirror.mirroring.walk import Walker, WalkRules
+with atheris.instrument_imports(include=["mirror.vms.schema", "mirror.pipeline"]):
+    from mirror.pipeline.discover import walker
+    from mirror.pipeline.discover.walker import Walker, WalkRules
     from mirror.vms import schema
 
-from mirror.app import records
+from mirror import sidecar
+from mirror.app.status import public_json
 from mirror.errors import ListError
 from mirror.layout import Values, parse_layout, path_key
-from mirror.mirroring import sidecar
+from mirror.ledger import Filter, Ledger
 from mirror.simulator.rows import seed_rows
-from mirror.state import Filter, Ledger
-from tests.places import memory
-from tests.proof import plants
+from tests.proof.planted_bugs import durability
+from tests.temp_folders import memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -57,7 +57,7 @@ _FIELDS = sorted(_SEED[0])
 _PLACES = ("", "/", "//", "http://127.0.0.1:8080/storage/", "file:", "https:")
 _FIRST_GOOD = 1_000_000
 _MAX_SEGMENT_BYTES = 230
-walk._PACE_S = 0  # nobody is to be spared here
+walker._PACE_S = 0  # nobody is to be spared here
 
 
 class _Said:
@@ -112,7 +112,7 @@ class Fuzz:
             _drive(walker.walk(sweep=self._done % 7 == 0))
 
     def _describe(self, export: Export, copies: list[Any]) -> None:
-        json.dumps(records.export(export, copies)).encode()
+        json.dumps(public_json.export(export, copies)).encode()
         path = _LAYOUT.render(_values(export))
         assert ".." not in path.split("/"), path
         assert all(
@@ -275,7 +275,7 @@ def main(arguments: list[str]) -> None:
     """Fuzz; `--plant=NAME` plants a bug first."""
     given = [one for one in arguments if not one.startswith("--plant=")]
     for name in {*arguments} - {*given}:
-        plants.PLANTS[name.removeprefix("--plant=")]()
+        durability.PLANTS[name.removeprefix("--plant=")]()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     atheris.Setup(given, Fuzz().one)
     atheris.Fuzz()

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import verifying
-from mirror.mirroring import findings
-from mirror.mirroring.scrub import Sample
+from mirror.app import verify
+from mirror.pipeline.verify import judge as findings
+from mirror.pipeline.verify.scrub import Sample
 from mirror.simulator import Vms
-from mirror.targets import reading
-from mirror.targets.directory import DirectoryTarget
-from tests.harness import Site
+from mirror.targets.directory import read as reading
+from mirror.targets.directory.target import DirectoryTarget
+from tests.site import Site
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from mirror.mirroring.findings import Finding
-    from tests.proof.effort import Effort
+    from mirror.pipeline.verify.judge import Finding
+    from tests.proof.figures import Effort
 
 SIZE = 16_384
 FLIPPED = 1000
@@ -279,7 +279,7 @@ async def test_a_planted_bug_is_told(
 async def within(site: Site) -> dict[int, list[str]]:
     """Verify within this process; return the problems told, by the export's id."""
     found: list[Finding] = []
-    await verifying.run(
+    await verify.run(
         site.settings(),
         targets=["nas"],
         sample=Sample(),

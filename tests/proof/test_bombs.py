@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.simulator import Fault, Kind, Vms, fault
-from tests.proof.stage import Nursery, Stage
+from tests.proof.processes import Nursery, Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.simulator import Step
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _MIB = 1024 * 1024
 _MORE_BYTES = 16 * _MIB

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import records
-from mirror.mirroring import fetch as fetching
-from mirror.mirroring import publish, pump, spool
-from mirror.mirroring.part import Part
+from mirror.app.status import public_json
+from mirror.ledger import Filter, Ledger
 from mirror.model import State, to_us, utc_now
+from mirror.pipeline.fetch import attempt as fetching
+from mirror.pipeline.fetch import receive
+from mirror.pipeline.publish import publisher as publish
+from mirror.pipeline.spool import spool
+from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from mirror.simulator.rows import stamp
-from mirror.state import Filter, Ledger
-from tests.harness import Site
+from tests.proof.awaits import Suspensions, counted
 from tests.proof.checker import Checker, Offered
-from tests.proof.suspensions import Suspensions, counted
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from mirror.app.engine import Engine
     from mirror.model import Export
     from mirror.simulator import Export as Served
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 SIZE = 300_000
 _HORIZON_US = 10**9
@@ -121,7 +123,7 @@ class Bench:
             found = list(ledger.reads.exports(Filter()))
         finally:
             ledger.close()
-        return [records.export(export, copies) for export, copies in found]
+        return [public_json.export(export, copies) for export, copies in found]
 
     async def judge(self, work: Suspensions) -> None:
         """Fail unless the work has left nothing behind and nothing in its hands."""
@@ -206,7 +208,7 @@ def _many_long_awaits(monkeypatch):
         time.sleep(_HOP_S)
         return done
 
-    monkeypatch.setattr(pump, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(receive, "CHECKPOINT_S", 0.0)
     monkeypatch.setattr(
         ThreadPoolExecutor,
         "submit",
@@ -377,7 +379,7 @@ def _leave_open(part: Part) -> None:
 PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
     "what was begun is let go": (
         "fetching",
-        [(module, "finish", _let_go) for module in (fetching, pump, spool)],
+        [(module, "finish", _let_go) for module in (fetching, receive, spool)],
     ),
     "a part stays open": ("state/spool", [(Part, "close", _leave_open)]),
     "an export stays claimed": ("fetching", [(fetching.Fetcher, "_settle", _forget)]),

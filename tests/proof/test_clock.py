@@ -16,23 +16,23 @@ from zoneinfo import ZoneInfo
 import pytest
 import time_machine
 
+from mirror.ledger.copies import Copies
+from mirror.ledger.fetches import Fetches
 from mirror.model import State, from_us, to_us
 from mirror.schedule import Schedule
 from mirror.simulator import FAULTS, Manners, Vms, fault
 from mirror.simulator.rows import stamp
-from mirror.state.copies import Copies
-from mirror.state.fetches import Fetches
-from mirror.targets.directory import DirectoryTarget
-from tests.harness import IMPATIENT, Site
+from mirror.targets.directory.target import DirectoryTarget
 from tests.proof.checker import Checker, Offered
-from tests.proof.stage import Nursery, Stage
+from tests.proof.processes import Nursery, Stage
+from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from mirror.simulator import Export as Served
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 HOUR = timedelta(hours=1)
 KIB = 1024

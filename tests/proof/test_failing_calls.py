@@ -14,14 +14,14 @@ import pytest
 from typing_extensions import override
 
 from mirror.simulator import FAULTS, Vms
+from tests.proof.processes import Nursery, Stage
 from tests.proof.shim import FOR_EVER, Action, Call, Shim, library
-from tests.proof.stage import Nursery, Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.proof.effort import Effort
-    from tests.proof.stage import Child
+    from tests.proof.figures import Effort
+    from tests.proof.processes import Child
 
 _AREAS = ("nas", "vault", "spool", "state")
 _EVERY = Call(1023)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.simulator import Manners, Vms
-from tests.proof.stage import Nursery, Stage
-from tests.proof.volumes import Volume
+from tests.proof.disk_images import Volume
+from tests.proof.processes import Nursery, Stage
 
 if TYPE_CHECKING:
     from mirror.simulator import Export
-    from tests.proof.effort import Effort
-    from tests.proof.stage import Child
+    from tests.proof.figures import Effort
+    from tests.proof.processes import Child
 
 _KIB = 1024
 _SIZE = 200 * _KIB

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.simulator import Vms
+from mirror.simulator.answer import Body
 from mirror.simulator.faults import fault
 from mirror.simulator.rows import row_json, stamp
-from mirror.simulator.wire import Body
-from tests.harness import IMPATIENT, Site
 from tests.proof.checker import Checker, Offered
 from tests.proof.hostile_names import NAMES, URLS
-from tests.proof.openings import NAMED
-from tests.proof.witness import run, snapshot, witness
+from tests.proof.planted_bugs.leaks import NAMED
+from tests.proof.strace_run import run, snapshot, witness
+from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from mirror.simulator import Export
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
     from tests.proof.hostile_names import Url
 
 _FIRST_ID = 1000

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import FAULTS, Manners, Vms
+from tests.proof.processes import Nursery, Stage
 from tests.proof.shim import Action, Shim, library
-from tests.proof.stage import Nursery, Stage
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _KIB = 1024
 _IN_FLIGHT = 8

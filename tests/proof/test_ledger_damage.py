@@ -22,27 +22,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import rebuilding, records
+from mirror import sidecar
+from mirror.app.rebuild import rebuild
+from mirror.app.status import public_json
 from mirror.errors import LedgerError
-from mirror.mirroring import stock
-from mirror.mirroring.recall import Recall
+from mirror.ledger import COMMITS_NAME, LEDGER_NAME, Filter, Ledger, checksums, rows
+from mirror.ledger import database as databases
 from mirror.model import State
+from mirror.pipeline.publish.already_kept import Recall
 from mirror.simulator import Fault, Kind, Stage, Vms
 from mirror.simulator.rows import stamp
-from mirror.state import COMMITS_NAME, LEDGER_NAME, Filter, Ledger, rows, soundness
-from mirror.state import database as databases
-from tests.harness import Site
 from tests.proof.checker import Checker, Offered
+from tests.proof.processes import Nursery
+from tests.proof.processes import Stage as Theatre
 from tests.proof.shim import Action, Shim, library
-from tests.proof.stage import Nursery
-from tests.proof.stage import Stage as Theatre
+from tests.site import Site
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from mirror.simulator import Export as Served
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 SIZE = 20_000
 SAVED = 12
@@ -126,7 +127,7 @@ class Archive:
         """Return what `list --json` shows."""
         state_dir = self.ledger.parent
         with Ledger.reading(state_dir, check=True) as ledger:
-            return [records.export(*one) for one in ledger.reads.exports(Filter())]
+            return [public_json.export(*one) for one in ledger.reads.exports(Filter())]
 
     def counts(self) -> dict[str, int]:
         """Return the counts that `status` shows, by state."""
@@ -171,7 +172,7 @@ class Archive:
     async def rebuilt(self, *, force: bool = False) -> list[str]:
         """Rebuild; return what of the saved exports did not come back as it was."""
         settings = self.site.settings()
-        done = await rebuilding.run(
+        done = await rebuild.run(
             settings,
             targets=list(settings.targets),
             force=force,
@@ -321,7 +322,7 @@ async def test_bytes_of_what_matters_may_change(archive: Archive, effort: Effort
 
 def _see_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look neither at the whole ledger nor at a row that is read."""
-    monkeypatch.setattr(soundness, "problem", lambda *_: None)
+    monkeypatch.setattr(checksums, "problem", lambda *_: None)
     monkeypatch.setattr(rows, "_sound", lambda row, _: row[1:])
 
 
@@ -332,7 +333,7 @@ def _see_structure_only(monkeypatch: pytest.MonkeyPatch) -> None:
         said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         return None if said == "ok" else said
 
-    monkeypatch.setattr(soundness, "problem", problem)
+    monkeypatch.setattr(checksums, "problem", problem)
     monkeypatch.setattr(rows, "_sound", lambda row, _: row[1:])
 
 
@@ -802,7 +803,7 @@ async def test_a_rebuild_that_trusts_sidecars_is_caught(
         return [one for one in checker.breaks if "is called saved" in one]
 
     assert await claimed() == []
-    monkeypatch.setattr(stock, "is_whole", lambda *_: True)
+    monkeypatch.setattr(sidecar, "is_whole", lambda *_: True)
     assert await claimed() != []
 
 

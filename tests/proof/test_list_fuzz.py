@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _PROJECT = Path(__file__).parents[2]
 _SHARE_S = 0.35

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Life, Vms
 from mirror.simulator.exports import Stage as At
-from mirror.state import Ledger
-from tests.proof.probe import Figures, Mirror
-from tests.proof.stage import Nursery, Stage
+from tests.proof.processes import Nursery, Stage
+from tests.proof.resource_probe import Figures, Mirror
 
 if TYPE_CHECKING:
     import random
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mirror.simulator import Export
     from mirror.simulator.faults import Step
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 KIB, MIB = 1024, 1024 * 1024
 HOUR_S = 3600.0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Manners, Vms
-from tests.proof.stage import Nursery, Stage
-from tests.proof.volumes import Volume, hung
+from tests.proof.disk_images import Volume, hung
+from tests.proof.processes import Nursery, Stage
 
 if TYPE_CHECKING:
     import random
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.simulator import Export
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _KIB = 1024
 _PATIENCE_S = 55.0

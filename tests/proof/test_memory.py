@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Vms
-from tests.harness import Site
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 MIB = 1024 * 1024
 _DOWNLOADS = 64
@@ -38,7 +38,7 @@ _ENTER = 'echo 0 > "$0" && exec "$@"'
 _HOARD = """
 import sys
 from mirror import cli
-from mirror.mirroring.pump import Pump
+from mirror.pipeline.fetch.receive import Pump
 
 async def hoard(self, body):
     while chunk := await body.read():

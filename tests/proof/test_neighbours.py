@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import FAULTS, Vms
-from tests.harness import IMPATIENT, Site
+from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _HEALTHY = 39
 _SHORT = 6

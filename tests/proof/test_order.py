@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Vms
-from tests.proof.stage import Stage
+from tests.proof.processes import Stage
 
 if TYPE_CHECKING:
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _TRACED = (
     "openat,open,creat,close,dup,dup2,write,pwrite64,writev,pwritev,pwritev2,fsync,"

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Manners, Vms
-from tests.proof.stage import Nursery, Stage
+from tests.proof.processes import Nursery, Stage
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _KIB = 1024
 _EXT4_IOC_SHUTDOWN = 0x8004587D

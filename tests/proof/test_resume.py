@@ -11,12 +11,12 @@ import dataclasses
 import pytest
 
 from mirror.errors import FetchError
-from mirror.mirroring.fetch import Fetcher
-from mirror.mirroring.part import Part
+from mirror.pipeline.fetch.attempt import Fetcher
+from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
-from mirror.vms import answer
-from tests.harness import Site
+from mirror.vms import file_answer
 from tests.integration import test_hostile_files as matrix
+from tests.site import Site
 
 _CELLS = len(matrix.MATRIX) * (len(matrix.POINTS) + len(matrix.UNTOLD))
 
@@ -45,7 +45,7 @@ def content_range_unread(monkeypatch) -> None:
     """Take any 206 for the rest that was asked for."""
 
     def rest(headers, held, length, *, firm):
-        return answer.Offer(
+        return file_answer.Offer(
             start_bytes=held.size_bytes,
             total_bytes=held.total_bytes,
             length=length,
@@ -55,7 +55,7 @@ def content_range_unread(monkeypatch) -> None:
             firm=held.firm,
         )
 
-    monkeypatch.setattr(answer, "_rest", rest)
+    monkeypatch.setattr(file_answer, "_rest", rest)
 
 
 def appended(monkeypatch) -> None:
@@ -63,7 +63,7 @@ def appended(monkeypatch) -> None:
 
     Each of the two walls behind it, the length and the boxes, would catch it alone.
     """
-    judge = answer.judge
+    judge = file_answer.judge
 
     def judged(status, headers, *, held, **more):
         offer = judge(status, headers, held=held, **more)
@@ -73,31 +73,31 @@ def appended(monkeypatch) -> None:
             )
         return offer
 
-    monkeypatch.setattr(answer, "judge", judged)
+    monkeypatch.setattr(file_answer, "judge", judged)
     monkeypatch.setattr(Part, "examine", lambda self, explicit_end: None)
 
 
 def validators_unread(monkeypatch) -> None:
     """Go on with the bytes of another version."""
-    monkeypatch.setattr(answer, "_same_version", lambda headers, held: None)
+    monkeypatch.setattr(file_answer, "_same_version", lambda headers, held: None)
 
 
 def total_unread(monkeypatch) -> None:
     """Go on with a file that has another length now."""
-    rest = answer._rest
+    rest = file_answer._rest
 
     def lenient(headers, held, length, *, firm):
         unknown = dataclasses.replace(held, total_bytes=None)
         return rest(headers, unknown, length, firm=firm)
 
-    monkeypatch.setattr(answer, "_rest", lenient)
+    monkeypatch.setattr(file_answer, "_rest", lenient)
 
 
 def any_416_is_the_end(monkeypatch) -> None:
     """Take a 416 for the proof that all is there."""
 
     def whole(headers, held):
-        return answer.Offer(
+        return file_answer.Offer(
             start_bytes=held.size_bytes,
             total_bytes=held.size_bytes,
             length=0,
@@ -107,18 +107,18 @@ def any_416_is_the_end(monkeypatch) -> None:
             firm=held.firm,
         )
 
-    monkeypatch.setattr(answer, "_beyond_end", whole)
+    monkeypatch.setattr(file_answer, "_beyond_end", whole)
 
 
 def compressed_is_taken(monkeypatch) -> None:
     """Keep a compressed body as if it were the file."""
-    judge = answer.judge
+    judge = file_answer.judge
 
     def judged(status, headers, **more):
         plain = {k: v for k, v in headers.items() if k.lower() != "content-encoding"}
         return judge(status, plain, **more)
 
-    monkeypatch.setattr(answer, "judge", judged)
+    monkeypatch.setattr(file_answer, "judge", judged)
 
 
 def overlap_unread(monkeypatch) -> None:
@@ -135,14 +135,14 @@ def overlap_unread(monkeypatch) -> None:
 
 def nothing_is_gone(monkeypatch) -> None:
     """Try again for ever where the file was deleted."""
-    judge = answer.judge
+    judge = file_answer.judge
 
     def judged(status, headers, **more):
         if status in {403, 404, 410}:
             raise FetchError("busy", "the VMS is busy")
         return judge(status, headers, **more)
 
-    monkeypatch.setattr(answer, "judge", judged)
+    monkeypatch.setattr(file_answer, "judge", judged)
 
 
 @pytest.mark.parametrize(

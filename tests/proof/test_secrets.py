@@ -21,21 +21,21 @@ import pytest
 import typer
 
 from mirror.cli.main import app
+from mirror.ledger import Filter, Ledger
 from mirror.simulator import Vms
 from mirror.simulator.rows import row_json
-from mirror.state import Filter, Ledger
 from tests.certificates import make_certificates
-from tests.harness import IMPATIENT, Site
-from tests.proof.canaries import Canaries, tables_of
-from tests.proof.stage import Nursery
-from tests.proof.witness import PROJECT, command, environment, run
+from tests.proof.planted_secrets import Canaries, tables_of
+from tests.proof.processes import Nursery
+from tests.proof.strace_run import PROJECT, command, environment, run
+from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from mirror.simulator.answer import Answer
     from mirror.simulator.journal import Request
-    from mirror.simulator.wire import Answer
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _HTML = "text/html; charset=utf-8"
 _JSON = "application/json"

@@ -16,15 +16,15 @@ import pytest
 
 from mirror.simulator import Vms
 from tests.certificates import make_certificates
-from tests.harness import Site
-from tests.proof.witness import run
+from tests.proof.strace_run import run
+from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.certificates import Certificates
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import FAULTS, Vms
+from tests.proof.processes import Nursery, Stage
 from tests.proof.shim import Action, Call, Shim, library
-from tests.proof.stage import Nursery, Stage
 
 if TYPE_CHECKING:
     import random
 
-    from tests.proof.effort import Effort
+    from tests.proof.figures import Effort
 
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)")
 _FD = re.compile(r"\d+<(?P<path>[^>]*)>")

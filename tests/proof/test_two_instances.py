@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Manners, Vms
-from mirror.state import Ledger
-from tests.proof.stage import Nursery, Stage
+from tests.proof.processes import Nursery, Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.proof.effort import Effort
-    from tests.proof.stage import Child
+    from tests.proof.figures import Effort
+    from tests.proof.processes import Child
 
 _KIB = 1024
 _LOCKED = 75

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from mirror.errors import FetchError, FileGoneError
 from mirror.ports import Held, Seen
-from mirror.vms.answer import Offer, judge, look, range_headers
+from mirror.vms.file_answer import Offer, judge, look, range_headers
 
 NOTHING = Held(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
 ETAG = '"v1"'

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.said import ROOT
+from tests.operator_texts import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def test_the_layers_are_those_that_are_checked():
 
 
 def test_the_tables_are_those_of_the_ledger():
-    scripts = (ROOT / "mirror" / "state" / "migrations").glob("*.sql")
+    scripts = (ROOT / "mirror" / "ledger" / "migrations").glob("*.sql")
     text = "".join(script.read_text("utf-8") for script in scripts)
 
     renamed = dict(re.findall(r"ALTER TABLE (\w+) RENAME TO (\w+)", text))

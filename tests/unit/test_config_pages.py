@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror import config
-from mirror.config.explaining import explain
+from mirror.config.explanation import explain
 from mirror.errors import ConfigError
 
 ALL = ("metrics", "health", "status")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mirror import config
-from mirror.config.explaining import explain
+from mirror.config.explanation import explain
 
 TEXT = """
 state_dir = "/tmp/x"

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests import docs
-from tests.monitors import DEPLOY
+from tests.prometheus import DEPLOY
 
 
 @pytest.mark.parametrize("name", docs.pages())

@@ -9,8 +9,8 @@ import random
 import pytest
 
 from mirror.mp4 import HEAD_BYTES, is_error_page
-from mirror.simulator.content import CLIPS, footage
-from tests import boxes
+from mirror.simulator.footage import CLIPS, footage
+from tests import mp4_boxes
 from tests.unit.test_mp4 import FIELD
 
 HTML = "<!DOCTYPE html>\r\n<html>\t<title>404 »nicht gefunden«</title></html>\n"
@@ -40,7 +40,7 @@ PAGES = {
     "cp1251": ("Файл не найден. " * 20).encode("cp1251"),
 }
 FOOTAGE = {
-    **boxes.FILMS,
+    **mp4_boxes.FILMS,
     **{path.name: path.read_bytes() for path in FIELD.iterdir()},
     **{name: footage(name, None, 5).read() for name in CLIPS},
     "20 binary bytes": bytes(range(20)),
@@ -82,8 +82,8 @@ def test_noise_is_no_page():
     assert not any(is_error_page(noise.randbytes(200)) for _ in range(500))
 
 
-@pytest.mark.parametrize("name", boxes.FILMS)
+@pytest.mark.parametrize("name", mp4_boxes.FILMS)
 @pytest.mark.parametrize("length", [1, 2, 4, 7, 8, 12, 24, 100])
 def test_the_begin_of_an_mp4_is_no_page(name, length):
     """However few bytes came before a line broke."""
-    assert not is_error_page(boxes.FILMS[name][:length])
+    assert not is_error_page(mp4_boxes.FILMS[name][:length])

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from mirror.mirroring import findings, sidecar
-from mirror.mirroring.findings import Problem, Tally
-from mirror.mirroring.scrub import Sample
+from mirror import sidecar
+from mirror.ledger import Subject
 from mirror.model import Copy, CopyState, State
+from mirror.pipeline.verify import judge
+from mirror.pipeline.verify.judge import Problem, Tally
+from mirror.pipeline.verify.scrub import Sample
 from mirror.ports import Examined
-from mirror.state import Subject
 from tests import builders
 from tests.builders import HOUR, NOW
 
@@ -70,7 +71,7 @@ def subject(*others: Copy, spooled: bool = False, **given: Any) -> Subject:
 
 def test_a_good_copy_has_no_fault():
     """Length, bytes and sidecar agree."""
-    assert findings.judge(export(), examined()) == ()
+    assert judge.judge(export(), examined()) == ()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_good_copy_has_no_fault():
 )
 def test_each_fault_has_its_name(found, problem, told):
     """One fault, in words that say what was found."""
-    (fault,) = findings.judge(export(), examined(**found))
+    (fault,) = judge.judge(export(), examined(**found))
 
     assert fault.problem == problem
     assert told in fault.what
@@ -110,7 +111,7 @@ def test_each_fault_has_its_name(found, problem, told):
 def test_a_sidecar_of_another_file(name, value):
     """Each of the five facts counts, and the one that differs is named."""
     raw = json.dumps(RIGHT | {name: value}).encode()
-    (fault,) = findings.judge(export(), examined(sidecar=raw))
+    (fault,) = judge.judge(export(), examined(sidecar=raw))
 
     assert fault.problem is Problem.SIDECAR_WRONG
     assert f"says {name} {value}" in fault.what
@@ -118,19 +119,19 @@ def test_a_sidecar_of_another_file(name, value):
 
 def test_file_and_sidecar_are_told_apart():
     """Both may be wrong; only the file makes the copy a damaged one."""
-    both = findings.judge(export(), examined(present=False, sidecar=None))
-    beside = findings.judge(export(), examined(sidecar=None))
+    both = judge.judge(export(), examined(present=False, sidecar=None))
+    beside = judge.judge(export(), examined(sidecar=None))
 
     assert [one.problem for one in both] == ["missing", "sidecar_missing"]
-    assert findings.broken(both)
-    assert not findings.broken(beside)
+    assert judge.broken(both)
+    assert not judge.broken(beside)
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_a_good_copy_saves_what_had_none(state):
     """Never one that is fetched, spooled, excluded or erased."""
     before = export(state=state, reason="made_again", last_error="x")
-    after = findings.after_good(before)
+    after = judge.after_good(before)
     revived = {State.DAMAGED, State.READY, State.PARKED, State.WAITING, State.LOST}
 
     assert (after.state is State.SAVED) == (state in revived | {State.SAVED})
@@ -156,7 +157,7 @@ def test_a_good_copy_saves_what_had_none(state):
 def test_an_export_is_damaged_when_its_last_good_copy_is(state, spooled, others, then):
     """A file that the spool still holds is published again instead."""
     before = export(state=state)
-    after = findings.after_bad(before, spooled=spooled, others=others, error="gone")
+    after = judge.after_bad(before, spooled=spooled, others=others, error="gone")
 
     assert after.state is then
     assert (after.last_error == "gone") == (after is not before)
@@ -180,7 +181,7 @@ def test_an_export_is_damaged_when_its_last_good_copy_is(state, spooled, others,
 )
 def test_what_helps(of, problem, told):
     """A sibling, the spool, the VMS, or asking for the export again."""
-    assert told in findings.advice(of, problem, NOW)
+    assert told in judge.advice(of, problem, NOW)
 
 
 @pytest.mark.parametrize(

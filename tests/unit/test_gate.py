@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.errors import FetchError, FileGoneError, SpoolError
-from mirror.mirroring.gate import Gate
+from mirror.pipeline.fetch.origin_limit import Gate
 
 TIMEOUT = FetchError("timeout", "no byte came")
 CUT = FetchError("cut", "the transfer ended early")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mirror.mirroring.joining import OVERLAP_BYTES, Validators, held, learn
 from mirror.model import EtagUse
-from mirror.vms.answer import range_headers
+from mirror.pipeline.fetch.resume import OVERLAP_BYTES, Validators, held, learn
+from mirror.vms.file_answer import range_headers
 
 E1, E2, WEAK = '"e1"', '"e2"', 'W/"e1"'
 D1, D2 = "Mon, 23 Nov 2026 08:00:00 GMT", "Mon, 23 Nov 2026 09:00:00 GMT"

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.errors import ListError
-from mirror.vms import large, schema
-from mirror.vms.large import Scratch
+from mirror.vms import large_pages, schema
+from mirror.vms.large_pages import Scratch
 
 if TYPE_CHECKING:
     from mirror.model import Row
@@ -57,7 +57,7 @@ async def same(body: bytes) -> Page:
 
 
 def windowed(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(large, "_WINDOW_BYTES", size)
+    monkeypatch.setattr(large_pages, "_WINDOW_BYTES", size)
 
 
 ODD = [
@@ -130,7 +130,7 @@ async def test_20_000_rows_are_taken_some_at_a_time():
     """In the memory of a few of them, with one too long beside them."""
     filler = "0123456789abcdef" * 150
     row = b'{"id":%d,"name":"' + filler.encode() + b'","created_at":"2026-09-21"}'
-    long = b'{"id":1,"x":"' + b"y" * large.MAX_ROW_BYTES + b'"}'
+    long = b'{"id":1,"x":"' + b"y" * large_pages.MAX_ROW_BYTES + b'"}'
     answer = Scratch(None)
     answer.write(b'{"data":[' + long)
     for number in range(19_999):
@@ -171,7 +171,7 @@ async def test_20_000_rows_are_taken_some_at_a_time():
 )
 def test_what_no_page_could_hold_is_refused(monkeypatch, body, told):
     """In bounded memory, before any row of it is looked at."""
-    monkeypatch.setattr(large, "MAX_VALUES", 80_000)
+    monkeypatch.setattr(large_pages, "MAX_VALUES", 80_000)
     answer = kept(body)
     tracemalloc.start()
     with pytest.raises(ListError, match=told):

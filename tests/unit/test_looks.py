@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.mirroring import looks
-from mirror.mirroring.looks import MOST_LOOKS, Shown
+from mirror.lifecycle import second_look
+from mirror.lifecycle.second_look import MOST_LOOKS, Empty, Shown
 from mirror.model import Reason, State, Verdict
 from mirror.mp4 import END_NOT_PROVABLE
 from mirror.ports import Seen
-from mirror.state import Empty
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 
@@ -41,7 +40,7 @@ def kept(**given: Any) -> Export:
 
 def look(export: Export, shown: Shown, seen: Seen | None = None, **given: Any) -> Any:
     newest = given.pop("newest", export)
-    return looks.after_look(
+    return second_look.after_look(
         export, newest, shown, seen, now_us=given.pop("now_us", NOW), lifetime_us=LIFE
     )
 
@@ -70,7 +69,7 @@ def look(export: Export, shown: Shown, seen: Seen | None = None, **given: Any) -
 def test_what_a_look_shows(seen, empty, shown):
     """With only the total it may show a change, never that there is none."""
     names = ("total_bytes", "etag", "last_modified")
-    found = looks.compare(
+    found = second_look.compare(
         seen and Seen(**dict(zip(names, seen, strict=True))),
         size_bytes=100,
         etag='"1"',
@@ -85,10 +84,10 @@ def test_a_file_is_looked_at_at_half_the_time_left_once():
     whole = kept(deadline_us=NOW + 2 * HOUR)
     after, _ = look(whole, Shown.UNCHANGED)
 
-    assert looks.first_due(whole, NOW, LIFE) == NOW + HOUR
+    assert second_look.first_due(whole, NOW, LIFE) == NOW + HOUR
     assert (after.looks, after.look_due_us) == (1, None)
-    assert looks.first_due(kept(deadline_us=NOW), NOW, LIFE) is None
-    assert looks.first_due(kept(deadline_us=None), NOW, LIFE) is None
+    assert second_look.first_due(kept(deadline_us=NOW), NOW, LIFE) is None
+    assert second_look.first_due(kept(deadline_us=None), NOW, LIFE) is None
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,9 @@ def test_no_more_than_twelve_looks_the_last_one_late():
     export, now_us, times = kept(deadline_us=NOW + LIFE), NOW, []
     for minute in range(200):
         now_us = NOW + minute * MINUTE
-        due_us = looks.next_due(export, now_us=now_us, lifetime_us=LIFE, soon=True)
+        due_us = second_look.next_due(
+            export, now_us=now_us, lifetime_us=LIFE, soon=True
+        )
         if due_us is not None and due_us <= now_us:
             export, _ = look(export, Shown.UNCHANGED, now_us=now_us)
             times.append(minute)
@@ -133,8 +134,8 @@ def test_looks_are_counted_by_export():
     ours = dataclasses.replace(version, state=State.SAVED)
 
     assert version.looks == 11
-    assert looks.first_due(ours, NOW, LIFE) == NOW + 3 * HOUR - 45 * MINUTE
-    assert looks.first_due(dataclasses.replace(ours, looks=12), NOW, LIFE) is None
+    assert second_look.first_due(ours, NOW, LIFE) == NOW + 3 * HOUR - 45 * MINUTE
+    assert second_look.first_due(dataclasses.replace(ours, looks=12), NOW, LIFE) is None
 
 
 def test_a_change_makes_a_version_that_waits():
@@ -212,6 +213,6 @@ def test_a_look_that_fails_is_repeated():
 
 
 def test_a_signature_is_no_other_place():
-    assert looks.same_place("https://a/b.mp4?s=1", "https://a/b.mp4?s=2#x")
-    assert not looks.same_place("https://a/b.mp4", "https://a/c.mp4")
-    assert not looks.same_place("https://a/b.mp4", None)
+    assert second_look.same_place("https://a/b.mp4?s=1", "https://a/b.mp4?s=2#x")
+    assert not second_look.same_place("https://a/b.mp4", "https://a/c.mp4")
+    assert not second_look.same_place("https://a/b.mp4", None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.monitors import DEPLOY
+from tests.prometheus import DEPLOY
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -13,9 +13,9 @@ import pytest
 from mirror import mp4
 from mirror.mp4 import END_NOT_PROVABLE, fragments, tables
 from mirror.mp4.picks import Picks
-from mirror.simulator.content import CLIPS, footage
-from tests import boxes
-from tests.boxes import (
+from mirror.simulator.footage import CLIPS, footage
+from tests import mp4_boxes
+from tests.mp4_boxes import (
     FTYP,
     SOUND,
     TRACKS,
@@ -29,7 +29,7 @@ from tests.boxes import (
     pictures,
     words,
 )
-from tests.proving import prove
+from tests.mp4_proof import prove
 
 FIELD = Path(__file__).parent.parent / "data" / "field"
 AT_END = "after the last whole box"
@@ -89,7 +89,7 @@ def test_all_of_the_field_is_judged():
 def test_a_growing_file_is_whole_only_at_its_end():
     """At each earlier edge of a box it is not told where it ends."""
     content = (FIELD / "growing.mp4").read_bytes()
-    *edges, last = [end for kind, _, end in boxes.top(content) if kind == b"mdat"]
+    *edges, last = [end for kind, _, end in mp4_boxes.top(content) if kind == b"mdat"]
 
     assert len(edges) == 5
     for edge in edges:
@@ -175,10 +175,10 @@ def test_runs_are_read_in_blocks(monkeypatch, block):
     assert prove(content[:-1]).doubt is not None
 
 
-@pytest.mark.parametrize("name", boxes.FILMS)
+@pytest.mark.parametrize("name", mp4_boxes.FILMS)
 def test_whole_layouts(name):
     """Each layout is whole, also where only its boxes tell its end."""
-    content = boxes.FILMS[name]
+    content = mp4_boxes.FILMS[name]
     notes = {
         "quicktime": ("no ftyp",),
         "fragmented": (END_NOT_PROVABLE,),
@@ -236,7 +236,7 @@ TRAILERS = {
 @pytest.mark.parametrize("trailer", TRAILERS)
 def test_trailers_are_noted(film, trailer):
     """Cameras and disks leave things behind the last box; no sample lies there."""
-    content = boxes.FILMS[film] + TRAILERS[trailer]
+    content = mp4_boxes.FILMS[film] + TRAILERS[trailer]
     proof = prove(content)
     number = len(TRAILERS[trailer])
 
@@ -262,7 +262,7 @@ def test_a_box_of_any_type_is_passed(kind, film):
 @pytest.mark.parametrize("film", ["fragmented", "segmented", "closed", "indexed"])
 def test_a_fragmented_file_ends_with_a_whole_box(film, trailer):
     """What follows may be the start of a further fragment."""
-    doubt = prove(boxes.FILMS[film] + TRAILERS[trailer]).doubt
+    doubt = prove(mp4_boxes.FILMS[film] + TRAILERS[trailer]).doubt
 
     assert doubt is not None
     assert doubt.startswith("a fragmented file that ends with ")
@@ -291,7 +291,7 @@ def test_an_mdat_may_say_more_than_there_is():
 def test_an_mdat_without_a_size_is_judged_by_its_samples(content, notes):
     """It fits a file cut anywhere, so the end must have been announced."""
     at = content.rindex(b"mdat") - 4
-    content = boxes.open_ended(content)
+    content = mp4_boxes.open_ended(content)
     open_ended = f"box mdat at offset {at} has no size"
 
     assert prove(content) == mp4.Proof(doubt=None, notes=(open_ended, *notes))
@@ -444,7 +444,7 @@ def changed(old: bytes, new: bytes):
     return edit
 
 
-EMPTY_MOOV = boxes.moov(TRACKS, [[], []])
+EMPTY_MOOV = mp4_boxes.moov(TRACKS, [[], []])
 DOUBTFUL = {
     "nothing": (b"", "the file is empty"),
     "ftyp": (FTYP, "no moov box; the last box ends at 24"),

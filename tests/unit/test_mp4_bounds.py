@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from mirror import mp4
 from mirror.mp4 import boxes as reading
 from mirror.mp4 import movie, outline
-from tests import boxes
-from tests.boxes import (
+from tests import mp4_boxes
+from tests.mp4_boxes import (
     FTYP,
     SOUND,
     TRACKS,
@@ -29,7 +29,7 @@ from tests.boxes import (
     full,
     words,
 )
-from tests.proving import prove
+from tests.mp4_proof import prove
 from tests.unit.test_mp4 import DOUBTFUL, FIELD
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ KINDS = (
     b"co64",
 )
 SEEDS = (
-    *boxes.FILMS.values(),
+    *mp4_boxes.FILMS.values(),
     fragmented(form=Fragments(base="implied", runs=2, mehd=600)),
     fragmented(form=Fragments(base="file")),
     classic((replace(VIDEO, sizes=16), replace(SOUND, long=True))),
@@ -147,7 +147,7 @@ def hollow(**tables: bytes) -> bytes:
     def edit(made: bytes) -> bytes:
         kept = [
             tables.get(kind.decode(), made[8:][start:end])
-            for kind, start, end in boxes.top(made[8:])
+            for kind, start, end in mp4_boxes.top(made[8:])
         ]
         return box(b"stbl", *kept)
 
@@ -173,12 +173,12 @@ HOSTILE = {
     ),
     "nested": FTYP + box(b"moov", *[struct.pack(">I4s", 90_000, b"trak")] * 9000),
     "traks": FTYP + box(b"moov", box(b"trak") * 50_000),
-    "tracks": boxes.FTYP + boxes.moov((VIDEO,) * 1500, [[]] * 1500),
-    "moovs": FTYP + boxes.moov(TRACKS, [[], []]) * 300,
+    "tracks": mp4_boxes.FTYP + mp4_boxes.moov((VIDEO,) * 1500, [[]] * 1500),
+    "moovs": FTYP + mp4_boxes.moov(TRACKS, [[], []]) * 300,
     "small boxes": FTYP + box(b"mdat", b"x") * 30_000,
     "moofs": fragmented() + box(b"moof") * 20_000,
     "truns": FTYP
-    + boxes.moov((VIDEO,), [[]], box(b"mvex"))
+    + mp4_boxes.moov((VIDEO,), [[]], box(b"mvex"))
     + box(
         b"moof",
         box(

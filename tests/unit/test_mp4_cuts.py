@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 
 from mirror.mp4 import END_NOT_PROVABLE
-from mirror.simulator.content import CLIPS, footage
-from tests import boxes
-from tests.boxes import Fragments, box, classic, fragmented
-from tests.proving import prove
+from mirror.simulator.footage import CLIPS, footage
+from tests import mp4_boxes
+from tests.mp4_boxes import Fragments, box, classic, fragmented
+from tests.mp4_proof import prove
 from tests.unit.test_mp4 import FIELD
 
 NEAR = range(-8, 9)
 HOLDERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"mvex", b"moof", b"traf")
 CLASSIC = {
     **{
-        name: boxes.FILMS[name]
+        name: mp4_boxes.FILMS[name]
         for name in ("faststart", "moov last", "64 bit", "several mdat", "quicktime")
     },
     "moov first, free last": classic() + box(b"free", bytes(30)),
     "moov last, free last": classic(moov_last=True) + box(b"free", bytes(30)),
-    "free first": classic(before=box(b"free", bytes(9)) + boxes.FTYP),
+    "free first": classic(before=box(b"free", bytes(9)) + mp4_boxes.FTYP),
     "shipped, moov first": footage("moov-first", 20_000, 1).read(),
     "shipped, moov last": footage("moov-last", 20_000, 1).read(),
     "field": (FIELD / "good_base.mp4").read_bytes(),
@@ -28,7 +28,7 @@ CLASSIC = {
 }
 FRAGMENTED = {
     **{
-        name: boxes.FILMS[name]
+        name: mp4_boxes.FILMS[name]
         for name in ("fragmented", "closed", "segmented", "indexed")
     },
     "events": fragmented(form=Fragments(between=box(b"emsg", bytes(30)))),
@@ -41,7 +41,7 @@ FRAGMENTED = {
 def edges(content: bytes, start: int = 0) -> set[int]:
     """Return where boxes begin and end, as far down as they are looked at."""
     found = {start}
-    for kind, begin, end in boxes.top(content):
+    for kind, begin, end in mp4_boxes.top(content):
         found |= {start + begin, start + end}
         if kind in HOLDERS:
             found |= edges(content[begin + 8 : end], start + begin + 8)
@@ -59,7 +59,7 @@ def test_what_a_moov_describes_is_there_or_not(name):
     """Whole from the last byte of `moov` and samples on, doubtful before."""
     content = CLASSIC[name]
     needed = max(
-        end for kind, _, end in boxes.top(content) if kind in {b"moov", b"mdat"}
+        end for kind, _, end in mp4_boxes.top(content) if kind in {b"moov", b"mdat"}
     )
     wrong = [
         (cut, proof)
@@ -74,7 +74,7 @@ def test_what_a_moov_describes_is_there_or_not(name):
 def test_fragments_are_there_up_to_an_edge(name):
     """Whole at an edge that is not between `moof` and `mdat`, if one has come."""
     content = FRAGMENTED[name]
-    tops = boxes.top(content)
+    tops = mp4_boxes.top(content)
     fragments = [end for kind, _, end in tops if kind == b"mdat"]
     good = {end for kind, _, end in tops if end >= fragments[0] and kind != b"moof"}
     wrong = [
@@ -93,7 +93,7 @@ def test_fragments_are_there_up_to_an_edge(name):
 def test_every_cut_of_a_small_file_is_doubtful_or_at_an_edge(clip):
     """At any byte, of the three that are shipped; a prime step keeps it quick."""
     content = footage(clip, None, 3).read()
-    tops = {end for _, _, end in boxes.top(content)}
+    tops = {end for _, _, end in mp4_boxes.top(content)}
     whole = [
         cut for cut in range(0, len(content), 7) if prove(content[:cut]).doubt is None
     ]
@@ -101,12 +101,12 @@ def test_every_cut_of_a_small_file_is_doubtful_or_at_an_edge(clip):
     assert set(whole) <= tops
 
 
-@pytest.mark.parametrize("film", boxes.FILMS)
+@pytest.mark.parametrize("film", mp4_boxes.FILMS)
 def test_a_cut_is_never_proven_by_its_boxes_alone(film):
     """Nor is one to which neither length nor chunks gave an end."""
-    content = boxes.FILMS[film]
+    content = mp4_boxes.FILMS[film]
     for cut in cuts(content):
         proof = prove(content[:cut], explicit_end=True)
-        at_edge = cut in {end for _, _, end in boxes.top(content)}
+        at_edge = cut in {end for _, _, end in mp4_boxes.top(content)}
 
         assert proof.doubt is not None or at_edge

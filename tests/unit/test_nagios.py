@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from mirror.app import nagios
+from mirror.app.status import nagios
 from mirror.model import State
-from tests.scene import HOUR, MINUTE, SECOND, Scene, afternoon
+from tests.afternoon import HOUR, MINUTE, SECOND, Scene, afternoon
 
 # "Performance data", monitoring-plugins.org/doc/guidelines.html
 FIGURE = re.compile(

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from mirror.mirroring import outcome
-from mirror.mirroring.outcome import Pace
+from mirror.lifecycle import attempt
+from mirror.lifecycle.attempt import Pace
 from mirror.model import Reason, State
 from tests import builders
 from tests.builders import FOLDER, HOUR, MINUTE, NOW
@@ -16,7 +16,7 @@ PACE = Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
 
 
 def fail(export, *, jitter=0.5):
-    return outcome.failed(export, error="cut", now_us=NOW, pace=PACE, jitter=jitter)
+    return attempt.failed(export, error="cut", now_us=NOW, pace=PACE, jitter=jitter)
 
 
 def test_ten_attempts_in_a_row_that_gained_nothing_park_it():
@@ -59,7 +59,7 @@ def test_a_try_counts_once_for_the_walk_before_it():
     """Two tries after one walk are one walk that saw it without the file."""
     export = builders.export(state=State.FETCHING, walk_us=NOW - MINUTE)
     for _ in range(2):
-        export = outcome.gone(
+        export = attempt.gone(
             export,
             reason=Reason.FILE_GONE,
             error="404",
@@ -82,7 +82,7 @@ def test_tries_after_three_walks_past_the_deadline_lose_it():
             without_walk_us=export.without_walk_us,
             walk_us=number,
         )
-        export = outcome.gone(
+        export = attempt.gone(
             export,
             reason=Reason.FILE_GONE,
             error="404",
@@ -103,7 +103,7 @@ def test_a_deadline_that_is_over_by_our_clock_alone_loses_nothing(oldest):
         deadline_us=NOW - MINUTE,
         without_walks=9,
     )
-    after = outcome.gone(
+    after = attempt.gone(
         export,
         reason=Reason.FILE_GONE,
         error="404",
@@ -119,7 +119,7 @@ def test_a_folder_without_a_file_is_never_lost():
     """What never had a file cannot be lost."""
     export = builders.export(url=FOLDER, had_file=False, deadline_us=None)
     for number in range(20):
-        export = outcome.gone(
+        export = attempt.gone(
             builders.export(
                 url=FOLDER,
                 had_file=False,
@@ -142,7 +142,7 @@ def test_a_folder_without_a_file_is_never_lost():
 def test_the_first_misses_are_tried_at_every_walk():
     """A fresh file may need moments to appear."""
     export = builders.export(misses=4)
-    after = outcome.gone(
+    after = attempt.gone(
         export,
         reason=Reason.FILE_GONE,
         error="404",
@@ -165,7 +165,7 @@ def test_bytes_from_a_folder_url_show_that_there_was_a_file():
 
 def test_an_interrupted_attempt_is_due_at_once_and_counts_for_nothing():
     """A stop of the service is no fault of the export's."""
-    export = outcome.interrupted(
+    export = attempt.interrupted(
         builders.export(state=State.FETCHING, barren=3, due_us=NOW, part_bytes=9)
     )
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from mirror.mirroring.patience import MOST_S, Patience
+from mirror.pipeline.fetch.first_byte import MOST_S, Patience
 
 HERE, THERE = "https://vms.example", "https://other.example"
 

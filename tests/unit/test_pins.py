@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.monitors import DEPLOY
+from tests.prometheus import DEPLOY
 from tests.unit.test_dependencies import _closure
 
 _FILES = ("requirements.txt", "requirements-build.txt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from mirror.vms.proxies import Proxies
+from mirror.vms.proxy import Proxies
 
 PLAIN, TLS = "http://plain.example:3128", "http://tls.example:3128"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mirror.mirroring.reservation import (
+from mirror.pipeline.spool.reservation import (
     LEAST_BYTES,
     Answer,
     Books,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.mirroring.rules import Rule, first_match
+from mirror.pipeline.discover.rules import Rule, first_match
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 

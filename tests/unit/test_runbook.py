@@ -15,15 +15,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mirror.mirroring.findings import Problem
 from mirror.model import Reason
-from tests import said
-from tests.monitors import DEPLOY
+from mirror.pipeline.verify.judge import Problem
+from tests import operator_texts
+from tests.prometheus import DEPLOY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = said.ROOT / "docs" / "runbook.md"
+PAGE = operator_texts.ROOT / "docs" / "runbook.md"
 TEXT = PAGE.read_text("utf-8")
 PROSE = re.sub(r"\s+", " ", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
 RULES = (DEPLOY / "prometheus" / "alerts.rules.yml").read_text("utf-8")
@@ -95,11 +95,11 @@ def test_each_link_leads_somewhere():
 
 
 def test_each_reason_of_an_error_has_its_remedy():
-    reasons = said.reasons()
+    reasons = operator_texts.reasons()
     missing = {
         reason: places
         for reason, places in reasons.items()
-        if f"`{reason.partition(said.GAP)[0]}" not in PROSE
+        if f"`{reason.partition(operator_texts.GAP)[0]}" not in PROSE
     }
 
     assert len(reasons) > 45
@@ -108,7 +108,7 @@ def test_each_reason_of_an_error_has_its_remedy():
 
 def test_a_new_reason_is_noticed(monkeypatch):
     """Also where its text stands in a name, or cannot be read at all."""
-    errors = said.modules()["mirror.errors"]
+    errors = operator_texts.modules()["mirror.errors"]
     new = """
 class ShyError(FetchError):
     ...
@@ -116,14 +116,14 @@ def ask(reason):
     why = "brand_new" if reason else "newer"
     raise ShyError(why, "no")
 """
-    planted = {"mirror.errors": errors, "mirror.vms.answer": ast.parse(new)}
-    monkeypatch.setattr(said, "modules", lambda: planted)
+    planted = {"mirror.errors": errors, "mirror.vms.file_answer": ast.parse(new)}
+    monkeypatch.setattr(operator_texts, "modules", lambda: planted)
 
-    assert set(said.reasons()) == {"brand_new", "newer"}
+    assert set(operator_texts.reasons()) == {"brand_new", "newer"}
 
-    planted["mirror.vms.answer"] = ast.parse(new.replace("(why,", "(reason,"))
+    planted["mirror.vms.file_answer"] = ast.parse(new.replace("(why,", "(reason,"))
     with pytest.raises(LookupError, match="ShyError"):
-        said.reasons()
+        operator_texts.reasons()
 
 
 @pytest.mark.parametrize("word", [*Reason, *Problem], ids=repr)
@@ -134,7 +134,7 @@ def test_each_reason_of_a_state_and_each_finding_of_verify_is_named(word):
 def test_each_error_without_a_reason_is_quoted():
     """Some words in quotes are words of its text."""
     quoted = re.findall(r'"([^"]{8,}?)"', PROSE)
-    messages = said.messages()
+    messages = operator_texts.messages()
     missing = [
         f"{place}: {text}"
         for text, place in messages.items()
@@ -147,7 +147,7 @@ def test_each_error_without_a_reason_is_quoted():
 
 def test_each_event_that_is_logged_as_a_warning_or_an_error_is_named():
     named = "".join(cells[0] for cells in rows("Words in the log"))
-    events = said.events()
+    events = operator_texts.events()
 
     assert len(events) > 20
     assert {
@@ -166,7 +166,7 @@ def test_each_bad_finding_of_check_has_its_remedy():
         for cells in rows("What `check` says")
     }
     bad = 0
-    for place in said.calls("mirror.app.checks"):
+    for place in operator_texts.calls("mirror.app.check"):
         if place.name != "Finding":
             continue
         grades = set(place.says(place.argument("grade")))
@@ -178,7 +178,7 @@ def test_each_bad_finding_of_check_has_its_remedy():
                 known = {
                     words
                     for of, result, words in told
-                    if (of, result) == (name.replace(said.GAP, "NAME"), grade)
+                    if (of, result) == (name.replace(operator_texts.GAP, "NAME"), grade)
                 }
                 fits = any(
                     words in text for words in known if words for text in details
@@ -231,10 +231,10 @@ SHOWN = {
     for text in (
         TEXT,
         *(f"`{one}`" for one in re.findall(r'command: "?([^"\n]+)', RULES)),
-        *(text for text in said.texts() if "`archive-mirror" in text),
+        *(text for text in operator_texts.texts() if "`archive-mirror" in text),
     )
     for words in commands(
-        re.sub(r"\{\{.*?\}\}", "NAME", text).replace(said.GAP, "NAME")
+        re.sub(r"\{\{.*?\}\}", "NAME", text).replace(operator_texts.GAP, "NAME")
     )
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mirror.errors import FetchError, FileGoneError
-from mirror.mirroring.share import (
+from mirror.pipeline.fetch.fair_share import (
     Claimant,
     Running,
     by_time,

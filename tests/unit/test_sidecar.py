@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mirror.mirroring import sidecar
+from mirror import sidecar
 from mirror.model import State, iso
 from mirror.ports import MAX_SIDECAR_BYTES
 from tests import builders

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from mirror.simulator.content import (
+from mirror.simulator.footage import (
     CLIPS,
     Filler,
     footage,

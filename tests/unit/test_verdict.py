@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.mirroring import verdict
-from mirror.mirroring.outcome import Pace
+from mirror.lifecycle import held_body
+from mirror.lifecycle.attempt import Pace
 from mirror.model import Reason, Receipt, State, Verdict
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
@@ -33,7 +33,7 @@ def body(**given: Any) -> Receipt:
 
 
 def doubted(export: Export, receipt: Receipt, *, patient: bool = True) -> Export:
-    return verdict.doubted(
+    return held_body.doubted(
         export,
         receipt,
         folder="spool",
@@ -87,7 +87,7 @@ def test_when_it_is_asked_again(left_us, given, wait_us):
 
 def test_a_tenth_of_the_time_left_is_less_than_two_minutes():
     export = builders.export(state=State.FETCHING, deadline_us=NOW + 10 * MINUTE)
-    after = verdict.doubted(
+    after = held_body.doubted(
         export,
         body(),
         folder="spool",
@@ -169,7 +169,7 @@ def test_no_time_is_left(left_us):
 def test_without_a_deadline_it_waits_half_an_hour():
     export = builders.export(state=State.FETCHING, deadline_us=None)
     first = doubted(export, body())
-    later = verdict.held_until(first, NOW + HOUR, 3 * HOUR)
+    later = held_body.held_until(first, NOW + HOUR, 3 * HOUR)
 
     assert first.held_until_us == later == NOW + 30 * MINUTE
 
@@ -177,16 +177,16 @@ def test_without_a_deadline_it_waits_half_an_hour():
 @pytest.mark.parametrize("state", [State.WAITING, State.PARKED, State.LOST])
 def test_a_held_body_is_kept_instead_of_waiting(state):
     """Its row goes before every row to waiting, parked or lost."""
-    after = verdict.rather_kept(dataclasses.replace(held(), state=state))
+    after = held_body.rather_kept(dataclasses.replace(held(), state=state))
 
     assert ends(after)
     assert after.state is State.READY
-    assert verdict.rather_kept(builders.export(state=state)).state is state
+    assert held_body.rather_kept(builders.export(state=state)).state is state
 
 
 def test_what_is_spooled_is_the_held_body():
     before = dataclasses.replace(held(), part_bytes=7, spool_dir="elsewhere")
-    after = verdict.spooled_doubtful(before)
+    after = held_body.spooled_doubtful(before)
 
     assert (after.state, after.reason) == (State.SPOOLED, Reason.DOUBTFUL)
     assert (after.proof, after.doubt) == (Verdict.DOUBTFUL, "samples are missing")

@@ -13,8 +13,8 @@ import pytest
 
 from mirror import config
 from mirror.app import lock
-from mirror.app.checks import host
-from mirror.config import writers
+from mirror.app.check import host
+from mirror.config import permissions
 from mirror.errors import ConfigError
 
 US = os.geteuid()
@@ -245,14 +245,14 @@ def test_a_link_of_another_user_is_refused(place, tmp_path):
 def test_what_is_not_there_or_goes_round_has_no_fault(tmp_path):
     """Whoever opens it tells."""
     (tmp_path / "round").symlink_to("round")
-    believed = writers.trusted(tmp_path)
+    believed = permissions.trusted(tmp_path)
     for path in (
         tmp_path / "no" / "file",
         tmp_path / "round",
         tmp_path / "round" / "x",
     ):
-        assert [*writers.faults(path, believed)] == []
-    assert [*writers.faults(tmp_path / "x" / ".." / "y", believed)] == []
+        assert [*permissions.faults(path, believed)] == []
+    assert [*permissions.faults(tmp_path / "x" / ".." / "y", believed)] == []
 
 
 @pytest.mark.parametrize("open_one", ["state", ".", "state/ledger.sqlite3"])

@@ -1,0 +1,93 @@
+"""Look at all that the configuration names, before any work."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mirror.app import instance
+from mirror.app.check import host, places, source
+from mirror.app.check.finding import Finding, Grade, bounded
+from mirror.app.engine import Engine
+from mirror.ledger import Ledger, LedgerThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mirror.config import Settings
+    from mirror.metrics import Metrics
+
+__all__ = ["Finding", "Grade", "run"]
+
+
+async def run(
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    secret: Callable[[str], None],
+    adopt: str | None = None,
+) -> list[Finding]:
+    """Check sources, targets and the state directory, side by side.
+
+    A target that was never used gets its marker. What does not answer costs the others
+    nothing; all is told within three minutes.
+
+    Args:
+        settings: The configuration.
+        metrics: Not shown.
+        secret: Told each token that must never be shown.
+        adopt: A target whose present disk is to be taken as the right one.
+    """
+    state, readable = await places.state_dir(settings.state_dir)
+    if not readable:
+        return [state]
+    local = await bounded(partial(host.state_dir, settings.state_dir))
+    if not local or state.grade is not Grade.PASS:
+        local = [state, *local]
+    local += await bounded(partial(host.on_event, settings))
+    ledger = LedgerThread(Ledger.read(settings.state_dir))
+    try:
+        async with instance.sessions_for(settings) as sessions:
+            engine = Engine(
+                settings,
+                ledger=ledger,
+                node_id="check",
+                sessions=sessions,
+                metrics=metrics,
+                secret=secret,
+                device_uuids=dict.fromkeys(settings.sources, "archive-mirror-check"),
+            )
+            wait_s = settings.transfer.first_byte_timeout.total_seconds()
+            async with asyncio.TaskGroup() as group:
+                sources = [
+                    group.create_task(
+                        source.check(engine.sources[name], one, first_byte_s=wait_s)
+                    )
+                    for name, one in settings.sources.items()
+                ]
+                spool = group.create_task(places.spool(settings, ledger))
+                room = group.create_task(
+                    places.spool_room(settings, engine.places.now, ledger)
+                )
+                targets = [
+                    group.create_task(
+                        places.target(
+                            publisher,
+                            settings.targets[name],
+                            ledger,
+                            adopt=adopt == name,
+                        )
+                    )
+                    for name, publisher in engine.publishers.items()
+                ]
+            await engine.close()
+    finally:
+        await ledger.close()
+    return [
+        *local,
+        *(found for task in sources for found in task.result()),
+        spool.result(),
+        *room.result(),
+        *(task.result() for task in targets),
+    ]

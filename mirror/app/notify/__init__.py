@@ -1,0 +1,1 @@
+"""Tell others: a command of the operator's, and watchers elsewhere."""

@@ -1,0 +1,126 @@
+"""Leave a source or a target alone for a while, and say what that endangers."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from mirror.app import lock
+from mirror.disk import filesystem, mounts
+from mirror.errors import MirrorError
+from mirror.ledger import LEDGER_NAME, Ledger
+from mirror.model import iso
+from mirror.wording import size, span
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+    from pathlib import Path
+
+    from mirror.config import Settings, SourceSettings
+
+_SECOND_US = 1_000_000
+_DAY_US = 86_400 * _SECOND_US
+_NAMED = 10
+
+Kind = Literal["source", "target"]
+
+
+def pause(
+    settings: Settings, kind: Kind, name: str, length: timedelta, now_us: int
+) -> list[str]:
+    """Begin a pause; return what to tell of it, its dangers in capitals.
+
+    Raises:
+        MirrorError: There is no ledger yet.
+        LedgerError: The ledger cannot be used.
+    """
+    until_us = now_us + round(length.total_seconds()) * _SECOND_US
+    until_us -= until_us % _SECOND_US
+    with _ledger(settings.state_dir) as ledger:
+        if kind == "source":
+            ledger.pauses.pause_source(name, from_us=now_us, until_us=until_us)
+            told = _of_source(ledger, settings.sources[name], until_us)
+        else:
+            ledger.pauses.pause_target(name, from_us=now_us, until_us=until_us)
+            told = _of_target(ledger, settings, now_us, until_us)
+    return [f"{kind} {name} is paused until {iso(until_us)}, then goes on", *told]
+
+
+def resume(settings: Settings, kind: Kind, name: str, now_us: int) -> bool:
+    """End a pause; tell whether there was one.
+
+    Raises:
+        MirrorError: There is no ledger yet.
+        LedgerError: The ledger cannot be used.
+    """
+    with _ledger(settings.state_dir) as ledger:
+        if kind == "source":
+            return ledger.pauses.resume_source(name, now_us)
+        return ledger.pauses.resume_target(name, now_us)
+
+
+def _of_source(ledger: Ledger, source: SourceSettings, until_us: int) -> list[str]:
+    """Return what a pause of a source does, and what it endangers."""
+    told = ["nothing is listed or fetched there; fetches under way end first"]
+    due = ledger.pauses.endangered(source.name, until_us)
+    if due:
+        number = f"{len(due)} exports reach" if len(due) > 1 else "1 export reaches"
+        told.append(f"DANGER: {number} the deadline before the pause ends:")
+        told += [f"  {source.name}/{one}  {iso(us)}" for us, one in due[:_NAMED]]
+        if len(due) > _NAMED:
+            told.append(f"  and {len(due) - _NAMED} more")
+    lifetime_us = round(source.file_lifetime.total_seconds() * _SECOND_US)
+    read_us = next(
+        (
+            one.last_success_us
+            for one in ledger.reads.sources()
+            if one.name == source.name
+        ),
+        None,
+    )
+    if read_us is None:
+        told.append("DANGER: its list was never read: what it holds is not known")
+    elif read_us + lifetime_us <= until_us:
+        told.append(
+            f"DANGER: what it makes from now on is not seen, and is deleted from "
+            f"{iso(read_us + lifetime_us)} on: {span(lifetime_us / _SECOND_US)} after "
+            "it was made. Resume before that, or it is lost"
+        )
+    return told
+
+
+def _of_target(
+    ledger: Ledger, settings: Settings, now_us: int, until_us: int
+) -> list[str]:
+    """Return what a pause of a target does, and what it endangers."""
+    spool = settings.spool_dir or settings.state_dir / "spool"
+    free = filesystem.free_bytes(os.statvfs(mounts.nearest(spool)))
+    told = [
+        "nothing new is copied there; copies under way end first",
+        f"files are fetched as before and wait in {spool}, where "
+        + (
+            "nobody knows how much is free"
+            if free is None
+            else f"{size(free)} are free"
+        ),
+    ]
+    day = ledger.pauses.received(now_us - _DAY_US)
+    expected = day * (until_us - now_us) // _DAY_US
+    if free is not None and expected > free // 2:
+        told.append(
+            f"DANGER: at the rate of the last day {size(expected)} come in meanwhile; "
+            "when the spool is full nothing is fetched, and footage is lost"
+        )
+    if len(settings.targets) == 1:
+        told.append("it is the only target: the spool holds the only copies meanwhile")
+    return told
+
+
+def _ledger(state_dir: Path) -> AbstractContextManager[Ledger]:
+    if not (state_dir / LEDGER_NAME).exists():
+        raise MirrorError(
+            f"there is no ledger in {state_dir} yet to remember a pause in; start the "
+            "service first"
+        )
+    return Ledger.reading(state_dir, check=not lock.is_held(state_dir))

@@ -1,0 +1,168 @@
+"""Ask a VMS politely: one request at a time, few of them, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from mirror import backoff
+from mirror.errors import ListError
+from mirror.model import utc_now
+from mirror.wording import span
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from yarl import URL
+
+    from mirror.app.probe.recorder import Recorder
+    from mirror.ports import Page
+    from mirror.vms import Answered, VmsClient
+
+MOST_REQUESTS: Final = 40
+MOST_S: Final = 180.0
+REQUEST_S: Final = 30.0
+FILE_S: Final = 60.0
+"""Some VMS make a file only when it is asked for."""
+SAMPLE_BYTES: Final = 4096
+_LONGEST_WAIT_S: Final = 30.0
+_WAIT_S: Final = 2.0
+_TRIES: Final = 3
+Value: TypeAlias = "str | int | list[str] | dict[str, str]"
+_Ask: TypeAlias = "Callable[[], Awaitable[Answered]]"
+_BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+
+
+class EnoughError(Exception):
+    """No more may be asked now; the text says why, and what to do.
+
+    No `MirrorError`: it ends all questions, where one that fails ends only itself.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """What the VMS answered to one question.
+
+    Attributes:
+        known: Else `text` says why it is not, and what to do.
+    """
+
+    topic: str
+    text: str
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A key of the source and its value.
+
+    Attributes:
+        sure: Else a person has to decide.
+    """
+
+    key: str
+    value: Value
+    why: str
+    sure: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Asker:
+    """Counts and paces what one `probe` asks.
+
+    Attributes:
+        requests: Made so far.
+        last_list: The answer that came last for the list.
+        met: The headers about the rate that any answer carried.
+    """
+
+    client: VmsClient
+    recorder: Recorder
+    began: float = field(default_factory=time.monotonic)
+    requests: int = 0
+    last_list: Answered | None = None
+    met: dict[str, str] = field(default_factory=dict)
+
+    async def list(self, address: URL, query: Mapping[str, str]) -> Answered:
+        """Ask for a page of the list.
+
+        Raises:
+            ListError: Nothing came.
+            EnoughError: No more may be asked.
+        """
+        answered = await self._politely(lambda: self.client.ask(address, query))
+        self.last_list = answered
+        self.recorder.list(address.path, query, answered)
+        for name in ("Limit", "Remaining", "Reset"):
+            value = answered.headers.get(f"X-RateLimit-{name}", "").strip()
+            if value.isascii() and value.isdigit():
+                self.met[name.lower()] = value[:12]
+        return answered
+
+    async def page(self, address: URL, query: Mapping[str, str]) -> Page:
+        """Ask for a page of the list and judge it.
+
+        Raises:
+            ListError: None came.
+            EnoughError: No more may be asked.
+        """
+        return await self.client.judge(await self.list(address, query))
+
+    async def file(
+        self, address: URL, headers: Mapping[str, str], *, of: int | None
+    ) -> Answered:
+        """Ask for the beginning of a file, of an export or of none.
+
+        Raises:
+            TransientError: Nothing came.
+            EnoughError: No more may be asked.
+        """
+        answered = await self._politely(
+            lambda: self.client.sample(address, headers, most_bytes=SAMPLE_BYTES),
+            within_s=FILE_S,
+        )
+        self.recorder.file(of, headers, answered)
+        return answered
+
+    async def _politely(self, ask: _Ask, within_s: float = REQUEST_S) -> Answered:
+        for _ in range(_TRIES):
+            answered = await self._once(ask, within_s)
+            if answered.status not in _BUSY:
+                return answered
+            asked_s = backoff.retry_after(
+                answered.headers.get("Retry-After"),
+                utc_now(),
+                answered.headers.get("Date"),
+            )
+            wait_s = _WAIT_S if asked_s is None else asked_s
+            if wait_s > min(_LONGEST_WAIT_S, self._left_s()):
+                raise EnoughError(
+                    f"the VMS is busy ({answered.status}) and asks for a pause of "
+                    f"{span(wait_s)}; probe it again after that"
+                )
+            await asyncio.sleep(wait_s)
+        raise EnoughError(
+            f"the VMS is busy, {_TRIES} times in a row; probe it again when it is quiet"
+        )
+
+    async def _once(self, ask: _Ask, within_s: float) -> Answered:
+        if self.requests >= MOST_REQUESTS:
+            raise EnoughError(f"{MOST_REQUESTS} requests were made, no more are")
+        if self._left_s() <= 0:
+            raise EnoughError(
+                f"{span(MOST_S)} are over; the VMS or the line is slow: probe it again "
+                "when it is quiet"
+            )
+        self.requests += 1
+        try:
+            async with asyncio.timeout(min(within_s, self._left_s())):
+                return await ask()
+        except TimeoutError as exc:
+            raise ListError("timeout", f"no answer for {span(within_s)}") from exc
+
+    def _left_s(self) -> float:
+        return self.began + MOST_S - time.monotonic()

@@ -1,0 +1,234 @@
+"""What the VMS leaves open about its files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from yarl import URL
+
+from mirror.app.probe.asker import Learnt, Suggestion
+from mirror.errors import MirrorError
+from mirror.model import is_folder, utc_now
+from mirror.ports import Held
+from mirror.vms import file_answer
+
+if TYPE_CHECKING:
+    from mirror.app.probe.asker import Asker
+    from mirror.model import Row
+    from mirror.vms import Answered
+
+MISSING: Final = "archive-mirror-probe.mp4"
+_PART: Final = 1024
+_MOST_TRIES = 3
+_GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_WORD = re.compile(r"[a-z0-9/+.\-]{1,40}")
+_OTHER_TAG = '"archive-mirror-probe"'
+
+
+@dataclass(slots=True, kw_only=True)
+class FileQuestions:
+    """Asks about files, and keeps what was learnt.
+
+    Attributes:
+        url: Of the source.
+        max_bytes: As `max_file_size`.
+        rows: Of the list.
+        listed: It could be read.
+    """
+
+    asker: Asker
+    url: str
+    max_bytes: int
+    rows: list[Row] = field(default_factory=list)
+    listed: bool = False
+    learnt: list[Learnt] = field(default_factory=list)
+    suggestions: list[Suggestion] = field(default_factory=list)
+
+    async def ask(self) -> None:
+        """Ask all.
+
+        Raises:
+            EnoughError: No more may be asked.
+        """
+        address = await self._first_part()
+        await self._ask_expired()
+        await self._ask_missing(address)
+
+    def _say(self, topic: str, text: str) -> None:
+        self.learnt.append(Learnt(topic=topic, text=text))
+
+    def _unknown(self, topic: str, text: str) -> None:
+        self.learnt.append(Learnt(topic=topic, text=text, known=False))
+
+    async def _first_part(self) -> URL | None:
+        """Ask for the beginning of the newest file; return where it is."""
+        newest = sorted(self.rows, key=lambda row: row.created_us or 0, reverse=True)
+        found = [row for row in newest if row.has_file and row.url is not None]
+        if not self.listed:
+            return None
+        if not found:
+            why = "no row has a file now: ask for an export on the VMS with this "
+            why += "account, and probe again within 3 hours"
+            self._unknown("file", why)
+            return None
+        why = ""
+        for row in found[:_MOST_TRIES]:
+            try:
+                address = self.asker.client.resolve(row.url or "", row.name)
+                part = {"Range": f"bytes=0-{_PART - 1}"}
+                answered = await self.asker.file(address, part, of=row.export_id)
+            except MirrorError as exc:
+                why = f"export {row.export_id}: {exc}"
+                continue
+            if answered.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+                await self._tell_file(row, address, answered)
+                return address
+            why = f"export {row.export_id}: the VMS answers {answered.status}"
+            if answered.status == HTTPStatus.UNAUTHORIZED:
+                why += " to who sends no token"
+                self.suggestions.append(
+                    Suggestion(
+                        key="send_token_to_files",
+                        value=True,
+                        why="files are refused without the token (401)",
+                        sure=False,
+                    )
+                )
+                break
+        self._unknown("file", f"{why}; open it on the VMS's own page, to compare")
+        return None
+
+    async def _tell_file(self, row: Row, address: URL, answered: Answered) -> None:
+        kind = answered.headers.get("Content-Type", "no type").split(";")[0].lower()
+        what = kind if _WORD.fullmatch(kind) else "a strange type"
+        mp4 = answered.body[4:8] == b"ftyp"
+        where = " under folder + name" if is_folder(row.url or "") else ""
+        self._say(
+            "file",
+            f"export {row.export_id}{where}: {what}, "
+            f"{'begins as an mp4' if mp4 else 'does not begin as an mp4'}",
+        )
+        if where and mp4:
+            why = "urls end at the folder, and the file lies there under its name"
+            self.suggestions.append(
+                Suggestion(key="folder_url", value="append_name", why=why)
+            )
+        etag = answered.headers.get("ETag")
+        strong = etag is not None and not etag.startswith("W/")
+        dated = answered.headers.get("Last-Modified") is not None
+        self._say(
+            "validators",
+            f"ETag: {'none' if etag is None else 'strong' if strong else 'weak'}; "
+            f"Last-Modified: {'yes' if dated else 'none'}"
+            + ("" if strong or dated else "; a broken transfer starts over"),
+        )
+        await self._ask_range(row.export_id, address, answered)
+        await self._ask_compression(row.export_id, address)
+
+    async def _ask_range(self, of: int, address: URL, first: Answered) -> None:
+        """Ask for the rest as the service does, of this version and of another."""
+        if first.status == HTTPStatus.OK:
+            self._say("Range", "ignored: a broken transfer starts over")
+            return
+        total = first.headers.get("Content-Range", "").rpartition("/")[2]
+        held = Held(
+            size_bytes=_PART,
+            total_bytes=int(total) if total.isascii() and total.isdigit() else None,
+            etag=first.headers.get("ETag"),
+            last_modified=first.headers.get("Last-Modified"),
+        )
+        wanted = file_answer.range_headers(held)
+        if not wanted or held.total_bytes is None or held.total_bytes <= _PART:
+            self._say("Range", "taken (206); whether If-Range is heeded cannot be told")
+            return
+        try:
+            same = await self.asker.file(address, wanted, of=of)
+            offer = file_answer.judge(
+                same.status,
+                same.headers,
+                held=held,
+                asked_range=True,
+                folder=False,
+                max_bytes=self.max_bytes,
+                now=utc_now(),
+            )
+            other = await self.asker.file(
+                address, wanted | {"If-Range": _OTHER_TAG}, of=of
+            )
+        except MirrorError as exc:
+            self._unknown("Range", str(exc))
+            return
+        resumes = "resumes rightly" if offer.start_bytes else "starts over"
+        heeds = other.status == HTTPStatus.OK
+        self._say(
+            "Range",
+            f"taken (206); with If-Range it {resumes}; of another version it "
+            + (
+                "sends the whole, as it must"
+                if heeds
+                else f"answers {other.status}: it ignores If-Range; each part is "
+                "compared with what is held, so nothing is mixed"
+            ),
+        )
+
+    async def _ask_compression(self, of: int, address: URL) -> None:
+        try:
+            answered = await self.asker.file(
+                address, {"Accept-Encoding": "gzip"}, of=of
+            )
+        except MirrorError as exc:
+            self._unknown("compression of files", str(exc))
+            return
+        coding = answered.headers.get("Content-Encoding", "identity").lower()
+        shown = coding if _WORD.fullmatch(coding) else "a strange one"
+        self._say(
+            "compression of files",
+            "none, also for who takes gzip"
+            if coding == "identity"
+            else f"{shown} for who takes it; we ask for none",
+        )
+
+    async def _ask_expired(self) -> None:
+        """Ask for the newest file that the list says is gone."""
+        newest = sorted(self.rows, key=lambda row: row.created_us or 0, reverse=True)
+        gone = [
+            row
+            for row in newest
+            if not row.has_file and row.url is not None and not is_folder(row.url)
+        ]
+        for row in gone[:1]:
+            try:
+                address = self.asker.client.resolve(row.url or "", row.name)
+                answered = await self.asker.file(
+                    address, {"Range": "bytes=0-0"}, of=row.export_id
+                )
+            except MirrorError as exc:
+                self._unknown("deleted file", str(exc))
+                return
+            self._tell_code("deleted file", answered)
+
+    async def _ask_missing(self, address: URL | None) -> None:
+        base = address or URL(f"{self.url}/storage/{MISSING}")
+        folder = base.raw_path.rpartition("/")[0]
+        missing = base.with_path(f"{folder}/{MISSING}", encoded=True)
+        try:
+            answered = await self.asker.file(missing, {"Range": "bytes=0-0"}, of=None)
+        except MirrorError as exc:
+            self._unknown("missing file", str(exc))
+            return
+        self._tell_code("missing file", answered)
+
+    def _tell_code(self, topic: str, answered: Answered) -> None:
+        status = answered.status
+        kind = answered.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        if status in _GONE:
+            text = f"{status}, understood as gone"
+        elif status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+            shown = kind if _WORD.fullmatch(kind) else "something"
+            text = f"{status} with {shown}: seen to be no mp4, and tried again later"
+        else:
+            text = f"{status}: not understood as gone; it is tried again and parked"
+        self._say(topic, text)

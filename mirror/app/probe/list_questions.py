@@ -1,0 +1,311 @@
+"""What the VMS leaves open about its list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from yarl import URL
+
+from mirror.app.probe.asker import Learnt, Suggestion
+from mirror.errors import AuthError, ListError, OriginRefusedError
+from mirror.model import from_us, is_folder
+from mirror.vms.origins import origin_of
+from mirror.wording import clean
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mirror.app.probe.asker import Asker, Value
+    from mirror.model import Row
+    from mirror.ports import Page
+
+PATHS: Final = ("/api/v1/downloads", "/api/v1/users/downloads")
+FORMS: Final = (
+    "%Y-%m-%dT%H:%M:%SZ",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S+00:00",
+    "%Y-%m-%d",
+)
+_BARE = "%Y-%m-%d"
+SIZES: Final = (1000, 500, 200, 100, 50, 25)
+_DAY = timedelta(days=1)
+_LAST = 100
+_SHOWN = 5
+_INVALID = "http_422"
+_NOBODY_ANSWERS = frozenset({"unreachable", "tls", "timeout", "bad_answer", "cut"})
+
+
+@dataclass(slots=True, kw_only=True)
+class ListQuestions:
+    """Asks about the list, and keeps what was learnt.
+
+    Attributes:
+        url: Of the source; the paths are appended.
+        path: As configured; then the one that gives the list.
+        configured_form: Of dates.
+        form: One that the list takes.
+        page: The longest that could be had.
+        answers: A list could be read.
+    """
+
+    asker: Asker
+    url: str
+    path: str
+    configured_form: str
+    now: datetime
+    form: str = ""
+    page: Page | None = None
+    answers: bool = False
+    learnt: list[Learnt] = field(default_factory=list)
+    suggestions: list[Suggestion] = field(default_factory=list)
+    _total: int | None = None
+
+    async def ask(self) -> None:
+        """Ask all.
+
+        Raises:
+            EnoughError: No more may be asked.
+        """
+        await self._find()
+        if not self.answers:
+            return
+        await self._ask_dates()
+        await self._ask_sizes()
+        if self.page is not None and self.page.rows:
+            self._tell_order(self.page.rows)
+            self._tell_urls(self.page.rows)
+            self._tell_people(self.page.rows)
+        elif self.page is not None:
+            self._unknown(
+                "rows",
+                "the list is empty: ask for an export on the VMS with this account, "
+                "then probe again (a file lives 3 hours)",
+            )
+
+    def _say(self, topic: str, text: str) -> None:
+        self.learnt.append(Learnt(topic=topic, text=text))
+
+    def _unknown(self, topic: str, text: str) -> None:
+        self.learnt.append(Learnt(topic=topic, text=text, known=False))
+
+    async def _page(
+        self, path: str, form: str, per_page: int, *, future: bool = False
+    ) -> Page:
+        since = self.now + 2 * _DAY if future else from_us(0)
+        until = self.now + (3 if future else 1) * _DAY
+        query = {
+            "per_page": str(per_page),
+            "page": "1",
+            "from": since.strftime(form),
+            "to": until.strftime(form),
+        }
+        return await self.asker.page(URL(self.url + path), query)
+
+    async def _find(self) -> None:
+        """Look which path gives the list, and find one form of dates that it takes."""
+        told, wanted = [], self.path
+        for path in dict.fromkeys((wanted, *PATHS)):
+            try:
+                page, form = await self._first_form(path)
+            except ListError as exc:
+                told.append(f"{path}: {exc}")
+                if isinstance(exc, AuthError) or exc.reason in _NOBODY_ANSWERS:
+                    break
+                continue
+            listed = page.size if page.total is None else page.total
+            told.append(f"{path} answers, {listed} exports")
+            if not self.answers:
+                self.answers, self.path, self.form = True, path, form
+                self._total = listed
+        if not self.answers:
+            self._unknown("list", "; ".join(told))
+            self._unknown(
+                "all else", "it hangs on the list: mend that, and probe again"
+            )
+            return
+        self._say("list path", "; ".join(told))
+        why = "gives the list" if self.path == wanted else f"{wanted} does not"
+        self._suggest("list_path", self.path, why)
+
+    async def _first_form(self, path: str) -> tuple[Page, str]:
+        """Return a page and the first form of dates that this path takes.
+
+        Raises:
+            ListError: It gives no list, whatever the form.
+        """
+        forms = (self.form,) if self.answers else self._forms()
+        refused: list[ListError] = []
+        for form in forms:
+            try:
+                return await self._page(path, form, 1), form
+            except ListError as exc:
+                if exc.reason != _INVALID:
+                    raise
+                refused.append(exc)
+        raise refused[0]
+
+    def _forms(self) -> list[str]:
+        return list(dict.fromkeys((self.configured_form, *FORMS)))
+
+    async def _ask_dates(self) -> None:
+        """Ask for a span in the future: who heeds it finds nothing."""
+        heeded: list[str] = []
+        taken: list[str] = []
+        ignored: list[str] = []
+        refused: list[str] = []
+        for form in self._forms():
+            try:
+                page = await self._page(self.path, form, 1, future=True)
+            except ListError:
+                refused.append(form)
+                continue
+            if page.size:
+                ignored.append(form)
+            else:
+                (heeded if self._total else taken).append(form)
+        told = [
+            f"{what} {', '.join(forms)}"
+            for what, forms in (
+                ("heeds", heeded),
+                ("takes (whether it heeds it, an empty list cannot tell)", taken),
+                ("takes and ignores", ignored),
+                ("refuses", refused),
+            )
+            if forms
+        ]
+        self._say("date format", "; ".join(told))
+        best = (heeded or taken or ignored or [self.form])[0]
+        if best == _BARE:
+            self._unknown(
+                "date_format",
+                "only dates without a time are taken, which no walk can use: report "
+                "it, with the version of the VMS",
+            )
+        else:
+            why = "the list heeds it" if heeded else "the list takes it"
+            self._suggest("date_format", best, why)
+        self.form = best
+
+    async def _ask_sizes(self) -> None:
+        """Find the longest page, downwards."""
+        told: list[str] = []
+        for asked in SIZES:
+            try:
+                page = await self._page(self.path, self.form, asked)
+            except ListError as exc:
+                told.append(f"{asked}: {exc}")
+                continue
+            self.page = page
+            given = page.per_page or (page.size if page.size > 1 else asked)
+            given = min(given, asked)
+            seen = f"{page.size} rows came"
+            if given < asked:
+                told.append(f"{asked} is cut to {given} ({seen})")
+            else:
+                told.append(f"{asked} is taken ({seen})")
+            self._suggest("per_page", given, "the longest page: fewer requests a walk")
+            break
+        self._say("per_page", "; ".join(told)) if self.page else self._unknown(
+            "per_page", "; ".join(told)
+        )
+
+    def _tell_order(self, rows: list[Row]) -> None:
+        times = [row.created_us for row in rows if row.created_us is not None]
+        ids = [row.export_id for row in rows]
+        if len(times) < 2 or times[0] == times[-1]:  # noqa: PLR2004 -- one has no order
+            self._unknown("order", "too few exports to tell")
+            return
+        if all(a >= b for a, b in pairwise(times)):
+            text = "newest first, by created_at"
+        elif all(a <= b for a, b in pairwise(times)):
+            text = "oldest first, by created_at"
+        elif all(a > b for a, b in pairwise(ids)):
+            text = "by id, downwards"
+        else:
+            text = "none that could be relied on"
+        self._say("order", f"{text}; each walk reads all pages, so it does not matter")
+
+    def _tell_urls(self, rows: list[Row]) -> None:
+        forms: Counter[str] = Counter()
+        strange: Counter[str] = Counter()
+        for row in rows:
+            form, refused = self._form_of(row)
+            forms[f"{form}, {'with' if row.has_file else 'no'} file"] += 1
+            if refused is not None:
+                strange[refused] += 1
+        told = [f"{number} {form}" for form, number in forms.most_common(2 * _SHOWN)]
+        self._say("url", "; ".join(told))
+        if strange:
+            named = [host for host, _ in strange.most_common(_SHOWN)]
+            own = self.asker.client.origin
+            why = (
+                "urls name it: if files may come from there, allow it, and probe again"
+            )
+            self._suggest("file_origins", named, why, sure=False)
+            why = "else, if it is what the VMS calls itself inside, map it, and probe "
+            why += "again"
+            mapped = dict.fromkeys(named, own)
+            self._suggest("rewrite_origins", mapped, why, sure=False)
+        statuses = Counter(filter(None, map(_status, rows)))
+        if statuses:
+            told = [f"{n} {word!r}" for word, n in statuses.most_common(_SHOWN)]
+            self._say("status", ", ".join(told))
+
+    def _form_of(self, row: Row) -> tuple[str, str | None]:
+        """Return the form of a row's url, and its origin if that is not allowed."""
+        if row.url is None:
+            return "without url", None
+        form = "folder" if is_folder(row.url) else "file"
+        try:
+            listed = URL(row.url, encoded=True)
+            where = "on its own origin" if listed.scheme else "relative"
+            address = self.asker.client.resolve(row.url, row.name)
+        except OriginRefusedError:
+            try:
+                return f"{form} elsewhere", str(URL(row.url).origin())
+            except ValueError:
+                return "not understood", None
+        except ValueError:
+            return "not understood", None
+        if origin_of(address) != self.asker.client.origin:
+            where = "elsewhere, where files may come from"
+        elif listed.scheme and origin_of(listed) != origin_of(address):
+            where = "on another host, taken as its own"
+        return f"{form} {where}", None
+
+    def _tell_people(self, rows: list[Row]) -> None:
+        users = {row.user_id for row in rows if row.user_id is not None}
+        last = sorted(rows, key=lambda row: row.created_us or 0, reverse=True)[:_LAST]
+        never = sum(
+            not row.has_file and (row.url is None or is_folder(row.url)) for row in last
+        )
+        self._say(
+            "whose",
+            f"by {len(users)} user{'' if len(users) == 1 else 's'}; of the last "
+            f"{len(last)} rows {never} never had a file, as far as their urls tell. "
+            "An account sees its own exports only, unless there are several users "
+            "here; exports of the desktop client have no file",
+        )
+        if self.page is not None and self.page.bad_rows:
+            self._say(
+                "bad rows",
+                f"{len(self.page.bad_rows)} cannot be understood: "
+                f"{self.page.bad_rows[0].error}; report it with the VMS's version",
+            )
+
+    def _suggest(self, key: str, value: Value, why: str, *, sure: bool = True) -> None:
+        self.suggestions.append(Suggestion(key=key, value=value, why=why, sure=sure))
+
+
+def _status(row: Row) -> str | None:
+    try:
+        found = msgspec.json.decode(row.raw, strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    word = found.get("status") if isinstance(found, dict) else None
+    return clean(word)[:20] if isinstance(word, str) else None

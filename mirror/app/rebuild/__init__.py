@@ -1,0 +1,1 @@
+"""Make a new ledger from what the targets and the spool hold."""

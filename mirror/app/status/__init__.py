@@ -1,0 +1,1 @@
+"""What is known of the service, for people and for programs."""

@@ -1,0 +1,46 @@
+"""Bring what the ledger knows into the metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mirror.metrics import LedgerSnapshot
+
+if TYPE_CHECKING:
+    from mirror.ledger import Ledger
+
+
+def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
+    """Return the counts and times that the metrics show."""
+    reads = ledger.reads
+    backlog = reads.backlog(now_us)
+    owed, sources = reads.owed_copies(), reads.sources()
+    paused = ledger.pauses.now(now_us)
+    saved, doubtful = (
+        {source: total for (source, _), total in reads.totals(event).items()}
+        for event in ("saved", "doubtful")
+    )
+    return LedgerSnapshot(
+        exports=reads.counts(),
+        unfetched=reads.unfetched_by_source(now_us),
+        saved_total=saved,
+        doubtful_total=doubtful,
+        lost_total=reads.totals("lost"),
+        unacknowledged=reads.unacknowledged(),
+        paused_sources=paused.sources,
+        paused_targets=paused.targets,
+        oldest_ready_us=backlog.oldest_ready_us,
+        earliest_deadline_us=backlog.earliest_deadline_us,
+        exports_at_risk=backlog.at_risk,
+        exports_without_room=reads.without_room(),
+        target_owed_files={name: files for name, (files, _) in owed.items()},
+        target_damaged_files=reads.damaged_copies(),
+        clock_offset_us={one.name: one.clock_offset_us for one in sources},
+        last_success_us={
+            one.name: one.last_success_us
+            for one in sources
+            if one.last_success_us is not None
+        },
+        left_out={one.name: one.left_out for one in sources},
+        target_owed_bytes={name: size for name, (_, size) in owed.items()},
+    )

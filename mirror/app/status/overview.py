@@ -1,0 +1,172 @@
+"""What the status page tells: `status --json`, and what somebody must act on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from mirror import __version__
+from mirror.app.status import public_json
+from mirror.app.status.problems import concerns_of
+from mirror.ledger import AT_RISK_US, Filter
+from mirror.model import State, iso
+from mirror.wording import ADVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mirror.app.status.problems import Concern
+    from mirror.config import Settings, SourceSettings
+    from mirror.ledger import Ledger, SourceStatus
+    from mirror.model import Export
+
+_RECENT = 50
+_URGENT = 50
+_LOSSES = 20
+_STALE_US = 15 * 60 * 1_000_000
+_STALE_POLLS = 3
+
+
+class Freshness(StrEnum):
+    """Whether a source's list is known as it is now."""
+
+    FRESH = "fresh"
+    PAUSED = "paused"
+    STALE = "stale"
+    FAILING = "failing"
+    NEW = "new"
+
+
+_UNFETCHED = frozenset({State.READY, State.FETCHING, State.PARKED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the page shows that the ledger does not know.
+
+    Attributes:
+        token_expiry_s: By source, seconds since 1970; None if unknown.
+        ledger_problem: Why the ledger cannot be written just now.
+    """
+
+    spool_free_bytes: int | None = None
+    token_expiry_s: Mapping[str, int | None]
+    ledger_problem: str | None = None
+
+
+def take(
+    ledger: Ledger, settings: Settings, around: Surroundings, now_us: int
+) -> dict[str, Any]:
+    """Return what `/status.json` gives; for the reader's thread.
+
+    No question reads all the exports there are.
+    """
+    reads = ledger.reads
+    status = public_json.status(reads.counts(), reads, now_us)
+    known = {source.name: source for source in reads.sources()}
+    shown = status | {
+        "now": iso(now_us),
+        "version": __version__,
+        "freshness": {
+            name: _freshness(
+                known.get(name),
+                source,
+                around.token_expiry_s.get(name),
+                now_us,
+            )
+            for name, source in settings.sources.items()
+        },
+        "configured_targets": list(settings.targets),
+        "spool": {
+            "bytes": reads.spooled_bytes(),
+            "free_bytes": around.spool_free_bytes,
+        },
+        "ledger_problem": around.ledger_problem,
+        "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT, now_us)],
+        "recent": [
+            _row(one, [public_json.copy(each) for each in copies], now_us)
+            for one, copies in reads.exports(Filter(limit=_RECENT))
+        ],
+        "lost": [_row(one, [], now_us) for one in reads.losses(_LOSSES)],
+    }
+    found = concerns_of(shown)
+    return shown | {
+        "headline": _headline(found),
+        "concerns": [asdict(one) for one in found],
+    }
+
+
+def freshness_of(
+    known: SourceStatus | None, settings: SourceSettings, now_us: int
+) -> Freshness:
+    """Return how fresh what we know of a source is."""
+    patience_us = max(
+        _STALE_US, round(settings.poll_interval.total_seconds() * 1e6) * _STALE_POLLS
+    )
+    if known is None:
+        return Freshness.NEW
+    if known.paused_until(now_us) is not None:
+        return Freshness.PAUSED
+    if known.problem is not None:
+        return Freshness.FAILING
+    if known.last_success_us is None:
+        return Freshness.NEW
+    stale = now_us - known.last_success_us > patience_us
+    return Freshness.STALE if stale else Freshness.FRESH
+
+
+def _freshness(
+    known: SourceStatus | None,
+    settings: SourceSettings,
+    token_expiry_s: int | None,
+    now_us: int,
+) -> dict[str, Any]:
+    """Return how well a source is known; nobody sees what it makes meanwhile."""
+    read_us = known.last_success_us if known else None
+    state = freshness_of(known, settings, now_us)
+    lifetime_s = settings.file_lifetime.total_seconds()
+    blind = state is not Freshness.FRESH and read_us is not None
+    return {
+        "state": state,
+        "unseen_files_expire": (
+            iso(read_us + round(lifetime_s * 1e6)) if blind and read_us else None
+        ),
+        "token_expires": iso(token_expiry_s * 1_000_000) if token_expiry_s else None,
+        "file_lifetime_seconds": lifetime_s,
+    }
+
+
+def _row(found: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, Any]:
+    """Return an export as `list --json` shows it, and how it stands with time."""
+    deadline_us = found.deadline_us
+    left_us = None if deadline_us is None else deadline_us - now_us
+    margin_us = (
+        deadline_us - found.spooled_us
+        if deadline_us is not None and found.spooled_us is not None
+        else None
+    )
+    return public_json.export(found, []) | {
+        "copies": copies,
+        "spooled_at": iso(found.spooled_us),
+        "saved_at": iso(found.saved_us),
+        "acknowledged_at": iso(found.acknowledged_us),
+        "note": found.note,
+        "margin_seconds": None if margin_us is None else margin_us / 1e6,
+        "left_seconds": None if left_us is None else left_us / 1e6,
+        "at_risk": left_us is not None
+        and left_us < AT_RISK_US
+        and found.state in _UNFETCHED
+        and not found.held,
+        "advice": ADVICE.get(found.reason or ""),
+    }
+
+
+def _headline(found: list[Concern]) -> dict[str, str]:
+    level = found[0].level if found else "well"
+    words = {
+        "well": "All is well",
+        "look": "Look at this",
+        "risk": "Footage is at risk",
+    }
+    return {"level": level, "text": words[level]}

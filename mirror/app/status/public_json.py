@@ -1,0 +1,179 @@
+"""The JSON that commands and the status page give; its keys are promised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mirror import sidecar
+from mirror.model import iso
+
+if TYPE_CHECKING:
+    from mirror.ledger import Dossier, Reads
+    from mirror.model import Attempt, Copy, Export
+
+NEWS_US = 24 * 3600 * 1_000_000
+"""So long it is told of a file that is not proven whole, as the alert does."""
+
+
+def export(found: Export, copies: list[Copy]) -> dict[str, Any]:
+    """Return an export as `list --json` shows it."""
+    return {
+        "source": found.source,
+        "id": found.export_id,
+        "state": found.state,
+        "reason": found.reason,
+        "name": found.name,
+        "camera_id": found.camera_id,
+        "stream_type": found.stream_type,
+        "footage_from": found.footage_from,
+        "footage_to": found.footage_to,
+        "created_at": found.created_at,
+        "first_seen": iso(found.first_seen_us),
+        "version": found.version,
+        "deadline": iso(found.deadline_us),
+        "size_bytes": found.size_bytes,
+        "sha256": found.sha256,
+        "proof": found.proof,
+        "doubt": found.doubt,
+        "attempts": found.attempts,
+        "last_error": found.last_error,
+        "copies": [copy(one) for one in copies],
+    }
+
+
+def copy(found: Copy) -> dict[str, Any]:
+    """Return a copy as `list --json` shows it."""
+    return {
+        "target": found.target,
+        "state": found.state,
+        "path": found.path,
+        "verified_at": iso(found.verified_us),
+    }
+
+
+def dossier(found: Dossier) -> dict[str, Any]:
+    """Return an export as `show --json` shows it."""
+    one = found.export
+    full = export(one, found.copies)
+    for shown, known in zip(full["copies"], found.copies, strict=True):
+        shown["saved_at"] = iso(known.saved_us)
+        shown["attempts"] = known.attempts
+        shown["last_error"] = known.last_error
+    return full | {
+        "had_file": one.had_file,
+        "has_file": one.has_file,
+        "updated_at": one.updated_at,
+        "held_bytes": max(one.part_bytes, one.held_bytes or 0) or one.size_bytes or 0,
+        "total_bytes": one.part_total,
+        "held_doubt": one.held_doubt,
+        "proof_notes": one.proof_notes,
+        "second_looks": one.looks,
+        "next_look": iso(one.look_due_us),
+        "due": iso(one.due_us or None),
+        "fetch_started": iso(one.started_us),
+        "held_until": iso(one.held_until_us or None),
+        "spooled_at": iso(one.spooled_us),
+        "saved_at": iso(one.saved_us),
+        "acknowledged_at": iso(one.acknowledged_us),
+        "note": one.note,
+        "versions": [version(one) for one in found.versions],
+        "history": [attempt(one) for one in found.attempts],
+        "item": _item(found.item),
+    }
+
+
+def version(found: Export) -> dict[str, Any]:
+    """Return another version of an export as `show --json` shows it."""
+    return {
+        "version": found.version,
+        "state": found.state,
+        "reason": found.reason,
+        "size_bytes": found.size_bytes,
+        "sha256": found.sha256,
+        "proof": found.proof,
+        "first_seen": iso(found.first_seen_us),
+    }
+
+
+def attempt(found: Attempt) -> dict[str, Any]:
+    """Return one attempt, or several alike, as `show --json` shows it."""
+    return {
+        "times": found.times,
+        "started": iso(found.started_us),
+        "ended": iso(found.ended_us),
+        "outcome": found.outcome,
+        "offset_bytes": found.offset_bytes,
+        "held_bytes": found.held_bytes,
+        "error": found.error,
+    }
+
+
+def status(
+    counts: dict[tuple[str, str], int], reads: Reads, now_us: int
+) -> dict[str, Any]:
+    """Return what `status --json` shows.
+
+    Args:
+        counts: Of exports by (source, state), perhaps a little old.
+        reads: Of the ledger.
+        now_us: Now.
+    """
+    backlog = reads.backlog(now_us)
+    not_answering = reads.not_answering()
+    doubtful = reads.newly_doubtful(now_us - NEWS_US)
+    by_state: dict[str, int] = {}
+    for (_, state), number in counts.items():
+        by_state[state] = by_state.get(state, 0) + number
+    return {
+        "exports": by_state,
+        "owed": backlog.owed,
+        "at_risk": backlog.at_risk,
+        "without_room": reads.without_room(),
+        "lost_by_us": sum(reads.totals("lost").values()),
+        "unacknowledged": sum(reads.unacknowledged().values()),
+        "oldest_ready": iso(backlog.oldest_ready_us),
+        "earliest_deadline": iso(backlog.earliest_deadline_us),
+        "sources": [
+            {
+                "name": source.name,
+                "exports": {
+                    state: number
+                    for (name, state), number in counts.items()
+                    if name == source.name
+                },
+                "last_success": iso(source.last_success_us),
+                "last_failure": iso(source.last_failure_us),
+                "problem": source.problem,
+                "not_answering": not_answering.get(source.name, 0),
+                "paused_until": iso(source.paused_until(now_us)),
+                "clock_offset_seconds": source.clock_offset_us / 1e6,
+                "first_sweep": iso(source.first_sweep_us),
+                "newly_doubtful": doubtful.get(source.name, 0),
+                "bad_rows": source.bad_rows,
+                "left_out": source.left_out,
+            }
+            for source in reads.sources()
+        ],
+        "targets": [
+            {
+                "name": target.name,
+                "checked": iso(target.checked_us),
+                "problem": target.problem,
+                "warning": target.warning,
+                "paused_until": iso(target.paused_until(now_us)),
+                "free_bytes": target.free_bytes,
+                "owed_files": target.owed_files,
+                "owed_bytes": target.owed_bytes,
+                "damaged_files": target.damaged_files,
+            }
+            for target in reads.targets()
+        ],
+    }
+
+
+def _item(raw: bytes) -> dict[str, object] | None:
+    """Return what we know of the list item, without even the origin of its url."""
+    known = sidecar.known_of(raw)
+    if known is not None:
+        known.pop("url", None)
+    return known

@@ -1,0 +1,125 @@
+"""The command that asks a VMS what its documentation leaves open."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from pathlib import Path  # noqa: TC003 -- typer reads the annotation
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mirror.app.refuse_root import refuse_root
+from mirror.cli import render, signals
+from mirror.cli.globals import given
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mirror.app.probe import Learnt, Report, Suggestion
+
+_INDENT = 22
+_WIDTH = 110
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("probe")(probe)
+
+
+def probe(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE")],
+    *,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the answers, without names, for `simulate-vms --replay`.",
+        ),
+    ] = None,
+) -> None:
+    """Ask a VMS what its documentation leaves open; prints the TOML to paste.
+
+    It reads only (GET), one request at a time, at most 40 within three minutes. Exits
+    1 if the list could not be read.
+    """
+    globals_ = given(context)
+    settings = globals_.settings()
+    if source not in settings.sources:
+        known = ", ".join(settings.sources)
+        raise typer.BadParameter(f"no source {source}; there are: {known}")
+    if record is not None and os.path.lexists(record):
+        raise typer.BadParameter(
+            f"--record: {record} is there already; name a new file"
+        )
+    if record is not None and not os.access(
+        record.absolute().parent, os.W_OK | os.X_OK
+    ):
+        raise typer.BadParameter(
+            f"--record: {record} cannot be made; name a new file in a folder that you "
+            "may write to"
+        )
+    refuse_root(settings.state_dir, globals_.arguments)
+
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
+
+    from mirror.app import probe  # noqa: PLC0415
+    from mirror.metrics import Metrics  # noqa: PLC0415
+
+    report = signals.run(
+        probe.probe(
+            settings,
+            source,
+            metrics=Metrics(CollectorRegistry()),
+            secret=globals_.redactor.add,
+        )
+    )
+    if record is not None:
+        report.recorder.write(record)
+    typer.echo(f"{source}: {settings.sources[source].url}, requests: {report.requests}")
+    for line in _told(report, source):
+        typer.echo(globals_.redactor.clean(render.clean(line)))
+    raise typer.Exit(0 if report.answers else 1)
+
+
+def _told(report: Report, source: str) -> Iterator[str]:
+    yield ""
+    for one in report.learnt:
+        if one.known:
+            yield from _lines(one)
+    unknown = [one for one in report.learnt if not one.known]
+    if unknown:
+        yield ""
+        yield "Not learnt:"
+        for one in unknown:
+            yield from _lines(one)
+    sure = [one for one in report.suggestions if one.sure]
+    unsure = [one for one in report.suggestions if not one.sure]
+    if not sure and not unsure:
+        return
+    yield ""
+    yield f"# These keys belong into [sources.{source}], in place of those there:"
+    yield f"[sources.{source}]"
+    yield from map(_key, sure)
+    yield from (f"# {_key(each)}" for each in unsure)
+
+
+def _lines(one: Learnt) -> list[str]:
+    return textwrap.wrap(
+        f"{one.topic:<{_INDENT}}{one.text}",
+        _WIDTH,
+        subsequent_indent=" " * _INDENT,
+        drop_whitespace=True,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _key(one: Suggestion) -> str:
+    value = json.dumps(one.value)
+    if isinstance(one.value, dict):
+        pairs = (f"{json.dumps(k)} = {json.dumps(v)}" for k, v in one.value.items())
+        value = f"{{ {', '.join(pairs)} }}"
+    return f"{one.key} = {value}  # {one.why}"

@@ -1,0 +1,155 @@
+"""From files and environment to settings, or to every fault at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from mirror.config import permissions
+from mirror.config.environment import overlay
+from mirror.config.files import config_files, read_files
+from mirror.config.problems import INTERNAL, Fault, faults_of, render, unknown_key
+from mirror.config.settings import Settings
+from mirror.config.sources import SourceSettings
+from mirror.config.targets import TargetSettings
+from mirror.config.values import Context
+from mirror.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DEFAULT_PATH: Final = "/etc/archive-mirror/archive-mirror.toml"
+_KINDS: Final[
+    tuple[tuple[str, type[SourceSettings | TargetSettings], dict[str, str]], ...]
+] = (
+    ("source", SourceSettings, {"url": "https://vms.example"}),
+    ("target", TargetSettings, {"type": "directory", "path": "/"}),
+)
+"""Kinds of tables that have defaults, with values for what each must have."""
+
+
+def default_config_path(environ: Mapping[str, str]) -> Path:
+    """Return where the configuration is unless the command line says otherwise."""
+    return Path(environ.get("ARCHIVE_MIRROR_CONFIG") or _DEFAULT_PATH)
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Read and check the configuration.
+
+    Args:
+        path: The configuration file; `conf.d/*.toml` beside it is merged.
+        environ: Its `ARCHIVE_MIRROR__...` variables win over the files.
+
+    Raises:
+        ConfigError: With every fault found, none of which shows a value.
+    """
+    path = path.absolute()
+    settings: Settings | None = None
+    problems: list[str] = []
+    try:
+        settings = _Loader(path, environ).settings()
+    except ConfigError as exc:
+        problems = exc.problems
+    problems = [*problems, *_open_to_others(path, settings)]
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _open_to_others(path: Path, settings: Settings | None) -> list[str]:
+    """Return how others could change the configuration."""
+    believed = permissions.trusted(path if settings is None else settings.state_dir)
+    found = [*permissions.faults(path.parent / "conf.d", believed, closed=True)]
+    for file in config_files(path):
+        found += permissions.faults(file, believed)
+    return list(dict.fromkeys(found))
+
+
+class _Loader:
+    """One reading of the configuration, gathering faults as it goes."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self._tree, self._variables = overlay(read_files(path), environ)
+        self._credentials = environ.get("CREDENTIALS_DIRECTORY") or None
+        sources = self._tree.get("sources")
+        self._context = Context(
+            folder=path.parent,
+            source_count=len(sources) if isinstance(sources, dict) else 0,
+        )
+        self._faults: list[Fault] = []
+
+    def settings(self) -> Settings:
+        """Return the settings, or raise with all faults."""
+        tree = {key: part for key, part in self._tree.items() if key != "defaults"}
+        defaults = self._defaults()
+        for kind, _, _ in _KINDS:
+            self._fill(tree, f"{kind}s", defaults[kind])
+        settings: Settings | None = None
+        try:
+            settings = Settings.model_validate(tree, context=self._context)
+        except ValidationError as exc:
+            found = faults_of(exc, self._variables)
+            self._faults += [f for f in found if not self._inherited(f, defaults)]
+        if settings is None or self._faults:
+            raise ConfigError(render(self._faults, self._variables))
+        return settings
+
+    def _defaults(self) -> dict[str, dict[str, Any]]:
+        """Return the defaults by kind, checked by themselves."""
+        table = self._tree.get("defaults", {})
+        if not isinstance(table, dict):
+            self._add(("defaults",), "must be a table, [defaults.source]")
+            table = {}
+        for key in table:
+            if key not in {kind for kind, _, _ in _KINDS}:
+                self._unknown(("defaults", key))
+        defaults: dict[str, dict[str, Any]] = {}
+        for kind, model, stand_ins in _KINDS:
+            defaults[kind] = self._own_keys(("defaults", kind), table.get(kind, {}))
+            try:
+                model.model_validate(
+                    {**stand_ins, **defaults[kind], "name": kind}, context=self._context
+                )
+            except ValidationError as exc:
+                self._faults += faults_of(exc, self._variables, ("defaults", kind))
+        return defaults
+
+    def _own_keys(self, path: tuple[str, ...], table: object) -> dict[str, Any]:
+        """Return `table` without what is no key of a source or a target."""
+        if not isinstance(table, dict):
+            self._add(path, f"must be a table, [{'.'.join(path)}]")
+            return {}
+        for key in INTERNAL:
+            if key in table:
+                self._unknown((*path, key))
+        return {key: value for key, value in table.items() if key not in INTERNAL}
+
+    def _fill(self, tree: dict[str, Any], part: str, defaults: dict[str, Any]) -> None:
+        """Put the defaults under each table of `part`, and what a table knows."""
+        tables = tree.get(part)
+        if not isinstance(tables, dict):
+            return
+        known = {"credentials_folder": self._credentials} if part == "sources" else {}
+        tree[part] = {
+            name: {**defaults, **self._own_keys((part, name), table), **known}
+            | {"name": name}
+            if isinstance(table, dict)
+            else table
+            for name, table in tables.items()
+        }
+
+    def _inherited(self, fault: Fault, defaults: dict[str, dict[str, Any]]) -> bool:
+        """Tell whether the fault is one of the defaults, found there already."""
+        if fault.path[0] not in {"sources", "targets"}:
+            return False
+        part, name, key, *_ = (*fault.path, "", "")
+        default = defaults[str(part).removesuffix("s")]
+        return key in default and key not in self._tree[str(part)][name]
+
+    def _unknown(self, path: tuple[str, ...]) -> None:
+        self._add(path, unknown_key(path, self._variables))
+
+    def _add(self, path: tuple[str, ...], problem: str) -> None:
+        self._faults.append(Fault(path=path, problem=problem))

@@ -1,0 +1,1 @@
+"""Files, and the disks they lie on: durable writes, threads per disk, mounts."""

@@ -1,0 +1,346 @@
+"""The ledger as the queue of publishes, one queue per target."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.layout import path_key, whole_form
+from mirror.ledger import rows
+from mirror.ledger.walks import Slice
+from mirror.model import KEPT_STATES, CopyState, Reason, State
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from mirror.ledger.database import Database
+    from mirror.model import Copy, Export
+
+
+OPEN = "('pending', 'publishing', 'failed')"
+"""Written in each query as in the index over open copies, else it is not used."""
+
+
+_WINDOW = 2000
+"""So many keys are gone through at once: others wait for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """One copy to be published.
+
+    Attributes:
+        item: The list item as received.
+        siblings: Saved copies of the same export as (target, path).
+    """
+
+    export: Export
+    copy: Copy
+    item: bytes
+    siblings: tuple[tuple[str, str], ...]
+
+
+class Copies:
+    """Claims and ends of publishes."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def fill(self, target: str, after: int = 0) -> Slice:
+        """Owe a target exports we keep and it does not know of, some at a time."""
+        last = after + _WINDOW
+        with self._db.transaction() as connection:
+            done = connection.execute(
+                "INSERT INTO copies (export, target, state) "
+                "SELECT key, ?, 'pending' FROM exports NOT INDEXED "
+                "WHERE key > ? AND key <= ? "
+                "AND state IN ('spooled', 'saved', 'doubtful') AND NOT EXISTS "
+                "(SELECT 1 FROM copies WHERE export = key AND target = ?)",
+                (target, after, last, target),
+            ).rowcount
+        return Slice(done, self._beyond(last))
+
+    def claim(
+        self,
+        target: str,
+        *,
+        now_us: int,
+        horizon_us: int,
+        smallest: bool = False,
+    ) -> Duty | None:
+        """Take the copy that has been due longest, if there is one.
+
+        Args:
+            target: By name.
+            now_us: Now.
+            horizon_us: The longest wait there can be; a due time beyond it was set
+                by another clock.
+            smallest: Of those that have been due longest take the smallest, which
+                fits most likely.
+        """
+        size = "exports.size_bytes, " if smallest else ""
+        with self._db.transaction() as connection:
+            row = connection.execute(
+                f"SELECT export, {rows.COPY_COLUMNS} FROM copies "
+                "INDEXED BY copies_open CROSS JOIN exports ON key = export "
+                "WHERE target = ? "
+                f"AND copies.state IN {OPEN} AND copies.state <> 'publishing' "
+                "AND exports.state IN ('spooled', 'saved', 'doubtful') "
+                "AND (copies.due_us <= ? OR copies.due_us > ?) "
+                f"ORDER BY copies.due_us, {size}copies.export LIMIT 1",
+                (target, now_us, now_us + horizon_us),
+            ).fetchone()
+            if row is None:
+                return None
+            connection.execute(
+                "UPDATE copies SET state = 'publishing', attempts = attempts + 1 "
+                "WHERE export = ? AND target = ?",
+                (row[0], target),
+            )
+            siblings = connection.execute(
+                "SELECT target, path FROM copies WHERE export = ? "
+                "AND target <> ? AND state = 'saved'",
+                (row[0], target),
+            ).fetchall()
+            return Duty(
+                export=rows.find(connection, row[0]),
+                copy=rows.copy(row[1:]),
+                item=rows.item(connection, row[0]),
+                siblings=tuple(siblings),
+            )
+
+    def owed(self, target: str, keys: Sequence[int]) -> set[int]:
+        """Return those of these exports of which a copy is still to be made there."""
+        marks = ", ".join("?" * len(keys))
+        found = self._db.connection.execute(
+            "SELECT export FROM copies CROSS JOIN exports ON key = export "
+            f"WHERE target = ? AND export IN ({marks}) AND copies.state IN {OPEN} "
+            "AND exports.state IN ('spooled', 'saved', 'doubtful')",
+            (target, *keys),
+        )
+        return {key for (key,) in found}
+
+    def fix_path(self, key: int, target: str, path: str) -> bool:
+        """Give a copy its path for ever, and claim its base with all its forms.
+
+        Args:
+            key: Of the export.
+            target: Where the copy lies.
+            path: Of the copy.
+
+        Returns:
+            False if another copy has the path, or an export of other footage the base.
+        """
+        own_key, base_key = path_key(path), path_key(whole_form(path))
+        with self._db.transaction() as connection:
+            taken = connection.execute(
+                "SELECT 1 FROM copies JOIN exports AS other ON other.key = export "
+                "JOIN exports AS own ON own.key = ? "
+                "WHERE target = ? AND export <> own.key AND (path_key = ? OR "
+                "base_key = ? AND (other.source, other.export_id, other.created_key, "
+                "other.camera_id, other.footage_from, other.footage_to) IS NOT "
+                "(own.source, own.export_id, own.created_key, "
+                "own.camera_id, own.footage_from, own.footage_to))",
+                (key, target, own_key, base_key),
+            ).fetchone()
+            if taken:
+                return False
+            connection.execute(
+                "UPDATE copies SET path = ?, path_key = ?, base_key = ? "
+                "WHERE export = ? AND target = ?",
+                (path, own_key, base_key, key, target),
+            )
+            return True
+
+    def saved(
+        self,
+        key: int,
+        target: str,
+        *,
+        verified: bool,
+        now_us: int,
+        required: Collection[str],
+    ) -> Export | None:
+        """Record a proven copy; return the export if that saved it."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE copies SET state = 'saved', saved_us = ?, verified_us = ?, "
+                "last_error = NULL, due_us = 0 WHERE export = ? AND target = ?",
+                (now_us, now_us if verified else None, key, target),
+            )
+            return self._maybe_saved(key, now_us, required)
+
+    def failed(self, key: int, target: str, *, error: str, due_us: int) -> None:
+        """Record that a publish failed and when it is tried again."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE copies SET state = 'failed', last_error = ?, due_us = ? "
+                "WHERE export = ? AND target = ?",
+                (error, due_us, key, target),
+            )
+
+    def release(
+        self, key: int, target: str, *, error: str | None = None, due_us: int = 0
+    ) -> None:
+        """Return a copy to the queue without counting the attempt against it."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE copies SET state = 'pending', due_us = ?, "
+                "last_error = coalesce(?, last_error), attempts = attempts - 1 "
+                "WHERE export = ? AND target = ?",
+                (due_us, error, key, target),
+            )
+
+    def is_spooled(self, export: Export) -> bool:
+        """Tell whether the spool holds the same file of an export as it did then."""
+        now = rows.find(self._db.connection, export.key or 0)
+        same = (now.spool_dir, now.spooled_us) == (export.spool_dir, export.spooled_us)
+        return same and now.state in KEPT_STATES
+
+    def spool_lost(self, key: int, error: str) -> None:
+        """Fetch anew an export whose spooled file is gone or damaged."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE copies SET state = 'pending', due_us = 0 "
+                "WHERE export = ? AND state IN ('publishing', 'failed')",
+                (key,),
+            )
+            prior = rows.find(connection, key)
+            after = dataclasses.replace(
+                prior, spool_dir=None, part_bytes=0, part_sha256=None, last_error=error
+            )
+            if prior.state is State.SPOOLED:
+                after = dataclasses.replace(
+                    after,
+                    state=State.READY,
+                    reason=Reason.SPOOL_LOST,
+                    due_us=0,
+                    barren=0,
+                    best_bytes=0,
+                )
+            rows.update(connection, prior, after)
+
+    def settle_spooled(
+        self, required: Collection[str], now_us: int, after: int = 0
+    ) -> Slice:
+        """Save spooled exports that the targets hold already, some at a time."""
+        last = after + _WINDOW
+        keys = self._db.connection.execute(
+            "SELECT key FROM exports NOT INDEXED "
+            "WHERE key > ? AND key <= ? AND state = 'spooled'",
+            (after, last),
+        ).fetchall()
+        with self._db.transaction():
+            done = sum(
+                self._maybe_saved(key, now_us, required) is not None for (key,) in keys
+            )
+        return Slice(done, self._beyond(last))
+
+    def _beyond(self, key: int) -> int | None:
+        """Return where to go on after a key; None if there are no more exports."""
+        newest = self._db.connection.execute("SELECT max(key) FROM exports").fetchone()
+        return key if (newest[0] or 0) > key else None
+
+    def freeable(self, targets: Collection[str]) -> list[Export]:
+        """Return the exports whose spooled file no target waits for any more."""
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports "
+            "WHERE spool_dir IS NOT NULL AND state IN ('saved', 'doubtful')"
+        )
+        return [
+            export for export in map(rows.export, found) if self._idle(export, targets)
+        ]
+
+    def ended(self) -> list[Export]:
+        """Return the exports that ended with a partial still in the spool."""
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir IS NOT NULL "
+            "AND state IN ('lost', 'unavailable', 'erased')"
+        )
+        return [rows.export(row) for row in found]
+
+    def kept_as(self, source: str, export_id: int) -> list[Export]:
+        """Return the exports that bear this id and are on the targets."""
+        found = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
+            "AND state IN ('saved', 'doubtful')",
+            (source, export_id),
+        )
+        return [rows.export(row) for row in found]
+
+    def may_free(self, key: int, targets: Collection[str]) -> Export | None:
+        """Return the export if its spooled file may go."""
+        export = rows.find(self._db.connection, key)
+        kept = export.state in {State.SAVED, State.DOUBTFUL}
+        done = kept and export.spool_dir is not None
+        return export if done and self._idle(export, targets) else None
+
+    def freed(self, key: int) -> None:
+        """Remember that the spooled file is gone on purpose."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "UPDATE exports SET spool_dir = NULL, part_bytes = 0, "
+                "part_sha256 = NULL WHERE key = ?",
+                (key,),
+            )
+
+    def next_due(self, targets: Iterable[str]) -> int | None:
+        """Return when the next open copy on one of the targets falls due."""
+        dues = [
+            self._db.connection.execute(
+                "SELECT min(copies.due_us) FROM copies INDEXED BY copies_open "
+                "CROSS JOIN exports ON key = export "
+                f"WHERE target = ? AND copies.state IN {OPEN} "
+                "AND copies.state <> 'publishing' "
+                "AND exports.state IN ('spooled', 'saved', 'doubtful')",
+                (target,),
+            ).fetchone()[0]
+            for target in targets
+        ]
+        return min((due for due in dues if due is not None), default=None)
+
+    def _maybe_saved(
+        self, key: int, now_us: int, required: Collection[str]
+    ) -> Export | None:
+        connection = self._db.connection
+        prior = rows.find(connection, key)
+        if prior.state is not State.SPOOLED:
+            return None
+        held = {copy.target for copy in self.of(key) if copy.state is CopyState.SAVED}
+        if not (held if not required else held >= set(required)):
+            return None
+        state = State.DOUBTFUL if prior.doubtful else State.SAVED
+        reason = Reason.DOUBTFUL if prior.doubtful else None
+        after = dataclasses.replace(prior, state=state, reason=reason, saved_us=now_us)
+        rows.update(connection, prior, after)
+        return after
+
+    def _idle(self, export: Export, targets: Collection[str]) -> bool:
+        if export.key is None:
+            return False
+        return all(
+            copy.state in {CopyState.SAVED, CopyState.DAMAGED, CopyState.ERASED}
+            for copy in self.of(export.key)
+            if copy.target in targets
+        )
+
+    def of(self, key: int) -> list[Copy]:
+        """Return all copies of an export."""
+        found = self._db.connection.execute(
+            f"SELECT {rows.COPY_COLUMNS} FROM copies WHERE export = ? ORDER BY target",
+            (key,),
+        )
+        return [rows.copy(row) for row in found]
+
+    def hopeful(self, target: str, tries: int) -> int:
+        """Return how many open copies were tried less than so often."""
+        row = self._db.connection.execute(
+            "SELECT count(*) FROM copies INDEXED BY copies_open "
+            "CROSS JOIN exports ON key = export "
+            f"WHERE target = ? AND copies.state IN {OPEN} "
+            "AND copies.attempts < ? "
+            "AND exports.state IN ('spooled', 'saved', 'doubtful')",
+            (target, tries),
+        ).fetchone()
+        return int(row[0])

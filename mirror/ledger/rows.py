@@ -1,0 +1,178 @@
+"""Turn ledger rows into values and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from mirror.ledger import checksums
+from mirror.model import Attempt, Copy, CopyState, EtagUse, Export, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+AT_ONCE = 500
+"""No transaction changes more exports: others wait for it."""
+FIELDS = tuple(field.name for field in dataclasses.fields(Export))
+COLUMNS = f"exports.row_sum IS {checksums.row_sum(FIELDS, 'exports')}, " + ", ".join(
+    f"exports.{name}" for name in FIELDS
+)
+"""Whether the row is as it was written, then its fields."""
+_FLAGS = ("has_file", "ours", "had_file", "part_plain", "part_firm")
+_COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
+_COPY_REST = ("export", "path_key", "base_key", "checked_us")
+COPY_COLUMNS = (
+    f"copies.row_sum IS {checksums.row_sum(_COPY_FIELDS + _COPY_REST, 'copies')}, "
+    + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
+)
+"""Whether the row is as it was written, then its fields."""
+_INSERT = (
+    f"INSERT INTO exports ({', '.join(FIELDS)}, row_sum) "
+    f"VALUES ({', '.join('?' * len(FIELDS))}, {checksums.given_sum(FIELDS)})"
+)
+_KEEP_ITEM = (
+    "INSERT INTO items (export, item, row_sum) "
+    f"VALUES (?, ?, {checksums.given_sum(('export', 'item'))}) "
+    "ON CONFLICT (export) DO UPDATE SET item = excluded.item, "
+    "row_sum = excluded.row_sum"
+)
+_NEEDS_ITEM = frozenset(State) - {State.EXCLUDED, State.UNAVAILABLE}
+
+
+def export(row: Sequence[Any]) -> Export:
+    """Return the export of a row selected with `COLUMNS`.
+
+    Raises:
+        sqlite3.DatabaseError: The row is damaged.
+    """
+    values = dict(zip(FIELDS, _sound(row, "an export"), strict=True))
+    values["state"] = State(values["state"])
+    values["etag_use"] = EtagUse(values["etag_use"])
+    for name in _FLAGS:
+        values[name] = bool(values[name])
+    return Export(**values)
+
+
+def copy(row: Sequence[Any]) -> Copy:
+    """Return the copy of a row selected with `COPY_COLUMNS`.
+
+    Raises:
+        sqlite3.DatabaseError: The row is damaged.
+    """
+    values = dict(zip(_COPY_FIELDS, _sound(row, "a copy"), strict=True))
+    values["state"] = CopyState(values["state"])
+    return Copy(**values)
+
+
+def _sound(row: Sequence[Any], what: str) -> Sequence[Any]:
+    if not row[0]:
+        raise sqlite3.DatabaseError(f"the row of {what} is not as it was written")
+    return row[1:]
+
+
+def attempt(row: Sequence[Any]) -> Attempt:
+    """Return the attempt of a whole row of `attempts` less its export."""
+    names = [field.name for field in dataclasses.fields(Attempt)]
+    return Attempt(**dict(zip(names, row, strict=True)))
+
+
+def newest(
+    connection: sqlite3.Connection, source: str, export_id: int, created_key: str
+) -> Export | None:
+    """Return the newest version of an export; None if it is not known."""
+    found = connection.execute(
+        f"SELECT {COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
+        "AND created_key = ? ORDER BY version DESC LIMIT 1",
+        (source, export_id, created_key),
+    ).fetchone()
+    return None if found is None else export(found)
+
+
+def find(connection: sqlite3.Connection, key: int) -> Export:
+    """Return the export of that key."""
+    query = f"SELECT {COLUMNS} FROM exports WHERE key = ?"
+    return export(connection.execute(query, (key,)).fetchone())
+
+
+def insert(connection: sqlite3.Connection, new: Export) -> int:
+    """Write a new export and return its key."""
+    next_key = "SELECT coalesce(max(key), 0) + 1 FROM exports"
+    key = int(connection.execute(next_key).fetchone()[0])
+    values = [getattr(new, name) for name in FIELDS]
+    values[FIELDS.index("key")] = key
+    connection.execute(_INSERT, values)
+    return key
+
+
+def insert_version(connection: sqlite3.Connection, prior: Export, new: Export) -> int:
+    """Write a further version of an export, with its list item; return its key."""
+    key = insert(connection, new)
+    connection.execute(
+        "INSERT INTO items (export, item) SELECT ?, item FROM items WHERE export = ?",
+        (key, prior.key),
+    )
+    return key
+
+
+def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
+    """Write what differs; tell whether anything did."""
+    if new is prior:
+        return False
+    changes = {
+        name: getattr(new, name)
+        for name in FIELDS
+        if getattr(new, name) != getattr(prior, name)
+    }
+    if not changes:
+        return False
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    connection.execute(
+        f"UPDATE exports SET {assignments} WHERE key = ?",
+        [*changes.values(), prior.key],
+    )
+    if new.state is not prior.state:
+        _count(connection, new)
+    return True
+
+
+def remove(connection: sqlite3.Connection, export: Export) -> None:
+    """Forget an export and all that belongs to it."""
+    for table in ("attempts", "copies", "items"):
+        connection.execute(f"DELETE FROM {table} WHERE export = ?", (export.key,))
+    connection.execute("DELETE FROM exports WHERE key = ?", (export.key,))
+
+
+def keep_item(
+    connection: sqlite3.Connection, key: int, raw: bytes, export: Export
+) -> None:
+    """Keep the list item as received, if it may be needed beside a file."""
+    if export.state in _NEEDS_ITEM:
+        connection.execute(_KEEP_ITEM, (key, zlib.compress(raw, 1)))
+
+
+def item(connection: sqlite3.Connection, key: int) -> bytes:
+    """Return the list item as received; `{}` if none was kept."""
+    row = connection.execute("SELECT item FROM items WHERE export = ?", (key,))
+    found = row.fetchone()
+    return zlib.decompress(found[0]) if found else b"{}"
+
+
+def _count(connection: sqlite3.Connection, new: Export) -> None:
+    """Add to the totals that must never fall."""
+    if new.state in {State.SAVED, State.DOUBTFUL}:
+        add_total(connection, new.source, new.state, "")
+    elif new.state is State.LOST and new.ours:
+        add_total(connection, new.source, "lost", new.reason or "")
+
+
+def add_total(
+    connection: sqlite3.Connection, source: str, event: str, reason: str
+) -> None:
+    """Count one event."""
+    connection.execute(
+        "INSERT INTO totals (source, event, reason, total) VALUES (?, ?, ?, 1) "
+        "ON CONFLICT DO UPDATE SET total = total + 1",
+        (source, event, reason),
+    )

@@ -1,0 +1,100 @@
+"""The ledger's part in second looks: which are due, and what they showed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.ledger import rows
+from mirror.lifecycle.second_look import Empty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from mirror.ledger.database import Database
+    from mirror.model import Export
+
+_OURS = "('spooled', 'saved', 'doubtful')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookDue:
+    """A file to be looked at.
+
+    Attributes:
+        export: The newest version that is ours.
+        listed: The newest version, which tells where the file is.
+    """
+
+    export: Export
+    listed: Export
+
+
+class Looks:
+    """Chooses files to be looked at again, and records what was seen."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def empty(self, source: str) -> Empty:
+        """Return which validators of a source say nothing."""
+        row = self._db.connection.execute(
+            "SELECT etag_empty, modified_empty FROM sources WHERE name = ?", (source,)
+        ).fetchone()
+        return Empty() if row is None else Empty(etag=row[0] > 0, modified=row[1] > 0)
+
+    def due(self, sources: Collection[str], now_us: int) -> LookDue | None:
+        """Return the file of these sources whose look has been due longest."""
+        connection = self._db.connection
+        marks = ", ".join("?" * len(sources))
+        found = connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_look "
+            f"WHERE look_due_us IS NOT NULL AND look_due_us <= ? AND state IN {_OURS} "
+            f"AND source IN ({marks}) ORDER BY look_due_us LIMIT 1",
+            (now_us, *sources),
+        ).fetchone()
+        if found is None:
+            return None
+        export = rows.export(found)
+        listed = rows.newest(
+            connection, export.source, export.export_id, export.created_key
+        )
+        return LookDue(export=export, listed=listed or export)
+
+    def next_due(self, sources: Collection[str]) -> int | None:
+        """Return when the next look at a file of these sources is due."""
+        if not sources:
+            return None
+        marks = ", ".join("?" * len(sources))
+        row = self._db.connection.execute(
+            "SELECT min(look_due_us) FROM exports INDEXED BY exports_look "
+            f"WHERE look_due_us IS NOT NULL AND state IN {_OURS} "
+            f"AND source IN ({marks})",
+            tuple(sources),
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def settle(
+        self, key: int, decide: Callable[[Export, Export], tuple[Export, Export]]
+    ) -> tuple[Export, Export]:
+        """Record a look.
+
+        Args:
+            key: Of the export that was looked at.
+            decide: Given it and its newest version, gives both as they are now; the
+                second without a key is a further version.
+
+        Returns:
+            Both as they are now.
+        """
+        with self._db.transaction() as connection:
+            prior = rows.find(connection, key)
+            identity = (prior.source, prior.export_id, prior.created_key)
+            newest = rows.newest(connection, *identity) or prior
+            after, further = decide(prior, newest)
+            rows.update(connection, prior, after)
+            if further.key is None:
+                rows.insert_version(connection, newest, further)
+            elif further.key != prior.key:
+                rows.update(connection, newest, further)
+        return after, further

@@ -1,0 +1,202 @@
+"""Decide what the end of a fetch attempt means for an export: pure, no I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mirror import backoff
+from mirror.lifecycle.row import (
+    EXPIRED_WALKS,
+    QUIET_MISSES,
+    RARELY_US,
+    expired,
+    lose,
+)
+from mirror.model import Reason, State, Verdict
+
+if TYPE_CHECKING:
+    from mirror.model import Attempt, Export, Receipt
+
+BARREN_ATTEMPTS = 10
+"""Attempts in a row that gained nothing, after which an export is parked."""
+_RARELY = timedelta(microseconds=RARELY_US)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast failures are tried again.
+
+    Attributes:
+        initial: Upper bound of the first wait.
+        maximum: Upper bound of any wait.
+    """
+
+    initial: timedelta
+    maximum: timedelta
+
+
+def whole(export: Export, receipt: Receipt, attempt: Attempt) -> Export:
+    """Return the export whose file lies whole and proven in the spool."""
+    return dataclasses.replace(
+        gave_bytes(export, receipt.size_bytes).without_held(),
+        state=State.SPOOLED,
+        reason=None,
+        last_error=None,
+        barren=0,
+        misses=0,
+        without_walks=0,
+        not_before_us=0,
+        size_bytes=receipt.size_bytes,
+        sha256=receipt.sha256,
+        proof=Verdict.WHOLE,
+        doubt=None,
+        proof_notes="; ".join(receipt.notes) or None,
+        part_bytes=receipt.size_bytes,
+        part_sha256=receipt.sha256,
+        part_total=receipt.size_bytes,
+        part_etag=receipt.etag,
+        part_modified=receipt.last_modified,
+        started_us=attempt.started_us,
+        spooled_us=attempt.ended_us,
+    )
+
+
+def gave_bytes(export: Export, size_bytes: int) -> Export:
+    """Return the export knowing that there was a file, if bytes of it came."""
+    if export.had_file or not size_bytes:
+        return export
+    return dataclasses.replace(export, had_file=True, deadline_us=export.order_us)
+
+
+def failed(
+    export: Export, *, error: str, now_us: int, pace: Pace, jitter: float
+) -> Export:
+    """Return the export after an attempt that did not bring the whole file.
+
+    Args:
+        export: With `part_bytes` as the attempt left it.
+        error: What went wrong.
+        now_us: When the attempt ended.
+        pace: Of the retries.
+        jitter: Uniform draw in [0, 1).
+    """
+    export = gave_bytes(export, export.part_bytes)
+    gained = export.part_bytes > export.best_bytes
+    barren = 0 if gained else export.barren + 1
+    wait = backoff.delay(
+        max(barren, 1), initial=pace.initial, maximum=pace.maximum, jitter=jitter
+    )
+    after = dataclasses.replace(
+        export,
+        state=State.READY,
+        barren=barren,
+        misses=0,
+        best_bytes=max(export.part_bytes, export.best_bytes),
+        last_error=error,
+        due_us=now_us + _us(wait),
+    )
+    if barren < BARREN_ATTEMPTS:
+        return after
+    return _parked(after, Reason.NO_PROGRESS, now_us, pace)
+
+
+def refused(export: Export, *, error: str, now_us: int, pace: Pace) -> Export:
+    """Return the export whose url leads to an origin that is not allowed."""
+    after = dataclasses.replace(export, last_error=error)
+    return _parked(after, Reason.ORIGIN_REFUSED, now_us, pace)
+
+
+def gone(
+    export: Export,
+    *,
+    reason: Reason,
+    error: str,
+    now_us: int,
+    oldest_us: int | None,
+    pace: Pace,
+) -> Export:
+    """Return the export for which there was no file behind the url.
+
+    Args:
+        export: As claimed.
+        reason: `file_gone`, or `url_without_file` for a folder url.
+        error: What the server said.
+        now_us: When the attempt ended.
+        oldest_us: See `plan.past_deadline`.
+        pace: Of the retries.
+    """
+    misses = export.misses + 1
+    counted = export.had_file and export.without_walk_us != export.walk_us
+    after = dataclasses.replace(
+        export,
+        state=State.WAITING,
+        reason=reason,
+        last_error=error,
+        misses=misses,
+        due_us=now_us + _us(_pause(export, misses, now_us, pace)),
+        without_us=export.walk_us,
+        without_walk_us=export.walk_us if counted else export.without_walk_us,
+        without_walks=min(export.without_walks + counted, EXPIRED_WALKS),
+    )
+    over = expired(after, now_us, oldest_us)
+    return lose(after, Reason.EXPIRED) if over else after
+
+
+def interrupted(export: Export) -> Export:
+    """Return the export whose attempt ended through no fault of its own."""
+    return dataclasses.replace(
+        gave_bytes(export, export.part_bytes),
+        state=State.READY,
+        best_bytes=max(export.part_bytes, export.best_bytes),
+        due_us=0,
+    )
+
+
+def postponed(
+    export: Export,
+    *,
+    error: str,
+    now_us: int,
+    pace: Pace,
+    wait_s: float | None = None,
+) -> Export:
+    """Return the export that our own spool could not take just now.
+
+    Args:
+        export: With `part_bytes` as the attempt left it.
+        error: What went wrong.
+        now_us: When the attempt ended.
+        pace: Of the retries.
+        wait_s: Until it is tried again; None: as long as after a first failure.
+    """
+    wait = pace.initial if wait_s is None else timedelta(seconds=wait_s)
+    return dataclasses.replace(
+        interrupted(export), last_error=error, due_us=now_us + _us(wait)
+    )
+
+
+def _parked(export: Export, reason: Reason, now_us: int, pace: Pace) -> Export:
+    return dataclasses.replace(
+        export,
+        state=State.PARKED,
+        reason=reason,
+        due_us=now_us + _us(pace.maximum),
+    )
+
+
+def _pause(export: Export, misses: int, now_us: int, pace: Pace) -> timedelta:
+    """Return how long no further try is made: none for the first few misses."""
+    if misses <= QUIET_MISSES:
+        return timedelta()
+    hopeless = not export.had_file and now_us > export.order_us
+    limit = max(_RARELY, pace.maximum) if hopeless else pace.maximum
+    steps = min(misses - QUIET_MISSES, 30)
+    return timedelta(
+        seconds=min(pace.initial.total_seconds() * 2.0**steps, limit.total_seconds())
+    )
+
+
+def _us(span: timedelta) -> int:
+    return round(span.total_seconds() * 1_000_000)

@@ -1,1 +1,0 @@
-"""Walk the list, decide, fetch and publish."""

@@ -1,0 +1,1 @@
+"""The work on an export, one folder per verb."""

@@ -1,0 +1,1 @@
+"""Walk the list of a source, and decide what each row means."""

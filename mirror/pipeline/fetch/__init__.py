@@ -1,0 +1,1 @@
+"""Bring files from a source into the spool."""

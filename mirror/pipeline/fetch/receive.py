@@ -1,0 +1,200 @@
+"""Move the bytes of one body into one part of the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror import mp4
+from mirror.errors import FetchError, SpoolError
+from mirror.pipeline.spool.part import Part
+from mirror.tasks import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mirror.pipeline.spool.spool import Spool
+    from mirror.ports import Body
+
+BATCH_BYTES = 256 * 1024
+"""Bytes of one transfer that are handed to a thread in one hop, by default."""
+CHECKPOINT_S = 1.0
+"""So often the bytes of a running transfer are made durable."""
+RATE_SPAN_S = 300.0
+_TELLING_BYTES = 8
+"""Fewer than these from a body that broke off tell nothing of what it is."""
+
+
+class ErrorPageError(Exception):
+    """The body is an error page, or empty; not a byte of it was kept.
+
+    Attributes:
+        head: Its first bytes.
+    """
+
+    def __init__(self, head: bytes) -> None:
+        super().__init__("an error page")
+        self.head = head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PumpLimits:
+    """Bounds of one transfer.
+
+    Attributes:
+        max_bytes: Larger files are refused.
+        min_rate: Bytes per second over five minutes; None sets no floor.
+        batch_bytes: So many at least are handed to a thread in one hop.
+    """
+
+    max_bytes: int
+    min_rate: float | None
+    batch_bytes: int = BATCH_BYTES
+
+
+async def look(body: Body) -> bytes:
+    """Read the first bytes of a body that starts a file, and judge them.
+
+    Raises:
+        ErrorPageError: They are those of an error page, or there are none.
+        FetchError: It broke off.
+    """
+    head = b""
+    while len(head) < mp4.HEAD_BYTES and (chunk := await body.read()):
+        head += chunk
+    if mp4.is_error_page(head[: mp4.HEAD_BYTES]):
+        raise ErrorPageError(head)
+    return head
+
+
+class Pump:
+    """Gathers chunks into batches; one batch is written while the next gathers.
+
+    Args:
+        spool: Runs the writes.
+        part: Where the bytes go; nothing else may touch it meanwhile.
+        limits: Of the transfer.
+        checkpoint: Makes the part durable and remembers it.
+        received: Told each batch as (bytes, length of the part).
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        part: Part,
+        *,
+        limits: PumpLimits,
+        checkpoint: Callable[[], Awaitable[None]],
+        received: Callable[[int, int], None],
+    ) -> None:
+        self._spool = spool
+        self._part = part
+        self._limits = limits
+        self._checkpoint = checkpoint
+        self._received = received
+        self._chunks: list[bytes] = []
+        self._gathered = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._proven_at = time.monotonic()
+        self._rate_since = (self._proven_at, part.size)
+
+    async def move(self, body: Body, first: bytes = b"") -> None:
+        """Read the body to its end; whatever ends it, what came is written.
+
+        Args:
+            body: To be read.
+            first: What was read of it already.
+
+        Raises:
+            FetchError: It broke off, or is larger or slower than allowed.
+            ErrorPageError: It is an error page, or empty.
+            SpoolError: It could not be written.
+        """
+        try:
+            if first:
+                self._chunks, self._gathered = [first], len(first)
+            await self._take_all(body)
+        except asyncio.CancelledError:
+            with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
+                await finish(self._drain(_TELLING_BYTES))
+            raise
+        except BaseException:
+            await finish(self._drain(_TELLING_BYTES))
+            raise
+        await finish(self._drain(1))
+        if not self._part.size:
+            raise ErrorPageError(b"")
+
+    async def _take_all(self, body: Body) -> None:
+        while chunk := await body.read():
+            self._chunks.append(chunk)
+            self._gathered += len(chunk)
+            due = time.monotonic() - self._proven_at >= CHECKPOINT_S
+            if self._gathered >= self._limits.batch_bytes or due:
+                await self._hand_over()
+            if due:
+                await self._prove()
+
+    async def _drain(self, least: int) -> None:
+        await self._hand_over(least)
+        await self._written()
+
+    async def _hand_over(self, least: int = mp4.HEAD_BYTES) -> None:
+        """Give what was gathered to a thread, once the batch before is written.
+
+        Args:
+            least: So many first bytes of a file tell what it is.
+        """
+        await self._written()
+        if not self._gathered:
+            return
+        if not self._part.size:
+            if self._gathered < least:
+                return
+            self._judge()
+        batch, size = self._chunks, self._gathered
+        self._chunks, self._gathered = [], 0
+        self._writing = asyncio.create_task(self._write(batch, size))
+
+    async def _write(self, batch: list[bytes], size: int) -> None:
+        await self._spool.keep_room(self._part, size)
+        await self._spool.use(self._part, Part.append, batch)
+        self._received(size, self._part.size)
+        if self._part.size > self._limits.max_bytes:
+            raise FetchError("too_large", "the file is larger than max_file_size")
+
+    async def _written(self) -> None:
+        if self._writing is None:
+            return
+        try:
+            await asyncio.shield(self._writing)
+        except (FetchError, SpoolError):
+            # What follows must not be written behind a gap.
+            self._chunks, self._gathered = [], 0
+            raise
+        finally:
+            if self._writing.done():
+                self._writing = None
+
+    def _judge(self) -> None:
+        """Look at the first bytes of a file before one of them is kept."""
+        head = b"".join(self._chunks)[: mp4.HEAD_BYTES]
+        if mp4.is_error_page(head):
+            self._chunks, self._gathered = [], 0
+            raise ErrorPageError(head)
+
+    async def _prove(self) -> None:
+        await self._written()
+        await self._checkpoint()
+        await self._spool.keep_room(self._part)
+        now = self._proven_at = time.monotonic()
+        since, size = self._rate_since
+        if self._limits.min_rate is None or now - since < RATE_SPAN_S:
+            return
+        rate = (self._part.size - size) / (now - since)
+        if rate < self._limits.min_rate:
+            raise FetchError("too_slow", f"only {rate:.0f} bytes/s over 5 minutes")
+        self._rate_since = (now, self._part.size)

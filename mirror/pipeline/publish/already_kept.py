@@ -1,0 +1,143 @@
+"""Find on the targets what the ledger does not know to be kept.
+
+A ledger can be older than the archive: restored from a backup, set back by the loss of
+its -wal file, or made anew. What lies on a target must not be called lost then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mirror import sidecar
+from mirror.errors import TargetError
+from mirror.layout import doubtful_form, whole_form, with_number
+from mirror.model import to_us
+from mirror.sidecar import SidecarError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
+
+    from mirror.ledger import LedgerThread
+    from mirror.model import Export
+    from mirror.pipeline.publish.publisher import Publisher
+    from mirror.ports import Beside
+
+PATIENCE_S = 10.0
+"""A target that hangs must not hold up the rest for longer."""
+_log = structlog.get_logger()
+
+
+class Recall:
+    """Looks where the layout would have put a file.
+
+    Args:
+        publishers: By target; those whose target is away are passed over.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerThread,
+        publishers: Mapping[str, Publisher],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._publishers = publishers
+        self._now = now
+
+    async def vanishing(self, source: str) -> None:
+        """Save the exports of a source that may soon be lost and yet are kept."""
+        exports = await self._ledger(lambda ledger: ledger.stock.vanishing(source))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                for export in exports:
+                    await self._look_for(export)
+
+    async def warn_if_new(self, sources: Collection[str]) -> None:
+        """Say so loudly if an empty ledger meets an archive of the same sources."""
+        if not await self._ledger(lambda ledger: ledger.stock.is_empty()):
+            return
+        for name, publisher in self._publishers.items():
+            example = None
+            with contextlib.suppress(TimeoutError, TargetError):
+                async with asyncio.timeout(PATIENCE_S):
+                    example = await self._example(publisher, sources)
+            if example is not None:
+                _log.error(
+                    "ledger.empty",
+                    target=name,
+                    example=example,
+                    error="the ledger is empty, and the target holds files of its "
+                    "sources. If a ledger was lost, stop the service and run "
+                    "`archive-mirror rebuild --force` to take them up again",
+                )
+
+    async def _look_for(self, export: Export) -> None:
+        for name, publisher in self._publishers.items():
+            path = None
+            with contextlib.suppress(TargetError):
+                path = await self._path_on(publisher, export)
+            if path is not None:
+                _log.warning(
+                    "export.recalled", export=export.label, target=name, path=path
+                )
+                for other in self._publishers.values():
+                    other.wake.set()
+                return
+
+    async def _path_on(self, publisher: Publisher, export: Export) -> str | None:
+        """Take up an export that lies on a target; return where."""
+        marker_id = publisher.standing.marker_id
+        if marker_id is None:
+            return None
+        key = export.key or 0
+        copies = await self._ledger(lambda ledger: ledger.copies.of(key))
+        fixed = [one.path for one in copies if one.target == publisher.name]
+        first = whole_form((fixed and fixed[0]) or publisher.path_for(export))
+        for number in itertools.count(1):
+            base, lies = with_number(first, number), False
+            for path in (base, doubtful_form(base)):
+                found = await publisher.target.beside(path, marker_id)
+                if found is None:
+                    continue
+                lies = True
+                if await self._taken(publisher.name, export, found):
+                    return path
+            if not lies:
+                return None
+        return None
+
+    async def _taken(self, target: str, export: Export, found: Beside) -> bool:
+        try:
+            told = sidecar.export_of(found, to_us(self._now()))
+        except SidecarError:
+            return False
+        if not sidecar.is_whole(found, told) or not sidecar.same_export(told, export):
+            return False
+        others = sorted(self._publishers)
+        return await self._ledger(
+            lambda ledger: ledger.stock.recall(
+                export.key or 0, told, target=target, path=found.path, others=others
+            )
+        )
+
+    async def _example(
+        self, publisher: Publisher, sources: Collection[str]
+    ) -> str | None:
+        marker_id = publisher.standing.marker_id
+        if marker_id is None:
+            return None
+        survey = publisher.target.survey(marker_id)
+        async with contextlib.aclosing(survey) as batches:
+            async for batch in batches:
+                for found in batch:
+                    with contextlib.suppress(SidecarError):
+                        if sidecar.export_of(found, 0).source in sources:
+                            return found.path
+        return None

@@ -1,0 +1,1 @@
+"""The spool: partial files, and whole ones that wait for their targets."""

@@ -1,0 +1,401 @@
+"""The spool: partial files and whole files that wait for their targets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from mirror.disk import filesystem
+from mirror.disk.lanes import HungError, Pulse, Workers
+from mirror.errors import FetchError, SpoolError
+from mirror.pipeline.spool.part import Part, PartName
+from mirror.pipeline.spool.space import Space
+from mirror.tasks import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from mirror.model import Export
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STRAY_S = 86_400.0
+"""Younger files are left alone: they may be in use by a copy of this node."""
+_ANSWERS_S = 10.0
+"""Long enough for a disk to spin up."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A folder that may hold the spool.
+
+    Attributes:
+        path: Of the folder.
+        guard: Raises OSError unless `path` still lies where it is believed to;
+            asked in a thread before each use.
+        min_free: Bytes that must stay free there.
+        private: It is not used if others may write to it.
+        beside_ledger: The ledger lies on its file system.
+    """
+
+    path: Path
+    min_free: int = 0
+    private: bool = False
+    beside_ledger: bool = False
+    guard: Callable[[], None] | None = None
+
+
+class Spool:
+    """Opens parts and frees them, each call in a thread of its place's own.
+
+    Args:
+        node_id: Part of each file's name.
+        places: Where the spool may lie, best first; the last always works.
+        threads: How many parts of a place are hashed and written at once.
+        space: Says who may write how much; by default it knows of no other files.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        places: Callable[[], list[Place]],
+        threads: int,
+        space: Space | None = None,
+    ) -> None:
+        self.space = space or Space()
+        self.space.remove = self.remove
+        self._node_id = node_id
+        self._places = places
+        self._workers = Workers(threads)
+        # One thread for each place at most: none is asked again before it answers.
+        self._askers = ThreadPoolExecutor(thread_name_prefix="spool-ask")
+        self._asked: dict[Path, tuple[asyncio.Future[None], float]] = {}
+
+    async def use(
+        self,
+        part: Part,
+        call: Callable[Concatenate[Part, P], T],
+        *args: P.args,
+        **named: P.kwargs,
+    ) -> T:
+        """Run a blocking call about a part.
+
+        Raises:
+            SpoolError: The spool cannot do it now; or it hung, and so it is with every
+                further call about this part.
+        """
+        folder = part.path.parent
+        if part.left is not None:
+            raise _no_answer(folder)
+
+        def left(job: Future[Any]) -> None:
+            part.left = job
+
+        todo = functools.partial(call, part, *args, **named)
+        return await self._run(folder, todo, left=left)
+
+    async def put_away(self, part: Part) -> None:
+        """Close a part; one that hangs is closed when it wakes up."""
+        self.space.leave(part)
+        if part.left is None:
+            with contextlib.suppress(SpoolError):
+                await self.use(part, Part.close)
+        else:
+            self._workers.after(part.path.parent, part.left, part.close)
+
+    def file_name(self, export: Export) -> str:
+        """Return the name of an export's file in the spool."""
+        return PartName.of(export, self._node_id, export.part_number).text
+
+    def path_of(self, export: Export) -> Path | None:
+        """Return where an export's file lies, if it has one."""
+        if export.spool_dir is None:
+            return None
+        return Path(export.spool_dir) / self.file_name(export)
+
+    def paths_of(self, export: Export) -> set[Path]:
+        """Return where all bodies of an export lie: its file, and a held one."""
+        paths = {self.path_of(export)}
+        if export.held_dir is not None and export.held_number is not None:
+            name = PartName.of(export, self._node_id, export.held_number)
+            paths.add(Path(export.held_dir) / name.text)
+        return {path for path in paths if path is not None}
+
+    async def open(self, export: Export) -> Part:
+        """Open an export's part in the best place there is now.
+
+        Raises:
+            FetchError: Somebody else has it open.
+            SpoolError: There is no place.
+        """
+        failure: SpoolError | None = None
+        old = self.path_of(export)
+        for place in await asyncio.to_thread(self._places):
+            try:
+                if not await self._answers(place):
+                    raise _no_answer(place.path)
+                part = await self._open_in(place, export)
+            except SpoolError as exc:
+                failure = failure or exc
+                continue
+            if old is not None and old != part.path:
+                # It will not be continued; best effort, for its disk may be away.
+                await self._forget(part, old)
+            self.space.enter(part, export)
+            return part
+        raise failure or SpoolError("spool_failed", "no spool folder is configured")
+
+    async def make_room(
+        self, part: Part, rest: int | None, *, begun: bool = True
+    ) -> None:
+        """Reserve room for a file.
+
+        Args:
+            part: That is open.
+            rest: Bytes still to come of it; None while unknown.
+            begun: Its body has begun.
+
+        Raises:
+            NoRoomError: There is none without touching the reserve.
+            SpoolError: The spool cannot be asked.
+        """
+        self.space.expect(part, rest, begun=begun)
+        await self.space.reserve(part, lambda: self.use(part, Part.room_bytes))
+
+    async def keep_room(self, part: Part, more: int = 0) -> None:
+        """Reserve room anew as a file grows, unless what it has is enough.
+
+        Args:
+            part: That is open.
+            more: Bytes about to be written; 0 reserves for a while ahead.
+
+        Raises:
+            NoRoomError: There is none without touching the reserve.
+            SpoolError: The spool cannot be asked.
+        """
+        if not more or not self.space.holds(part, more):
+            await self.space.reserve(
+                part,
+                lambda: self.use(part, Part.room_bytes),
+                more=more,
+                renew=True,
+            )
+
+    async def check_there(self, export: Export) -> None:
+        """Check that the folder of an export's file is there, be the file or not.
+
+        Raises:
+            SpoolError: It is away, as far as can be told.
+        """
+        folder = Path(export.spool_dir or "")
+        await self._reach(folder)
+        await self._run(folder, functools.partial(self._check_there, folder))
+
+    async def remove(self, export: Export) -> None:
+        """Remove an export's file from the spool, if it is there."""
+        path = self.path_of(export)
+        if path is not None:
+            await self._remove(path)
+
+    async def strays(self) -> list[tuple[Path, PartName]]:
+        """Return this node's older files, each with its name."""
+        found = []
+        for place in await asyncio.to_thread(self._places):
+            with contextlib.suppress(SpoolError):
+                listing = functools.partial(self._strays, place)
+                found += await self._run(place.path, listing)
+        return found
+
+    async def sweep(self, path: Path) -> None:
+        """Remove a stray file that is of no use."""
+        await self._remove(path)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._workers.close()
+        self._askers.shutdown(wait=False)
+
+    async def _run(
+        self,
+        folder: Path,
+        call: Callable[[], T],
+        *,
+        pulse: Pulse | None = None,
+        left: Callable[[Future[Any]], None] = lambda _: None,
+    ) -> T:
+        """Run a blocking call about a folder to its end, or until it hangs.
+
+        Args:
+            folder: Whose threads are used.
+            call: Blocking.
+            pulse: See `Workers.run`.
+            left: Told of a call that hangs.
+
+        Raises:
+            SpoolError: The spool cannot do it now.
+        """
+
+        async def run() -> T:
+            try:
+                return await self._workers.run(folder, call, pulse=pulse)
+            except HungError as exc:
+                left(exc.job)
+                raise _no_answer(folder) from exc
+
+        try:
+            return await finish(run())
+        except OSError as exc:
+            full = exc.errno in _FULL
+            raise SpoolError(
+                "spool_full" if full else "spool_failed",
+                f"the spool cannot be used ({exc.strerror or exc})"
+                + ("; free some space there" if full else ""),
+            ) from exc
+
+    async def _open_in(self, place: Place, export: Export) -> Part:
+        """Open an export's part in one place.
+
+        Raises:
+            FetchError: Somebody else has it open.
+            SpoolError: It cannot be opened there.
+        """
+        opened: list[Part] = []
+        pulse = Pulse()
+
+        def close() -> None:
+            while opened:
+                opened.pop().close()
+
+        def left(job: Future[Any]) -> None:
+            self._workers.after(place.path, job, close)
+
+        todo = functools.partial(self._open, place, export, opened, pulse.beat)
+        try:
+            return await self._run(place.path, todo, pulse=pulse, left=left)
+        except asyncio.CancelledError:
+            close()
+            raise
+
+    async def _forget(self, part: Part, old: Path) -> None:
+        """Remove what lies in another place, if that is possible just now."""
+        try:
+            with contextlib.suppress(SpoolError):
+                await self._remove(old)
+        except asyncio.CancelledError:
+            await finish(self.put_away(part))
+            raise
+
+    async def _remove(self, path: Path) -> None:
+        await self._reach(path.parent)
+        await self._run(path.parent, functools.partial(self._unlink, path))
+
+    async def _answers(self, place: Place) -> bool:
+        """Tell whether a place answers at all, be it with an error.
+
+        One that hangs must not hold up what can go elsewhere.
+        """
+        if self._workers.hangs(place.path):
+            return False
+        loop = asyncio.get_running_loop()
+        asked, since = self._asked.get(place.path, (None, 0.0))
+        if asked is None or asked.done():
+            asked, since = loop.run_in_executor(self._askers, _ask, place), loop.time()
+            self._asked[place.path] = asked, since
+        left_s = since + _ANSWERS_S - loop.time()
+        if left_s > 0 and not asked.done():
+            await asyncio.wait([asked], timeout=left_s)
+        return asked.done()
+
+    async def _reach(self, folder: Path) -> None:
+        """Make sure that a folder of the spool's answers.
+
+        Raises:
+            SpoolError: It hangs.
+        """
+        for place in await asyncio.to_thread(self._places):
+            if place.path == folder and not await self._answers(place):
+                raise _no_answer(folder)
+
+    def _check_there(self, folder: Path) -> None:
+        for place in self._places():
+            if place.path == folder:
+                if place.guard is not None:
+                    place.guard()
+                return
+        if not folder.is_dir():
+            raise OSError(errno.ENODEV, "the folder of the spooled file is away")
+
+    def _unlink(self, path: Path) -> None:
+        """Remove a file, but take none for removed whose disk is away."""
+        for place in self._places():
+            if place.path == path.parent and place.guard is not None:
+                place.guard()
+        path.unlink(missing_ok=True)
+
+    def _strays(self, place: Place) -> list[tuple[Path, PartName]]:
+        if place.guard is not None:
+            place.guard()
+        before_s, found = time.time() - _STRAY_S, []
+        for path in place.path.iterdir():
+            name = PartName.read(path.name)
+            mine = name is not None and name.node_id == self._node_id
+            if name and mine and path.stat().st_mtime < before_s:
+                found.append((path, name))
+        return found
+
+    def _open(
+        self,
+        place: Place,
+        export: Export,
+        opened: list[Part],
+        beat: Callable[[], None],
+    ) -> Part:
+        if place.guard is not None:
+            place.guard()
+        else:
+            place.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if place.private and filesystem.is_open(place.path):
+            raise OSError(errno.EPERM, f"others may write to {place.path}")
+        try:
+            part = Part.open(
+                place.path / self.file_name(export),
+                size=export.part_bytes if export.spool_dir == str(place.path) else 0,
+                sha256=export.part_sha256,
+                beat=beat,
+            )
+        except BlockingIOError as exc:
+            raise FetchError(
+                "part_in_use",
+                "the file is being written, or copied, by something else; if its "
+                "state directory is a copy of this one, stop it",
+            ) from exc
+        part.min_free = place.min_free
+        part.beside_ledger = place.beside_ledger
+        opened.append(part)
+        return part
+
+
+def _ask(place: Place) -> None:
+    """Touch a place; what it says is asked again by whoever uses it."""
+    with contextlib.suppress(OSError):
+        if place.guard is not None:
+            place.guard()
+        place.path.stat()
+
+
+def _no_answer(folder: Path) -> SpoolError:
+    return SpoolError(
+        "spool_failed",
+        f"the spool in {folder} gives no answer; check its disk or mount",
+    )

@@ -1,0 +1,1 @@
+"""Read kept copies again, judge them, repair them."""

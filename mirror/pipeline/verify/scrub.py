@@ -1,0 +1,188 @@
+"""Read kept copies again and compare them with the ledger; repair where asked."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.errors import TargetError
+from mirror.model import to_us
+from mirror.pipeline.verify import judge
+from mirror.pipeline.verify.judge import Finding, Problem, Tally
+from mirror.pipeline.verify.read_copy import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from datetime import datetime
+
+    from mirror.ledger import Chosen, LedgerThread, Subject
+    from mirror.pipeline.verify.judge import Fault
+    from mirror.pipeline.verify.read_copy import Examiner
+    from mirror.pipeline.verify.repair import Repairer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How many copies to read: so many, or a share of all of them."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    def of(self, total: int) -> int | None:
+        """Return how many of `total`; None is all."""
+        if self.percent is not None:
+            return math.ceil(total * self.percent / 100)
+        return None if self.count is None else min(self.count, total)
+
+
+class Scrub:
+    """One run: one reader per target, targets side by side, then the repairs.
+
+    Args:
+        examiner: Reads copies.
+        targets: Names of all configured targets.
+        told: Given each finding as it comes.
+        repairer: Repairs what is damaged; None changes nothing on any target.
+
+    Attributes:
+        readings: How far each target is read.
+        tally: What it came to so far.
+    """
+
+    def __init__(
+        self,
+        examiner: Examiner,
+        *,
+        ledger: LedgerThread,
+        targets: Collection[str],
+        told: Callable[[Finding], None],
+        repairer: Repairer | None,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._examiner = examiner
+        self._ledger = ledger
+        self._targets = tuple(targets)
+        self._told = told
+        self._repairer = repairer
+        self._now = now
+        self._damaged: list[tuple[Subject, tuple[Fault, ...]]] = []
+        self.readings: dict[str, Reading] = {}
+        self.tally = Tally()
+
+    async def run(self, targets: Collection[str], sample: Sample) -> Tally:
+        """Read the copies on these targets, those not read for longest first."""
+        total = await self._ledger(lambda ledger: ledger.scrubs.total(targets))
+        limit = sample.of(total)
+        chosen = await self._ledger(lambda ledger: ledger.scrubs.choose(targets, limit))
+        async with asyncio.TaskGroup() as group:
+            for target, copies in chosen.items():
+                if copies.keys:
+                    group.create_task(
+                        self._read_all(target, copies), name=f"read {target}"
+                    )
+        for subject, faults in self._damaged:
+            await self._repair(subject, faults)
+        return self.tally
+
+    async def _read_all(self, target: str, chosen: Chosen) -> None:
+        reading = self.readings[target] = Reading(
+            total_files=len(chosen.keys), total_bytes=chosen.size_bytes
+        )
+        for number, key in enumerate(chosen.keys):
+            subject = await self._ledger(
+                lambda ledger, key: ledger.scrubs.subject(key, target), key
+            )
+            before = reading.done_bytes
+            if subject is not None:
+                try:
+                    await self._read(subject, reading)
+                except TargetError as exc:
+                    if await self._is_away(target):
+                        self._give_up(target, len(chosen.keys) - number, exc)
+                        return
+                    await self._unread(subject, exc)
+                reading.done_bytes = before + (subject.export.size_bytes or 0)
+            reading.done_files += 1
+
+    async def _read(self, subject: Subject, reading: Reading) -> None:
+        """Read one copy and record what it is worth."""
+        found = await self._examiner.examine(
+            subject, subject.copy.target, subject.path, reading
+        )
+        faults = judge.judge(subject.export, found)
+        if not await self._recorded(subject, faults):
+            return
+        self.tally.checked += 1
+        if not faults:
+            self.tally.good += 1
+            return
+        self.tally.damaged += 1
+        if self._repairer is not None:
+            self._damaged.append((subject, faults))
+            return
+        now_us = to_us(self._now())
+        for fault in faults:
+            helps = judge.advice(subject, fault.problem, now_us)
+            text = f"{fault.what}; {helps}"
+            self._told(judge.finding(subject, fault.problem, text))
+
+    async def _recorded(self, subject: Subject, faults: tuple[Fault, ...]) -> bool:
+        """Write to the ledger what was found; False if it is another copy by now."""
+        now_us = to_us(self._now())
+        error = "; ".join(fault.what for fault in faults) or None
+        if error is None or not judge.broken(faults):
+            return await self._ledger(
+                lambda ledger: ledger.scrubs.good(
+                    subject, judge.after_good, note=error, now_us=now_us
+                )
+            )
+        return await self._ledger(
+            lambda ledger, error: ledger.scrubs.bad(
+                subject,
+                lambda export, spooled, others: judge.after_bad(
+                    export, spooled=spooled, others=others, error=error
+                ),
+                error=error,
+                targets=self._targets,
+                now_us=now_us,
+            ),
+            error,
+        )
+
+    async def _repair(self, subject: Subject, faults: tuple[Fault, ...]) -> None:
+        if self._repairer is None:
+            return
+        if subject.spooled and judge.broken(faults):
+            done = False
+            text = judge.advice(subject, faults[0].problem, to_us(self._now()))
+        else:
+            key, target = subject.export.key or 0, subject.copy.target
+            repaired = await self._repairer.repair(key, target)
+            done, text = repaired.done, repaired.text
+        self.tally.repaired += done
+        for fault in faults:
+            said = f"{fault.what}; {text}"
+            self._told(judge.finding(subject, fault.problem, said, repaired=done))
+
+    async def _is_away(self, target: str) -> bool:
+        try:
+            await self._examiner.look(target)
+        except TargetError:
+            return True
+        return False
+
+    def _give_up(self, target: str, left: int, exc: TargetError) -> None:
+        """Read no more on a target that is away: that is no damage."""
+        self.tally.not_checked += left
+        text = f"{exc}; {left} copies there were not checked"
+        self._told(Finding(problem=Problem.NOT_CHECKED, target=target, text=text))
+
+    async def _unread(self, subject: Subject, exc: TargetError) -> None:
+        """Say of one copy that it cannot be read just now: that is no damage."""
+        self.tally.not_checked += 1
+        now_us = to_us(self._now())
+        await self._ledger(lambda ledger: ledger.scrubs.unread(subject, now_us))
+        text = f"not checked: {exc}"
+        self._told(judge.finding(subject, Problem.NOT_CHECKED, text))

@@ -1,0 +1,385 @@
+"""The provenance record that lies beside each kept file: pure, no I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from mirror import __version__
+from mirror.errors import MirrorError
+from mirror.lifecycle.second_look import first_due
+from mirror.model import Export, Reason, State, Verdict, iso, to_us
+from mirror.ports import MAX_SIDECAR_BYTES
+
+if TYPE_CHECKING:
+    from mirror.ports import Beside
+
+T = TypeVar("T")
+FORMAT = 1
+_SHA256 = re.compile("[0-9a-f]{64}")
+_DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_MAX_INT = 2**63 - 1
+_MAX_TEXT = 65_536
+_FIELDS = frozenset(
+    {
+        "id",
+        "name",
+        "url",
+        "from",
+        "to",
+        "created_at",
+        "updated_at",
+        "is_file_exists",
+        "stream",
+        "user_id",
+        "user",
+    }
+)
+"""What we know of a list item; what a VMS puts there besides may be a secret."""
+_OF_STREAM = frozenset({"camera_id", "type"})
+
+
+class SidecarError(MirrorError):
+    """It is no record of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a record says of its file and its export; None where it says nothing."""
+
+    source: str
+    export_id: int
+    created_key: str
+    created_at: str | None
+    size_bytes: int
+    sha256: str
+    version: int
+    proof: Verdict
+    doubt: str | None
+    name: str | None
+    camera_id: int | None
+    stream_type: str | None
+    footage_from: str | None
+    footage_to: str | None
+    user_id: int | None
+    updated_at: str | None
+    etag: str | None
+    last_modified: str | None
+    first_seen_us: int | None
+    deadline_us: int | None
+    started_us: int | None
+    spooled_us: int | None
+    attempts: int | None
+
+
+def record(
+    export: Export,
+    *,
+    item: bytes,
+    source_url: str,
+    node_id: str,
+    target: str,
+    path: str,
+) -> bytes:
+    """Return the record of one export on one target, as JSON.
+
+    It holds enough to make the ledger's row again, and no secret: of the list item
+    only what we know, the file's url cut to its origin, the user to its id. No record
+    is longer than `MAX_SIDECAR_BYTES`; the item gives way.
+
+    Args:
+        export: Spooled, with size and digest.
+        item: The list item as received.
+        source_url: Base URL of the source.
+        node_id: Of the machine that fetched it.
+        target: Name of the target the record lies on.
+        path: Of the file, relative to the target's root.
+    """
+    fields: dict[str, Any] = {
+        "format": FORMAT,
+        "source": export.source,
+        "id": export.export_id,
+        "version": export.version,
+        "created_at": export.created_at,
+        "created_key": export.created_key,
+        "size_bytes": export.size_bytes,
+        "sha256": export.sha256,
+        "proof": export.proof,
+        "doubt": export.doubt,
+        "etag": export.part_etag,
+        "last_modified": export.part_modified,
+        "name": export.name,
+        "camera_id": export.camera_id,
+        "stream_type": export.stream_type,
+        "footage_from": export.footage_from,
+        "footage_to": export.footage_to,
+        "item": known_of(item),
+        "item_sha256": hashlib.sha256(item).hexdigest(),
+        "source_url": source_url,
+        "first_seen": iso(export.first_seen_us),
+        "deadline": iso(export.deadline_us),
+        "fetch_started": iso(export.started_us),
+        "fetched": iso(export.spooled_us),
+        "attempts": export.attempts,
+        "target": target,
+        "path": path,
+        "node": node_id,
+        "tool": f"archive-mirror {__version__}",
+    }
+    written = _dump(fields)
+    return written if _fits(written) else _dump(fields | {"item": None})
+
+
+def _fits(written: bytes) -> bool:
+    return len(written) <= MAX_SIDECAR_BYTES
+
+
+def known_of(raw: bytes) -> dict[str, object] | None:
+    """Return what we know of a list item, with nothing secret or personal.
+
+    None if it is no JSON object.
+
+    Args:
+        raw: As received.
+    """
+    try:
+        # What is no UTF-8 becomes surrogates, and is written as their escapes.
+        item = json.loads(raw.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(item, dict):
+        return None
+    known: dict[str, object] = {
+        name: _plain(value) for name, value in item.items() if name in _FIELDS
+    }
+    url, stream, user = item.get("url"), item.get("stream"), item.get("user")
+    known |= {name: None for name in ("url", "stream", "user") if name in known}
+    if not _DIGITS.fullmatch(str(item.get("user_id"))):
+        known.pop("user_id", None)
+    if isinstance(url, str):
+        known["url"] = _origin(url)
+        known["url_sha256"] = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
+    if isinstance(stream, dict):
+        known["stream"] = {
+            name: _plain(stream[name]) for name in stream if name in _OF_STREAM
+        }
+    if isinstance(user, dict) and isinstance(user.get("id"), int):
+        known["user"] = {"id": user["id"]}
+    return known
+
+
+def _plain(value: object) -> object:
+    """Return a value that holds no others; None for one that does."""
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    return value if isinstance(value, bool | int | float) else None
+
+
+def _origin(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not parts.scheme or not host:
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+
+
+def read(raw: bytes) -> Record:
+    """Return what a record says.
+
+    Raises:
+        SidecarError: It is none that we wrote.
+    """
+    try:
+        fields = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise SidecarError("it is not JSON") from exc
+    if not isinstance(fields, dict):
+        raise SidecarError("it is no JSON object")
+    item = _table(fields, "item")
+    # Records of before had the validators in it.
+    response = _table(fields, "response")
+    found = Record(
+        source=_needed(fields, "source", str),
+        export_id=_needed(fields, "id", int),
+        created_key=_needed(fields, "created_key", str),
+        created_at=_given(fields, "created_at", str),
+        size_bytes=_needed(fields, "size_bytes", int),
+        sha256=_needed(fields, "sha256", str),
+        version=_given(fields, "version", int) or 1,
+        proof=_proof(fields),
+        doubt=_given(fields, "doubt", str),
+        name=_given(fields, "name", str),
+        camera_id=_given(fields, "camera_id", int),
+        stream_type=_given(fields, "stream_type", str),
+        footage_from=_given(fields, "footage_from", str),
+        footage_to=_given(fields, "footage_to", str),
+        user_id=_given(_table(item, "user"), "id", int),
+        updated_at=_given(item, "updated_at", str),
+        etag=_given(fields, "etag", str) or _given(response, "etag", str),
+        last_modified=_given(fields, "last_modified", str)
+        or _given(response, "last_modified", str),
+        first_seen_us=_moment(fields, "first_seen"),
+        deadline_us=_moment(fields, "deadline"),
+        started_us=_moment(fields, "fetch_started"),
+        spooled_us=_moment(fields, "fetched"),
+        attempts=_given(fields, "attempts", int),
+    )
+    if not _SHA256.fullmatch(found.sha256) or found.size_bytes <= 0:
+        raise SidecarError("its size or digest is none")
+    if item.get("id", found.export_id) not in {found.export_id, str(found.export_id)}:
+        raise SidecarError("it contradicts itself: two ids")
+    return found
+
+
+def _proof(fields: dict[str, Any]) -> Verdict:
+    doubtful = fields.get("proof") == Verdict.DOUBTFUL
+    return Verdict.DOUBTFUL if doubtful else Verdict.WHOLE
+
+
+def _needed(fields: dict[str, Any], name: str, kind: type[T]) -> T:
+    found = _given(fields, name, kind)
+    if found is None:
+        raise SidecarError(f"{name} is missing or of the wrong type")
+    return found
+
+
+def _given(fields: dict[str, Any], name: str, kind: type[T]) -> T | None:
+    """Return a field that the ledger can hold; None where it is none."""
+    found = fields.get(name)
+    if not isinstance(found, kind) or isinstance(found, bool):
+        return None
+    if isinstance(found, int) and not 0 <= found <= _MAX_INT:
+        return None
+    if isinstance(found, str) and _HALF_PAIR.search(found):
+        return None
+    return found
+
+
+def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    found = fields.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _moment(fields: dict[str, Any], name: str) -> int | None:
+    """Return a time as microseconds since 1970 UTC."""
+    text = _given(fields, name, str)
+    try:
+        return None if text is None else to_us(datetime.fromisoformat(text))
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def moved(raw: bytes, *, target: str, path: str) -> bytes:
+    """Return the record of another target's copy as that of the copy named.
+
+    Args:
+        raw: A record that was read without fault.
+        target: Name of the target the new record lies on.
+        path: Of the file there.
+    """
+    fields = json.loads(raw)
+    given = _table(fields, "item")
+    item = known_of(json.dumps(given).encode()) if given else None
+    digest = _given(given, "url_sha256", str)
+    if item is not None and digest and _SHA256.fullmatch(digest):
+        item["url_sha256"] = digest
+    return _dump(fields | {"item": item, "target": target, "path": path})
+
+
+def _dump(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, indent=1).encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def export_of(found: Beside, now_us: int) -> Export:
+    """Return the version of an export that a sidecar tells of, as kept.
+
+    Args:
+        found: On a target.
+        now_us: Stands in for times that the sidecar does not tell.
+
+    Raises:
+        SidecarError: It is none that we wrote, or it contradicts itself.
+    """
+    if found.sidecar is None:
+        raise SidecarError(found.problem or "it is gone")
+    record = read(found.sidecar)
+    saved_us = record.spooled_us or now_us
+    doubtful = record.proof is Verdict.DOUBTFUL
+    seen_us = record.first_seen_us or saved_us
+    export = Export(
+        source=record.source,
+        export_id=record.export_id,
+        created_key=record.created_key,
+        version=record.version,
+        created_at=record.created_at,
+        created_us=_created_us(record),
+        updated_at=record.updated_at,
+        state=State.DOUBTFUL if doubtful else State.SAVED,
+        reason=Reason.DOUBTFUL if doubtful else None,
+        name=record.name,
+        camera_id=record.camera_id,
+        stream_type=record.stream_type,
+        footage_from=record.footage_from,
+        footage_to=record.footage_to,
+        user_id=record.user_id,
+        first_seen_us=seen_us,
+        has_file=True,
+        ours=True,
+        had_file=True,
+        deadline_us=record.deadline_us,
+        order_us=record.deadline_us or seen_us,
+        attempts=record.attempts or 0,
+        part_etag=record.etag,
+        part_modified=record.last_modified,
+        size_bytes=record.size_bytes,
+        sha256=record.sha256,
+        proof=record.proof,
+        doubt=record.doubt,
+        started_us=record.started_us,
+        spooled_us=record.spooled_us,
+        saved_us=saved_us,
+    )
+    return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
+
+
+def is_whole(found: Beside, export: Export) -> bool:
+    """Tell whether the file beside a sidecar has the length that it tells."""
+    return found.size_bytes is not None and found.size_bytes == export.size_bytes
+
+
+def same_export(told: Export, export: Export) -> bool:
+    """Tell whether a sidecar is that of an export."""
+    return (told.source, told.export_id, told.created_key) == (
+        export.source,
+        export.export_id,
+        export.created_key,
+    )
+
+
+def _created_us(record: Record) -> int | None:
+    """Return the instant in the identity; None where it is no instant.
+
+    Raises:
+        SidecarError: It should be one and is not.
+    """
+    if record.created_at is None:
+        return None
+    try:
+        return to_us(datetime.fromisoformat(record.created_key))
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise SidecarError(
+            "it contradicts itself: created_at is a time and created_key is none"
+        ) from exc

@@ -1,0 +1,1 @@
+"""A directory as a target: a local disk, or an NFS or SMB mount."""

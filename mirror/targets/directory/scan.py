@@ -1,0 +1,103 @@
+"""Find what a directory target keeps, by its sidecars: blocking, changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from mirror.disk import durable
+from mirror.layout import SUFFIX
+from mirror.ports import Beside
+from mirror.targets.directory.read import record_in
+from mirror.targets.directory.root import HIDDEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SIDECAR: Final = f"{SUFFIX}.json"
+_MAX_DEPTH: Final = 64
+_HERE_ONLY: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ELOOP, errno.ENOTDIR}
+)
+"""An error that says nothing of the rest of the target."""
+
+
+def sidecars(root: int) -> Iterator[Beside]:
+    """Yield each sidecar below an open root, in no order, and what lies beside it.
+
+    Links are not followed. What cannot be read is yielded with the reason.
+
+    Raises:
+        OSError: The target is away.
+    """
+    return _below(root, "", 0)
+
+
+def beside(root: int, segments: list[str]) -> Beside | None:
+    """Return one file's sidecar and what lies beside it; None if neither is there.
+
+    Raises:
+        OSError: It cannot be read just now.
+    """
+    *folders, name = segments
+    within = os.dup(root)
+    try:
+        for folder in folders:
+            below = durable.open_folder(folder, within=within)
+            os.close(within)
+            within = below
+        found = _beside(f"{name}.json", within, "/".join(segments))
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(within)
+    nothing = found.sidecar is None and found.size_bytes is None
+    return None if nothing and found.problem is None else found
+
+
+def _below(folder: int, path: str, depth: int) -> Iterator[Beside]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            here = f"{path}{entry.name}"
+            try:
+                if entry.name.endswith(_SIDECAR):
+                    media = here.removesuffix(".json")
+                    yield _beside(entry.name, folder, media)
+                elif entry.name != HIDDEN and entry.is_dir(follow_symlinks=False):
+                    if depth == _MAX_DEPTH:
+                        yield _unread(here, "it lies too deep")
+                        continue
+                    opened = durable.open_folder(entry.name, within=folder)
+                    with durable.closing(opened) as fd:
+                        yield from _below(fd, f"{here}/", depth + 1)
+            except OSError as exc:
+                if exc.errno not in _HERE_ONLY:
+                    raise
+                yield _unread(here, exc.strerror or str(exc))
+
+
+def _beside(name: str, folder: int, path: str) -> Beside:
+    """Read one sidecar, and look at the file it tells of."""
+    try:
+        raw = _read(name, folder)
+    except FileNotFoundError:
+        raw = None
+    try:
+        about = os.stat(
+            name.removesuffix(".json"), dir_fd=folder, follow_symlinks=False
+        )
+        size = about.st_size if stat.S_ISREG(about.st_mode) else None
+    except FileNotFoundError:
+        size = None
+    return Beside(path=path, sidecar=raw, size_bytes=size)
+
+
+def _read(name: str, folder: int) -> bytes:
+    with durable.closing(durable.open_file(name, within=folder)) as fd:
+        return record_in(fd)
+
+
+def _unread(path: str, problem: str) -> Beside:
+    return Beside(path=path, sidecar=None, size_bytes=None, problem=problem)

@@ -1,0 +1,258 @@
+"""Judge the answer to a file request by its status and headers: pure, no I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from mirror import backoff
+from mirror.errors import FetchError, FileGoneError
+from mirror.model import Reason
+from mirror.ports import Seen
+from mirror.vms.http_errors import PROXY_ASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from mirror.ports import Held
+
+_RANGE = re.compile(
+    r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
+)
+_NO_RANGE = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
+_GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_FIRM = timedelta(seconds=1)
+UNFIT = "unfit_range"
+"""The reason of an answer to Range that cannot be joined to what is held."""
+_TEXT = re.compile(r"^\s*text/|html|json|xml", re.IGNORECASE)
+_NOTHING = Seen(total_bytes=None, etag=None, last_modified=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What an answer promises to bring; as `ports.Body`.
+
+    Attributes:
+        length: Bytes this answer's body holds; None if not announced.
+    """
+
+    start_bytes: int
+    total_bytes: int | None
+    length: int | None
+    explicit_end: bool
+    etag: str | None
+    last_modified: str | None
+    firm: bool
+
+
+def look(
+    status: int, headers: Mapping[str, str], *, folder: bool, now: datetime
+) -> Seen | None:
+    """Return what the answer to a request for the first byte says of the file.
+
+    Raises:
+        FileGoneError: There is no file just now.
+        FetchError: Anything else.
+    """
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return None
+    _expect_file(status, headers, folder=folder, now=now)
+    if status == HTTPStatus.OK and _TEXT.search(headers.get("Content-Type", "")):
+        # Perhaps a page instead of the file; its body is not read.
+        return None
+    total = _length(headers)
+    if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        total = None
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
+        known = match is not None and match.group(3) != "*"
+        total = int(match.group(3)) if match is not None and known else None
+    seen = Seen(
+        total_bytes=total,
+        etag=headers.get("ETag"),
+        last_modified=headers.get("Last-Modified"),
+    )
+    return None if seen == _NOTHING else seen
+
+
+def range_headers(held: Held) -> dict[str, str]:
+    """Return the headers that ask for the rest; none to ask for the whole.
+
+    A weak ETag cannot guard a range, nor can a date within whose second the file may
+    have been changed again (RFC 9110, 13.1.5 and 8.8.2.2).
+    """
+    validator = held.last_modified if held.firm else None
+    if held.etag and not held.etag.startswith("W/") and not held.overlap_bytes:
+        validator = held.etag
+    if not held.size_bytes or not validator:
+        return {}
+    start = held.size_bytes - held.overlap_bytes
+    return {"Range": f"bytes={start}-", "If-Range": validator}
+
+
+def judge(
+    status: int,
+    headers: Mapping[str, str],
+    *,
+    held: Held,
+    asked_range: bool,
+    folder: bool,
+    max_bytes: int,
+    now: datetime,
+) -> Offer:
+    """Return what the answer brings, or say why it is of no use.
+
+    Raises:
+        FileGoneError: There is no file just now.
+        FetchError: Anything else.
+    """
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and asked_range:
+        return _beyond_end(headers, held)
+    _expect_file(status, headers, folder=folder, now=now)
+    firm = is_firm(headers, now)
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise FetchError(
+            "encoded",
+            f"the body is compressed ({encoding[:20]}) though it was asked for as it "
+            "is; switch off compression of mp4 in the proxy before the VMS",
+        )
+    length = _length(headers)
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        offer = _rest(headers, held, length, firm=firm) if asked_range else None
+        if offer is None:
+            raise FetchError(UNFIT, "the VMS answers 206 to a request without Range")
+    else:
+        offer = _whole(headers, length, firm=firm)
+    if offer.total_bytes is not None and offer.total_bytes > max_bytes:
+        raise FetchError(
+            "too_large",
+            f"the file has {offer.total_bytes} bytes, more than max_file_size",
+        )
+    return offer
+
+
+def _expect_file(
+    status: int, headers: Mapping[str, str], *, folder: bool, now: datetime
+) -> None:
+    """Make sure that the status is that of a file."""
+    if status in _GONE:
+        reason = Reason.URL_WITHOUT_FILE if folder else Reason.FILE_GONE
+        raise FileGoneError(reason, f"the VMS answers {status} for the file")
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        raise FetchError("proxy", PROXY_ASKS)
+    if status in _BUSY:
+        wait = backoff.retry_after(headers.get("Retry-After"), now, headers.get("Date"))
+        raise FetchError("busy", f"the VMS is busy ({status})", retry_after_s=wait)
+    if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+        reason_name = "server_error" if status >= 500 else "unexpected_status"  # noqa: PLR2004 -- 5xx
+        raise FetchError(reason_name, f"the VMS answers {status} for the file")
+
+
+def is_firm(headers: Mapping[str, str], now: datetime) -> bool:
+    """Tell whether `Last-Modified` lies far enough before the answer's own date.
+
+    Args:
+        headers: Of the answer.
+        now: When it came, if it has no date (RFC 9110, 6.6.1).
+    """
+    modified = backoff.http_date(headers.get("Last-Modified"))
+    dated = backoff.http_date(headers.get("Date")) or now
+    return modified is not None and modified + _FIRM <= dated
+
+
+def _whole(headers: Mapping[str, str], length: int | None, *, firm: bool) -> Offer:
+    chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+    if length == 0:
+        raise FetchError("empty", "the VMS sends an empty file")
+    return Offer(
+        start_bytes=0,
+        total_bytes=None if chunked else length,
+        length=None if chunked else length,
+        explicit_end=chunked or length is not None,
+        etag=headers.get("ETag"),
+        last_modified=headers.get("Last-Modified"),
+        firm=firm,
+    )
+
+
+def _rest(
+    headers: Mapping[str, str], held: Held, length: int | None, *, firm: bool
+) -> Offer:
+    given = headers.get("Content-Range", "")
+    match = _RANGE.fullmatch(given.strip())
+    if match is None or match.group(3) == "*":
+        raise FetchError(UNFIT, "the 206 does not say which bytes it brings")
+    first, last, total = (int(part) for part in match.groups())
+    asked = held.size_bytes - held.overlap_bytes
+    if first != asked or not first <= last < total:
+        raise FetchError(
+            UNFIT, f"asked for bytes from {asked}, the 206 brings {given[:60]}"
+        )
+    if held.total_bytes is not None and total != held.total_bytes:
+        raise FetchError(
+            UNFIT, f"the file had {held.total_bytes} bytes and now has {total}"
+        )
+    if held.total_bytes is None and not _shows_version(headers, held):
+        raise FetchError(UNFIT, "the 206 does not show which version it is of")
+    if length is not None and length != last - first + 1:
+        raise FetchError(UNFIT, "the 206 announces another length than its range")
+    _same_version(headers, held)
+    dated = headers.get("Last-Modified")
+    if held.overlap_bytes and not (dated and firm):
+        raise FetchError(
+            UNFIT, "the 206 has no Last-Modified that shows which version it is of"
+        )
+    return Offer(
+        start_bytes=first,
+        total_bytes=total,
+        length=last - first + 1,
+        explicit_end=True,
+        etag=headers.get("ETag") or held.etag,
+        last_modified=dated or held.last_modified,
+        firm=firm if dated else held.firm,
+    )
+
+
+def _beyond_end(headers: Mapping[str, str], held: Held) -> Offer:
+    """A 416: we hold the whole file if its length says so, else start over."""
+    match = _NO_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    total = int(match.group(1)) if match else None
+    beyond = total == held.size_bytes and not held.overlap_bytes
+    if not beyond or held.total_bytes not in {None, total}:
+        raise FetchError(UNFIT, "the VMS has no bytes beyond those held (416)")
+    _same_version(headers, held)
+    return Offer(
+        start_bytes=held.size_bytes,
+        total_bytes=total,
+        length=0,
+        explicit_end=True,
+        etag=held.etag,
+        last_modified=held.last_modified,
+        firm=held.firm,
+    )
+
+
+def _shows_version(headers: Mapping[str, str], held: Held) -> bool:
+    """Tell whether an answer has anything to compare with what is held."""
+    return bool(
+        (held.etag and headers.get("ETag"))
+        or (held.last_modified and headers.get("Last-Modified"))
+    )
+
+
+def _same_version(headers: Mapping[str, str], held: Held) -> None:
+    for name, known in (("ETag", held.etag), ("Last-Modified", held.last_modified)):
+        given = headers.get(name)
+        if given and known and given != known:
+            raise FetchError(UNFIT, f"the file has changed: another {name} than before")
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("Content-Length", "").strip()
+    return int(text) if text.isascii() and text.isdigit() else None
