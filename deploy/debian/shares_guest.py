@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from hostile_names import NAMES  # type: ignore[import-not-found]
 
 from mirror.simulator import Vms
-from mirror.simulator.rows import row_json
+from mirror.simulator.exports import row_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from mirror.simulator.journal import Request
 
@@ -58,6 +59,23 @@ class Body:
     def of(cls, data: bytes) -> Body:
         """Return a body of these bytes."""
         return cls(len(data), lambda: iter((data,)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Where and when an answer is made.
+
+    Attributes:
+        target: Path and query of the request.
+        origin: Of this server.
+        other_origin: A second one, always plain http.
+        now: By the clock of the VMS.
+    """
+
+    target: str
+    origin: str
+    other_origin: str
+    now: datetime
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,12 +1,10 @@
 """The faults that any answer can have, of a list or of a file."""
-# ruff: noqa: ARG001 -- what stands in one table has one signature
 
 from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -15,42 +13,31 @@ from mirror.simulator.answer import Answer, Body, Ending, Framing
 from mirror.simulator.faults import Fault, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from mirror.simulator.answer import Scene
 
 JSON = "application/json"
+HTML = "text/html; charset=utf-8"
 _GZIP_WBITS = 31
 _GZIP_IN_MEMORY = 16 * 1024 * 1024
 _PAGE = (
     b"<!DOCTYPE html>\n<html><head><title>Video</title></head>"
     b'<body><div id="app"></div><script src="/js/app.js"></script></body></html>\n'
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """Where an answer is made.
-
-    Attributes:
-        target: Path and query of the request.
-        origin: Of this server.
-        other_origin: A second one, always plain http.
-        now: By the clock of the VMS.
-    """
-
-    target: str
-    origin: str
-    other_origin: str
-    now: datetime
+_JSON_PAGE = b'{"message": "Server Error"}'
+_MESSAGES = {
+    401: "Unauthenticated.",
+    422: "The given data was invalid.",
+    429: "Too Many Attempts.",
+}
 
 
 def error_body(status: int, errors: Mapping[str, list[str]] | None = None) -> bytes:
     """Return the JSON a VMS sends with an error status."""
-    message = "Too Many Attempts." if status == HTTPStatus.TOO_MANY_REQUESTS else ""
-    if status == HTTPStatus.UNAUTHORIZED:
-        message = "Unauthenticated."
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        message = "The given data was invalid."
-    content: dict[str, object] = {"message": message or HTTPStatus(status).phrase}
+    message = _MESSAGES.get(status) or HTTPStatus(status).phrase
+    content: dict[str, object] = {"message": message}
     if errors is not None:
         content["errors"] = errors
     return json.dumps(content).encode()
@@ -67,11 +54,62 @@ def point(answer: Answer, fault: Fault) -> int | None:
         return fault.after
     if fault.at is None:
         return None
-    if isinstance(fault.at, float):
-        offset = int(answer.whole_bytes * fault.at)
-    else:
-        offset = fault.at if fault.at >= 0 else answer.whole_bytes + fault.at
-    return max(0, offset - answer.first_byte)
+    return max(0, offset(fault.at, answer.whole_bytes) - answer.first_byte)
+
+
+def offset(at: int | float, size_bytes: int) -> int:
+    """Return the offset that `Fault.at` means in a file or body of this size."""
+    if isinstance(at, float):
+        return int(size_bytes * at)
+    return at if at >= 0 else size_bytes + at
+
+
+def change_answer(answer: Answer, fault: Fault, scene: Scene) -> None:  # noqa: C901, PLR0912 -- one case a kind
+    """Apply `fault` to `answer`, if it is of a kind that any answer can have."""
+    match fault.kind:
+        case Kind.STATUS:
+            _status(answer, fault, scene)
+        case Kind.HTML:
+            answer.replace_body(200, HTML, fault.text.encode() or _PAGE)
+        case Kind.JSON_PAGE:
+            answer.replace_body(200, JSON, fault.text.encode() or _JSON_PAGE)
+        case Kind.EMPTY:
+            kind = answer.headers.get("Content-Type", JSON)
+            answer.replace_body(fault.status, kind, b"")
+        case Kind.HANG | Kind.DELAY:
+            answer.delay_s = fault.seconds
+        case Kind.CUT | Kind.RESET | Kind.STALL:
+            answer.stop_after = point(answer, fault)
+            answer.ending = Ending(fault.kind.value)
+            answer.stall_s = fault.seconds
+        case Kind.DRIP:
+            answer.drip = (max(1, fault.size), fault.seconds or 0.0)
+        case Kind.RATE:
+            answer.rate = fault.rate
+        case Kind.NO_LENGTH:
+            _frame(answer, fault, Framing.CLOSE)
+        case Kind.CHUNKED:
+            _frame(answer, fault, Framing.CHUNKED)
+        case Kind.GZIP:
+            gzip(answer)
+        case Kind.MANY_HEADERS:
+            for number in range(fault.size):
+                answer.headers.add(f"X-Filler-{number}", "1")
+        case Kind.HUGE_HEADER:
+            answer.headers["X-Filler"] = "f" * fault.size
+        case Kind.REDIRECT:
+            _redirect(answer, fault, scene)
+        case Kind.WRONG_DATE:
+            moment = scene.now + timedelta(seconds=fault.seconds or 0)
+            answer.headers["Date"] = http_date(moment)
+        case Kind.WRONG_TYPE:
+            answer.headers["Content-Type"] = fault.text
+        case Kind.PREFACE:
+            answer.preface = (fault.text.encode(), fault.size, fault.seconds or 0.0)
+        case Kind.EXTENSION:
+            _without_end(answer, fault, b"1;", b"x" * 4096)
+        case Kind.TRAILERS:
+            _without_end(answer, fault, b"0\r\n", b"X-Filler: 1\r\n" * 64)
 
 
 def _status(answer: Answer, fault: Fault, scene: Scene) -> None:
@@ -90,49 +128,11 @@ def _status(answer: Answer, fault: Fault, scene: Scene) -> None:
         answer.headers["X-RateLimit-Remaining"] = "0"
 
 
-def _html(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.replace_body(200, "text/html; charset=utf-8", fault.text.encode() or _PAGE)
-
-
-def _json_page(answer: Answer, fault: Fault, scene: Scene) -> None:
-    body = fault.text.encode() or b'{"message": "Server Error"}'
-    answer.replace_body(200, JSON, body)
-
-
-def _empty(answer: Answer, fault: Fault, scene: Scene) -> None:
-    kind = answer.headers.get("Content-Type", JSON)
-    answer.replace_body(fault.status, kind, b"")
-
-
-def _hang(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.delay_s = fault.seconds
-
-
-def _end(ending: Ending) -> Callable[[Answer, Fault, Scene], None]:
-    def alter(answer: Answer, fault: Fault, scene: Scene) -> None:
-        answer.stop_after = point(answer, fault)
-        answer.ending = ending
-        answer.stall_s = fault.seconds
-
-    return alter
-
-
-def _drip(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.drip = (max(1, fault.size), fault.seconds or 0.0)
-
-
-def _rate(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.rate = fault.rate
-
-
-def _frame(framing: Framing) -> Callable[[Answer, Fault, Scene], None]:
-    def alter(answer: Answer, fault: Fault, scene: Scene) -> None:
-        answer.framing = framing
-        answer.stop_after = point(answer, fault)
-        if answer.stop_after is not None:
-            answer.ending = Ending.CUT
-
-    return alter
+def _frame(answer: Answer, fault: Fault, framing: Framing) -> None:
+    answer.framing = framing
+    answer.stop_after = point(answer, fault)
+    if answer.stop_after is not None:
+        answer.ending = Ending.CUT
 
 
 def gzip(answer: Answer) -> None:
@@ -155,19 +155,6 @@ def gzip(answer: Answer) -> None:
         answer.framing = Framing.CHUNKED
 
 
-def _gzip(answer: Answer, fault: Fault, scene: Scene) -> None:
-    gzip(answer)
-
-
-def _many_headers(answer: Answer, fault: Fault, scene: Scene) -> None:
-    for number in range(fault.size):
-        answer.headers.add(f"X-Filler-{number}", "1")
-
-
-def _huge_header(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.headers["X-Filler"] = "f" * fault.size
-
-
 def _redirect(answer: Answer, fault: Fault, scene: Scene) -> None:
     path = scene.target.split("?loop=", 1)[0]
     joint = "&" if "?" in path else "?"
@@ -178,74 +165,23 @@ def _redirect(answer: Answer, fault: Fault, scene: Scene) -> None:
         "loop": f"{path}{joint}loop=1",
     }
     status = fault.status if fault.status in range(300, 400) else 302
-    answer.replace_body(status, "text/html; charset=utf-8", b"")
+    answer.replace_body(status, HTML, b"")
     answer.headers["Location"] = places.get(fault.to, fault.to)
 
 
-def _wrong_date(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.headers["Date"] = http_date(
-        scene.now + timedelta(seconds=fault.seconds or 0)
-    )
+def _without_end(answer: Answer, fault: Fault, before: bytes, again: bytes) -> None:
+    """Send one chunk, then `before`, then `again` for ever."""
+    plain = answer.body.chunks
+    stop = point(answer, fault)
 
+    def chunks() -> Iterator[bytes]:
+        data = b"".join(plain())[:stop]
+        if data:
+            yield b"%x\r\n%b\r\n" % (len(data), data)
+        yield before
+        while True:
+            yield again
 
-def _wrong_type(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.headers["Content-Type"] = fault.text
-
-
-def _preface(answer: Answer, fault: Fault, scene: Scene) -> None:
-    answer.preface = (fault.text.encode(), fault.size, fault.seconds or 0.0)
-
-
-def _without_end(before: bytes, again: bytes) -> Callable[[Answer, Fault, Scene], None]:
-    """Send one chunk, and then what carries chunks, for ever."""
-
-    def alter(answer: Answer, fault: Fault, scene: Scene) -> None:
-        plain = answer.body.chunks
-        stop = point(answer, fault)
-
-        def chunks() -> Iterator[bytes]:
-            data = b"".join(plain())[:stop]
-            if data:
-                yield b"%x\r\n%b\r\n" % (len(data), data)
-            yield before
-            while True:
-                yield again
-
-        answer.body = Body(None, chunks)
-        answer.framing = Framing.CLOSE
-        answer.headers["Transfer-Encoding"] = "chunked"
-
-    return alter
-
-
-_ALTER: Mapping[Kind, Callable[[Answer, Fault, Scene], None]] = {
-    Kind.STATUS: _status,
-    Kind.HTML: _html,
-    Kind.JSON_PAGE: _json_page,
-    Kind.EMPTY: _empty,
-    Kind.HANG: _hang,
-    Kind.DELAY: _hang,
-    Kind.CUT: _end(Ending.CUT),
-    Kind.RESET: _end(Ending.RESET),
-    Kind.STALL: _end(Ending.STALL),
-    Kind.DRIP: _drip,
-    Kind.RATE: _rate,
-    Kind.NO_LENGTH: _frame(Framing.CLOSE),
-    Kind.CHUNKED: _frame(Framing.CHUNKED),
-    Kind.GZIP: _gzip,
-    Kind.MANY_HEADERS: _many_headers,
-    Kind.HUGE_HEADER: _huge_header,
-    Kind.REDIRECT: _redirect,
-    Kind.WRONG_DATE: _wrong_date,
-    Kind.WRONG_TYPE: _wrong_type,
-    Kind.PREFACE: _preface,
-    Kind.EXTENSION: _without_end(b"1;", b"x" * 4096),
-    Kind.TRAILERS: _without_end(b"0\r\n", b"X-Filler: 1\r\n" * 64),
-}
-
-
-def mangle(answer: Answer, fault: Fault, scene: Scene) -> None:
-    """Do to `answer` what `fault` says, if it is of the kind any answer can have."""
-    alter = _ALTER.get(fault.kind)
-    if alter is not None:
-        alter(answer, fault, scene)
+    answer.body = Body(None, chunks)
+    answer.framing = Framing.CLOSE
+    answer.headers["Transfer-Encoding"] = "chunked"

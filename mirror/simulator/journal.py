@@ -115,7 +115,7 @@ class Journal:
         return request
 
     def classify(self, request: Request, kind: str) -> None:
-        """Say what the request is for."""
+        """Note what the request is for; its answer is about to begin."""
         request.kind = kind
         if kind == "file":
             self.in_flight += 1

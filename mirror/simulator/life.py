@@ -1,8 +1,9 @@
-"""The life of exports by the clock: asked for, made, deleted."""
+"""What happens to exports by the clock: listed, made, deleted."""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,6 @@ from mirror.simulator.footage import CLIPS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mirror.simulator.catalogue import Catalogue
     from mirror.simulator.exports import Export
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,12 +27,12 @@ class Life:
     Attributes:
         generation_delay: From row to file; None is never.
         file_lifetime: From file to deletion; None is never.
-        cleanup_interval: How often the job runs that deletes; zero is always.
+        cleanup_interval: How often the job that deletes runs; zero is always.
         arrivals_per_min: New exports.
         sizes: Smallest and largest file of new exports, in bytes.
-        cameras: How many cameras new exports are of.
+        cameras: How many cameras the new exports come from.
         speed: Divides every duration above; the clock itself stays as it is.
-        seed: Decides all that is drawn.
+        seed: Decides all random choices.
     """
 
     generation_delay: timedelta | None = None
@@ -47,7 +47,7 @@ class Life:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What is drawn for a new export."""
+    """The random choices for a new export."""
 
     size_bytes: int
     clip: str
@@ -56,70 +56,69 @@ class Draft:
 
 
 class Clockwork:
-    """Brings the catalogue up to date whenever it is looked at; runs no task."""
+    """Does what is due when it is asked to; runs no task.
+
+    Args:
+        life: What happens.
+        started_at: When the first export arrives.
+        arrive: Lists a new export.
+    """
 
     def __init__(
         self,
         life: Life,
         *,
-        catalogue: Catalogue,
         started_at: datetime,
-        ask: Callable[[datetime, Draft], Export],
+        arrive: Callable[[datetime, Draft], object],
     ) -> None:
-        self.life = life
-        self._catalogue = catalogue
-        self._ask = ask
-        self._draw = random.Random(life.seed)  # noqa: S311 -- must be reproducible
-        self._due: list[tuple[datetime, int]] = []
+        self._life = life
+        self._arrive = arrive
+        self._random = random.Random(life.seed)  # noqa: S311 -- must be reproducible
+        self._number = itertools.count()
+        self._due: list[tuple[datetime, int, Export]] = []
         self._next_arrival = started_at
 
     def draft(self) -> Draft:
-        """Draw a new export."""
-        smallest, largest = self.life.sizes
+        """Return random choices for a new export."""
+        smallest, largest = self._life.sizes
         return Draft(
-            size_bytes=self._draw.randint(smallest, largest),
-            clip=self._draw.choice(CLIPS),
-            camera_id=self._draw.randint(1, self.life.cameras),
-            length=timedelta(seconds=self._draw.randint(30, 600)),
+            size_bytes=self._random.randint(smallest, largest),
+            clip=self._random.choice(CLIPS),
+            camera_id=self._random.randint(1, self._life.cameras),
+            length=timedelta(seconds=self._random.randint(30, 600)),
         )
 
-    def watch(self, export: Export, since: datetime) -> None:
+    def plan(self, export: Export, since: datetime) -> None:
         """Plan the next step of an export that entered its stage at `since`."""
         export.due_at = None
-        if export.stage is Stage.ASKED and self.life.generation_delay is not None:
-            export.due_at = since + self.life.generation_delay / self.life.speed
-        elif export.stage is Stage.MADE and self.life.file_lifetime is not None:
-            over = since + self.life.file_lifetime / self.life.speed
-            export.due_at = self._cleanup_after(over)
+        if export.stage is Stage.ASKED and self._life.generation_delay is not None:
+            export.due_at = since + self._life.generation_delay / self._life.speed
+        elif export.stage is Stage.MADE and self._life.file_lifetime is not None:
+            expiry = since + self._life.file_lifetime / self._life.speed
+            export.due_at = self._cleanup_after(expiry)
         if export.due_at is not None:
-            heapq.heappush(self._due, (export.due_at, export.export_id))
+            heapq.heappush(self._due, (export.due_at, next(self._number), export))
 
     def advance(self, now: datetime) -> None:
-        """Let all happen that was to happen until now, in order."""
-        if self.life.arrivals_per_min > 0:
-            self._arrive(now)
+        """Do all that was due until now, in order."""
+        while self._life.arrivals_per_min > 0 and self._next_arrival <= now:
+            at = self._next_arrival
+            mean_s = 60 / self._life.arrivals_per_min / self._life.speed
+            wait_s = mean_s * self._random.uniform(0.5, 1.5)
+            self._next_arrival += timedelta(seconds=wait_s)
+            self._arrive(at, self.draft())
         while self._due and self._due[0][0] <= now:
-            at, export_id = heapq.heappop(self._due)
-            export = self._catalogue.get(export_id)
-            if export is None or export.due_at != at:
+            at, _, export = heapq.heappop(self._due)
+            if export.due_at != at:
                 continue
             if export.stage is Stage.ASKED:
                 export.make(at)
             else:
                 export.delete()
-            self.watch(export, at)
-
-    def _arrive(self, now: datetime) -> None:
-        mean_s = 60 / self.life.arrivals_per_min / self.life.speed
-        while self._next_arrival <= now:
-            at = self._next_arrival
-            self._next_arrival += timedelta(
-                seconds=mean_s * self._draw.uniform(0.5, 1.5)
-            )
-            self.watch(self._ask(at, self.draft()), at)
+            self.plan(export, at)
 
     def _cleanup_after(self, moment: datetime) -> datetime:
-        interval = self.life.cleanup_interval / self.life.speed
+        interval = self._life.cleanup_interval / self._life.speed
         if not interval:
             return moment
         runs = -((_EPOCH - moment) // interval)

@@ -13,13 +13,14 @@ from multidict import CIMultiDict
 from typing_extensions import override
 
 from mirror.simulator.answer import Answer, Body
-from mirror.simulator.answers import Responder
 from mirror.simulator.common_faults import JSON, error_body, gzip, http_date
+from mirror.simulator.responder import Responder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from mirror.simulator.answer import Scene
     from mirror.simulator.journal import Request
     from mirror.simulator.server import Vms
 
@@ -59,19 +60,19 @@ class ReplayResponder(Responder):
 
     def __init__(self, vms: Vms, record: Record) -> None:
         super().__init__(vms)
+        self._vms = vms
         self._record = record
 
     @override
-    def answer(self, request: Request, now: datetime) -> Answer:
+    def answer(self, request: Request, scene: Scene) -> Answer:
         """Return what was answered to the question most like this one."""
+        now = scene.now
         path, _, text = request.target.partition("?")
         query = dict(parse_qsl(text))
         listed = [one for one in self._record.exchanges if one.get("list") == path]
         if listed:
-            self._vms.journal.classify(request, "list")
             answer = self._replayed_list(query, listed, now)
         else:
-            self._vms.journal.classify(request, "file")
             answer = self._replayed_file(request, path)
         answer.headers.setdefault("Date", http_date(now))
         return answer

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from mirror.model import utc_now
-from mirror.simulator.answer import send
-from mirror.simulator.answers import Responder
+from mirror.simulator.answer import Scene, send
 from mirror.simulator.behaviour import Behaviour
 from mirror.simulator.journal import Journal, Request
 from mirror.simulator.life import Life
-from mirror.simulator.store import Holdings
+from mirror.simulator.responder import Responder, kind_of
+from mirror.simulator.store import Store
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,11 +30,10 @@ _CLIENT_LEFT = 499
 _LINE_BYTES = 64 * 1024
 
 
-class Vms(Holdings):
+class Vms(Store):
     """A simulated VMS; use as an asynchronous context manager, again if need be.
 
     Attributes:
-        token: What list requests must carry; may be changed at any time.
         journal: What was asked and sent.
         responder: Holds the scripts of the list and of all files.
     """
@@ -62,20 +61,20 @@ class Vms(Holdings):
             token: What list requests must carry.
             behaviour: How it behaves.
             life: What happens by itself.
-            clock: Gives the true time, aware; `behaviour.clock_skew` comes on top.
+            clock: Gives the true time, aware; `behaviour.clock_skew` is added.
             ssl_context: Serves https.
             other_origin: Listen on a second port too, always with plain http.
             journal_capacity: How many requests are kept.
             on_request: Called with each request when its answer has ended.
-            seed: Makes all bytes of all files others than those of another seed.
+            seed: Files of another seed differ in all their bytes.
         """
         super().__init__(
             behaviour=behaviour or Behaviour(),
+            token=token,
             life=life or Life(),
             clock=clock,
             seed=seed,
         )
-        self.token = token
         self.journal = Journal(capacity=journal_capacity, on_end=on_request)
         self.responder = Responder(self)
         self._host = host
@@ -115,7 +114,7 @@ class Vms(Holdings):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop at once, whatever is being sent."""
+        """Stop at once, even while answers are being sent."""
         for transport in list(self._live):
             transport.abort()
         await self._stack.aclose()
@@ -145,15 +144,15 @@ class Vms(Holdings):
 
     def file_requests(self, export: Export | int) -> list[Request]:
         """Return the requests kept that were for one export's file."""
-        wanted = export if isinstance(export, int) else export.export_id
-        return [each for each in self.requests if each.export_id == wanted]
+        export_id = export if isinstance(export, int) else export.export_id
+        return [each for each in self.requests if each.export_id == export_id]
 
     def script_files(self, *steps: Step, then: Step = None) -> None:
-        """Say what requests for files meet whose own script is over; see `script`."""
+        """Set what requests meet for files whose own script is over; see `script`."""
         self.responder.file_script.write(steps, then=then)
 
     def script_list(self, *steps: Step, then: Step = None) -> None:
-        """Say what requests for the list meet; see `script`."""
+        """Set what requests for the list meet; see `script`."""
         self.responder.list_script.write(steps, then=then)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -162,9 +161,8 @@ class Vms(Holdings):
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.advance()
-        now = self.now()
         record = self.journal.begin(
-            at=now,
+            at=self.now(),
             method=request.method,
             target=request.raw_path,
             headers=request.headers,
@@ -173,7 +171,14 @@ class Vms(Holdings):
         if transport is not None:
             self._live.add(transport)
         try:
-            answer = self.responder.answer(record, now)
+            scene = Scene(
+                target=record.target,
+                origin=self.url,
+                other_origin=self.other_url,
+                now=record.at,
+            )
+            self.journal.classify(record, kind_of(record.target))
+            answer = self.responder.answer(record, scene)
             response = await send(request, answer, record, self.journal.touch)
         except ConnectionResetError:
             # The client is gone; nobody reads this.

@@ -1,16 +1,25 @@
-"""What the simulated VMS holds, and the hands that change it; no network in it."""
+"""What the simulated VMS holds, and how that is changed; no network in it."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from types import EllipsisType  # noqa: TC003 -- part of signatures
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-from mirror.simulator.catalogue import Catalogue
-from mirror.simulator.exports import Export, Stage, Truth, Version
+from mirror.simulator.exports import (
+    ARCHIVE,
+    FOLDER,
+    Export,
+    Stage,
+    Truth,
+    Version,
+    archive_path,
+    seed_rows,
+)
 from mirror.simulator.faults import Script, Step
 from mirror.simulator.life import Clockwork, Draft, Life
-from mirror.simulator.rows import FOLDER, archive_path, seed_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,35 +27,70 @@ if TYPE_CHECKING:
     from mirror.simulator.behaviour import Behaviour
 
 _FOOTAGE = timedelta(minutes=9, seconds=7)
+_BEFORE_FIRST_ID = 6412
+_ARCHIVED = re.compile(rf"{ARCHIVE}[^/]+/[^/]+/([0-9]{{1,18}})/")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Holdings:
-    """All exports of a simulated VMS, and their life.
+class Store:
+    """All exports of a simulated VMS.
 
     Attributes:
-        behaviour: How it behaves; may be replaced at any time.
-        catalogue: All exports.
+        behaviour: How the VMS behaves; may be replaced at any time.
+        token: What list requests must carry; may be changed at any time.
     """
 
     def __init__(
         self,
         *,
         behaviour: Behaviour,
+        token: str,
         life: Life,
         clock: Callable[[], datetime],
         seed: int,
     ) -> None:
         self.behaviour = behaviour
-        self.catalogue = Catalogue()
+        self.token = token
         self._clock = clock
         self._seed = seed
-        self._clockwork = Clockwork(
-            life, catalogue=self.catalogue, started_at=self.now(), ask=self._ask
-        )
+        self._exports: dict[int, Export] = {}
+        self._newest_first: list[Export] | None = None
+        self._highest_id = 0
+        self._clockwork = Clockwork(life, started_at=self.now(), arrive=self._arrive)
+
+    @property
+    def exports(self) -> list[Export]:
+        """All exports, in the order they were added."""
+        return list(self._exports.values())
 
     def now(self) -> datetime:
         """Return the time by the clock of the VMS."""
         return self._clock() + self.behaviour.clock_skew
+
+    def select(self, since: datetime, until: datetime) -> list[Export]:
+        """Return those created in a span, newest first, equals by id."""
+        if self._newest_first is None:
+            self._newest_first = sorted(
+                self._exports.values(),
+                key=lambda export: (_EPOCH - export.created_at, export.export_id),
+            )
+        return [
+            export
+            for export in self._newest_first
+            if since <= export.created_at <= until
+        ]
+
+    def at_path(self, raw_path: str) -> Export | None:
+        """Return the export whose file a path means, whether or not it is there."""
+        path = unquote(raw_path, errors="surrogatepass")
+        if self.behaviour.folder_urls and self.behaviour.folder_files:
+            is_below = path.startswith(FOLDER)
+            return self._named(path.removeprefix(FOLDER)) if is_below else None
+        match = _ARCHIVED.match(path)
+        export = self._exports.get(int(match[1])) if match else None
+        if export is None or path != archive_path(export, quoted=False):
+            return None
+        return export
 
     def add(
         self,
@@ -70,7 +114,7 @@ class Holdings:
         """List a new export.
 
         Args:
-            export_id: None is the next one.
+            export_id: None is above all there ever were.
             name: None makes one as in the API's sample.
             size: Bytes of its file; None is that of the clip.
             clip: `moov-first`, `moov-last` or `fragmented`.
@@ -78,15 +122,22 @@ class Holdings:
             stream_type: `high` or `low`.
             user_id: Who asked for it.
             created_at: None is now.
-            made_at: When its file was made; None is when it was created.
-            footage_from: None is ten minutes before it was created.
+            made_at: When its file was made; None is `created_at`.
+            footage_from: None is ten minutes before `created_at`.
             footage_to: None is nine minutes after that.
             stage: `ASKED` has no file yet, `MADE` has one, `DELETED` had one.
             url: Listed instead of the true url.
             faults: What requests for its file meet, one each.
             then: What all further requests meet.
+
+        Raises:
+            ValueError: The id is taken.
         """
-        number = self.catalogue.next_id if export_id is None else export_id
+        number = export_id
+        if number is None:
+            number = (self._highest_id or _BEFORE_FIRST_ID) + 1
+        if number in self._exports:
+            raise ValueError(f"there is an export {number} already")
         created_at = created_at or self.now()
         begin = footage_from or created_at - timedelta(minutes=10)
         end = footage_to or begin + _FOOTAGE
@@ -107,12 +158,14 @@ class Holdings:
             url=url,
         )
         export.script.write(faults, then=then)
-        self.catalogue.add(export)
+        self._exports[number] = export
+        self._highest_id = max(self._highest_id, number)
+        self._newest_first = None
         if stage is not Stage.ASKED:
             export.make(made_at or created_at)
         if stage is Stage.DELETED:
             export.delete()
-        self._clockwork.watch(export, export.updated_at)
+        self._clockwork.plan(export, export.updated_at)
         return export
 
     def add_seed_rows(self, *, size: int | None = None) -> list[Export]:
@@ -149,20 +202,22 @@ class Holdings:
             body: Its very bytes, instead.
             hidden: Keep ETag and Last-Modified of the file before it.
         """
-        found = self._found(export)
-        version = found.make(self.now(), size_bytes=size, body=body, hidden=hidden)
-        self._clockwork.watch(found, version.made_at)
+        export = self._get(export)
+        version = export.make(self.now(), size_bytes=size, body=body, hidden=hidden)
+        self._clockwork.plan(export, version.made_at)
         return version
 
     def delete_file(self, export: Export | int) -> None:
         """Remove the file; the row stays and says so."""
-        found = self._found(export)
-        found.delete()
-        found.due_at = None
+        export = self._get(export)
+        export.delete()
+        export.due_at = None
 
     def remove_row(self, export: Export | int) -> None:
         """Remove row and file."""
-        self.catalogue.remove(self._found(export).export_id)
+        export = self._exports.pop(self._get(export).export_id)
+        export.due_at = None
+        self._newest_first = None
 
     def script(self, export: Export | int, *steps: Step, then: Step = None) -> None:
         """Say what the next requests for a file meet, and then all others.
@@ -170,7 +225,7 @@ class Holdings:
         A step is a `Fault`, its name in `FAULTS`, a tuple of them that happen
         together, or None for good behaviour.
         """
-        self._found(export).script.write(steps, then=then)
+        self._get(export).script.write(steps, then=then)
 
     def truth(self, export: Export | int) -> Truth:
         """Return what a whole copy must be; reads the file the first time.
@@ -195,22 +250,21 @@ class Holdings:
 
     def file_path(self, export: Export | int) -> str:
         """Return the path of an export's file, with its query if it has one."""
-        found = self._found(export)
-        path = archive_path(found, quoted=True)
+        path = archive_path(self._get(export), quoted=True)
         if self.behaviour.folder_urls:
             return FOLDER + path.rpartition("/")[2]
         return path
 
     def advance(self) -> None:
-        """Let happen what is due; each request does so too."""
+        """Do what the clock says is due; each request does so too."""
         self._clockwork.advance(self.now())
 
     def draft(self) -> Draft:
-        """Draw a new export, as the automatic life does."""
+        """Return random choices for a new export, as for one that arrives."""
         return self._clockwork.draft()
 
-    def _ask(self, at: datetime, draft: Draft) -> Export:
-        return self.add(
+    def _arrive(self, at: datetime, draft: Draft) -> None:
+        self.add(
             created_at=at,
             stage=Stage.ASKED,
             size=draft.size_bytes,
@@ -220,14 +274,25 @@ class Holdings:
             footage_to=at,
         )
 
-    def _found(self, export: Export | int) -> Export:
-        return self.catalogue[export] if isinstance(export, int) else export
+    def _get(self, export: Export | int) -> Export:
+        return self._exports[export] if isinstance(export, int) else export
 
     def _served(self, export: Export | int) -> Export:
-        found = self._found(export)
+        export = self._get(export)
         if self.behaviour.folder_urls and self.behaviour.folder_files:
-            return self.catalogue.named(found.name) or found
-        return found
+            return self._named(export.name) or export
+        return export
+
+    def _named(self, name: str) -> Export | None:
+        """Return the export of the lowest id with a file of this name.
+
+        If none has its file, the lowest id of that name.
+        """
+        return min(
+            (each for each in self.exports if name in {each.name, each.file_name}),
+            key=lambda export: (export.stage is not Stage.MADE, export.export_id),
+            default=None,
+        )
 
 
 def _sample_name(camera_id: int, begin: datetime, end: datetime) -> str:

@@ -308,7 +308,7 @@ async def test_a_list_that_moves_between_pages_is_walked_anew(tmp_path, vms, nam
     vms.script_list(fault(name, page=2))
     await site.once()
 
-    left = [one for one in served if vms.catalogue.get(one.export_id)]
+    left = [one for one in served if one in vms.exports]
     assert len(left) == (7 if name == "insert_row" else 6)
     exports = site.exports()
     assert all(exports[one.export_id].state is State.SAVED for one in left)
@@ -327,7 +327,7 @@ async def test_a_list_that_always_moves_is_read_whole(tmp_path, vms, name):
     vms.script_list(then=fault(name, page=2))
     await site.once()
 
-    left = {entry.export_id for entry in vms.catalogue}
+    left = {entry.export_id for entry in vms.exports}
     assert name == "delete_row" or len(left) > 30
     assert left & set(range(6413, 6443)) <= site.exports().keys()
     assert len([r for r in vms.requests if r.kind == "list"]) <= 2 * 8

@@ -14,10 +14,10 @@ from mirror.app import probe
 from mirror.app.probe import asker
 from mirror.errors import MirrorError
 from mirror.metrics import Metrics
-from mirror.simulator import INTERNAL_ORIGIN, Behaviour, Etag, Fault, Kind, Vms, query
-from mirror.simulator.answers import LIST_PATHS
+from mirror.simulator import INTERNAL_ORIGIN, Behaviour, Etag, Fault, Kind, Vms, lists
 from mirror.simulator.command import SimulatorOptions, build
 from mirror.simulator.replay import Record
+from mirror.simulator.responder import LIST_PATHS
 from tests.integration.test_cli import run_beside
 from tests.site import Site
 
@@ -92,7 +92,7 @@ async def test_the_other_path_and_the_other_dates_are_found(tmp_path, monkeypatc
     """Though the configured ones are refused."""
     async with Vms() as vms:
         monkeypatch.setattr(
-            "mirror.simulator.answers.LIST_PATHS", LIST_PATHS - {"/api/v1/downloads"}
+            "mirror.simulator.responder.LIST_PATHS", LIST_PATHS - {"/api/v1/downloads"}
         )
         vms.add(size=300_000)
         site = Site.make(tmp_path, vms, date_format="%Y/%m/%d %H:%M:%S")
@@ -110,7 +110,7 @@ async def test_the_other_path_and_the_other_dates_are_found(tmp_path, monkeypatc
 async def test_dates_that_are_taken_and_not_heeded_are_told(tmp_path, monkeypatch):
     async with Vms() as vms:
         vms.add(size=300_000)
-        monkeypatch.setattr(vms.catalogue, "select", lambda *_: list(vms.catalogue))
+        monkeypatch.setattr(vms, "select", lambda *_: vms.exports)
         _, words, _ = await asked(Site.make(tmp_path, vms))
 
     assert words["date format"].startswith("takes and ignores %Y-%m-%dT%H:%M:%SZ")
@@ -119,7 +119,7 @@ async def test_dates_that_are_taken_and_not_heeded_are_told(tmp_path, monkeypatc
 async def test_dates_without_a_time_are_no_suggestion(tmp_path, monkeypatch):
     """No key can hold them."""
     async with Vms(behaviour=Behaviour(bare_dates=True)) as vms:
-        monkeypatch.setattr(query, "_MOMENT", query._BARE_DATE)
+        monkeypatch.setattr(lists, "_MOMENT", lists._BARE_DATE)
         vms.add(size=300_000)
         report, words, keys = await asked(Site.make(tmp_path, vms))
 

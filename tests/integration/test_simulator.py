@@ -32,7 +32,7 @@ from mirror.simulator import (
     fault,
 )
 from mirror.simulator.command import SimulatorOptions
-from mirror.simulator.rows import seed_rows
+from mirror.simulator.exports import seed_rows
 
 SIZE = 300_000
 LIST = "/api/v1/downloads"
@@ -898,11 +898,11 @@ class TestCommand:
         vms = command.build(options)
         vms._clock = lambda: now
         command.populate(vms, options)
-        at_start = [each.stage for each in vms.catalogue]
+        at_start = [each.stage for each in vms.exports]
         now += timedelta(hours=1, minutes=31)
         vms.advance()
 
-        stages = [each.stage for each in vms.catalogue]
+        stages = [each.stage for each in vms.exports]
         assert at_start == [Stage.MADE] * 5
         assert stages[:5] == [Stage.DELETED] * 3 + [Stage.MADE] * 2
         assert len(stages) > 5

@@ -33,7 +33,7 @@ from mirror.app.status import public_json
 from mirror.errors import ListError
 from mirror.layout import Values, parse_layout, path_key
 from mirror.ledger import Filter, Ledger
-from mirror.simulator.rows import seed_rows
+from mirror.simulator.exports import seed_rows
 from tests.proof.planted_bugs import durability
 from tests.temp_folders import memory
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from mirror.simulator.rows import stamp
+from mirror.simulator.exports import stamp
 from tests.proof.checker import Checker, Offered
 from tests.site import IMPATIENT, Site
 

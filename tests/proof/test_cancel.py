@@ -23,7 +23,7 @@ from mirror.pipeline.publish import publisher as publish
 from mirror.pipeline.spool import spool
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
-from mirror.simulator.rows import stamp
+from mirror.simulator.exports import stamp
 from tests.proof.awaits import Suspensions, counted
 from tests.proof.checker import Checker, Offered
 from tests.site import Site
@@ -112,7 +112,7 @@ class Bench:
     def all_saved(self) -> bool:
         """Tell whether the ledger calls all exports saved."""
         exports = self.site.exports()
-        return len(exports) == len(self.vms.catalogue) and all(
+        return len(exports) == len(self.vms.exports) and all(
             export.state is State.SAVED for export in exports.values()
         )
 

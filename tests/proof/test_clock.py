@@ -21,7 +21,7 @@ from mirror.ledger.fetches import Fetches
 from mirror.model import State, from_us, to_us
 from mirror.schedule import Schedule
 from mirror.simulator import FAULTS, Behaviour, Vms, fault
-from mirror.simulator.rows import stamp
+from mirror.simulator.exports import stamp
 from mirror.targets.directory.target import DirectoryTarget
 from tests.proof.checker import Checker, Offered
 from tests.proof.processes import Nursery, Stage
@@ -130,7 +130,7 @@ class World:
 
     def _all_saved(self) -> bool:
         found = self.site.exports()
-        return len(found) == len(list(self.vms.catalogue)) and all(
+        return len(found) == len(self.vms.exports) and all(
             each.state is State.SAVED for each in found.values()
         )
 

@@ -13,8 +13,8 @@ import pytest
 
 from mirror.simulator import Vms
 from mirror.simulator.answer import Body
+from mirror.simulator.exports import row_json, stamp
 from mirror.simulator.faults import fault
-from mirror.simulator.rows import row_json, stamp
 from tests.proof.checker import Checker, Offered
 from tests.proof.hostile_names import NAMES, URLS
 from tests.proof.planted_bugs.leaks import NAMED
@@ -22,7 +22,9 @@ from tests.proof.strace_run import run, snapshot, witness
 from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
-    from mirror.simulator import Export
+    from mirror.simulator import Export, Request
+    from mirror.simulator.answer import Answer
+    from mirror.simulator.answer import Scene as Where
     from tests.proof.figures import Effort
     from tests.proof.hostile_names import Url
 
@@ -181,16 +183,18 @@ def _same_bytes(kept: object, listed: object) -> bool:
 
 def _escaped(vms: Vms) -> None:
     """Let the VMS write its list in ASCII, all else as escapes, as PHP does."""
-    honest = vms.responder._honest_list
+    honest = vms.responder.answer
 
-    def list_in_ascii(*given: Any) -> Any:
-        answer = honest(*given)
+    def list_in_ascii(request: Request, scene: Where) -> Answer:
+        answer = honest(request, scene)
+        if request.kind != "list":
+            return answer
         body = b"".join(bytes(chunk) for chunk in answer.body.chunks())
         text = json.dumps(json.loads(body.decode("utf-8", "surrogatepass")))
         answer.body = Body.of(text.replace("/", "\\/").encode())
         return answer
 
-    vms.responder._honest_list = list_in_ascii  # type: ignore[assignment, method-assign]
+    vms.responder.answer = list_in_ascii  # type: ignore[method-assign]
 
 
 def _swapped(name: object) -> object:
@@ -213,7 +217,7 @@ def _numbered(name: object) -> object:
 
 def _list_names(scene: Scene, names: list[object], created_at: datetime) -> None:
     """List exports of these names instead of what was listed, their ids the same."""
-    for export in list(scene.vms.catalogue):
+    for export in scene.vms.exports:
         scene.vms.remove_row(export)
     for number, name in enumerate(names):
         moment = created_at + timedelta(milliseconds=number)
@@ -247,7 +251,7 @@ async def test_hostile_names(tmp_path, effort: Effort):
                 _escaped(vms)
             changed = [change(name) for name in names]
             _list_names(scene, changed, began + timedelta(minutes=age))
-            listed += len(vms.catalogue)
+            listed += len(vms.exports)
             wrong += await scene.once()
         wrong += await scene.settle()
         for root in scene.checker.roots.values():

@@ -113,7 +113,7 @@ async def _campaign(
     """Kill the service again and again, then settle; return how many hit a transfer."""
     vms, hits = stage.vms, 0
     for _ in range(kills):
-        unsaved = [e for e in vms.catalogue if not _sent(vms, e.export_id)]
+        unsaved = [e for e in vms.exports if not _sent(vms, e.export_id)]
         for _ in range(_IN_FLIGHT + 1 - len(unsaved)):
             stage.offer(vms.add(size=rng.choice([100, 1500, 3000, 6000]) * _KIB))
         child = await stage.start("run", plant=plant)

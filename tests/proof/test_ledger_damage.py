@@ -31,7 +31,7 @@ from mirror.ledger import database as databases
 from mirror.model import State
 from mirror.pipeline.publish.already_kept import Recall
 from mirror.simulator import Fault, Kind, Stage, Vms
-from mirror.simulator.rows import stamp
+from mirror.simulator.exports import stamp
 from tests.proof.checker import Checker, Offered
 from tests.proof.processes import Nursery
 from tests.proof.processes import Stage as Theatre

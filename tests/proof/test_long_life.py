@@ -151,7 +151,7 @@ class Days:
         """
         await self._switch_target(away=False)
         self.vms.script_list()
-        for export in self.vms.catalogue if last else ():
+        for export in self.vms.exports if last else ():
             self.vms.script(export)
         spared = set() if last else self.cut_short.keys()
         async with asyncio.timeout(max(90.0, self.scale.real_s(10))):
@@ -200,11 +200,11 @@ class Days:
 
     def _wanted(self) -> set[int]:
         """Return the exports that have a file now."""
-        return {e.export_id for e in self.vms.catalogue if e.stage is At.MADE}
+        return {e.export_id for e in self.vms.exports if e.stage is At.MADE}
 
     def _undecided(self) -> set[int]:
         """Return the exports that nobody could fetch and that are not called lost."""
-        deleted = {e.export_id for e in self.vms.catalogue if e.stage is At.DELETED}
+        deleted = {e.export_id for e in self.vms.exports if e.stage is At.DELETED}
         ended = _in_state(self.stage, State.LOST) | _in_state(self.stage, State.SAVED)
         return (self.hopeless & deleted) - ended
 
@@ -227,7 +227,7 @@ class Days:
             if hopeless:
                 self.hopeless.add(export.export_id)
                 self.cut_short[export.export_id] = self.hour
-        listed = {export.export_id: export for export in self.vms.catalogue}
+        listed = {export.export_id: export for export in self.vms.exports}
         self.known |= listed
         for export_id in self.known.keys() - listed.keys():
             if self.known[export_id].stage is not At.DELETED:
@@ -235,7 +235,7 @@ class Days:
 
     async def _cut_short(self) -> None:
         """Delete files and rows too early; make files again; shrink the list."""
-        exports = list(self.vms.catalogue)
+        exports = self.vms.exports
         for export in exports:
             self.known.setdefault(export.export_id, export)
             over = export.stage is At.DELETED

@@ -14,7 +14,7 @@ import tarfile
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
@@ -23,7 +23,7 @@ import typer
 from mirror.cli.main import app
 from mirror.ledger import Filter, Ledger
 from mirror.simulator import Vms
-from mirror.simulator.rows import row_json
+from mirror.simulator.exports import row_json
 from tests.certificates import make_certificates
 from tests.proof.planted_secrets import Canaries, tables_of
 from tests.proof.processes import Nursery
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from mirror.simulator.answer import Answer
+    from mirror.simulator.answer import Scene as Where
     from mirror.simulator.journal import Request
     from tests.proof.figures import Effort
 
@@ -53,8 +54,8 @@ class Gossip:
         self._honest = vms.responder.answer
         vms.responder.answer = self._answer  # type: ignore[method-assign]
 
-    def _answer(self, request: Request, now: Any) -> Answer:
-        answer = self._honest(request, now)
+    def _answer(self, request: Request, scene: Where) -> Answer:
+        answer = self._honest(request, scene)
         lines = [f"{name}: {value}" for name, value in request.headers.items()]
         echo = "\n".join([request.target, f"Auth: {request.authorization}", *lines])
         answer.headers.add("Set-Cookie", "session=kept; Path=/")

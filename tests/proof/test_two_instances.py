@@ -111,7 +111,7 @@ async def _until_all_saved(
     stage: Stage, children: list[Child], states: list[Path]
 ) -> None:
     """Wait until each instance has saved all, stop them, and judge."""
-    total = len(list(stage.vms.catalogue))
+    total = len(stage.vms.exports)
     async with asyncio.timeout(90):
         while not all(_saved(state) >= total for state in states):
             stage.checker.look()

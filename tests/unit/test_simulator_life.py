@@ -32,7 +32,7 @@ def test_by_default_nothing_happens_by_itself(clock: Clock) -> None:
     vms.advance()
 
     assert (asked.stage, made.stage) == (Stage.ASKED, Stage.MADE)
-    assert len(vms.catalogue) == 2
+    assert len(vms.exports) == 2
 
 
 def test_an_export_is_made_and_deleted_when_due(clock: Clock) -> None:
@@ -118,7 +118,7 @@ def test_exports_arrive_at_about_the_rate_told_and_alike_for_one_seed(
         vms = Vms(clock=clock, life=Life(arrivals_per_min=2, seed=9))
         clock.forward(hours=1)
         vms.advance()
-        return [(each.created_at, each.size_bytes, each.clip) for each in vms.catalogue]
+        return [(each.created_at, each.size_bytes, each.clip) for each in vms.exports]
 
     first = arrivals()
     assert 100 < len(first) < 140

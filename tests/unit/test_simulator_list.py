@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from mirror.simulator import Behaviour
-from mirror.simulator.paging import Page, shown_pages
-from mirror.simulator.query import InvalidQueryError, parse_query
-from mirror.simulator.rows import seed_rows, stamp
+from mirror.simulator.exports import seed_rows, stamp
+from mirror.simulator.lists import InvalidQueryError, Page, parse_query, shown_pages
 
 HEADERS = {"X-Client": "web", "X-UUID": "a device"}
 QUERY = {

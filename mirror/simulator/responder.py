@@ -1,4 +1,4 @@
-"""Decides what a request is answered, faults included; sends nothing itself."""
+"""Decide what a request is answered, faults included; nothing is sent here."""
 
 from __future__ import annotations
 
@@ -11,37 +11,55 @@ from multidict import CIMultiDict
 from mirror.simulator.answer import Answer, Body
 from mirror.simulator.behaviour import Etag
 from mirror.simulator.common_faults import (
+    HTML,
     JSON,
-    Scene,
+    change_answer,
     error_body,
     gzip,
     http_date,
-    mangle,
 )
-from mirror.simulator.exports import Stage
+from mirror.simulator.exports import FOLDER, Stage, row_json
 from mirror.simulator.faults import Chaos, Fault, Kind, Script
-from mirror.simulator.file_faults import before_file, bend_terms, mangle_file
-from mirror.simulator.files import Terms, serve_file
-from mirror.simulator.list_faults import bend_page, mangle_list
-from mirror.simulator.paging import Page
-from mirror.simulator.query import InvalidQueryError, ListQuery, parse_query
-from mirror.simulator.rows import FOLDER, row_json
+from mirror.simulator.files import (
+    Terms,
+    change_file,
+    change_file_answer,
+    change_terms,
+    serve_file,
+)
+from mirror.simulator.lists import (
+    InvalidQueryError,
+    ListQuery,
+    Page,
+    change_list_answer,
+    change_page,
+    parse_query,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from mirror.simulator.answer import Scene
     from mirror.simulator.exports import Export
     from mirror.simulator.journal import Request
-    from mirror.simulator.server import Vms
+    from mirror.simulator.store import Store
 
 LIST_PATHS = frozenset({"/api/v1/downloads", "/api/v1/users/downloads"})
 _LOOP = Fault(kind=Kind.REDIRECT, status=302, to="loop")
 _ENDLESS = frozenset({Kind.ENDLESS_PAGES, Kind.ENDLESS_ROWS})
 
 
+def kind_of(target: str) -> str:
+    """Return what a request is for by its path: `list`, `file` or `other`."""
+    path = target.partition("?")[0]
+    if path in LIST_PATHS:
+        return "list"
+    return "file" if path.startswith((FOLDER, "/s3/")) else "other"
+
+
 class Responder:
-    """Answers requests out of what one `Vms` holds.
+    """Answers requests out of a `Store`.
 
     Attributes:
         list_script: What list requests meet.
@@ -50,43 +68,33 @@ class Responder:
         file_chaos: The same for files.
     """
 
-    def __init__(self, vms: Vms) -> None:
-        self._vms = vms
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self.list_script = Script()
         self.file_script = Script()
         self.list_chaos = Chaos()
         self.file_chaos = Chaos()
 
-    def answer(self, request: Request, now: datetime) -> Answer:
-        """Return what to send; notes in `request` what it was for."""
+    def answer(self, request: Request, scene: Scene) -> Answer:
+        """Return what to send; notes in `request` its faults and its export."""
         path, _, query_text = request.target.partition("?")
         query = dict(parse_qsl(query_text, keep_blank_values=True))
-        scene = Scene(
-            target=request.target,
-            origin=self._vms.url,
-            other_origin=self._vms.other_url,
-            now=now,
-        )
-        is_list = path in LIST_PATHS
-        is_file = path.startswith((FOLDER, "/s3/"))
-        kind = "list" if is_list else "file" if is_file else "other"
-        self._vms.journal.classify(request, kind)
         if request.method not in {"GET", "HEAD"}:
             answer = _refusal(HTTPStatus.METHOD_NOT_ALLOWED, request.headers)
             answer.headers["Allow"] = "GET, HEAD"
-        elif is_list:
+        elif request.kind == "list":
             answer = self._list(request, query, scene)
-        elif is_file:
+        elif request.kind == "file":
             answer = self._file(request, path, query, scene)
         else:
             answer = _refusal(HTTPStatus.NOT_FOUND, request.headers)
-        answer.headers.setdefault("Date", http_date(now))
+        answer.headers.setdefault("Date", http_date(scene.now))
         answer.headers.setdefault("Server", "nginx")
         return answer
 
     def _list(self, request: Request, query: dict[str, str], scene: Scene) -> Answer:
-        asked = query.get("page", "")
-        page = int(asked) if asked.isdecimal() else None
+        number = query.get("page", "")
+        page = int(number) if number.isdecimal() else None
         faults = self.list_script.take(page=page)
         if self.list_script.over and not faults:
             faults = self.list_chaos.take()
@@ -94,28 +102,32 @@ class Responder:
             faults = ()
         if "loop" in query:
             faults = (_LOOP,)
-        request.faults = tuple(each.kind.value for each in faults)
-        answer = self._honest_list(request, query, faults)
+        request.faults = tuple(fault.kind.value for fault in faults)
+        answer = self._list_answer(request, query, faults, scene)
         answer.whole_bytes = answer.body.length or 0
-        for each in faults:
-            mangle_list(answer, each)
-            mangle(answer, each, scene)
+        for fault in faults:
+            change_list_answer(answer, fault)
+            change_answer(answer, fault, scene)
         return answer
 
-    def _honest_list(
-        self, request: Request, query: dict[str, str], faults: tuple[Fault, ...]
+    def _list_answer(
+        self,
+        request: Request,
+        query: dict[str, str],
+        faults: tuple[Fault, ...],
+        scene: Scene,
     ) -> Answer:
-        if request.authorization != f"Bearer {self._vms.token}":
+        if not self._has_token(request):
             return _refusal(HTTPStatus.UNAUTHORIZED, request.headers)
         try:
-            wanted = parse_query(query, request.headers, self._vms.behaviour)
+            asked = parse_query(query, request.headers, self._store.behaviour)
         except InvalidQueryError as exc:
             return _refusal(
                 HTTPStatus.UNPROCESSABLE_ENTITY, request.headers, exc.errors
             )
-        page = self._page(wanted, faults)
-        for each in faults:
-            bend_page(page, each)
+        page = self._page(asked, faults, scene.origin)
+        for fault in faults:
+            change_page(page, fault)
         answer = Answer(
             headers=CIMultiDict(
                 {"Content-Type": JSON, "Cache-Control": "no-cache, private"}
@@ -123,34 +135,34 @@ class Responder:
             body=Body.of(page.to_json()),
         )
         accepted = request.headers.get("Accept-Encoding", "")
-        if self._vms.behaviour.gzip_lists and "gzip" in accepted:
+        if self._store.behaviour.gzip_lists and "gzip" in accepted:
             gzip(answer)
         return answer
 
-    def _page(self, wanted: ListQuery, faults: tuple[Fault, ...]) -> Page:
-        vms = self._vms
-        for each in faults:
-            found = vms.catalogue.select(wanted.since, wanted.until)
-            if each.kind is Kind.INSERT_ROW and found:
-                for _ in range(each.size):
-                    vms.add(created_at=found[0].created_at, stage=Stage.ASKED)
-            elif each.kind is Kind.DELETE_ROW:
-                for export in found[: each.size]:
-                    vms.remove_row(export.export_id)
-        found = vms.catalogue.select(wanted.since, wanted.until)
-        last_page = max(1, -(-len(found) // wanted.per_page))
-        shown = wanted.page
-        if _ENDLESS & {each.kind for each in faults}:
+    def _page(self, asked: ListQuery, faults: tuple[Fault, ...], origin: str) -> Page:
+        store = self._store
+        for fault in faults:
+            exports = store.select(asked.since, asked.until)
+            if fault.kind is Kind.INSERT_ROW and exports:
+                for _ in range(fault.size):
+                    store.add(created_at=exports[0].created_at, stage=Stage.ASKED)
+            elif fault.kind is Kind.DELETE_ROW:
+                for export in exports[: fault.size]:
+                    store.remove_row(export)
+        exports = store.select(asked.since, asked.until)
+        last_page = max(1, -(-len(exports) // asked.per_page))
+        shown = asked.page
+        if _ENDLESS & {fault.kind for fault in faults}:
             shown = min(shown, last_page)
-        before = (shown - 1) * wanted.per_page
+        before = (shown - 1) * asked.per_page
         return Page(
-            number=wanted.page,
-            per_page=wanted.per_page,
+            number=asked.page,
+            per_page=asked.per_page,
             before=before,
-            total=len(found),
+            total=len(exports),
             rows=[
-                row_json(export, vms.behaviour, vms.url)
-                for export in found[before : before + wanted.per_page]
+                row_json(export, store.behaviour, origin)
+                for export in exports[before : before + asked.per_page]
             ],
             last_page=last_page,
         )
@@ -158,27 +170,20 @@ class Responder:
     def _file(
         self, request: Request, path: str, query: dict[str, str], scene: Scene
     ) -> Answer:
-        export = self._find(path)
+        export = self._store.at_path(path)
         faults = self._file_faults(request, export, query)
-        request.faults = tuple(each.kind.value for each in faults)
+        request.faults = tuple(fault.kind.value for fault in faults)
         if export is not None:
             request.export_id = export.export_id
-            for each in faults:
-                before_file(export, each, scene.now)
-        answer, terms = self._honest_file(request, export, faults, scene.now)
-        if self._vms.behaviour.rate is not None:
-            answer.rate = self._vms.behaviour.rate
-        for each in faults:
+            for fault in faults:
+                change_file(export, fault, scene.now)
+        answer, terms = self._file_answer(request, export, faults, scene.now)
+        answer.rate = self._store.behaviour.rate
+        for fault in faults:
             if terms is not None:
-                mangle_file(answer, each, terms)
-            mangle(answer, each, scene)
+                change_file_answer(answer, fault, terms)
+            change_answer(answer, fault, scene)
         return answer
-
-    def _find(self, path: str) -> Export | None:
-        behaviour = self._vms.behaviour
-        if behaviour.folder_urls and behaviour.folder_files:
-            return self._vms.catalogue.in_folder(path)
-        return self._vms.catalogue.at_path(path)
 
     def _file_faults(
         self, request: Request, export: Export | None, query: dict[str, str]
@@ -194,28 +199,26 @@ class Responder:
             return self.file_script.take(ranged=ranged)
         return self.file_chaos.take()
 
-    def _honest_file(
+    def _file_answer(
         self,
         request: Request,
         export: Export | None,
         faults: tuple[Fault, ...],
         now: datetime,
     ) -> tuple[Answer, Terms | None]:
-        behaviour = self._vms.behaviour
-        if behaviour.files_need_token and (
-            request.authorization != f"Bearer {self._vms.token}"
-        ):
+        behaviour = self._store.behaviour
+        if behaviour.files_need_token and not self._has_token(request):
             return _refusal(HTTPStatus.UNAUTHORIZED, request.headers), None
         version = None
         if export is not None and behaviour.serve_files:
             version = export.current
         if export is None or version is None or export.stage is not Stage.MADE:
             return _refusal(behaviour.gone_status, request.headers), None
-        etag: str | None = version.etag
-        if behaviour.etag is Etag.WEAK:
-            etag = f"W/{etag}"
-        elif behaviour.etag is Etag.NONE:
-            etag = None
+        etag = {
+            Etag.STRONG: version.etag,
+            Etag.WEAK: f"W/{version.etag}",
+            Etag.NONE: None,
+        }[behaviour.etag]
         terms = Terms(
             content=version.content,
             etag=etag,
@@ -224,9 +227,12 @@ class Responder:
             if_range=request.if_range,
             name=export.file_name,
         )
-        for each in faults:
-            bend_terms(terms, each, export, now)
+        for fault in faults:
+            change_terms(terms, fault, export, now)
         return serve_file(terms), terms
+
+    def _has_token(self, request: Request) -> bool:
+        return request.authorization == f"Bearer {self._store.token}"
 
 
 def _refusal(
@@ -241,5 +247,5 @@ def _refusal(
     else:
         phrase = HTTPStatus(status).phrase
         page = f"<!DOCTYPE html>\n<html><head><title>{phrase}</title></head></html>\n"
-        answer.replace_body(status, "text/html; charset=utf-8", page.encode())
+        answer.replace_body(status, HTML, page.encode())
     return answer
