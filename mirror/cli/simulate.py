@@ -88,29 +88,35 @@ def simulate_vms(
     ] = False,
 ) -> None:
     """Serve a simulated VMS, until stopped; prints a configuration to paste."""
-    from mirror.simulator import command  # noqa: PLC0415 -- slow import
+    from mirror.simulator import Behaviour, Life, command  # noqa: PLC0415 -- slow import
 
+    behaviour = Behaviour(
+        folder_urls=folder_urls,
+        internal_host=internal_host,
+        serve_files=not list_only,
+        rate=bandwidth,
+        max_per_page=max_per_page,
+        clock_skew=timedelta(seconds=clock_skew),
+    )
+    life = Life(
+        arrivals_per_min=rate,
+        sizes=(size_min, size_max),
+        file_lifetime=timedelta(seconds=lifetime) if lifetime else None,
+        generation_delay=timedelta(seconds=generation),
+        cleanup_interval=timedelta(seconds=cleanup),
+        speed=speed,
+        seed=seed,
+    )
     options = command.SimulatorOptions(
         host=host,
         port=port,
         token=token,
+        behaviour=behaviour,
+        life=life,
         literal_seed=literal_seed,
-        folder_urls=folder_urls,
-        internal_host=internal_host,
-        list_only=list_only,
         initial=initial,
-        arrivals_per_min=rate,
-        sizes=(size_min, size_max),
-        lifetime=timedelta(seconds=lifetime) if lifetime else None,
-        generation_delay=timedelta(seconds=generation),
-        cleanup_interval=timedelta(seconds=cleanup),
-        speed=speed,
-        rate=bandwidth,
-        max_per_page=max_per_page,
         faults=tuple(fault or ()),
         fault_probability=fault_probability,
-        clock_skew=timedelta(seconds=clock_skew),
-        seed=seed,
         replay=replay,
         quiet=quiet,
     )

@@ -1,4 +1,4 @@
-"""An answer before it is sent, and the one way to send it, broken or not."""
+"""An answer before it is sent, and the one way to send it, whole or broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TICKS_PER_S = 20
 
 
 class Framing(StrEnum):
-    """How the end of a body is told."""
+    """How the client learns where a body ends."""
 
     LENGTH = "length"
     CHUNKED = "chunked"
@@ -45,11 +45,11 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Bytes to come.
+    """Bytes to send.
 
     Attributes:
-        length: How many; None if that is not known, or there is no end.
-        chunks: Begins to yield them.
+        length: How many; None if unknown or endless.
+        chunks: Yields them from the start.
     """
 
     length: int | None
@@ -85,10 +85,10 @@ class Answer:
     Attributes:
         first_byte: Offset in the file of the body's first byte.
         whole_bytes: Length of the file, for faults that happen at a share of it.
-        preface: Bytes before the answer, how often, and the wait after each.
+        preface: Bytes sent before the answer, how often, seconds after each.
         stop_after: Bytes of the body after which `ending` happens.
-        rate: Bytes a second; None is as fast as it goes.
-        drip: So many bytes, then so many seconds of nothing.
+        rate: Bytes per second; None is no limit.
+        drip: Bytes per piece, and seconds of silence after each.
         delay_s: Before the first byte of the answer; None is for ever.
     """
 
@@ -107,7 +107,7 @@ class Answer:
     delay_s: float | None = 0.0
 
     def replace_body(self, status: int, content_type: str, data: bytes) -> None:
-        """Answer with something else altogether."""
+        """Answer with another status and body; what described the file goes."""
         self.status = status
         for name in ("Content-Range", "ETag", "Last-Modified", "Accept-Ranges"):
             self.headers.popall(name, None)
@@ -118,7 +118,7 @@ class Answer:
 
 
 class _Unframed(web.StreamResponse):
-    """A response that sends what it is told, whether or not its headers agree."""
+    """A response that sends its body even where the headers disagree."""
 
     _length_check = False
 
@@ -129,13 +129,13 @@ async def send(
     record: Request,
     moved: Callable[[], None],
 ) -> web.StreamResponse:
-    """Send `answer`, in all its faults.
+    """Send `answer`, faults included.
 
     Args:
         request: What it answers.
         answer: What to send.
-        record: Notes what went out.
-        moved: Called whenever something did.
+        record: Gets the status, the bytes sent and how the answer ended.
+        moved: Called after each piece of the body.
     """
     await _pause(answer.delay_s)
     response = _Unframed(status=answer.status, headers=answer.headers)
@@ -189,7 +189,7 @@ class _Piece:
 
 
 def _limited(answer: Answer) -> Iterator[memoryview]:
-    """Yield the body up to where it is to end."""
+    """Yield the body up to `stop_after`."""
     left = answer.stop_after
     for chunk in answer.body.chunks():
         view = memoryview(chunk)

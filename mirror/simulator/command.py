@@ -8,11 +8,12 @@ import random
 import shlex
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
-from mirror.simulator.behaviour import INTERNAL_ORIGIN, Behaviour, Unmade
+from mirror.model import utc_now
+from mirror.simulator.behaviour import INTERNAL_ORIGIN, Behaviour
 from mirror.simulator.exports import Stage
 from mirror.simulator.faults import Chaos, fault
 from mirror.simulator.life import Life
@@ -20,7 +21,8 @@ from mirror.simulator.replay import Record, ReplayResponder
 from mirror.simulator.server import DEFAULT_TOKEN, Vms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
     from pathlib import Path
 
     from mirror.simulator.journal import Request
@@ -37,51 +39,27 @@ class SimulatorOptions:
         host: Address to listen on.
         port: 8080 is the one in the rows of the API's sample.
         token: What list requests must carry.
+        behaviour: How the VMS behaves.
+        life: What happens by itself.
         literal_seed: Serve the sample's rows, unchanged, and nothing else.
-        folder_urls: Urls end at the folder; files lie there under their names.
-        internal_host: Urls of files name the host the VMS knows itself by.
-        list_only: List files, but have none.
-        unmade: What a row says before its file is there.
         initial: Exports with a file at the start, of all ages up to the lifetime.
-        arrivals_per_min: New exports.
-        sizes: Smallest and largest file, in bytes.
-        generation_delay: From row to file.
-        lifetime: From file to deletion; None is never.
-        cleanup_interval: How often the job runs that deletes.
-        speed: Divides all durations.
-        rate: Bytes a second for each file connection; None is no limit.
-        max_per_page: Longer pages are clamped.
         faults: Names in `FAULTS`; what both can have strikes files, and lists if
             `list:` stands before it.
         fault_probability: Of a request to meet one of them.
-        clock_skew: How far the clock of the VMS is ahead.
-        seed: Decides all that is drawn.
         replay: Answer as a recorded VMS did, and nothing else.
         quiet: Print no line per request.
         output: Where lines go.
     """
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: int
     token: str = DEFAULT_TOKEN
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    life: Life = field(default_factory=Life)
     literal_seed: bool = False
-    folder_urls: bool = False
-    internal_host: bool = False
-    list_only: bool = False
-    unmade: Unmade = Unmade.NULL_URL
-    initial: int = 6
-    arrivals_per_min: float = 2.0
-    sizes: tuple[int, int] = (200_000, 4_000_000)
-    generation_delay: timedelta = timedelta(seconds=20)
-    lifetime: timedelta | None = timedelta(hours=3)
-    cleanup_interval: timedelta = timedelta(minutes=10)
-    speed: float = 1.0
-    rate: int | None = None
-    max_per_page: int | None = None
+    initial: int = 0
     faults: tuple[str, ...] = ()
-    fault_probability: float = 0.3
-    clock_skew: timedelta = timedelta()
-    seed: int = 0
+    fault_probability: float = 0.0
     replay: Path | None = None
     quiet: bool = False
     output: TextIO = field(default_factory=lambda: sys.stdout)
@@ -94,19 +72,19 @@ def sort_faults(names: Iterable[str]) -> tuple[list[str], list[str]]:
         ValueError: A name is unknown, or lists cannot have that fault.
     """
     for_files, for_lists = [], []
-    for given in names:
-        name = given.removeprefix(_LIST_MARK)
+    for option in names:
+        name = option.removeprefix(_LIST_MARK)
         kind = fault(name).kind
-        if given != name and not kind.is_for_lists:
-            raise ValueError(f"{given!r}: a list cannot have that fault")
-        if given != name or not kind.is_for_files:
+        if option != name and not kind.is_for_lists:
+            raise ValueError(f"{option!r}: a list cannot have that fault")
+        if option != name or not kind.is_for_files:
             for_lists.append(name)
         else:
             for_files.append(name)
     return for_files, for_lists
 
 
-def build(options: SimulatorOptions) -> Vms:
+def build(options: SimulatorOptions, clock: Callable[[], datetime] = utc_now) -> Vms:
     """Return the simulated VMS these options mean, not yet listening.
 
     Raises:
@@ -121,52 +99,38 @@ def build(options: SimulatorOptions) -> Vms:
         options.output.write(f"{request.line()}\n")
         options.output.flush()
 
-    life = Life(
-        generation_delay=options.generation_delay,
-        file_lifetime=options.lifetime,
-        cleanup_interval=options.cleanup_interval,
-        arrivals_per_min=options.arrivals_per_min,
-        sizes=options.sizes,
-        speed=options.speed,
-        seed=options.seed,
-    )
+    behaviour = options.behaviour
+    if record is not None:
+        behaviour = replace(behaviour, clock_skew=record.clock_offset)
+    seed = options.life.seed
     vms = Vms(
         host=options.host,
         port=options.port,
         token=options.token,
-        behaviour=Behaviour(
-            max_per_page=options.max_per_page,
-            internal_host=options.internal_host,
-            folder_urls=options.folder_urls,
-            folder_files=options.folder_urls,
-            unmade=options.unmade,
-            serve_files=not options.list_only,
-            rate=options.rate,
-            clock_skew=options.clock_skew if record is None else record.clock_offset,
-        ),
-        life=Life() if options.literal_seed or record else life,
+        behaviour=behaviour,
+        life=Life() if options.literal_seed or record else options.life,
+        clock=clock,
         other_origin=False,
         on_request=None if options.quiet else show,
-        seed=options.seed,
+        seed=seed,
     )
     if record is not None:
         vms.responder = ReplayResponder(vms, record)
-    vms.responder.file_chaos = Chaos(for_files, options.fault_probability, options.seed)
-    vms.responder.list_chaos = Chaos(
-        for_lists, options.fault_probability, options.seed + 1
-    )
+    vms.responder.file_chaos = Chaos(for_files, options.fault_probability, seed)
+    vms.responder.list_chaos = Chaos(for_lists, options.fault_probability, seed + 1)
     return vms
 
 
 def populate(vms: Vms, options: SimulatorOptions) -> None:
-    """List what is there at the start."""
+    """List the exports that are there at the start."""
     if options.replay is not None:
         return
     if options.literal_seed:
         vms.add_seed_rows(size=_SEED_FILE_BYTES)
         return
-    span = (options.lifetime or timedelta(hours=3)) / options.speed
-    draw = random.Random(options.seed)  # noqa: S311 -- must be reproducible
+    life = options.life
+    span = (life.file_lifetime or timedelta(hours=3)) / life.speed
+    draw = random.Random(life.seed)  # noqa: S311 -- must be reproducible
     for number in range(options.initial):
         age = span * ((options.initial - number) / (options.initial + 1))
         draft = vms.draft()
@@ -193,11 +157,12 @@ def configuration(vms: Vms, options: SimulatorOptions) -> str:
         'token_file = "simulator.token"',
         'poll_interval = "10s"',
     ]
-    if options.lifetime is not None:
-        seconds = max(1, round(options.lifetime.total_seconds() / options.speed))
+    life = options.life
+    if life.file_lifetime is not None:
+        seconds = max(1, round(life.file_lifetime.total_seconds() / life.speed))
         lines.append(f'file_lifetime = "{seconds}s"')
-    named = options.internal_host or options.replay is not None
-    if named and vms.url != INTERNAL_ORIGIN:
+    is_internal = options.behaviour.internal_host or options.replay is not None
+    if is_internal and vms.url != INTERNAL_ORIGIN:
         lines.append(f'rewrite_origins = {{ "{INTERNAL_ORIGIN}" = "{vms.url}" }}')
     lines += [
         "",

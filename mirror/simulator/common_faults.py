@@ -49,7 +49,7 @@ def http_date(moment: datetime) -> str:
 
 
 def point(answer: Answer, fault: Fault) -> int | None:
-    """Return after how many bytes of this body a fault happens, if it says so."""
+    """Return after how many bytes of this body a fault happens; None if never."""
     if fault.after is not None:
         return fault.after
     if fault.at is None:

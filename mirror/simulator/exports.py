@@ -24,7 +24,7 @@ ARCHIVE = f"{FOLDER}archive/"
 
 
 class Stage(StrEnum):
-    """Where in its life an export is."""
+    """Whether an export has its file: not yet, now, no more."""
 
     ASKED = "asked"
     MADE = "made"
@@ -33,12 +33,12 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Version:
-    """One file an export had; a repeat makes the next one.
+    """One file of an export; an export made again has a further one.
 
     Attributes:
         number: 1 for the first file of this export.
-        validator_number: Of the version whose ETag and date this one shows; less
-            than `number` only for a change that the server hides.
+        validator_number: Number of the version whose ETag and date this one shows;
+            less than `number` only for a change that the server hides.
     """
 
     number: int
@@ -87,13 +87,13 @@ class Truth:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Export:
-    """One row and its file. Change its life through `Vms`, the rest freely.
+    """One row and its files. Change its stage through `Vms`, the rest freely.
 
     Attributes:
         url: Listed instead of the true url, once there is a file; `...` means the
             true one.
-        literal: Listed as it is, whatever else is said here.
-        due_at: When the automatic life does its next step to it.
+        literal: The row as listed, instead of one made of the other fields.
+        due_at: When the clock brings it to its next stage.
         script: What the next requests for its file meet.
     """
 
@@ -134,26 +134,27 @@ class Export:
         body: bytes | None = None,
         hidden: bool = False,
     ) -> Version:
-        """Put a new file there.
+        """Make a new file.
 
         Args:
             now: When it is made.
-            size_bytes: Its length; None means as planned for this export. What the
-                clip cannot be made into becomes the nearest size it can.
-            body: Its very bytes, instead.
+            size_bytes: Its length; None means as planned for this export. A size the
+                clip cannot have becomes that of the clip.
+            body: Its bytes, instead of footage.
             hidden: Keep the validators of the file before it.
         """
-        wanted = self.size_bytes if size_bytes is None else size_bytes
+        if size_bytes is None:
+            size_bytes = self.size_bytes
         number = len(self.versions) + 1
         clip_bytes = len(load_clip(self.clip).data)
-        if self.versions and wanted is not None and wanted < clip_bytes + 8:
-            wanted = clip_bytes
+        if self.versions and size_bytes is not None and size_bytes < clip_bytes + 8:
+            size_bytes = clip_bytes
         seed = self.seed * 1_000_003 + number
         before = self.current if hidden else None
         version = Version(
             number=number,
             made_at=now,
-            content=footage(self.clip, wanted, seed)
+            content=footage(self.clip, size_bytes, seed)
             if body is None
             else Content((Literal(memoryview(body)),)),
             validator_number=before.validator_number if before else number,
@@ -178,7 +179,7 @@ class Export:
 
 
 def seed_rows() -> list[dict[str, Any]]:
-    """Return the rows printed in the vendor's API page."""
+    """Return the sample rows of the vendor's API page."""
     text = (resources.files(__package__) / "seed.json").read_text("utf-8")
     rows: list[dict[str, Any]] = json.loads(text)["data"]
     return rows
@@ -190,7 +191,7 @@ def stamp(moment: datetime) -> str:
 
 
 def archive_path(export: Export, *, quoted: bool) -> str:
-    """Return the path its file has when urls name files."""
+    """Return the path of its file where urls name files."""
     name = (
         quote(export.file_name, safe="", errors="surrogatepass")
         if quoted
@@ -200,25 +201,20 @@ def archive_path(export: Export, *, quoted: bool) -> str:
     return f"{ARCHIVE}{export.camera_id}/{bucket}/{export.export_id}/{name}"
 
 
-def file_url(export: Export, behaviour: Behaviour, origin: str) -> str:
-    """Return the url its row shows while it has a file."""
+def _listed_url(export: Export, behaviour: Behaviour, origin: str) -> Any:  # noqa: ANN401 -- any JSON may be listed
+    is_asked = export.stage is Stage.ASKED
+    if is_asked and behaviour.unmade is Unmade.NULL_URL:
+        return None
+    if is_asked and behaviour.unmade is Unmade.EMPTY_URL:
+        return ""
+    if not is_asked and export.url is not ...:
+        return export.url
     base = INTERNAL_ORIGIN if behaviour.internal_host else origin
     if behaviour.relative_urls:
         base = ""
-    if behaviour.folder_urls:
+    if is_asked or behaviour.folder_urls:
         return base + FOLDER
     return base + archive_path(export, quoted=behaviour.quote_urls)
-
-
-def _listed_url(export: Export, behaviour: Behaviour, origin: str) -> Any:  # noqa: ANN401 -- any JSON may be listed
-    if export.stage is Stage.ASKED:
-        if behaviour.unmade is Unmade.NULL_URL:
-            return None
-        if behaviour.unmade is Unmade.EMPTY_URL:
-            return ""
-        base = INTERNAL_ORIGIN if behaviour.internal_host else origin
-        return ("" if behaviour.relative_urls else base) + FOLDER
-    return file_url(export, behaviour, origin) if export.url is ... else export.url
 
 
 def _flag(export: Export, behaviour: Behaviour) -> bool:

@@ -1,4 +1,4 @@
-"""The names of all misbehaviour, and the scripts that say when it happens."""
+"""The faults of the simulated VMS by name, and the scripts that time them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ _LIST_KINDS = frozenset(_KINDS[_KINDS.index(Kind.TRUNCATED_JSON) :])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One misbehaviour and its measures; each kind reads only those it needs.
+    """One fault and its parameters; each kind reads only those it needs.
 
     Attributes:
         at: Where it happens, as an offset in the FILE (for a list: in the body). A
@@ -110,12 +110,12 @@ class Fault:
         size: Bytes, headers, depth or rows, as the kind has it.
         shift: What is added to an offset or a total that is given wrongly.
         seconds: How long; None means until the client leaves.
-        rate: Bytes a second.
+        rate: Bytes per second.
         to: Of a redirect: `same`, `other`, `loop`, `http`, or a url.
         text: The raw JSON of a bad row, a body, a content type, or what comes before an
             answer, `size` times.
-        range_only: It spares requests without `Range`, and waits for one with it.
-        page: It waits for the list request for this page.
+        range_only: Only a request with `Range` meets it; it waits for one.
+        page: Only the list request for this page meets it; it waits for that.
     """
 
     kind: Kind
@@ -223,7 +223,7 @@ Step = Fault | str | None | tuple[Fault | str, ...]
 
 
 def fault(name: str, **changes: Any) -> Fault:  # noqa: ANN401 -- as the fields are
-    """Return a fault by its name in `FAULTS`, with other measures if any are given.
+    """Return a fault by its name in `FAULTS`, with other parameters if given.
 
     Raises:
         ValueError: There is none of that name; the text lists those there are.
@@ -243,11 +243,11 @@ def resolve(step: Step) -> tuple[Fault, ...]:
 
 @dataclass(slots=True)
 class Script:
-    """The faults that requests meet, in order, and then one for ever.
+    """The faults that requests meet: first a list of steps, then one for ever.
 
     Attributes:
         steps: Each is used up by one request.
-        sticky: What every request meets when the steps are used up.
+        sticky: What every request meets after the steps.
     """
 
     steps: deque[tuple[Fault, ...]] = field(default_factory=deque)
@@ -287,20 +287,20 @@ class Script:
 
 @dataclass(slots=True)
 class Chaos:
-    """Faults that strike at random, the same for the same seed."""
+    """Faults at random, the same for the same seed."""
 
     names: Sequence[str] = ()
     probability: float = 0.0
     seed: int = 0
-    _draw: random.Random = field(init=False)
+    _random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         for name in self.names:
             fault(name)
-        self._draw = random.Random(self.seed)  # noqa: S311 -- must be reproducible
+        self._random = random.Random(self.seed)  # noqa: S311 -- must be reproducible
 
     def take(self) -> tuple[Fault, ...]:
         """Return a fault, or most often none."""
-        if not self.names or self._draw.random() >= self.probability:
+        if not self.names or self._random.random() >= self.probability:
             return ()
-        return (fault(self._draw.choice(self.names)),)
+        return (fault(self._random.choice(self.names)),)

@@ -1,4 +1,4 @@
-"""The bytes of simulated footage: real mp4 files of any size, made as they are read."""
+"""Simulated footage: real mp4 files of any size, made while they are read."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Literal:
 
 @dataclass(frozen=True)
 class Content:
-    """A file as a row of parts, readable from anywhere without being held."""
+    """A file as a sequence of parts; readable at any offset, not held in memory."""
 
     parts: tuple[Literal | Filler, ...]
 

@@ -123,7 +123,7 @@ class Journal:
         self.touch()
 
     def end(self, request: Request, ended: str) -> None:
-        """Note that the answer has ended."""
+        """Note that the answer ended."""
         request.ended = ended
         request.authorization = None
         self.counters[request.kind] += 1
@@ -136,13 +136,13 @@ class Journal:
             self.on_end(request)
 
     def touch(self) -> None:
-        """Wake whoever waits in `until`."""
+        """Wake those who wait in `until`."""
         if self._waiting:
             self._changed.set()
             self._changed = asyncio.Event()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until `condition` holds; it is tried whenever an answer moves on."""
+        """Wait until `condition` holds; tried whenever an answer has progress."""
         self._waiting += 1
         try:
             while not condition():
