@@ -131,9 +131,9 @@ def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
 def open_to_others(state_dir: Path) -> list[str]:
     """Return how others could change what lies there, each with its remedy."""
     believed = permissions.trusted(state_dir)
-    found = [*permissions.faults(state_dir, believed, closed=True)]
+    found = [*permissions.problems(state_dir, believed, closed=True)]
     for file in sorted(state_dir.glob(f"{LEDGER_NAME}*")):
-        found += permissions.faults(file, believed)
+        found += permissions.problems(file, believed)
     return list(dict.fromkeys(found))
 
 

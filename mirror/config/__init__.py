@@ -1,4 +1,4 @@
-"""Configuration: read, merged, checked whole, and given as frozen values."""
+"""Read, merge and check the configuration; give it as frozen values."""
 
 from mirror.config import permissions
 from mirror.config.explanation import Setting, explain

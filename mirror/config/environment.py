@@ -1,7 +1,7 @@
 """Keys set by `ARCHIVE_MIRROR__...` variables, laid over those of the files.
 
-pydantic-settings is not used for it: it stops at the first value it cannot decode, says
-nothing of variables no key answers to, and reads only the process's own environment.
+pydantic-settings is not used: it stops at the first value it cannot decode, ignores
+variables that name no key, and reads only the process's own environment.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX: Final = "ARCHIVE_MIRROR__"
-Path = tuple[str | int, ...]
-"""Where a key is: names of tables and keys, numbers within lists."""
+KeyPath = tuple[str | int, ...]
+"""Where a key is: names of tables and keys, numbers of list items."""
 _NAMED: Final = ("sources", "targets")
 
 
 def overlay(
     tree: dict[str, Any], environ: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[Path, str]]:
-    """Return `tree` with the variables laid over it, and which variable set what.
+) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """Return `tree` with the variables laid over it, and the variable of each key.
 
     A value that is a list or a table is written as JSON. Deeper variables win over
     shallower ones.
     """
     names = {part: _names(tree, part) for part in _NAMED}
-    variables: dict[Path, str] = {}
+    variables: dict[KeyPath, str] = {}
     for variable in environ:
         if variable.startswith(PREFIX):
             variables[_path(variable.removeprefix(PREFIX).lower(), names)] = variable
@@ -37,7 +37,7 @@ def overlay(
     return merged, variables
 
 
-def variable_for(path: Path) -> str:
+def variable_for(path: KeyPath) -> str:
     """Return the variable that sets the key at `path`."""
     return PREFIX + "__".join(str(part) for part in path).upper()
 
@@ -47,9 +47,9 @@ def _names(tree: dict[str, Any], part: str) -> list[str]:
     return sorted(table, key=len, reverse=True) if isinstance(table, dict) else []
 
 
-def _path(text: str, names: dict[str, list[str]]) -> Path:
+def _path(text: str, names: dict[str, list[str]]) -> KeyPath:
     head, _, rest = text.partition("__")
-    # A name may hold two underscores of its own; the files tell which do.
+    # A name may itself hold two underscores; the files show which names do.
     for name in names.get(head, []):
         if rest.startswith(f"{name}__"):
             return (head, name, *rest.removeprefix(f"{name}__").split("__"))
@@ -66,7 +66,7 @@ def _value(text: str) -> object:
         return text
 
 
-def _put(tree: dict[str, Any], path: Path, value: object) -> dict[str, Any]:
+def _put(tree: dict[str, Any], path: KeyPath, value: object) -> dict[str, Any]:
     head, *rest = path
     if rest:
         below = tree.get(str(head))

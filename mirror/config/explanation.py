@@ -1,4 +1,4 @@
-"""What the configuration amounts to, and where each value came from."""
+"""The effective configuration: each key, its value, and where that was set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from mirror.config.environment import overlay
 from mirror.config.files import config_files, read_file, read_files
 from mirror.config.loader import load
+from mirror.config.problems import INTERNAL
 from mirror.config.settings import Listen
 from mirror.config.values import Table
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_INTERNAL: Final = {"name", "credentials_folder"}
 _MODES: Final = {"file_mode", "dir_mode"}
 _DEEPEST: Final = 2
 """Tables below that of a source or target are written on one line."""
@@ -43,7 +43,7 @@ class Setting:
 
 
 def explain(path: Path, environ: Mapping[str, str]) -> list[Setting]:
-    """Return every key there is, in the order of the settings.
+    """Return every key, in the order of the settings.
 
     Args:
         path: As for `load`.
@@ -58,8 +58,8 @@ def explain(path: Path, environ: Mapping[str, str]) -> list[Setting]:
         for key in _keys(read_file(file)):
             origins[key] = str(file)
     _, variables = overlay(read_files(path.absolute()), environ)
-    for place, variable in variables.items():
-        origins[tuple(map(str, place))] = f"${variable}"
+    for key_path, variable in variables.items():
+        origins[tuple(map(str, key_path))] = f"${variable}"
     return [
         Setting(path=key, value=value, origin=_origin(key, origins))
         for key, value in _leaves((), settings)
@@ -80,8 +80,8 @@ def _origin(key: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> str:
     part, _, *rest = (*key, "")
     if part in {"sources", "targets"}:
         shared = ("defaults", part.removesuffix("s"), *rest[:-1])
-        found = _nearest(key, origins, least=3) or _nearest(shared, origins, least=3)
-        return found or "default"
+        own = _nearest(key, origins, least=3)
+        return own or _nearest(shared, origins, least=3) or "default"
     return _nearest(key, origins, least=min(2, len(key))) or "default"
 
 
@@ -99,7 +99,7 @@ def _leaves(
 ) -> Iterator[tuple[tuple[str, ...], str | None]]:
     if isinstance(value, Table) and len(above) <= _DEEPEST:
         for name in type(value).model_fields:
-            if name not in _INTERNAL:
+            if name not in INTERNAL:
                 yield from _leaves((*above, name), getattr(value, name))
     elif isinstance(value, dict) and len(above) == 1 and value:
         for name, below in value.items():
@@ -130,7 +130,7 @@ def _toml(value: object, name: str) -> str | None:
 
 
 def _text(value: object) -> str:
-    """Return what is written in quotes for it."""
+    """Return the text of a value that TOML writes in quotes."""
     match value:
         case int():
             return f"{value:04o}"
@@ -152,7 +152,7 @@ def _text(value: object) -> str:
 
 
 def _origin_of(secret: str) -> str:
-    """Return what may be shown of an address: neither its user nor its path."""
+    """Return an address without its user and its path, which may be secrets."""
     parts = urlsplit(secret)
     if not parts.netloc:
         return secret

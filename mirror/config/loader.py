@@ -1,4 +1,4 @@
-"""From files and environment to settings, or to every fault at once."""
+"""From files and environment to settings, or to every problem at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mirror.config import permissions
 from mirror.config.environment import overlay
 from mirror.config.files import config_files, read_files
-from mirror.config.problems import INTERNAL, Fault, faults_of, render, unknown_key
+from mirror.config.problems import INTERNAL, Problem, problems_of, render, unknown_key
 from mirror.config.settings import Settings
 from mirror.config.sources import SourceSettings
 from mirror.config.targets import TargetSettings
@@ -43,7 +43,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         environ: Its `ARCHIVE_MIRROR__...` variables win over the files.
 
     Raises:
-        ConfigError: With every fault found, none of which shows a value.
+        ConfigError: With every problem; none shows a value.
     """
     path = path.absolute()
     settings: Settings | None = None
@@ -60,15 +60,15 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 
 def _open_to_others(path: Path, settings: Settings | None) -> list[str]:
     """Return how others could change the configuration."""
-    believed = permissions.trusted(path if settings is None else settings.state_dir)
-    found = [*permissions.faults(path.parent / "conf.d", believed, closed=True)]
+    trusted = permissions.trusted(path if settings is None else settings.state_dir)
+    problems = [*permissions.problems(path.parent / "conf.d", trusted, closed=True)]
     for file in config_files(path):
-        found += permissions.faults(file, believed)
-    return list(dict.fromkeys(found))
+        problems += permissions.problems(file, trusted)
+    return list(dict.fromkeys(problems))
 
 
 class _Loader:
-    """One reading of the configuration, gathering faults as it goes."""
+    """One reading of the configuration; collects problems."""
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self._tree, self._variables = overlay(read_files(path), environ)
@@ -78,10 +78,10 @@ class _Loader:
             folder=path.parent,
             source_count=len(sources) if isinstance(sources, dict) else 0,
         )
-        self._faults: list[Fault] = []
+        self._problems: list[Problem] = []
 
     def settings(self) -> Settings:
-        """Return the settings, or raise with all faults."""
+        """Return the settings, or raise with all problems."""
         tree = {key: part for key, part in self._tree.items() if key != "defaults"}
         defaults = self._defaults()
         for kind, _, _ in _KINDS:
@@ -90,10 +90,13 @@ class _Loader:
         try:
             settings = Settings.model_validate(tree, context=self._context)
         except ValidationError as exc:
-            found = faults_of(exc, self._variables)
-            self._faults += [f for f in found if not self._inherited(f, defaults)]
-        if settings is None or self._faults:
-            raise ConfigError(render(self._faults, self._variables))
+            self._problems += [
+                problem
+                for problem in problems_of(exc, self._variables)
+                if not self._is_inherited(problem, defaults)
+            ]
+        if settings is None or self._problems:
+            raise ConfigError(render(self._problems, self._variables))
         return settings
 
     def _defaults(self) -> dict[str, dict[str, Any]]:
@@ -113,11 +116,11 @@ class _Loader:
                     {**stand_ins, **defaults[kind], "name": kind}, context=self._context
                 )
             except ValidationError as exc:
-                self._faults += faults_of(exc, self._variables, ("defaults", kind))
+                self._problems += problems_of(exc, self._variables, ("defaults", kind))
         return defaults
 
     def _own_keys(self, path: tuple[str, ...], table: object) -> dict[str, Any]:
-        """Return `table` without what is no key of a source or a target."""
+        """Return `table` less the names that are no keys of a source or target."""
         if not isinstance(table, dict):
             self._add(path, f"must be a table, [{'.'.join(path)}]")
             return {}
@@ -127,29 +130,35 @@ class _Loader:
         return {key: value for key, value in table.items() if key not in INTERNAL}
 
     def _fill(self, tree: dict[str, Any], part: str, defaults: dict[str, Any]) -> None:
-        """Put the defaults under each table of `part`, and what a table knows."""
+        """Merge the defaults and the internal fields into each table of `part`."""
         tables = tree.get(part)
         if not isinstance(tables, dict):
             return
-        known = {"credentials_folder": self._credentials} if part == "sources" else {}
+        internal = (
+            {"credentials_folder": self._credentials} if part == "sources" else {}
+        )
         tree[part] = {
-            name: {**defaults, **self._own_keys((part, name), table), **known}
+            name: defaults
+            | self._own_keys((part, name), table)
+            | internal
             | {"name": name}
             if isinstance(table, dict)
             else table
             for name, table in tables.items()
         }
 
-    def _inherited(self, fault: Fault, defaults: dict[str, dict[str, Any]]) -> bool:
-        """Tell whether the fault is one of the defaults, found there already."""
-        if fault.path[0] not in {"sources", "targets"}:
+    def _is_inherited(
+        self, problem: Problem, defaults: dict[str, dict[str, Any]]
+    ) -> bool:
+        """Tell whether a problem is one of the defaults, reported there already."""
+        if problem.path[0] not in {"sources", "targets"}:
             return False
-        part, name, key, *_ = (*fault.path, "", "")
+        part, name, key, *_ = (*problem.path, "", "")
         default = defaults[str(part).removesuffix("s")]
         return key in default and key not in self._tree[str(part)][name]
 
     def _unknown(self, path: tuple[str, ...]) -> None:
         self._add(path, unknown_key(path, self._variables))
 
-    def _add(self, path: tuple[str, ...], problem: str) -> None:
-        self._faults.append(Fault(path=path, problem=problem))
+    def _add(self, path: tuple[str, ...], text: str) -> None:
+        self._problems.append(Problem(path=path, text=text))

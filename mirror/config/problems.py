@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in the operator's words.
+"""The problems of a configuration, in the operator's words.
 
 No value is ever shown: it may be a secret in the wrong place.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
-from mirror.config.environment import Path, variable_for
+from mirror.config.environment import KeyPath, variable_for
 from mirror.config.settings import HttpSettings, Settings, TransferSettings
 from mirror.config.sources import (
     MatchSettings,
@@ -36,7 +36,7 @@ _LATER: Final = {
     ("targets", "*", "bandwidth"),
 }
 _SECRETS: Final = re.compile("token|password|passwd|secret|api_?key|credential|bearer")
-_TABLES: Final[dict[Path, frozenset[str]]] = {
+_TABLES: Final[dict[KeyPath, frozenset[str]]] = {
     (): frozenset({"defaults", *Settings.model_fields}),
     ("defaults",): frozenset({"source", "target"}),
     ("sources", "*"): frozenset(SourceSettings.model_fields) - set(INTERNAL),
@@ -69,49 +69,52 @@ _WORDS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One thing that is wrong.
+class Problem:
+    """One problem of the configuration.
 
     Attributes:
-        path: The key or table at fault.
-        problem: What is wrong and what would be right.
+        path: The key or table.
+        text: What is wrong and what would be right.
     """
 
-    path: Path
-    problem: str
+    path: KeyPath
+    text: str
 
 
-def faults_of(
-    error: ValidationError, variables: Mapping[Path, str], under: Path = ()
-) -> list[Fault]:
-    """Return what pydantic found, the consequences of other faults left out.
+def problems_of(
+    error: ValidationError, variables: Mapping[KeyPath, str], under: KeyPath = ()
+) -> list[Problem]:
+    """Return the problems pydantic reports, less those that follow from others.
 
     Args:
-        error: Its places start at `under`.
-        variables: Which environment variable set what.
+        error: Its paths start at `under`.
+        variables: The environment variable of each key that one sets.
         under: Where the validated table lies.
     """
-    found = [(_fault(each, variables, under), each["type"]) for each in error.errors()]
+    problems = [
+        (_problem_of(details, variables, under), details["type"])
+        for details in error.errors()
+    ]
     # Keys of another type of target are unknown only because of the type.
     refused = {
-        fault.path[:-1]
-        for fault, kind in found
-        if kind == "value_error" and _is_type(fault.path)
+        problem.path[:-1]
+        for problem, kind in problems
+        if kind == "value_error" and _is_type(problem.path)
     }
     return [
-        fault
-        for fault, _ in found
-        if _is_type(fault.path) or fault.path[:_NAMED] not in refused
+        problem
+        for problem, _ in problems
+        if _is_type(problem.path) or problem.path[:_NAMED] not in refused
     ]
 
 
-def render(faults: list[Fault], variables: Mapping[Path, str]) -> list[str]:
-    """Return one line per fault, each once, named as the operator wrote the key."""
-    lines = (f"{label(fault.path, variables)}: {fault.problem}" for fault in faults)
+def render(problems: list[Problem], variables: Mapping[KeyPath, str]) -> list[str]:
+    """Return one line per problem, each once; keys are named as the operator did."""
+    lines = (f"{label(each.path, variables)}: {each.text}" for each in problems)
     return list(dict.fromkeys(lines))
 
 
-def label(path: Path, variables: Mapping[Path, str]) -> str:
+def label(path: KeyPath, variables: Mapping[KeyPath, str]) -> str:
     """Return the variable that set `path`, else the path as TOML writes it."""
     for length in range(len(path), 0, -1):
         variable = variables.get(path[:length])
@@ -120,7 +123,7 @@ def label(path: Path, variables: Mapping[Path, str]) -> str:
     return _dotted(path).removeprefix(".")
 
 
-def unknown_key(path: Path, variables: Mapping[Path, str]) -> str:
+def unknown_key(path: KeyPath, variables: Mapping[KeyPath, str]) -> str:
     """Return why there is no key at `path`, and which was likely meant."""
     table, key = path[:-1], str(path[-1])
     if _general(path) in _LATER:
@@ -128,28 +131,31 @@ def unknown_key(path: Path, variables: Mapping[Path, str]) -> str:
     if _SECRETS.search(key) and _general(table) == ("sources", "*"):
         return "unknown key; secrets are only named by file: use token_file"
     in_environment = path in variables
-    known = _TABLES.get(_general(table), frozenset())
-    near = get_close_matches(key, sorted(known), n=1)
+    keys = sorted(_TABLES.get(_general(table), ()))
+    near = get_close_matches(key, keys, n=1)
     if near:
         meant = variable_for((*table, near[0])) if in_environment else near[0]
         return f"unknown key; did you mean {meant}?"
-    for place, keys in _TABLES.items():
-        if key in keys and place and key != "name":
+    for place, others in _TABLES.items():
+        if key in others and place and key != "name":
             return f"unknown key here; it belongs to [{_place(place)}]"
-    names = ", ".join(sorted(known))
-    return f"unknown key; known here: {names}" if known else "unknown key"
+    return f"unknown key; known here: {', '.join(keys)}" if keys else "unknown key"
 
 
-def _fault(details: ErrorDetails, variables: Mapping[Path, str], under: Path) -> Fault:
+def _problem_of(
+    details: ErrorDetails, variables: Mapping[KeyPath, str], under: KeyPath
+) -> Problem:
     loc = tuple(part for part in details["loc"] if part != "[key]")
     if "rewrite_origins" in loc:
         # Its keys are addresses, and those may hold a password.
         loc = loc[: loc.index("rewrite_origins") + 1]
     path = (*under, *loc)
-    return Fault(path=path, problem=_problem(details, path, variables))
+    return Problem(path=path, text=_text(details, path, variables))
 
 
-def _problem(details: ErrorDetails, path: Path, variables: Mapping[Path, str]) -> str:
+def _text(
+    details: ErrorDetails, path: KeyPath, variables: Mapping[KeyPath, str]
+) -> str:
     kind, key = details["type"], str(path[-1])
     context: dict[str, Any] = details.get("ctx", {})
     match kind:
@@ -174,11 +180,11 @@ def _problem(details: ErrorDetails, path: Path, variables: Mapping[Path, str]) -
     return _WORDS.get(kind, details["msg"])
 
 
-def _is_type(path: Path) -> bool:
+def _is_type(path: KeyPath) -> bool:
     return _general(path) == ("targets", "*", "type")
 
 
-def _general(path: Path) -> Path:
+def _general(path: KeyPath) -> KeyPath:
     """Return `path` with the operator's names and the numbers as `*`."""
     if path[:1] == ("defaults",) and len(path) > 1:
         path = (f"{path[1]}s", "*", *path[2:])
@@ -189,11 +195,11 @@ def _general(path: Path) -> Path:
     )
 
 
-def _place(table: Path) -> str:
+def _place(table: KeyPath) -> str:
     return label(tuple("NAME" if part == "*" else part for part in table), {})
 
 
-def _dotted(path: Path) -> str:
+def _dotted(path: KeyPath) -> str:
     text = ""
     for part in path:
         if isinstance(part, int):

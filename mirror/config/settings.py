@@ -63,20 +63,13 @@ def _listen(value: object) -> Listen:
     host, colon, port = str(value).rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
-    fits = port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT
-    if (
-        not colon
-        or not fits
-        or (":" in host) is not bracketed
-        or set(host) & set("[]/ ")
-    ):
+    is_port = port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT
+    is_host = (":" in host) is bracketed and not set(host) & set("[]/ ")
+    if not (colon and is_port and is_host):
         raise ValueError(
             'must be host:port, such as "127.0.0.1:9533", "[::1]:9533" or ":9533"'
         )
     return Listen(host or None, int(port))
-
-
-Page = Literal["metrics", "health", "status"]
 
 
 class HttpSettings(Table):
@@ -85,21 +78,23 @@ class HttpSettings(Table):
     Attributes:
         pages: By default all on loopback; elsewhere not the status, which names
             footage.
-        hosts: Names or addresses to be answered to as Host; on loopback besides its
+        hosts: Names or addresses that are answered as Host; on loopback besides its
             own, elsewhere none means all.
     """
 
     listen: Annotated[Listen, BeforeValidator(_listen)] = Listen("127.0.0.1", 9533)
     hosts: Annotated[tuple[HostName, ...], BeforeValidator(one_or_many)] = ()
-    pages: tuple[Page, ...] = Field(default=(), validate_default=True)
+    pages: tuple[Literal["metrics", "health", "status"], ...] = Field(
+        default=(), validate_default=True
+    )
 
     @field_validator("pages", mode="before")
     @classmethod
     def _pages(cls, value: object, info: ValidationInfo) -> object:
         if value != ():
-            if not (given := one_or_many(value)):
+            if not (pages := one_or_many(value)):
                 raise ValueError("must not be an empty list")
-            return given
+            return pages
         listen = info.data.get("listen")
         status = ("status",) if listen is not None and listen.is_loopback else ()
         return ("metrics", "health", *status)
@@ -130,7 +125,7 @@ class TransferSettings(Table):
 
     @property
     def hop_bytes(self) -> int:
-        """Bytes of one transfer that are moved at once; less if many may run."""
+        """Bytes that one transfer writes at once; fewer if many may run."""
         return max(4096, min(_HOP_BYTES, _ALL_HOPS_BYTES // self.concurrency))
 
 

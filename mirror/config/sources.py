@@ -1,4 +1,4 @@
-"""What a source, its rules and its certificate checks are set to."""
+"""The settings of a source, its rules and its certificate checks."""
 
 import re
 from datetime import timedelta
@@ -66,12 +66,8 @@ class TlsSettings(Table):
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Self:
-        given = (
-            self.ca_file is not None,
-            self.fingerprint is not None,
-            not self.verify,
-        )
-        if sum(given) > 1:
+        ways = (self.ca_file is not None, bool(self.fingerprint), not self.verify)
+        if sum(ways) > 1:
             raise ValueError(
                 "must hold at most one of ca_file, fingerprint and verify = false"
             )
@@ -79,7 +75,7 @@ class TlsSettings(Table):
 
 
 class MatchSettings(Table):
-    """What exports a rule means: those that meet every key given.
+    """Which exports a rule applies to: those that match every key set.
 
     Attributes:
         camera: Ids of cameras.
@@ -95,13 +91,7 @@ class MatchSettings(Table):
         | None
     ) = None
     stream_type: Strings | None = None
-    user: (
-        Annotated[
-            Strings,
-            BeforeValidator(_users),
-        ]
-        | None
-    ) = None
+    user: Annotated[Strings, BeforeValidator(_users)] | None = None
     name: Strings | None = None
     min_age: Duration | None = None
     max_age: Duration | None = None
@@ -136,10 +126,10 @@ class SourceSettings(Table):
         history_start: Where the first sweep begins; None means everything.
         concurrency: Fetches at once per origin.
         file_origins: In normal form, allowed besides the source's own.
-        rewrite_origins: In normal form, from what is listed to what is asked.
+        rewrite_origins: In normal form, from the origin listed to the one asked.
         proxy: An address, or `environment`; None means none.
         device_uuid: None means made once, then kept.
-        second_look: A file that is ours is looked at again, by its headers.
+        second_look: Look at a fetched file again, by its headers.
     """
 
     name: str

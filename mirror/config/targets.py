@@ -1,4 +1,4 @@
-"""What a target is set to."""
+"""The settings of a target."""
 
 from typing import Annotated, Final, Literal
 

@@ -42,13 +42,13 @@ _RATE_HELP: Final = (
 
 
 def parse_duration(value: object) -> timedelta:
-    """Return the duration that `value` writes, zero or longer.
+    """Return the duration `value` stands for, zero or longer.
 
     Args:
         value: Whole numbers with `d`, `h`, `m`, `s` or `ms`, largest unit first.
 
     Raises:
-        ValueError: It is none; the text says what would be right.
+        ValueError: It is no duration; the text says what would be right.
     """
     if isinstance(value, timedelta):
         return value
@@ -66,7 +66,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def parse_size(value: object) -> int:
-    """Return the bytes that `value` writes, zero or more.
+    """Return the bytes `value` stands for, zero or more.
 
     Raises:
         ValueError: It is no size; the text says what would be right.
@@ -77,7 +77,7 @@ def parse_size(value: object) -> int:
 
 
 def parse_rate(value: object) -> float:
-    """Return the bytes per second that `value` writes.
+    """Return the bytes per second `value` stands for.
 
     Raises:
         ValueError: It is no rate, or zero; the text says what would be right.

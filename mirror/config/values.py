@@ -1,4 +1,4 @@
-"""The kinds of values that keys take, each with what would be right."""
+"""The types of values that keys take; an error says what would be right."""
 
 import re
 import stat
@@ -31,7 +31,7 @@ _CARRIES_USER: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a value's meaning depends on besides itself.
+    """What the meaning of a value depends on besides the value.
 
     Attributes:
         folder: Absolute; relative paths start here.
@@ -54,7 +54,7 @@ class Table(BaseModel):
 
 
 def one_or_many(value: object) -> list[object]:
-    """Return `value` as a list, where one value may stand for a list of one."""
+    """Return `value` as a list; a single value becomes a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 

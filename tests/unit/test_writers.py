@@ -251,8 +251,8 @@ def test_what_is_not_there_or_goes_round_has_no_fault(tmp_path):
         tmp_path / "round",
         tmp_path / "round" / "x",
     ):
-        assert [*permissions.faults(path, believed)] == []
-    assert [*permissions.faults(tmp_path / "x" / ".." / "y", believed)] == []
+        assert [*permissions.problems(path, believed)] == []
+    assert [*permissions.problems(tmp_path / "x" / ".." / "y", believed)] == []
 
 
 @pytest.mark.parametrize("open_one", ["state", ".", "state/ledger.sqlite3"])

@@ -32,5 +32,7 @@ def on_event(settings: Settings) -> list[Finding]:
         Finding(
             name="on_event", grade=Grade.FAIL, detail=f"the command is not safe: {one}"
         )
-        for one in permissions.faults(command, permissions.trusted(settings.state_dir))
+        for one in permissions.problems(
+            command, permissions.trusted(settings.state_dir)
+        )
     ]
