@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_INNER_BOXES: Final = 4_000_000
-"""Inside of those at the top level, as far as they are looked at."""
+"""Below the top level, as far as they are read."""
 MAX_SAMPLES: Final = 32_000_000
 """With a size of their own: a day of 60 pictures a second with sound has 9 million."""
 MAX_TABLE_BYTES: Final = 64 * 1024 * 1024
@@ -37,8 +37,8 @@ class Box(NamedTuple):
     Attributes:
         start: Where its head begins.
         body: Where its head ends.
-        end: As its head says, be it past the end of what holds it.
-        to_end: No size is written: it ends where the file does.
+        end: As its head says, even past the end of what holds it.
+        to_end: Its head has no size: it ends where the file ends.
     """
 
     kind: bytes
@@ -49,12 +49,12 @@ class Box(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What a reason calls it."""
+        """Its name in a doubt."""
         return f"box {shown(self.kind)} at offset {self.start}"
 
 
 class Reader:
-    """Reads a file by offsets and keeps account of it; each read may raise DoubtError.
+    """Reads a file by offsets, within bounds; each read may raise DoubtError.
 
     Args:
         fd: Open for reading; its position is neither used nor moved.
@@ -79,16 +79,16 @@ class Reader:
         self._read_bytes += length
         if self._read_bytes > MAX_READ_BYTES:
             raise DoubtError(f"more than {MAX_READ_BYTES >> 20} MiB of it are tables")
-        found = os.pread(self._fd, length, offset)
-        while len(found) < length:
-            more = os.pread(self._fd, length - len(found), offset + len(found))
+        data = os.pread(self._fd, length, offset)
+        while len(data) < length:
+            more = os.pread(self._fd, length - len(data), offset + len(data))
             if not more:
                 raise DoubtError(f"the file ends before offset {offset + length}")
-            found += more
-        return found
+            data += more
+        return data
 
     def hold(self, box: Box) -> None:
-        """Read the first part of a box at once; what is then asked of it is there."""
+        """Read the first part of a box ahead; reads inside of it then cost nothing."""
         length = min(box.end - box.start, BLOCK_BYTES)
         self._held = self.read(box.start, length)
         self._held_at = box.start
@@ -139,10 +139,10 @@ class Reader:
             offset = box.end
 
     def fields(self, box: Box, offset: int, layout: str) -> tuple[int, ...]:
-        """Return numbers that stand at an offset in a box.
+        """Return the numbers at an offset in a box.
 
         Args:
-            box: They must lie in it.
+            box: All of them must lie in it.
             offset: From the end of its head.
             layout: As `struct` has it, without the order of bytes.
         """
@@ -153,13 +153,13 @@ class Reader:
         return struct.unpack(form, self.read(box.body + offset, length))
 
     def take_table(self, length: int) -> None:
-        """Account for a table of so many bytes that will be read."""
+        """Count the bytes of a table that will be read."""
         self._table_bytes += length
         if self._table_bytes > MAX_TABLE_BYTES:
             raise DoubtError(f"its tables are over {MAX_TABLE_BYTES >> 20} MiB")
 
     def take_samples(self, number: int) -> None:
-        """Account for samples that have a size of their own."""
+        """Count samples that have a size of their own."""
         self._samples += number
         if self._samples > MAX_SAMPLES:
             raise DoubtError(f"it has more than {MAX_SAMPLES} samples")

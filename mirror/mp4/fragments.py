@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from mirror.mp4.boxes import Box, Reader
     from mirror.mp4.movie import Track
-    from mirror.mp4.outline import Media
-    from mirror.mp4.picks import Place
+    from mirror.mp4.spread_samples import Place
+    from mirror.mp4.top_level import Media
 
 _BLOCK: Final = 16_384
 _BASE_OFFSET: Final = 0x1
@@ -32,19 +32,19 @@ _SAMPLE_FIELDS: Final = (_DURATION, _SIZE, 0x400, 0x800)
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """What the samples of a `trun` are read with.
+    """The defaults and offsets that the samples of a `trun` are read with.
 
     Attributes:
-        number: Of the track.
-        known: The track, if `moov` has it.
+        number: Id of the track.
+        track: None if `moov` does not have it.
         base: What offsets count from.
-        at: Where the next run begins, if it does not say.
-        size: Of a sample that tells none; None if nothing tells.
-        duration: Of such a sample.
+        at: Where the next run begins, unless it says so itself.
+        size: Default size of a sample; None if there is none.
+        duration: Default duration of a sample.
     """
 
     number: int
-    known: Track | None
+    track: Track | None
     base: int
     at: int
     size: int | None
@@ -97,8 +97,8 @@ def _header(
     """
     flags, number = reader.fields(box, 0, "II")
     track = tracks.get(number)
-    if track is not None and track.trouble is not None:
-        raise DoubtError(track.trouble)
+    if track is not None and track.problem is not None:
+        raise DoubtError(track.problem)
     base = start if flags & _BASE_IS_MOOF else at
     size = None if track is None else track.default_size
     duration = 0 if track is None else track.default_duration
@@ -114,7 +114,7 @@ def _header(
     if flags & _DEFAULT_SIZE:
         (size,) = reader.fields(box, offset, "I")
     return _Run(
-        number=number, known=track, base=base, at=base, size=size, duration=duration
+        number=number, track=track, base=base, at=base, size=size, duration=duration
     )
 
 
@@ -130,13 +130,13 @@ def _samples(reader: Reader, box: Box, run: _Run, media: Media) -> int:
     if not flags & _SIZE and run.size is None:
         raise DoubtError(f"{box.label} does not say how long its samples are")
     first = run.at
-    track = run.known
+    track = run.track
     for count, sums, duration in _rows(reader, box, run, offset):
         media.demand(run.number, run.at, run.at + sums[-1])
         if track is not None:
             track.duration += duration
             if track.video:
-                track.picks.add(count, partial(_place, run.at, sums))
+                track.spread.add(count, partial(_place, run.at, sums))
         run.at += sums[-1]
     return run.at - first
 
@@ -160,7 +160,7 @@ def _rows(
         How many, how many bytes lie before each of them and in all, how long they last.
     """
     flags, number = reader.fields(box, 0, "II")
-    fields = [one for one in _SAMPLE_FIELDS if flags & one]
+    fields = [field for field in _SAMPLE_FIELDS if flags & field]
     width = len(fields)
     if box.body + offset + 4 * width * number > box.end:
         raise DoubtError(f"{box.label} is shorter than the table in it")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mirror.mp4.boxes import DoubtError
-from mirror.mp4.picks import Picks
+from mirror.mp4.spread_samples import SpreadSamples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,26 +28,26 @@ class Track:
         number: Its id.
         video: It holds pictures.
         timescale: Units of its durations in a second.
-        trouble: Why its samples cannot be had from this file, if so.
+        problem: Why its samples cannot be read from this file; None if they can.
         tables: Boxes of its sample tables by kind.
         packet: Samples in a packet of compressed QuickTime sound, and its bytes. Its
             table then has one byte for each sample, whatever the packets hold.
-        default_size: Bytes of a sample of a fragment that tells none.
+        default_size: Bytes of a sample of a fragment that gives no size.
         default_duration: Of such a sample.
-        duration: Of what fragments hold of it.
-        picks: Those of its samples that are looked at.
+        duration: Of its samples in fragments.
+        spread: Those of its samples whose bytes are checked.
     """
 
     number: int
     video: bool
     timescale: int
-    trouble: str | None
+    problem: str | None
     tables: dict[bytes, Box]
     packet: tuple[int, int] | None = None
     default_size: int | None = None
     default_duration: int = 0
     duration: int = 0
-    picks: Picks = field(default_factory=Picks)
+    spread: SpreadSamples = field(default_factory=SpreadSamples)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Movie:
         tracks: By id.
         fragmented: Fragments may follow.
         timescale: Units of its duration in a second.
-        duration: Of all fragments together; 0 if it is not told.
+        duration: Of all fragments together; 0 if unknown.
     """
 
     tracks: dict[int, Track] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Movie:
     duration: int = 0
 
 
-def movie(reader: Reader, start: int) -> Movie:
+def read_movie(reader: Reader, start: int) -> Movie:
     """Return what the `moov` at `start` says.
 
     Raises:
@@ -77,39 +77,39 @@ def movie(reader: Reader, start: int) -> Movie:
     if moov is None:
         raise DoubtError(f"no box at offset {start}")
     reader.hold(moov)
-    made = Movie()
+    movie = Movie()
     extends: Box | None = None
     for box in reader.inside(moov):
         if box.kind == b"trak":
             track = _track(reader, box)
-            made.tracks[track.number] = track
-            if len(made.tracks) > MAX_TRACKS:
+            movie.tracks[track.number] = track
+            if len(movie.tracks) > MAX_TRACKS:
                 raise DoubtError(f"it has more than {MAX_TRACKS} tracks")
         elif box.kind == b"mvex":
             extends = box
         elif box.kind == b"mvhd":
-            (made.timescale,) = reader.fields(box, _after_times(reader, box), "I")
+            (movie.timescale,) = reader.fields(box, _after_times(reader, box), "I")
         elif box.kind == b"cmov":
             raise DoubtError("its moov is compressed (cmov)")
-    if not made.tracks:
+    if not movie.tracks:
         raise DoubtError("its moov describes no track")
     if extends is not None:
-        made.fragmented = True
-        _extend(reader, extends, made)
-    return made
+        movie.fragmented = True
+        _extend(reader, extends, movie)
+    return movie
 
 
-def _extend(reader: Reader, extends: Box, made: Movie) -> None:
+def _extend(reader: Reader, extends: Box, movie: Movie) -> None:
     """Read what `mvex` says of the fragments."""
     for box in reader.inside(extends):
         if box.kind == b"trex":
             number, _, duration, size = reader.fields(box, 4, "4I")
-            if number in made.tracks:
-                made.tracks[number].default_duration = duration
-                made.tracks[number].default_size = size
+            if number in movie.tracks:
+                movie.tracks[number].default_duration = duration
+                movie.tracks[number].default_size = size
         elif box.kind == b"mehd":
             (version,) = reader.fields(box, 0, "B")
-            (made.duration,) = reader.fields(box, 4, "Q" if version else "I")
+            (movie.duration,) = reader.fields(box, 4, "Q" if version else "I")
 
 
 def _track(reader: Reader, trak: Box) -> Track:
@@ -127,7 +127,7 @@ def _track(reader: Reader, trak: Box) -> Track:
         number=number,
         video=kind == b"vide",
         timescale=timescale,
-        trouble=_trouble(reader, number, tables, information.get(b"dinf")),
+        problem=_problem(reader, number, tables, information.get(b"dinf")),
         tables=tables,
         packet=_packet(reader, tables) if kind == b"soun" else None,
     )
@@ -165,10 +165,10 @@ def _after_times(reader: Reader, box: Box) -> int:
     return 20 if version == 1 else 12
 
 
-def _trouble(
+def _problem(
     reader: Reader, number: int, tables: dict[bytes, Box], data: Box | None
 ) -> str | None:
-    """Return why the samples cannot be had or understood, if so."""
+    """Return why the samples cannot be read; None if they can."""
     if b"stsd" not in tables:
         return f"track {number} does not describe its samples"
     used = {

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from mirror.mp4 import fragments, tables
 from mirror.mp4.boxes import DoubtError, Reader
-from mirror.mp4.movie import MAX_TRACKS, Movie, movie
-from mirror.mp4.outline import outline
-from mirror.mp4.picks import Picks
+from mirror.mp4.movie import MAX_TRACKS, Movie, read_movie
+from mirror.mp4.spread_samples import SpreadSamples
+from mirror.mp4.top_level import read_top_level
 
 if TYPE_CHECKING:
     from mirror.mp4.movie import Track
-    from mirror.mp4.outline import Outline
+    from mirror.mp4.top_level import TopLevel
 
 END_NOT_PROVABLE: Final = "end not provable"
-"""The note of a fragmented file that may go on, and says nowhere where it ends."""
+"""The note of a fragmented file that does not say where it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Proof:
     """What the structure of a file proves.
 
     Attributes:
-        doubt: Why it does not prove the file whole, for operators; None if it does.
+        doubt: Why the file is not proven whole, for operators; None if it is.
         notes: What is odd about a whole file.
     """
 
@@ -35,9 +35,9 @@ class Proof:
 def prove(fd: int, size: int, *, explicit_end: bool = False) -> Proof:
     """Tell whether a file is whole. Blocking.
 
-    It is if a `moov` has a track, all samples lie inside the file and inside an `mdat`,
-    and some video samples, evenly spread, are not zeros. How much is read is bounded
-    (`MAX_...` here and there); a few MiB are held at most.
+    It is whole if a `moov` has a track, all samples lie inside the file and inside an
+    `mdat`, and some video samples, evenly spread, are not zeros. The modules' `MAX_...`
+    bound what is read; a few MiB are held at most.
 
     Args:
         fd: Open for reading; its position is neither used nor moved.
@@ -57,48 +57,48 @@ def prove(fd: int, size: int, *, explicit_end: bool = False) -> Proof:
 
 def _prove(reader: Reader, *, explicit_end: bool) -> list[str]:
     """Return the notes on a whole file, or raise DoubtError."""
-    shape = outline(reader)
+    top = read_top_level(reader)
     tracks: dict[int, Track] = {}
-    fragmented, total, last = bool(shape.moofs), 0, Movie()
-    for start in shape.moovs:
-        last = movie(reader, start)
+    fragmented, total, last = bool(top.moofs), 0, Movie()
+    for start in top.moovs:
+        last = read_movie(reader, start)
         fragmented = fragmented or last.fragmented
         for track in last.tracks.values():
-            total += tables.walk(reader, track, shape.media)
-            _look(reader, track)
+            total += tables.walk(reader, track, top.media)
+            _check_samples(reader, track)
         tracks |= last.tracks
         if len(tracks) > MAX_TRACKS:
             raise DoubtError(f"it has more than {MAX_TRACKS} tracks")
-    if fragmented and shape.ragged is not None:
-        raise DoubtError(f"a fragmented file that ends with {shape.ragged}")
-    for start in shape.moofs:
-        total += fragments.walk(reader, start, tracks, shape.media)
+    if fragmented and top.incomplete_end is not None:
+        raise DoubtError(f"a fragmented file that ends with {top.incomplete_end}")
+    for start in top.moofs:
+        total += fragments.walk(reader, start, tracks, top.media)
     for track in tracks.values():
-        _look(reader, track)
+        _check_samples(reader, track)
     if not total:
         raise DoubtError("it holds no samples")
-    if explicit_end and not shape.explicit:
+    if explicit_end and not top.explicit:
         raise DoubtError("no end was announced, and its boxes do not prove it")
-    if fragmented and not _ends(reader, shape, last, tracks):
-        shape.notes.append(END_NOT_PROVABLE)
-    return shape.notes
+    if fragmented and not _is_complete(reader, top, last, tracks):
+        top.notes.append(END_NOT_PROVABLE)
+    return top.notes
 
 
-def _look(reader: Reader, track: Track) -> None:
-    """See that what was picked of a video track is not zeros, and forget it."""
-    for offset, length in track.picks.places():
+def _check_samples(reader: Reader, track: Track) -> None:
+    """Raise if one of the spread samples of a video track is zeros; start anew."""
+    for offset, length in track.spread.places():
         if length and reader.is_zero(offset, length):
             raise DoubtError(
                 f"the picture of track {track.number} at offset {offset} is all zeros"
             )
-    track.picks = Picks()
+    track.spread = SpreadSamples()
 
 
-def _ends(
-    reader: Reader, shape: Outline, last: Movie, tracks: dict[int, Track]
+def _is_complete(
+    reader: Reader, top: TopLevel, last: Movie, tracks: dict[int, Track]
 ) -> bool:
-    """Tell whether the fragments there are, are all."""
-    if shape.closed or shape.used_to <= shape.indexed_to <= reader.size:
+    """Tell whether these fragments are all there were."""
+    if top.ended_by_mfra or top.used_to <= top.indexed_to <= reader.size:
         return True
     # The duration may have been rounded to a unit of the movie.
     least = max(0, last.duration - 1)

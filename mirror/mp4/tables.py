@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from mirror.mp4.boxes import Box, Reader
     from mirror.mp4.movie import Track
-    from mirror.mp4.outline import Media
-    from mirror.mp4.picks import Place
+    from mirror.mp4.spread_samples import Place
+    from mirror.mp4.top_level import Media
 
 _BLOCK: Final = 16_384
 """So many samples, or chunks, are worked on at a time."""
@@ -34,8 +34,8 @@ def walk(reader: Reader, track: Track, media: Media) -> int:
     sizes = _Sizes(reader, track)
     if not sizes.number:
         return 0
-    if track.trouble is not None:
-        raise DoubtError(track.trouble)
+    if track.problem is not None:
+        raise DoubtError(track.problem)
     chunks = track.tables.get(b"stco") or track.tables.get(b"co64")
     if chunks is None or b"stsc" not in track.tables:
         raise DoubtError(f"track {track.number} does not say where its samples lie")
@@ -190,5 +190,5 @@ def _place(
         return at, sums(index + 1) - sums(index)
 
     if track.video:
-        track.picks.add(edges[-1], place)
+        track.spread.add(edges[-1], place)
     return bounds[-1]

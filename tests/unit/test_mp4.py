@@ -12,7 +12,7 @@ import pytest
 
 from mirror import mp4
 from mirror.mp4 import END_NOT_PROVABLE, fragments, tables
-from mirror.mp4.picks import Picks
+from mirror.mp4.spread_samples import SpreadSamples
 from mirror.simulator.footage import CLIPS, footage
 from tests import mp4_boxes
 from tests.mp4_boxes import (
@@ -407,17 +407,17 @@ def test_the_pictures_of_each_moov_are_looked_at():
 
 
 @pytest.mark.parametrize("runs", [[1000], [1] * 1000, [7, 0, 13, 500, 1] * 3])
-def test_picks_are_spread_evenly(runs):
+def test_kept_samples_are_spread_evenly(runs):
     """However the samples come; the first and the last are among them."""
-    picks, number = Picks(), 0
+    spread, number = SpreadSamples(), 0
 
     def place(before: int, index: int) -> tuple[int, int]:
         return before + index, 1
 
     for run in runs:
-        picks.add(run, partial(place, number))
+        spread.add(run, partial(place, number))
         number += run
-    *kept, last = [offset for offset, _ in picks.places()]
+    *kept, last = [offset for offset, _ in spread.places()]
 
     assert last == number - 1
     assert 16 <= len(kept) < 32

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mirror import mp4
 from mirror.mp4 import boxes as reading
-from mirror.mp4 import movie, outline
+from mirror.mp4 import movie, top_level
 from tests import mp4_boxes
 from tests.mp4_boxes import (
     FTYP,
@@ -256,7 +256,7 @@ def test_tables_are_bounded(sparse, meter, entries, over):
 @pytest.mark.parametrize(
     ("module", "bound", "least", "content", "said"),
     [
-        (outline, "MAX_BOXES", 3, classic(), "more than {} boxes"),
+        (top_level, "MAX_BOXES", 3, classic(), "more than {} boxes"),
         (reading, "MAX_INNER_BOXES", 30, classic(), "more than {} inner boxes"),
         (reading, "MAX_SAMPLES", 32, classic(), "more than {} samples"),
         (reading, "MAX_SAMPLES", 32, fragmented(), "more than {} samples"),
@@ -282,7 +282,7 @@ def test_a_day_of_footage_is_within_the_bounds():
 
     assert samples <= reading.MAX_SAMPLES
     assert 4 * samples + 4 * 2 * day <= reading.MAX_TABLE_BYTES
-    assert 2 * day <= outline.MAX_BOXES
+    assert 2 * day <= top_level.MAX_BOXES
     # traf, tfhd, tfdt, trun of two tracks, and as much again.
     assert 18 * day <= reading.MAX_INNER_BOXES
     # Duration, size, flags and offset of each picture, the size of each packet.

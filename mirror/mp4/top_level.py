@@ -1,4 +1,4 @@
-"""Walk the top-level boxes of a file: where its parts lie and how it ends."""
+"""Read the top-level boxes of a file: where its parts lie and how it ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Media:
         self._ends = array("Q")
 
     def add(self, box: Box) -> None:
-        """Add one; boxes come in the order of the file."""
+        """Add an `mdat`; they come in the order of the file."""
         end = min(box.end, self._file_size)
         if box.body < end:
             self._starts.append(box.body)
@@ -59,18 +59,18 @@ class Media:
 
 
 @dataclass(slots=True, kw_only=True)
-class Outline:
-    """What the top level of a file shows.
+class TopLevel:
+    """What the top-level boxes of a file say.
 
     Attributes:
-        media: Of its `mdat` boxes.
+        media: The contents of its `mdat` boxes.
         moovs: Where each `moov` begins.
         moofs: Where each `moof` begins.
         notes: What is odd.
-        ragged: What it ends with, if not with a whole box.
-        explicit: Boxes with sizes tile it.
-        closed: `mfra` comes after the last `moof`.
-        indexed_to: Where what a `sidx` of the whole file lists ends.
+        incomplete_end: What it ends with; None if that is a whole box.
+        explicit: Boxes that say their size fill it.
+        ended_by_mfra: `mfra` comes after the last `moof`.
+        indexed_to: Where the last byte that a `sidx` of the whole file lists ends.
         used_to: Where the last `moof` or `mdat` ends.
     """
 
@@ -78,43 +78,43 @@ class Outline:
     moovs: array[int] = field(default_factory=lambda: array("Q"))
     moofs: array[int] = field(default_factory=lambda: array("Q"))
     notes: list[str] = field(default_factory=list)
-    ragged: str | None = None
+    incomplete_end: str | None = None
     explicit: bool = True
-    closed: bool = False
+    ended_by_mfra: bool = False
     indexed_to: int = 0
     used_to: int = 0
 
 
-def outline(reader: Reader) -> Outline:
-    """Return what the top level shows.
+def read_top_level(reader: Reader) -> TopLevel:
+    """Return what the top-level boxes say.
 
     Raises:
         DoubtError: There is no whole `moov`, or too much of something.
     """
-    made = Outline(media=Media(reader.size))
+    top = TopLevel(media=Media(reader.size))
     first, named, segments, odd = b"", False, False, ""
     end = 0
-    for box in _tops(reader, made):
+    for box in _boxes(reader, top):
         first = first or box.kind
         named = named or box.kind == b"ftyp"
         odd = odd or ("" if _KIND.fullmatch(box.kind) else box.label)
         if box.kind == b"sidx" and not segments:
-            made.indexed_to = max(made.indexed_to, _indexed_to(reader, box))
+            top.indexed_to = max(top.indexed_to, _indexed_to(reader, box))
         segments = segments or box.kind in {b"styp", b"moof"}
-        _enter(made, box, reader.size)
+        _record(top, box, reader.size)
         end = box.end
-    if not made.moovs:
-        raise DoubtError(_without_moov(reader, made, end))
+    if not top.moovs:
+        raise DoubtError(_without_moov(reader, top, end))
     comes_first = f"{shown(first)} comes first" if first != b"ftyp" else ""
-    several = f"{len(made.moovs)} moov boxes" if len(made.moovs) > 1 else ""
-    notes = (comes_first if named else "no ftyp", odd, several, made.ragged)
-    made.notes[:0] = filter(None, notes)
-    made.explicit = made.explicit and made.ragged is None
-    return made
+    several = f"{len(top.moovs)} moov boxes" if len(top.moovs) > 1 else ""
+    notes = (comes_first if named else "no ftyp", odd, several, top.incomplete_end)
+    top.notes[:0] = filter(None, notes)
+    top.explicit = top.explicit and top.incomplete_end is None
+    return top
 
 
-def _tops(reader: Reader, made: Outline) -> Iterator[Box]:
-    """Yield the boxes at the top level; what follows the last one makes it ragged."""
+def _boxes(reader: Reader, top: TopLevel) -> Iterator[Box]:
+    """Yield the top-level boxes; what follows the last is the incomplete end."""
     offset = 0
     for number in count(1):
         if offset >= reader.size:
@@ -124,7 +124,7 @@ def _tops(reader: Reader, made: Outline) -> Iterator[Box]:
         box = reader.box(offset, reader.size)
         if box is None or _is_trailer(box, reader.size):
             left = reader.size - offset
-            made.ragged = f"{_bytes(left)} after the last whole box"
+            top.incomplete_end = f"{_bytes(left)} after the last whole box"
             return
         yield box
         offset = box.end
@@ -135,33 +135,35 @@ def _bytes(number: int) -> str:
 
 
 def _is_trailer(box: Box, file_size: int) -> bool:
-    """Tell what only looks like a box; of those cut short, these two tell."""
+    """Tell whether this only looks like a box; of boxes cut short, two count."""
     if box.to_end:
         return box.kind == _NO_KIND
     return box.end > file_size and box.kind not in {b"mdat", b"moov"}
 
 
-def _enter(made: Outline, box: Box, file_size: int) -> None:
-    """Take note of one box."""
+def _record(top: TopLevel, box: Box, file_size: int) -> None:
+    """Record one box."""
     if box.to_end:
-        made.explicit = False
-        made.notes.append(f"{box.label} has no size")
+        top.explicit = False
+        top.notes.append(f"{box.label} has no size")
     elif box.end > file_size:
         if box.kind == b"moov":
             raise DoubtError(f"{box.label} ends at {box.end}, the file at {file_size}")
         number = box.end - file_size
-        made.ragged = f"{box.label}, which is {_bytes(number)} shorter than it says"
+        top.incomplete_end = (
+            f"{box.label}, which is {_bytes(number)} shorter than it says"
+        )
     if box.kind == b"moov":
-        made.moovs.append(box.start)
+        top.moovs.append(box.start)
     elif box.kind == b"moof":
-        made.moofs.append(box.start)
-        made.closed = False
-        made.used_to = box.end
+        top.moofs.append(box.start)
+        top.ended_by_mfra = False
+        top.used_to = box.end
     elif box.kind == b"mdat":
-        made.media.add(box)
-        made.used_to = box.end
+        top.media.add(box)
+        top.used_to = box.end
     elif box.kind == b"mfra":
-        made.closed = True
+        top.ended_by_mfra = True
 
 
 def _indexed_to(reader: Reader, box: Box) -> int:
@@ -172,18 +174,18 @@ def _indexed_to(reader: Reader, box: Box) -> int:
         (version,) = reader.fields(box, 0, "B")
         form = "QQHH" if version else "IIHH"
         _, first, _, number = reader.fields(box, 12, form)
-        listed = reader.fields(box, 32 if version else 24, f"{3 * number}I")
+        words = reader.fields(box, 32 if version else 24, f"{3 * number}I")
     except DoubtError:
         return 0
-    return box.end + first + sum(word & _REFERENCED for word in listed[::3])
+    return box.end + first + sum(word & _REFERENCED for word in words[::3])
 
 
-def _without_moov(reader: Reader, made: Outline, end: int) -> str:
+def _without_moov(reader: Reader, top: TopLevel, end: int) -> str:
     if reader.size == 0:
         return "the file is empty"
-    found = name_of(reader.read(0, min(reader.size, HEAD_BYTES)))
-    if found is not None:
-        return f"it is {found}, not mp4"
+    other_format = name_of(reader.read(0, min(reader.size, HEAD_BYTES)))
+    if other_format is not None:
+        return f"it is {other_format}, not mp4"
     if end == 0:
         return "it does not begin as an mp4"
-    return f"no moov box; {made.ragged or f'the last box ends at {end}'}"
+    return f"no moov box; {top.incomplete_end or f'the last box ends at {end}'}"

@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 HEAD_BYTES: Final = 4096
-"""So many first bytes tell; all of a shorter body."""
+"""How many first bytes are judged; all of a shorter body."""
 
 _CONTROL: Final = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _CONTROL_BYTE: Final = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
@@ -18,7 +18,7 @@ _BOMS: Final = (
 )
 _MOSTLY: Final = 0.75
 _LONG_BYTES: Final = 256
-"""So much of footage holds a control character; if it is no fill of one high byte."""
+"""Footage this long holds a control character, unless it is one high byte repeated."""
 _SOME: Final = 0.02
 
 
