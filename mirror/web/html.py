@@ -1,4 +1,4 @@
-"""Words, times and numbers as HTML; all that others wrote made harmless."""
+"""Words, times and numbers as HTML; texts from others are escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DAY_S = 86_400
 
 
 def text(value: object) -> str:
-    """Return what anybody may have written: cut, escaped, in its own direction."""
+    """Return a text from anybody as HTML: cut, escaped, in its own direction."""
     words = clean(str(value))
     if len(words) > _LONGEST:
         words = f"{words[:_LONGEST]}…"
@@ -26,12 +26,12 @@ def text(value: object) -> str:
 
 
 def advice(words: str) -> str:
-    """Return words of ours; what stands in backticks becomes code."""
+    """Return a text of ours as HTML; backticks become code."""
     return _CODE.sub(r"<code>\1</code>", escape(words))
 
 
 def pill(kind: str, words: str) -> str:
-    """Return a short state in its colour."""
+    """Return a state as a coloured label."""
     return f'<span class="pill {kind}">{escape(words)}</span>'
 
 
@@ -51,7 +51,7 @@ def length(seconds: float) -> str:
 
 
 class Times:
-    """Tells moments as seen from now.
+    """Shows moments relative to now.
 
     Args:
         now: The moment the page is of.
@@ -63,29 +63,29 @@ class Times:
         self._zone = zone
 
     def relative(self, moment: str | None, *, never: str = "never") -> str:
-        """Return `5 min ago` or `in 5 min`, the date and time behind it."""
+        """Return `5 min ago` or `in 5 min`, with date and time as its title."""
         if moment is None:
             return escape(never)
         return self._element(moment, self._distance(self.seconds(moment)))
 
     def clock(self, moment: str) -> str:
         """Return `14:05`, with its day unless that is today's."""
-        there = self._there(datetime.fromisoformat(moment))
-        today = there.date() == self._there(self.now).date()
+        there = self._local(datetime.fromisoformat(moment))
+        today = there.date() == self._local(self.now).date()
         return self._element(
             moment, there.strftime("%H:%M" if today else "%d %b %H:%M")
         )
 
     def full(self, moment: datetime) -> str:
         """Return date, time and zone."""
-        return self._there(moment).strftime("%Y-%m-%d %H:%M:%S %Z")
+        return self._local(moment).strftime("%Y-%m-%d %H:%M:%S %Z")
 
     def seconds(self, moment: str) -> float:
-        """Return how far off a moment is; less than zero if past."""
+        """Return the seconds until a moment; negative if it is past."""
         return (datetime.fromisoformat(moment) - self.now).total_seconds()
 
-    def _there(self, moment: datetime) -> datetime:
-        """Return the wall clock, or UTC for a year that a zone would shift away."""
+    def _local(self, moment: datetime) -> datetime:
+        """Return local time, or UTC in a year that has no local time."""
         try:
             return moment.astimezone(self._zone)
         except OverflowError:

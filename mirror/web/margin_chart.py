@@ -1,4 +1,4 @@
-"""Margins to deadlines as a picture: inline SVG that needs no script and no style."""
+"""Margins to deadlines as a chart: inline SVG that needs no script and no style."""
 
 from __future__ import annotations
 
@@ -31,33 +31,46 @@ _NAME = 60
 
 
 def margins(status: Mapping[str, Any], times: Times) -> str:
-    """Return the plot: time of rescue against the time that was left."""
-    kept = [one for one in status["recent"] if one["margin_seconds"] is not None]
-    waiting = [one for one in status["open"] if one["left_seconds"] is not None]
-    lost = [one for one in status["lost"] if one["deadline"] is not None]
+    """Return the plot: when a file was fetched, and how much time was left then."""
+    kept = [
+        export for export in status["recent"] if export["margin_seconds"] is not None
+    ]
+    waiting = [
+        export for export in status["open"] if export["left_seconds"] is not None
+    ]
+    lost = [export for export in status["lost"] if export["deadline"] is not None]
     if not kept and not waiting:
         return '<p class="none">No file has been fetched yet.</p>'
-    oldest = min((times.seconds(one["spooled_at"]) for one in kept), default=-60.0)
+    oldest = min(
+        (times.seconds(export["spooled_at"]) for export in kept), default=-60.0
+    )
     width_s = max(60.0, -oldest)
-    lost = [one for one in lost if -width_s <= times.seconds(one["deadline"]) <= 0]
-    values = [one["margin_seconds"] for one in kept]
-    values += [one["left_seconds"] for one in waiting]
+    lost = [
+        export for export in lost if -width_s <= times.seconds(export["deadline"]) <= 0
+    ]
+    values = [export["margin_seconds"] for export in kept]
+    values += [export["left_seconds"] for export in waiting]
     height_s, parts = _scale(max([60.0, *values]))
     plot = _Plot(width_s, height_s, parts)
     marks = [
         *plot.frame(),
-        *(plot.cross(times.seconds(one["deadline"]), _label(one)) for one in lost),
+        *(
+            plot.cross(times.seconds(export["deadline"]), _label(export))
+            for export in lost
+        ),
         *(
             plot.dot(
-                times.seconds(one["spooled_at"]), one["margin_seconds"], _label(one)
+                times.seconds(export["spooled_at"]),
+                export["margin_seconds"],
+                _label(export),
             )
-            for one in kept
+            for export in kept
         ),
-        *(plot.diamond(one["left_seconds"], _label(one)) for one in waiting),
+        *(plot.diamond(export["left_seconds"], _label(export)) for export in waiting),
     ]
-    told = summary(values[: len(kept)])
+    description = summary(values[: len(kept)])
     return (
-        f'<svg class="plot" role="img" aria-label="{escape(told)}">'
+        f'<svg class="plot" role="img" aria-label="{escape(description)}">'
         f"{''.join(marks)}</svg>{_LEGEND}"
     )
 
@@ -163,13 +176,13 @@ class _Plot:
 
 def _scale(seconds: float) -> tuple[float, int]:
     """Return a height, and how many round parts it has."""
-    return next((one for one in _HEIGHTS if seconds <= one[0]), (seconds, 1))
+    return next((scale for scale in _HEIGHTS if seconds <= scale[0]), (seconds, 1))
 
 
-def _label(one: Mapping[str, Any]) -> str:
-    name = str(one["name"] or "")[:_NAME]
-    words = f"{one['source']}/{one['id']} {name}: {one['state']}"
-    left_s = one["margin_seconds"]
+def _label(export: Mapping[str, Any]) -> str:
+    name = str(export["name"] or "")[:_NAME]
+    words = f"{export['source']}/{export['id']} {name}: {export['state']}"
+    left_s = export["margin_seconds"]
     if left_s is not None:
         words += f", {length(left_s)} before its deadline"
     return escape(clean(words))

@@ -53,14 +53,14 @@ def kept(exports: Mapping[str, int]) -> int:
 
 def margins(status: Mapping[str, Any], times: Times) -> str:
     """Return the picture of margins."""
-    lefts = [
-        one["margin_seconds"]
-        for one in status["recent"]
-        if one["margin_seconds"] is not None
+    margins_s = [
+        export["margin_seconds"]
+        for export in status["recent"]
+        if export["margin_seconds"] is not None
     ]
     return _card(
         "Time left when a file was safe here",
-        margin_chart.summary(lefts),
+        margin_chart.summary(margins_s),
         margin_chart.margins(status, times),
     )
 
@@ -70,11 +70,12 @@ def urgent(status: Mapping[str, Any], times: Times) -> str:
     if not status["open"]:
         return _card("To be fetched", "nothing", "")
     lifetimes = {
-        name: one["file_lifetime_seconds"] for name, one in status["freshness"].items()
+        name: fresh["file_lifetime_seconds"]
+        for name, fresh in status["freshness"].items()
     }
     lines = [
-        _open(one, lifetimes.get(one["source"], 10_800), times)
-        for one in status["open"]
+        _open(export, lifetimes.get(export["source"], 10_800), times)
+        for export in status["open"]
     ]
     total = sum(status["exports"].get(s, 0) for s in ("ready", "fetching", "parked"))
     note = "nearest deadline first"
@@ -84,28 +85,28 @@ def urgent(status: Mapping[str, Any], times: Times) -> str:
     return _card("To be fetched", note, _table(head, lines), "long why")
 
 
-def _open(one: Mapping[str, Any], lifetime_s: float, times: Times) -> str:
-    deadline, left_s = one["deadline"], one["left_seconds"]
+def _open(export: Mapping[str, Any], lifetime_s: float, times: Times) -> str:
+    deadline, left_s = export["deadline"], export["left_seconds"]
     life = "deadline unknown"
     if deadline is not None:
-        kind = "bad" if one["at_risk"] else ""
+        kind = "bad" if export["at_risk"] else ""
         life = (
             f'<span class="{kind}">{times.relative(deadline)}</span> '
             f'<span class="soft">{times.clock(deadline)}</span>'
             f"{margin_chart.bar(left_s, lifetime_s)}"
         )
     return (
-        f'<tr><td>{_name(one)}</td><td class="state">{_state(one)}</td>'
-        f'<td class="keep life">{life}</td><td class="wide">{_why(one)}</td></tr>'
+        f'<tr><td>{_name(export)}</td><td class="state">{_state(export)}</td>'
+        f'<td class="keep life">{life}</td><td class="wide">{_why(export)}</td></tr>'
     )
 
 
 def sources(status: Mapping[str, Any], times: Times) -> str:
     """Return how each source is, the worst first."""
-    known = {one["name"]: one for one in status["sources"]}
-    names = [*status["freshness"], *(known.keys() - status["freshness"].keys())]
+    sources = {source["name"]: source for source in status["sources"]}
+    names = [*status["freshness"], *(sources.keys() - status["freshness"].keys())]
     lines = [
-        _source(name, known.get(name, {}), status["freshness"].get(name), times)
+        _source(name, sources.get(name, {}), status["freshness"].get(name), times)
         for name in sorted(names, key=lambda name: _worst_first(name, status))
     ]
     head = ("Source", "List", "Last read")
@@ -119,48 +120,50 @@ def _worst_first(name: str, status: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _source(
-    name: str, one: Mapping[str, Any], fresh: Mapping[str, Any] | None, times: Times
+    name: str, source: Mapping[str, Any], fresh: Mapping[str, Any] | None, times: Times
 ) -> str:
     kind, words = _FRESH[fresh["state"]] if fresh else ("rest", "not configured")
-    exports = one.get("exports", {})
+    exports = source.get("exports", {})
     owed = sum(exports.get(state, 0) for state in ("ready", "fetching", "parked"))
     doubtful = exports.get("doubtful", 0)
     counts = f"{number(kept(exports))} kept"
     counts += f" ({number(doubtful)} doubtful)" if doubtful else ""
     counts += f", {number(owed)} to fetch" if owed else ""
-    told = [f"<p>{counts}</p>"]
-    if one.get("paused_until"):
-        told.append(f"<p>paused until {times.clock(one['paused_until'])}</p>")
-    if one.get("problem"):
-        told.append(f'<p class="warn">{text(one["problem"])}</p>')
+    notes = [f"<p>{counts}</p>"]
+    if source.get("paused_until"):
+        notes.append(f"<p>paused until {times.clock(source['paused_until'])}</p>")
+    if source.get("problem"):
+        notes.append(f'<p class="warn">{text(source["problem"])}</p>')
     if fresh and fresh["unseen_files_expire"]:
-        told.append(
+        notes.append(
             '<p class="warn">what it makes now goes unseen; files of it expire from '
             f"{times.clock(fresh['unseen_files_expire'])} on</p>"
         )
-    if one.get("bad_rows"):
-        told.append(f"<p>{number(one['bad_rows'])} rows could not be understood</p>")
-    if one.get("left_out"):
-        told.append(
-            f"<p>{number(one['left_out'])} rows without a file are not taken in</p>"
+    if source.get("bad_rows"):
+        notes.append(
+            f"<p>{number(source['bad_rows'])} rows could not be understood</p>"
+        )
+    if source.get("left_out"):
+        notes.append(
+            f"<p>{number(source['left_out'])} rows without a file are not taken in</p>"
         )
     if fresh and fresh["token_expires"]:
-        told.append(f"<p>token ends {times.relative(fresh['token_expires'])}</p>")
+        notes.append(f"<p>token ends {times.relative(fresh['token_expires'])}</p>")
+    read = times.relative(source.get("last_success"))
     return (
-        f"<tr><td>{text(name)}{''.join(told)}</td>"
+        f"<tr><td>{text(name)}{''.join(notes)}</td>"
         f'<td class="state">{pill(kind, words)}</td>'
-        f'<td class="keep" data-label="read">{times.relative(one.get("last_success"))}'
-        "</td></tr>"
+        f'<td class="keep" data-label="read">{read}</td></tr>'
     )
 
 
 def targets(status: Mapping[str, Any], times: Times) -> str:
     """Return how each target is, and the spool."""
-    known = {one["name"]: one for one in status["targets"]}
-    wanted = status["configured_targets"]
+    targets = {target["name"]: target for target in status["targets"]}
+    configured = status["configured_targets"]
     lines = [
-        _target(name, known.get(name, {}), name in wanted, times)
-        for name in [*wanted, *sorted(known.keys() - set(wanted))]
+        _target(name, targets.get(name, {}), name in configured, times)
+        for name in [*configured, *sorted(targets.keys() - set(configured))]
     ]
     spool = status["spool"]
     lines.append(
@@ -173,46 +176,43 @@ def targets(status: Mapping[str, Any], times: Times) -> str:
 
 
 def _target(
-    name: str,
-    one: Mapping[str, Any],
-    wanted: bool,
-    times: Times,
+    name: str, target: Mapping[str, Any], is_configured: bool, times: Times
 ) -> str:
-    told = ""
-    if one.get("paused_until"):
-        told += f"<p>paused until {times.clock(one['paused_until'])}</p>"
-    if one.get("problem"):
-        told += f'<p class="warn">{text(one["problem"])}</p>'
-    if one.get("warning"):
-        told += f"<p>{text(one['warning'])}</p>"
-    if one.get("damaged_files"):
-        told += f'<p class="bad">{number(one["damaged_files"])} damaged or gone</p>'
-    kind, words = _standing(one, wanted=wanted)
-    files = one.get("owed_files", 0)
+    notes = ""
+    if target.get("paused_until"):
+        notes += f"<p>paused until {times.clock(target['paused_until'])}</p>"
+    if target.get("problem"):
+        notes += f'<p class="warn">{text(target["problem"])}</p>'
+    if target.get("warning"):
+        notes += f"<p>{text(target['warning'])}</p>"
+    if target.get("damaged_files"):
+        notes += f'<p class="bad">{number(target["damaged_files"])} damaged or gone</p>'
+    kind, words = _target_state(target, is_configured=is_configured)
+    files = target.get("owed_files", 0)
     owed = "nothing"
     if files:
         unit = "file" if files == 1 else "files"
-        owed = f"{number(files)} {unit}, {amount(one['owed_bytes'])}"
-    if one.get("checked"):
-        told += f"<p>looked at {times.relative(one['checked'])}</p>"
+        owed = f"{number(files)} {unit}, {amount(target['owed_bytes'])}"
+    if target.get("checked"):
+        notes += f"<p>looked at {times.relative(target['checked'])}</p>"
     return (
-        f'<tr><td>{text(name)}{told}</td><td class="state">{pill(kind, words)}</td>'
-        f'<td class="keep" data-label="free">{amount(one.get("free_bytes"))}</td>'
+        f'<tr><td>{text(name)}{notes}</td><td class="state">{pill(kind, words)}</td>'
+        f'<td class="keep" data-label="free">{amount(target.get("free_bytes"))}</td>'
         f'<td class="keep" data-label="owed">{owed}</td></tr>'
     )
 
 
-def _standing(one: Mapping[str, Any], *, wanted: bool) -> tuple[str, str]:
+def _target_state(target: Mapping[str, Any], *, is_configured: bool) -> tuple[str, str]:
     """Return the kind of pill and the words on it."""
-    if not wanted:
+    if not is_configured:
         return "rest", "not configured"
-    if not one.get("checked"):
+    if not target.get("checked"):
         return "rest", "not looked at yet"
-    if one["paused_until"]:
+    if target["paused_until"]:
         return "look", "paused"
-    if one["problem"]:
+    if target["problem"]:
         return "look", "cannot be used"
-    return ("look", "damaged files") if one["damaged_files"] else ("well", "well")
+    return ("look", "damaged files") if target["damaged_files"] else ("well", "well")
 
 
 def losses(status: Mapping[str, Any], times: Times) -> str:
@@ -220,80 +220,88 @@ def losses(status: Mapping[str, Any], times: Times) -> str:
     total = status["lost_by_us"]
     if not status["lost"]:
         return _card("Losses", "none" if not total else f"{number(total)} ever", "")
-    lines = [
-        f"<tr><td>{_name(one)}</td>"
-        f'<td class="keep" data-label="deadline">{times.relative(one["deadline"])}</td>'
-        f'<td class="wide">{_why(one)}</td></tr>'
-        for one in status["lost"]
-    ]
+    lines = [_loss(export, times) for export in status["lost"]]
     head = ("Export", "Its deadline was", "Why, and what to do")
     note = f"{number(total)} ever, the latest first"
     return _card("Losses", note, _table(head, lines), "long why")
+
+
+def _loss(export: Mapping[str, Any], times: Times) -> str:
+    deadline = times.relative(export["deadline"])
+    return (
+        f'<tr><td>{_name(export)}</td><td class="keep" data-label="deadline">{deadline}'
+        f'</td><td class="wide">{_why(export)}</td></tr>'
+    )
 
 
 def recent(status: Mapping[str, Any], times: Times) -> str:
     """Return the latest exports."""
     if not status["recent"]:
         return _card("Latest exports", "none listed yet", "")
-    lines = [_latest(one, times) for one in status["recent"]]
+    lines = [_latest(export, times) for export in status["recent"]]
     head = ("Export", "State", "Made", "Size", "Margin")
     return _card(
         "Latest exports", f"the latest {len(lines)}", _table(head, lines), "long"
     )
 
 
-def _latest(one: Mapping[str, Any], times: Times) -> str:
-    margin_s = one["margin_seconds"]
+def _latest(export: Mapping[str, Any], times: Times) -> str:
+    margin_s = export["margin_seconds"]
     margin = ""
     if margin_s is not None:
         kind = {"dot-risk": "bad", "dot-look": "warn"}.get(
             margin_chart.tone(margin_s), ""
         )
         margin = f'<span class="{kind}">{length(margin_s)}</span>'
-    made = times.relative(one["created_at"], never="unknown")
-    size = "" if one["size_bytes"] is None else amount(one["size_bytes"])
-    copies = [f"{copy['target']} {copy['state']}" for copy in one["copies"]]
-    copied = ", ".join(copies)
-    told = _why(one)
-    why = f"<p>{told}</p>" if told else ""
+    made = times.relative(export["created_at"], never="unknown")
+    size = "" if export["size_bytes"] is None else amount(export["size_bytes"])
+    copies = ", ".join(f"{copy['target']} {copy['state']}" for copy in export["copies"])
+    why = _why(export)
+    why = f"<p>{why}</p>" if why else ""
     return (
-        f'<tr><td class="line">{_name(one)}{why}</td>'
-        f'<td class="state" title="{escape(copied)}">'
-        f'{_state(one)}</td><td class="keep">{made}</td><td class="keep">{size}</td>'
+        f'<tr><td class="line">{_name(export)}{why}</td>'
+        f'<td class="state" title="{escape(copies)}">'
+        f'{_state(export)}</td><td class="keep">{made}</td><td class="keep">{size}</td>'
         f'<td class="keep" data-label="margin">{margin}'
         "</td></tr>"
     )
 
 
-def _name(one: Mapping[str, Any]) -> str:
-    name = text(one["name"]) if one["name"] else '<span class="soft">no name</span>'
-    camera = "" if one["camera_id"] is None else f", camera {one['camera_id']}"
-    version = f"~{one['version']}" if one["version"] > 1 else ""
-    label = f"{text(one['source'])}/{one['id']}{version}{camera}"
+def _name(export: Mapping[str, Any]) -> str:
+    name = (
+        text(export["name"]) if export["name"] else '<span class="soft">no name</span>'
+    )
+    camera = "" if export["camera_id"] is None else f", camera {export['camera_id']}"
+    version = f"~{export['version']}" if export["version"] > 1 else ""
+    label = f"{text(export['source'])}/{export['id']}{version}{camera}"
     return f'{name} <span class="label">{label}</span>'
 
 
-def _state(one: Mapping[str, Any]) -> str:
-    return pill(_KINDS.get(one["state"], "rest"), one["state"])
+def _state(export: Mapping[str, Any]) -> str:
+    return pill(_KINDS.get(export["state"], "rest"), export["state"])
 
 
-def _why(one: Mapping[str, Any]) -> str:
+def _why(export: Mapping[str, Any]) -> str:
     """Return reason, last error and what to do; nothing for what is kept."""
-    if one["state"] == "saved":
+    if export["state"] == "saved":
         return ""
-    told = [f"<code>{text(one['reason'])}</code>"] if one["reason"] else []
-    if one["note"]:
-        told.append(f"noted: {text(one['note'])};")
-    if one["doubt"]:
-        told.append(f"{text(one['doubt'])};")
-    if one["advice"]:
-        told.append(advice(one["advice"]))
-    elif one["state"] == "spooled":
-        told.append("safe here, on its way to the targets")
-    if one["last_error"] and one["state"] not in {"spooled", "doubtful", "waiting"}:
-        tries = one["attempts"]
-        told.append(
+    words = [f"<code>{text(export['reason'])}</code>"] if export["reason"] else []
+    if export["note"]:
+        words.append(f"noted: {text(export['note'])};")
+    if export["doubt"]:
+        words.append(f"{text(export['doubt'])};")
+    if export["advice"]:
+        words.append(advice(export["advice"]))
+    elif export["state"] == "spooled":
+        words.append("safe here, on its way to the targets")
+    if export["last_error"] and export["state"] not in {
+        "spooled",
+        "doubtful",
+        "waiting",
+    }:
+        tries = export["attempts"]
+        words.append(
             f'<span class="soft">after {tries} {"try" if tries == 1 else "tries"}: '
-            f"{text(one['last_error'])}</span>"
+            f"{text(export['last_error'])}</span>"
         )
-    return " ".join(told)
+    return " ".join(words)

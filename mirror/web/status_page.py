@@ -71,7 +71,7 @@ def render(status: Mapping[str, Any], zone: tzinfo) -> str:
 
 
 def failure(reason: str) -> str:
-    """Return the page for when nothing can be told."""
+    """Return the page for when the status cannot be read."""
     body = (
         '<main><section class="banner risk"><h1>'
         f"{_sign('risk')}The status cannot be told</h1><p>{escape(reason)}. "
@@ -109,7 +109,7 @@ def _sign(level: str) -> str:
 
 def _banner(status: Mapping[str, Any], times: Times) -> str:
     level = status["headline"]["level"]
-    concerns = "".join(_concern(one, times) for one in status["concerns"])
+    concerns = "".join(_concern(concern, times) for concern in status["concerns"])
     return (
         f'<section class="banner {level}"><h1>{_sign(level)}'
         f"{escape(status['headline']['text'])}</h1>"
@@ -132,16 +132,16 @@ def _well(status: Mapping[str, Any]) -> str:
     return f"<p>{number(kept)} {verb} kept{doubt}; {on_way}.</p>"
 
 
-def _concern(one: Mapping[str, Any], times: Times) -> str:
+def _concern(concern: Mapping[str, Any], times: Times) -> str:
     by = ""
-    if one["by"] is not None:
+    if concern["by"] is not None:
         by = (
-            f' <span class="by">By {times.clock(one["by"])} '
-            f"({times.relative(one['by'])})</span>"
+            f' <span class="by">By {times.clock(concern["by"])} '
+            f"({times.relative(concern['by'])})</span>"
         )
     return (
-        f'<li class="{one["level"]}"><p>{text(one["text"])}{by}</p>'
-        f"<p>{advice(one['remedy'])}</p></li>"
+        f'<li class="{concern["level"]}"><p>{text(concern["text"])}{by}</p>'
+        f"<p>{advice(concern['remedy'])}</p></li>"
     )
 
 
@@ -169,7 +169,7 @@ def _figures(status: Mapping[str, Any], times: Times) -> str:
         ("", "Waiting", number(waiting), "the VMS has no file of them now"),
         ("", "Lost", number(lost), "by us, ever" if lost else "none, ever"),
     )
-    return f'<dl class="figures">{"".join(_figure(*one) for one in figures)}</dl>'
+    return f'<dl class="figures">{"".join(_figure(*each) for each in figures)}</dl>'
 
 
 def _figure(kind: str, name: str, value: str, note: str) -> str:
