@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""All metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class PollOutcome(StrEnum):
 
 
 class LookOutcome(StrEnum):
-    """What a second look showed of the file that is ours."""
+    """What a second look showed of a fetched file."""
 
     CHANGED = "changed"
     UNCHANGED = "unchanged"
@@ -109,7 +109,7 @@ class CopyOutcome(StrEnum):
 
 
 class EventOutcome(StrEnum):
-    """How a change of state was told to the command of `on_event`."""
+    """How an event for the command of `on_event` ended."""
 
     TOLD = "told"
     FAILED = "failed"
@@ -122,11 +122,11 @@ class LedgerSnapshot:
 
     Attributes:
         exports: By (source, state).
-        unfetched: Due or under way, and no file of theirs is ours, by source.
+        unfetched: Due or under way, without any body held or kept, by source.
         saved_total: Ever saved, by source.
         doubtful_total: Ever kept though not proven whole, by source.
         lost_total: Ever lost by us, by (source, reason).
-        unacknowledged: Lost by us, and nobody has taken note of it, by source.
+        unacknowledged: Lost by us and not acknowledged, by source.
         clock_offset_us: By source.
         last_success_us: When a source's list was last read to its end, by source.
         left_out: Rows of a source's last walk that were not taken in, by source.
@@ -152,7 +152,7 @@ class LedgerSnapshot:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-class Metrics:
+class Metrics(Collector):
     """All metrics of the program, on one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -164,7 +164,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        registry.register(_FromLedger(self))
+        registry.register(self)
         self._polls = self._counter(
             "polls_total",
             "Walks over a source's list; unauthorized: the VMS refuses the token.",
@@ -243,15 +243,15 @@ class Metrics:
         build.labels(__version__, platform.python_version()).set(1)
 
     def declare(self, sources: Sequence[str], targets: Sequence[str]) -> None:
-        """Show every series that can come, at 0; forget removed names."""
+        """Create every series that can come, at 0; drop those of removed names."""
         of_sources = (self._source_up, self._token_expiry)
-        for gone in set(self._sources) - set(sources):
+        for removed in set(self._sources) - set(sources):
             for metric in (*of_sources, self._polls, self._fetches, self._looks):
-                metric.remove_by_labels({"source": gone})
+                metric.remove_by_labels({"source": removed})
         of_targets = (self._target_up, self._target_free, self._holdup, self._copies)
-        for gone in set(self._targets) - set(targets):
+        for removed in set(self._targets) - set(targets):
             for metric in of_targets:
-                metric.remove_by_labels({"target": gone})
+                metric.remove_by_labels({"target": removed})
         self._sources, self._targets = tuple(sources), tuple(targets)
         for source in sources:
             for counter, outcomes in (
@@ -268,7 +268,7 @@ class Metrics:
             self._target_up.labels(target)
 
     def show(self, snapshot: LedgerSnapshot) -> None:
-        """Take over what the ledger says now."""
+        """Replace the snapshot of the ledger."""
         self._snapshot = snapshot
 
     def poll_ended(self, source: str, outcome: str) -> None:
@@ -300,7 +300,7 @@ class Metrics:
         self._copies.labels(target, CopyOutcome(outcome)).inc()
 
     def events_ended(self, outcome: str, number: int = 1) -> None:
-        """Count changes of state that were told, or not."""
+        """Count events by how they ended."""
         self._events.labels(EventOutcome(outcome)).inc(number)
 
     def target_checked(self, target: str, *, up: bool, free_bytes: int | None) -> None:
@@ -316,7 +316,7 @@ class Metrics:
             self._spool_free.set(free_bytes)
 
     def holdup(self, target: str, seconds: float) -> None:
-        """Record how long we last without a target."""
+        """Record how long the spool lasts without a target."""
         self._holdup.labels(target).set(seconds)
 
     def token_expiry(self, source: str, at_s: int | None) -> None:
@@ -330,14 +330,15 @@ class Metrics:
         """Record whether the configuration could be understood."""
         self._reloaded.set(successful)
 
-    def from_ledger(self) -> Iterable[Metric]:
-        """Yield what the last snapshot says; nothing before the first.
+    @override
+    def collect(self) -> Iterable[Metric]:
+        """Yield what the last snapshot says, so that it survives a restart.
 
-        A total shown as 0 before the ledger was asked would look like that many
-        exports lost as soon as it was.
+        Nothing before the first: a total of 0 before the ledger was read would look
+        like that many exports lost as soon as it was.
         """
-        taken = self._snapshot
-        if taken is None:
+        snapshot = self._snapshot
+        if snapshot is None:
             return
         exports = GaugeMetricFamily(
             f"{PREFIX}exports", "Exports by state.", labels=["source", "state"]
@@ -387,28 +388,28 @@ class Metrics:
             labels=["source"],
         )
         for source in self._sources:
-            left_out.add_metric([source], taken.left_out.get(source, 0))
-            if source in taken.last_success_us:
-                success.add_metric([source], taken.last_success_us[source] / 1e6)
+            left_out.add_metric([source], snapshot.left_out.get(source, 0))
+            if source in snapshot.last_success_us:
+                success.add_metric([source], snapshot.last_success_us[source] / 1e6)
             for state in State:
                 exports.add_metric(
-                    [source, state], taken.exports.get((source, state), 0)
+                    [source, state], snapshot.exports.get((source, state), 0)
                 )
-            unfetched.add_metric([source], taken.unfetched.get(source, 0))
-            saved.add_metric([source], taken.saved_total.get(source, 0))
-            doubtful.add_metric([source], taken.doubtful_total.get(source, 0))
+            unfetched.add_metric([source], snapshot.unfetched.get(source, 0))
+            saved.add_metric([source], snapshot.saved_total.get(source, 0))
+            doubtful.add_metric([source], snapshot.doubtful_total.get(source, 0))
             for reason in LOSS_REASONS:
                 lost.add_metric(
-                    [source, reason], taken.lost_total.get((source, reason), 0)
+                    [source, reason], snapshot.lost_total.get((source, reason), 0)
                 )
-            unacknowledged.add_metric([source], taken.unacknowledged.get(source, 0))
-            paused.add_metric([source], source in taken.paused_sources)
-            offset.add_metric([source], taken.clock_offset_us.get(source, 0) / 1e6)
+            unacknowledged.add_metric([source], snapshot.unacknowledged.get(source, 0))
+            paused.add_metric([source], source in snapshot.paused_sources)
+            offset.add_metric([source], snapshot.clock_offset_us.get(source, 0) / 1e6)
         yield from (exports, unfetched, saved, doubtful, lost, unacknowledged)
         yield from (paused, offset, success, left_out)
-        yield from self._backlog(taken)
+        yield from self._backlog(snapshot)
 
-    def _backlog(self, taken: LedgerSnapshot) -> Iterable[Metric]:
+    def _backlog(self, snapshot: LedgerSnapshot) -> Iterable[Metric]:
         files = GaugeMetricFamily(
             f"{PREFIX}target_owed_files", "Copies owed to a target.", labels=["target"]
         )
@@ -426,31 +427,31 @@ class Metrics:
             labels=["target"],
         )
         for target in self._targets:
-            paused.add_metric([target], target in taken.paused_targets)
-            damaged.add_metric([target], taken.target_damaged_files.get(target, 0))
-            files.add_metric([target], taken.target_owed_files.get(target, 0))
-            size.add_metric([target], taken.target_owed_bytes.get(target, 0))
+            paused.add_metric([target], target in snapshot.paused_targets)
+            damaged.add_metric([target], snapshot.target_damaged_files.get(target, 0))
+            files.add_metric([target], snapshot.target_owed_files.get(target, 0))
+            size.add_metric([target], snapshot.target_owed_bytes.get(target, 0))
         yield from (files, size, damaged, paused)
         yield GaugeMetricFamily(
             f"{PREFIX}exports_at_risk",
             "Exports not yet fetched that may not be in time.",
-            value=taken.exports_at_risk,
+            value=snapshot.exports_at_risk,
         )
         yield GaugeMetricFamily(
             f"{PREFIX}exports_without_room",
             "Exports not yet fetched that found no room in the spool when last tried.",
-            value=taken.exports_without_room,
+            value=snapshot.exports_without_room,
         )
         for name, text, moment_us in (
             (
                 "oldest_ready_timestamp_seconds",
                 "Since when the oldest export not yet fetched is ready.",
-                taken.oldest_ready_us,
+                snapshot.oldest_ready_us,
             ),
             (
                 "earliest_deadline_timestamp_seconds",
                 "The nearest deadline of an export not yet fetched.",
-                taken.earliest_deadline_us,
+                snapshot.earliest_deadline_us,
             ),
         ):
             family = GaugeMetricFamily(f"{PREFIX}{name}", text)
@@ -463,15 +464,3 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"{PREFIX}{name}", text, labels, registry=self.registry)
-
-
-class _FromLedger(Collector):
-    """Shows what the ledger knows, so that it survives a restart."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    @override
-    def collect(self) -> Iterable[Metric]:
-        """Yield the families."""
-        return self._metrics.from_ledger()
