@@ -16,12 +16,10 @@ from mirror.simulator.behaviour import INTERNAL_ORIGIN, Manners, Unmade
 from mirror.simulator.exports import Stage
 from mirror.simulator.faults import Chaos, fault
 from mirror.simulator.life import Life
-from mirror.simulator.replay import Record, ReplayResponder
 from mirror.simulator.server import DEFAULT_TOKEN, Vms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from mirror.simulator.journal import Request
 
@@ -56,7 +54,6 @@ class SimulatorOptions:
         fault_probability: Of a request to meet one of them.
         clock_skew: How far the clock of the VMS is ahead.
         seed: Decides all that is drawn.
-        replay: Answer as a recorded VMS did, and nothing else.
         quiet: Print no line per request.
         output: Where lines go.
     """
@@ -82,7 +79,6 @@ class SimulatorOptions:
     fault_probability: float = 0.3
     clock_skew: timedelta = timedelta()
     seed: int = 0
-    replay: Path | None = None
     quiet: bool = False
     output: TextIO = field(default_factory=lambda: sys.stdout)
 
@@ -110,12 +106,9 @@ def build(options: SimulatorOptions) -> Vms:
     """Return the simulated VMS these options mean, not yet listening.
 
     Raises:
-        ValueError: A fault is not known, or a record cannot be read.
+        ValueError: A fault is not known.
     """
     for_files, for_lists = sort_faults(options.faults)
-    record = None if options.replay is None else Record(options.replay)
-    if record is not None and options.faults:
-        raise ValueError("--replay answers as recorded: no --fault goes with it")
 
     def show(request: Request) -> None:
         options.output.write(f"{request.line()}\n")
@@ -142,15 +135,13 @@ def build(options: SimulatorOptions) -> Vms:
             unmade=options.unmade,
             serve_files=not options.list_only,
             rate=options.rate,
-            clock_skew=options.clock_skew if record is None else record.clock_offset,
+            clock_skew=options.clock_skew,
         ),
-        life=Life() if options.literal_seed or record else life,
+        life=Life() if options.literal_seed else life,
         other_origin=False,
         on_request=None if options.quiet else show,
         seed=options.seed,
     )
-    if record is not None:
-        vms.responder = ReplayResponder(vms, record)
     vms.responder.file_chaos = Chaos(for_files, options.fault_probability, options.seed)
     vms.responder.list_chaos = Chaos(
         for_lists, options.fault_probability, options.seed + 1
@@ -160,8 +151,6 @@ def build(options: SimulatorOptions) -> Vms:
 
 def populate(vms: Vms, options: SimulatorOptions) -> None:
     """List what is there at the start."""
-    if options.replay is not None:
-        return
     if options.literal_seed:
         vms.add_seed_rows(size=_SEED_FILE_BYTES)
         return
@@ -196,8 +185,7 @@ def configuration(vms: Vms, options: SimulatorOptions) -> str:
     if options.lifetime is not None:
         seconds = max(1, round(options.lifetime.total_seconds() / options.speed))
         lines.append(f'file_lifetime = "{seconds}s"')
-    named = options.internal_host or options.replay is not None
-    if named and vms.url != INTERNAL_ORIGIN:
+    if options.internal_host and vms.url != INTERNAL_ORIGIN:
         lines.append(f'rewrite_origins = {{ "{INTERNAL_ORIGIN}" = "{vms.url}" }}')
     lines += [
         "",
