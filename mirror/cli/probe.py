@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
-from pathlib import Path  # noqa: TC003 -- typer reads the annotation
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,14 +29,6 @@ def register(app: typer.Typer) -> None:
 def probe(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
-    *,
-    record: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Keep the answers, without names, for `simulate-vms --replay`.",
-        ),
-    ] = None,
 ) -> None:
     """Ask a VMS what its documentation leaves open; prints the TOML to paste.
 
@@ -50,17 +40,6 @@ def probe(
     if source not in settings.sources:
         known = ", ".join(settings.sources)
         raise typer.BadParameter(f"no source {source}; there are: {known}")
-    if record is not None and os.path.lexists(record):
-        raise typer.BadParameter(
-            f"--record: {record} is there already; name a new file"
-        )
-    if record is not None and not os.access(
-        record.absolute().parent, os.W_OK | os.X_OK
-    ):
-        raise typer.BadParameter(
-            f"--record: {record} cannot be made; name a new file in a folder that you "
-            "may write to"
-        )
     refuse_root(settings.state_dir, globals_.arguments)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
@@ -76,8 +55,6 @@ def probe(
             secret=globals_.redactor.add,
         )
     )
-    if record is not None:
-        report.recorder.write(record)
     typer.echo(f"{source}: {settings.sources[source].url}, requests: {report.requests}")
     for line in _told(report, source):
         typer.echo(globals_.redactor.clean(render.clean(line)))

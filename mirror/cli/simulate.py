@@ -79,10 +79,6 @@ def simulate_vms(
     ] = 0.3,
     clock_skew: Annotated[float, typer.Option(help="Seconds its clock is ahead.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides all that is drawn.")] = 0,
-    replay: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Answer as recorded by `probe --record`."),
-    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No line per request.")
     ] = False,
@@ -117,7 +113,6 @@ def simulate_vms(
         initial=initial,
         faults=tuple(fault or ()),
         fault_probability=fault_probability,
-        replay=replay,
         quiet=quiet,
     )
     try:

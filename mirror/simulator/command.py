@@ -8,7 +8,7 @@ import random
 import shlex
 import signal
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,13 +17,11 @@ from mirror.simulator.behaviour import INTERNAL_ORIGIN, Behaviour
 from mirror.simulator.exports import Stage
 from mirror.simulator.faults import Chaos, fault
 from mirror.simulator.life import Life
-from mirror.simulator.replay import Record, ReplayResponder
 from mirror.simulator.server import DEFAULT_TOKEN, Vms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
-    from pathlib import Path
 
     from mirror.simulator.journal import Request
 
@@ -46,7 +44,6 @@ class SimulatorOptions:
         faults: Names in `FAULTS`; what both can have strikes files, and lists if
             `list:` stands before it.
         fault_probability: Of a request to meet one of them.
-        replay: Answer as a recorded VMS did, and nothing else.
         quiet: Print no line per request.
         output: Where lines go.
     """
@@ -60,7 +57,6 @@ class SimulatorOptions:
     initial: int = 0
     faults: tuple[str, ...] = ()
     fault_probability: float = 0.0
-    replay: Path | None = None
     quiet: bool = False
     output: TextIO = field(default_factory=lambda: sys.stdout)
 
@@ -88,34 +84,26 @@ def build(options: SimulatorOptions, clock: Callable[[], datetime] = utc_now) ->
     """Return the simulated VMS these options mean, not yet listening.
 
     Raises:
-        ValueError: A fault is not known, or a record cannot be read.
+        ValueError: A fault is not known.
     """
     for_files, for_lists = sort_faults(options.faults)
-    record = None if options.replay is None else Record(options.replay)
-    if record is not None and options.faults:
-        raise ValueError("--replay answers as recorded: no --fault goes with it")
 
     def show(request: Request) -> None:
         options.output.write(f"{request.line()}\n")
         options.output.flush()
 
-    behaviour = options.behaviour
-    if record is not None:
-        behaviour = replace(behaviour, clock_skew=record.clock_offset)
     seed = options.life.seed
     vms = Vms(
         host=options.host,
         port=options.port,
         token=options.token,
-        behaviour=behaviour,
-        life=Life() if options.literal_seed or record else options.life,
+        behaviour=options.behaviour,
+        life=Life() if options.literal_seed else options.life,
         clock=clock,
         other_origin=False,
         on_request=None if options.quiet else show,
         seed=seed,
     )
-    if record is not None:
-        vms.responder = ReplayResponder(vms, record)
     vms.responder.file_chaos = Chaos(for_files, options.fault_probability, seed)
     vms.responder.list_chaos = Chaos(for_lists, options.fault_probability, seed + 1)
     return vms
@@ -123,8 +111,6 @@ def build(options: SimulatorOptions, clock: Callable[[], datetime] = utc_now) ->
 
 def populate(vms: Vms, options: SimulatorOptions) -> None:
     """List the exports that are there at the start."""
-    if options.replay is not None:
-        return
     if options.literal_seed:
         vms.add_seed_rows(size=_SEED_FILE_BYTES)
         return
@@ -161,8 +147,7 @@ def configuration(vms: Vms, options: SimulatorOptions) -> str:
     if life.file_lifetime is not None:
         seconds = max(1, round(life.file_lifetime.total_seconds() / life.speed))
         lines.append(f'file_lifetime = "{seconds}s"')
-    is_internal = options.behaviour.internal_host or options.replay is not None
-    if is_internal and vms.url != INTERNAL_ORIGIN:
+    if options.behaviour.internal_host and vms.url != INTERNAL_ORIGIN:
         lines.append(f'rewrite_origins = {{ "{INTERNAL_ORIGIN}" = "{vms.url}" }}')
     lines += [
         "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from datetime import timedelta
 
@@ -12,11 +11,8 @@ from prometheus_client import CollectorRegistry
 from mirror import config
 from mirror.app import probe
 from mirror.app.probe import asker
-from mirror.errors import MirrorError
 from mirror.metrics import Metrics
-from mirror.simulator import INTERNAL_ORIGIN, Behaviour, Etag, Fault, Kind, Vms, lists
-from mirror.simulator.command import SimulatorOptions, build
-from mirror.simulator.replay import Record
+from mirror.simulator import Behaviour, Etag, Fault, Kind, Vms, lists
 from mirror.simulator.responder import LIST_PATHS
 from tests.integration.test_cli import run_beside
 from tests.site import Site
@@ -250,110 +246,3 @@ async def test_the_printed_keys_are_a_configuration(tmp_path):
     assert vms.token not in ran.out + ran.err
     assert "another-token" not in failed.out + failed.err
     assert isinstance(config.load(tmp_path / "archive-mirror.toml", {}), object)
-
-
-def comparable(report: probe.Report) -> list[tuple[str, str]]:
-    """Return what was learnt, without what differs from run to run."""
-    return [
-        (one.topic, re.sub(r"export \d+|[+-]\d+\.\d s|http://\S+", "", one.text))
-        for one in report.learnt
-    ]
-
-
-@pytest.mark.parametrize(
-    "behaviour",
-    [
-        Behaviour(max_per_page=40),
-        Behaviour(etag=Etag.WEAK, gone_status=410, relative_urls=True),
-        Behaviour(folder_urls=True, gzip_lists=True),
-        Behaviour(internal_host=True, bare_dates=True),
-        Behaviour(etag=Etag.NONE, serve_files=False, clock_skew=timedelta(hours=1)),
-    ],
-    ids=["long", "weak", "folders", "inside", "listonly"],
-)
-async def test_a_probe_of_its_record_finds_the_same(tmp_path, behaviour):
-    """And the record names nobody and no place."""
-    record = tmp_path / "record.json"
-    secret = "Erika Mustermann, Hauptstr. 5.mp4"
-    async with Vms(behaviour=behaviour) as vms:
-        for _ in range(50):
-            vms.add(size=300_000, name=secret)
-        vms.add(size=300_000, name=secret).url = f"{vms.other_url}/storage/x.mp4"
-        site = Site.make(tmp_path, vms)
-        known_inside_as = f'"{INTERNAL_ORIGIN}"'
-        site.tables["sources"]["hq"]["rewrite_origins"] = {known_inside_as: vms.url}
-        first, _, keys = await asked(site)
-        first.recorder.write(record)
-    kept = record.read_text()
-    options = SimulatorOptions(port=0, token=vms.token, replay=record, quiet=True)
-    async with build(options) as replay:
-        site.tables["sources"]["hq"]["url"] = replay.url
-        site.tables["sources"]["hq"]["rewrite_origins"] = {known_inside_as: replay.url}
-        second, _, again = await asked(site)
-
-    assert comparable(second) == comparable(first)
-    for key in ("list_path", "date_format", "per_page", "folder_url"):
-        assert again.get(key) == keys.get(key)
-    for told in ("Mustermann", "user@mail.com", vms.token, vms.other_url, vms.url):
-        assert told not in kept
-    assert not re.search(r"\b64\d\d\b", kept.replace('"from"', ""))
-    assert record.stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_record_keeps_the_order_of_ids(tmp_path):
-    """Where it is all that a list is in order by; ids of any kind are bad rows."""
-    record = tmp_path / "record.json"
-    async with Vms() as vms:
-        for number, hour in ((7000, 2), (8111, 1), (9000, 3)):
-            export = vms.add(export_id=number, created_at=vms.now())
-            export.literal = {
-                "id": number,
-                "created_at": f"2026-11-0{hour}T00:00:00.000000Z",
-                "is_file_exists": False,
-            }
-        vms.add(export_id=1).literal = {"id": "a name"}
-        site = Site.make(tmp_path, vms)
-        first, words, _ = await asked(site)
-        first.recorder.write(record)
-    options = SimulatorOptions(port=0, token=vms.token, replay=record, quiet=True)
-    async with build(options) as replay:
-        site.tables["sources"]["hq"]["url"] = replay.url
-        second, _, _ = await asked(site)
-
-    assert words["order"].startswith("by id, downwards")
-    assert comparable(second) == comparable(first)
-    assert "a name" not in record.read_text() and "8111" not in record.read_text()
-
-
-async def test_a_record_is_never_written_over(tmp_path):
-    async with Vms() as vms:
-        report, _, _ = await asked(Site.make(tmp_path, vms))
-    taken = tmp_path / "taken.json"
-    taken.write_text("mine")
-
-    with pytest.raises(MirrorError, match="name a new file"):
-        report.recorder.write(taken)
-    assert taken.read_text() == "mine"
-
-
-async def test_a_record_that_cannot_be_made_costs_no_request(tmp_path):
-    """It is told before the VMS is asked."""
-    async with Vms() as vms:
-        Site.make(tmp_path, vms).settings()
-        ran = await run_beside(
-            "-c", str(tmp_path / "archive-mirror.toml"), "probe", "hq",
-            "--record", str(tmp_path / "nowhere" / "record.json"),
-        )  # fmt: skip
-
-    assert ran.code == 2 and "name a new file" in ran.err
-    assert not vms.journal.requests
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 2}', "\xff"])
-def test_what_is_no_record_is_refused(tmp_path, text):
-    """In words, also a record of a later version."""
-    path = tmp_path / "record.json"
-    path.write_text(text)
-
-    with pytest.raises(ValueError, match=r"record\.json is no record"):
-        Record(path)

@@ -10,7 +10,6 @@ from mirror.app.engine import Engine
 from mirror.app.probe.asker import Asker, EnoughError, Learnt, Suggestion
 from mirror.app.probe.file_questions import FileQuestions
 from mirror.app.probe.list_questions import ListQuestions
-from mirror.app.probe.recorder import Recorder
 from mirror.ledger import Ledger, LedgerThread
 from mirror.model import iso, to_us, utc_now
 from mirror.wording import span
@@ -32,14 +31,12 @@ class Report:
     Attributes:
         suggestions: For the table of the source.
         answers: A list could be read.
-        recorder: Has all that was answered.
         complete: All questions were asked.
     """
 
     learnt: list[Learnt]
     suggestions: list[Suggestion]
     requests: int
-    recorder: Recorder
     answers: bool
     complete: bool
 
@@ -73,8 +70,7 @@ async def probe(
                 device_uuids=dict.fromkeys(settings.sources, "archive-mirror-probe"),
             )
             client = engine.sources[name]
-            recorder = Recorder(client)
-            asker = Asker(client=client, recorder=recorder)
+            asker = Asker(client=client)
             about_list = ListQuestions(
                 asker=asker,
                 url=source.url,
@@ -108,7 +104,6 @@ async def probe(
         ],
         suggestions=[*about_list.suggestions, *about_files.suggestions],
         requests=asker.requests,
-        recorder=recorder,
         answers=about_list.answers,
         complete=not cut_short,
     )

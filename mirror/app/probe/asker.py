@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from mirror.app.probe.recorder import Recorder
     from mirror.ports import Page
     from mirror.vms import Answered, VmsClient
 
@@ -81,7 +80,6 @@ class Asker:
     """
 
     client: VmsClient
-    recorder: Recorder
     began: float = field(default_factory=time.monotonic)
     requests: int = 0
     last_list: Answered | None = None
@@ -96,7 +94,6 @@ class Asker:
         """
         answered = await self._politely(lambda: self.client.ask(address, query))
         self.last_list = answered
-        self.recorder.list(address.path, query, answered)
         for name in ("Limit", "Remaining", "Reset"):
             value = answered.headers.get(f"X-RateLimit-{name}", "").strip()
             if value.isascii() and value.isdigit():
@@ -112,21 +109,17 @@ class Asker:
         """
         return await self.client.judge(await self.list(address, query))
 
-    async def file(
-        self, address: URL, headers: Mapping[str, str], *, of: int | None
-    ) -> Answered:
-        """Ask for the beginning of a file, of an export or of none.
+    async def file(self, address: URL, headers: Mapping[str, str]) -> Answered:
+        """Ask for the beginning of a file.
 
         Raises:
             TransientError: Nothing came.
             EnoughError: No more may be asked.
         """
-        answered = await self._politely(
+        return await self._politely(
             lambda: self.client.sample(address, headers, most_bytes=SAMPLE_BYTES),
             within_s=FILE_S,
         )
-        self.recorder.file(of, headers, answered)
-        return answered
 
     async def _politely(self, ask: _Ask, within_s: float = REQUEST_S) -> Answered:
         for _ in range(_TRIES):

@@ -79,7 +79,7 @@ class FileQuestions:
             try:
                 address = self.asker.client.resolve(row.url or "", row.name)
                 part = {"Range": f"bytes=0-{_PART - 1}"}
-                answered = await self.asker.file(address, part, of=row.export_id)
+                answered = await self.asker.file(address, part)
             except MirrorError as exc:
                 why = f"export {row.export_id}: {exc}"
                 continue
@@ -125,10 +125,10 @@ class FileQuestions:
             f"Last-Modified: {'yes' if dated else 'none'}"
             + ("" if strong or dated else "; a broken transfer starts over"),
         )
-        await self._ask_range(row.export_id, address, answered)
-        await self._ask_compression(row.export_id, address)
+        await self._ask_range(address, answered)
+        await self._ask_compression(address)
 
-    async def _ask_range(self, of: int, address: URL, first: Answered) -> None:
+    async def _ask_range(self, address: URL, first: Answered) -> None:
         """Ask for the rest as the service does, of this version and of another."""
         if first.status == HTTPStatus.OK:
             self._say("Range", "ignored: a broken transfer starts over")
@@ -145,7 +145,7 @@ class FileQuestions:
             self._say("Range", "taken (206); whether If-Range is heeded cannot be told")
             return
         try:
-            same = await self.asker.file(address, wanted, of=of)
+            same = await self.asker.file(address, wanted)
             offer = file_answer.judge(
                 same.status,
                 same.headers,
@@ -155,9 +155,7 @@ class FileQuestions:
                 max_bytes=self.max_bytes,
                 now=utc_now(),
             )
-            other = await self.asker.file(
-                address, wanted | {"If-Range": _OTHER_TAG}, of=of
-            )
+            other = await self.asker.file(address, wanted | {"If-Range": _OTHER_TAG})
         except MirrorError as exc:
             self._unknown("Range", str(exc))
             return
@@ -174,11 +172,9 @@ class FileQuestions:
             ),
         )
 
-    async def _ask_compression(self, of: int, address: URL) -> None:
+    async def _ask_compression(self, address: URL) -> None:
         try:
-            answered = await self.asker.file(
-                address, {"Accept-Encoding": "gzip"}, of=of
-            )
+            answered = await self.asker.file(address, {"Accept-Encoding": "gzip"})
         except MirrorError as exc:
             self._unknown("compression of files", str(exc))
             return
@@ -202,9 +198,7 @@ class FileQuestions:
         for row in gone[:1]:
             try:
                 address = self.asker.client.resolve(row.url or "", row.name)
-                answered = await self.asker.file(
-                    address, {"Range": "bytes=0-0"}, of=row.export_id
-                )
+                answered = await self.asker.file(address, {"Range": "bytes=0-0"})
             except MirrorError as exc:
                 self._unknown("deleted file", str(exc))
                 return
@@ -215,7 +209,7 @@ class FileQuestions:
         folder = base.raw_path.rpartition("/")[0]
         missing = base.with_path(f"{folder}/{MISSING}", encoded=True)
         try:
-            answered = await self.asker.file(missing, {"Range": "bytes=0-0"}, of=None)
+            answered = await self.asker.file(missing, {"Range": "bytes=0-0"})
         except MirrorError as exc:
             self._unknown("missing file", str(exc))
             return
