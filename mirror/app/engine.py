@@ -33,7 +33,7 @@ from mirror.pipeline.publish.publisher import Publisher, Surroundings
 from mirror.pipeline.spool.space import Space
 from mirror.pipeline.spool.spool import Spool
 from mirror.targets.directory.target import DirectoryTarget
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Engine:
 
         A claim that was cancelled on its way from the ledger has no task to undo it.
         """
-        await finish(self._recover())
+        await run_to_end(self._recover())
         self.spool.close()
         for publisher in self.publishers.values():
             await publisher.target.close()

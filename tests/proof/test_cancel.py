@@ -379,7 +379,7 @@ def _leave_open(part: Part) -> None:
 PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
     "what was begun is let go": (
         "fetching",
-        [(module, "finish", _let_go) for module in (fetching, receive, spool)],
+        [(module, "run_to_end", _let_go) for module in (fetching, receive, spool)],
     ),
     "a part stays open": ("state/spool", [(Part, "close", _leave_open)]),
     "an export stays claimed": ("fetching", [(fetching.Fetcher, "_settle", _forget)]),

@@ -11,7 +11,7 @@ import structlog
 from mirror.errors import FetchError, LedgerError, NoRoomError, SpoolError
 from mirror.model import to_us
 from mirror.pipeline.fetch import fair_share
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -308,7 +308,9 @@ class FetchPool:
         except asyncio.CancelledError:
             fetch = self._fetches.get(key)
             if fetch is not None and fetch.late:
-                await finish(self._ledger(lambda ledger: ledger.fetches.gave_way(key)))
+                await run_to_end(
+                    self._ledger(lambda ledger: ledger.fetches.gave_way(key))
+                )
             raise
         except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this file only
             _log.error("fetch.crashed", export=export.label, exc_info=exc)
