@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -13,6 +14,19 @@ MAX_RETRY_AFTER_S: Final = 86_400.0
 _MAX_DOUBLINGS: Final = 64
 _FLOOR: Final = 0.1
 _SECONDS: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast failures are retried.
+
+    Attributes:
+        initial: Longest wait after the first failure.
+        maximum: Longest wait ever.
+    """
+
+    initial: timedelta
+    maximum: timedelta
 
 
 def delay(

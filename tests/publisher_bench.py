@@ -16,9 +16,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
+from mirror.backoff import Pace
 from mirror.ledger import Ledger, LedgerThread
 from mirror.lifecycle import attempt as ended
-from mirror.lifecycle.attempt import Pace
 from mirror.lifecycle.row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Copy, Export, Receipt, from_us, to_us

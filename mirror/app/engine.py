@@ -13,10 +13,10 @@ from yarl import URL
 
 from mirror.app import instance
 from mirror.app.spool_places import SpoolPlaces
+from mirror.backoff import Pace
 from mirror.errors import SpoolError
 from mirror.layout import Values, parse_layout
 from mirror.ledger import Paused, in_slices
-from mirror.lifecycle.attempt import Pace
 from mirror.model import Export, from_us, to_us, utc_now
 from mirror.pipeline.discover.lister import Lister
 from mirror.pipeline.discover.rules import Rule, first_match

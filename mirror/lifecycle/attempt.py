@@ -17,24 +17,12 @@ from mirror.lifecycle.row import (
 from mirror.model import Reason, State, Verdict
 
 if TYPE_CHECKING:
+    from mirror.backoff import Pace
     from mirror.model import Attempt, Export, Receipt
 
 BARREN_ATTEMPTS = 10
 """Attempts in a row that gained nothing, after which an export is parked."""
 _RARELY = timedelta(microseconds=RARELY_US)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How fast failures are tried again.
-
-    Attributes:
-        initial: Upper bound of the first wait.
-        maximum: Upper bound of any wait.
-    """
-
-    initial: timedelta
-    maximum: timedelta
 
 
 def whole(export: Export, receipt: Receipt, attempt: Attempt) -> Export:

@@ -13,7 +13,7 @@ from mirror import backoff
 from mirror.model import Reason, State, Verdict
 
 if TYPE_CHECKING:
-    from mirror.lifecycle.attempt import Pace
+    from mirror.backoff import Pace
     from mirror.model import Export, Receipt
 
 SMALL_BYTES: Final = 64 * 1024

@@ -17,9 +17,9 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from mirror.backoff import Pace
 from mirror.errors import FetchError, FileGoneError
 from mirror.ledger import Ledger, LedgerThread
-from mirror.lifecycle.attempt import Pace
 from mirror.lifecycle.row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Export, Reason, State, from_us

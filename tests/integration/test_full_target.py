@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from mirror.backoff import Pace
 from mirror.errors import TargetError
 from mirror.ledger import Filter
-from mirror.lifecycle.attempt import Pace
 from mirror.model import CopyState
 from mirror.ports import TargetHealth
 from tests.publisher_bench import BYTES, Desk

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mirror.backoff import Pace
 from mirror.errors import LedgerError
 from mirror.ledger import LEDGER_NAME, Filter, Ledger, LedgerThread, Partial
 from mirror.ledger import database as databases
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mirror.model import Copy, Export, Row
 
 HORIZON = 6 * HOUR
-PACE = outcome.Pace(initial=timedelta(seconds=1), maximum=timedelta(minutes=10))
+PACE = Pace(initial=timedelta(seconds=1), maximum=timedelta(minutes=10))
 RECEIPT = Receipt(size_bytes=100, sha256="ab" * 32, etag='"e"', last_modified=None)
 FIRST = databases.migrations()
 

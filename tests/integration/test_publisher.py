@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from mirror.backoff import Pace
 from mirror.errors import LedgerError, TargetError
-from mirror.lifecycle.attempt import Pace
 from mirror.model import CopyState, State
 from mirror.pipeline.publish import publisher
 from mirror.pipeline.verify.judge import after_bad

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mirror.backoff import Pace
 from mirror.cli.show import _due_now, find
 from mirror.errors import MirrorError
 from mirror.layout import doubtful_form, with_number
@@ -35,7 +36,7 @@ ATTEMPT = Attempt(
     held_bytes=0,
     error=None,
 )
-PACE = attempt.Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
+PACE = Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 LATER = "Mon, 23 Nov 2026 12:05:00 GMT"
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from mirror.backoff import Pace
 from mirror.lifecycle import attempt
-from mirror.lifecycle.attempt import Pace
 from mirror.model import Reason, State
 from tests import builders
 from tests.builders import FOLDER, HOUR, MINUTE, NOW

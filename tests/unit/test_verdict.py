@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mirror.backoff import Pace
 from mirror.lifecycle import held_body
-from mirror.lifecycle.attempt import Pace
 from mirror.model import Reason, Receipt, State, Verdict
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW

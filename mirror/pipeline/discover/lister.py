@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime, timedelta
 
+    from mirror.backoff import Pace
     from mirror.ledger import LedgerThread
-    from mirror.lifecycle.attempt import Pace
     from mirror.metrics import Metrics
     from mirror.pipeline.discover.walker import Walker
 

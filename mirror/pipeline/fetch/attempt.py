@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from mirror.backoff import Pace
     from mirror.ledger import LedgerThread, Settled
     from mirror.metrics import Metrics
     from mirror.model import Export
@@ -68,7 +69,7 @@ class Fetcher:
         metrics: Metrics,
         progress: Progress,
         limits: PumpLimits,
-        pace: outcome.Pace,
+        pace: Pace,
         patience: Patience,
         targets: Callable[[], list[str]],
         patient: bool = True,

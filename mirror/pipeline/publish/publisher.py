@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from mirror.backoff import Pace
     from mirror.ledger import Duty, LedgerThread
-    from mirror.lifecycle.attempt import Pace
     from mirror.metrics import Metrics
     from mirror.model import Export
     from mirror.pipeline.progress import Progress
