@@ -1,4 +1,4 @@
-"""How long to wait before the next try: pure, no clock and no chance of its own."""
+"""How long to wait before the next attempt: pure; clock and jitter are arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 MAX_RETRY_AFTER_S: Final = 86_400.0
-"""No server is obeyed for longer than a day."""
+"""A server can ask for a day at most."""
 
 _MAX_DOUBLINGS: Final = 64
 _FLOOR: Final = 0.1
@@ -32,13 +32,13 @@ class Pace:
 def delay(
     attempt: int, *, initial: timedelta, maximum: timedelta, jitter: float
 ) -> timedelta:
-    """Return the wait before the next try.
+    """Return the wait before the next attempt.
 
-    Exponential with full jitter, so that what failed together parts ways; never
-    less than a tenth of `initial`, so that bad luck is no busy loop.
+    Exponential with full jitter, so that attempts that failed together do not meet
+    again; never less than a tenth of `initial`, so that a low draw is no busy loop.
 
     Args:
-        attempt: The try that just failed, 1-based.
+        attempt: The number of the attempt that just failed, from 1.
         initial: Longest wait after the first failure.
         maximum: Longest wait ever, floor included.
         jitter: Uniform draw in [0, 1).
@@ -54,13 +54,13 @@ def delay(
 def retry_after(
     value: str | None, now: datetime, date: str | None = None
 ) -> float | None:
-    """Return the seconds a `Retry-After` header asks for; None if it says nothing.
+    """Return the seconds a `Retry-After` header asks for; None if it asks for none.
 
     A moment in the past is 0, more than `MAX_RETRY_AFTER_S` is cut to that.
 
     Args:
         value: Seconds or an HTTP date (RFC 9110, section 10.2.3), as received.
-        now: Aware; what a date is compared with if the answer has none.
+        now: Aware; a date is compared with it if the answer has no `Date`.
         date: The answer's own `Date`: the server's clock may differ from ours.
     """
     if value is None:

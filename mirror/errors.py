@@ -1,4 +1,4 @@
-"""The errors this program raises on purpose, by what happens next."""
+"""The errors this program raises, by what happens next."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ class MirrorError(Exception):
 
 
 class ConfigError(MirrorError):
-    """The configuration cannot be understood; the operator acts (exit 78).
+    """The configuration is wrong; the operator must act (exit 78).
 
     Attributes:
-        problems: One line per fault, each with its key and what would be right.
+        problems: One line per problem, each with its key and what would be right.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -28,15 +28,15 @@ class LedgerError(MirrorError):
 
 
 class DamagedLedgerError(LedgerError):
-    """The ledger is not what was written to it."""
+    """The ledger is not as it was written."""
 
 
 class TransientError(MirrorError):
-    """It failed now and is tried again later.
+    """It failed now and will be retried.
 
     Attributes:
         reason: A short, constant name of the cause, fit for a label.
-        retry_after_s: What the server asked for, in seconds, if it did.
+        retry_after_s: Seconds the server asks to wait; None if it does not.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class TransientError(MirrorError):
 
 
 class ListError(TransientError):
-    """A walk over the list failed; nothing may be concluded from it."""
+    """A walk over the list failed; it proves nothing about exports not met."""
 
 
 class AuthError(ListError):
@@ -66,14 +66,14 @@ class FetchError(TransientError):
 
 
 class SpoolError(TransientError):
-    """The spool cannot take bytes now; no fault of the export's."""
+    """The spool cannot take bytes now; the export is not the cause."""
 
 
 class NoRoomError(SpoolError):
-    """The spool is in order, and has no room for this file now.
+    """The spool works, and has no room for this file now.
 
     Attributes:
-        never: Nor will it have, were it empty.
+        never: An empty spool would have no room for it either.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class OriginRefusedError(MirrorError):
 
 
 class TargetError(TransientError):
-    """A target cannot take or prove a copy now."""
+    """A target cannot keep or prove a copy now."""
 
 
 class LayoutError(MirrorError):

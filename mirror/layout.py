@@ -1,7 +1,7 @@
-"""Where an export lies on a target: pure, from a template to a safe path.
+"""The path of an export on a target: pure, from a template to a safe path.
 
-A path must do on the strictest target there may be (SMB read by Windows) and never
-lead out of its root, whatever a camera's or an export's name holds.
+A path must be valid on the strictest target (SMB read by Windows) and never leave the
+target's root, whatever the names of cameras and exports contain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_PATH_BYTES: Final = 1000
 
 _TIMES: Final = ("from", "to", "created_at")
 _SHRINKABLE: Final = ("name", "camera_name", "stream_type", "source")
-"""What is shortened where a path is too long, first to last."""
+"""Fields that are shortened where a path is too long, first to last."""
 _ALLOWED: Final = (*_SHRINKABLE, "id", "camera_id", *_TIMES)
 _DEFAULT_SPEC: Final = "%Y-%m-%d_%H-%M-%S"
 _DIRECTIVES: Final = frozenset("aAbBdfGHIjmMpSuUVwWyYzZ%")
@@ -43,7 +43,7 @@ _MAX_SEGMENTS: Final = 32
 _NUMBER_BYTES: Final = 20
 _DIRECTIVE_BYTES: Final = 9
 _SPARE_BYTES: Final = 4
-"""What sanitising a whole segment may add to it."""
+"""Bytes that sanitising a whole segment may add."""
 
 _BAD: Final = frozenset('<>:"|?*\\/')
 _BAD_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -57,7 +57,7 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """What a layout may show of an export; times are aware."""
+    """The values of an export that a layout may show; times are aware."""
 
     source: str
     export_id: int
@@ -124,7 +124,7 @@ class Layout:
         return segments
 
     def _texts(self, part: _Part, values: Values) -> Iterator[str]:
-        """Yield what a part puts into this segment and into each one after it."""
+        """Yield the text of a part in this segment, then in each further one."""
         if not part.field:
             yield from part.text.split("/")
         elif part.field in _TIMES:
@@ -171,7 +171,7 @@ def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:
 
 
 def path_key(path: str) -> str:
-    """Return what two paths have in common that some target takes for one.
+    """Return a key that is equal for paths that some target takes for the same.
 
     Targets may ignore case and Unicode form.
     """
@@ -205,25 +205,27 @@ def _field(field: str, spec: str, conversion: str | None) -> _Part:
         if spec:
             raise LayoutError(f"{shown} takes no format, but has :{spec}")
         return _Part(field, "")
-    for found in re.finditer(r"%(.?)", spec, re.DOTALL):
-        if found[1] not in _DIRECTIVES or not found[1]:
-            known = " ".join(f"%{letter}" for letter in sorted(_DIRECTIVES))
-            raise LayoutError(f"{shown}: no {found[0]} in a format; there are {known}")
+    for match in re.finditer(r"%(.?)", spec, re.DOTALL):
+        if match[1] not in _DIRECTIVES or not match[1]:
+            allowed = " ".join(f"%{letter}" for letter in sorted(_DIRECTIVES))
+            raise LayoutError(
+                f"{shown}: no {match[0]} in a format; there are {allowed}"
+            )
     if "{" in spec:
         raise LayoutError(f"{shown}: no field within a format")
     return _Part(field, spec or _DEFAULT_SPEC)
 
 
 def _check_segments(template: str, parts: list[_Part]) -> None:
-    """Refuse segments that lead elsewhere, or that could not be kept short."""
-    outline = "".join(_outline(part) for part in parts)
+    """Refuse segments that leave the target, or that could not be kept short."""
+    widest = "".join(_widest(part) for part in parts)
     shown = f"layout {template!r}"
-    if outline.startswith("/") or _DRIVE.match(outline):
+    if widest.startswith("/") or _DRIVE.match(widest):
         raise LayoutError(f"{shown} must be relative to the target, without a root")
-    if "\\" in outline or any(unicodedata.category(c) == "Cc" for c in template):
+    if "\\" in widest or any(unicodedata.category(c) == "Cc" for c in template):
         raise LayoutError(f"{shown} holds a backslash or control character; use /")
     widths = []
-    for segment in outline.split("/"):
+    for segment in widest.split("/"):
         if segment.strip(" ") in {"", ".", ".."}:
             raise LayoutError(f"{shown} has the segment {segment!r}; name a folder")
         widths.append(len(segment.encode("utf-8", "replace")))
@@ -236,8 +238,8 @@ def _check_segments(template: str, parts: list[_Part]) -> None:
         raise LayoutError(f"{shown} has more than {_MAX_SEGMENTS} segments")
 
 
-def _outline(part: _Part) -> str:
-    """Return a stand-in as long as the part gets when its values are shortened."""
+def _widest(part: _Part) -> str:
+    """Return a text as long as the part is once its values are shortened."""
     if not part.field:
         return unicodedata.normalize("NFC", part.text)
     if part.field in _TIMES:
@@ -259,7 +261,7 @@ def _clean_value(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Replace every character that some target cannot keep, or a reader cannot see."""
+    """Replace each character that some target cannot store or nobody can see."""
     normal = unicodedata.normalize("NFC", text)
     return "".join(map(_clean_character, normal))
 
@@ -300,7 +302,7 @@ def _file_name(text: str) -> str:
 
 
 def _without_suffix(text: str) -> str:
-    """Return a file's name without what says that it is a film, or what is doubted."""
+    """Return the name of a file without the suffixes of video files."""
     while True:
         stem = _SUFFIXES.sub("", text.rstrip(" ."))
         if stem == text:
@@ -309,7 +311,7 @@ def _without_suffix(text: str) -> str:
 
 
 def _sanitise(text: str, limit: int) -> str:
-    """Return a segment of at most `limit` bytes that every target takes as it is."""
+    """Return a segment of at most `limit` bytes that every target stores unchanged."""
     while True:
         cut = _cut(_sanitise_once(text), limit)
         if cut == text:

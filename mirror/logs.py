@@ -25,7 +25,7 @@ _URL = re.compile(
     r"""(https?:\\?/\\?/)(?:[^\s/?#\\"<>]*@)?([^\s/?#\\"'<>]*)[^\s"<>]*""",
     re.IGNORECASE,
 )
-# Also what turns the direction of writing, and surrogates, which UTF-8 cannot say.
+# Also what turns the direction of writing, and surrogates, which UTF-8 cannot encode.
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 
 
 class Redactor:
-    """Takes known secrets and the paths of urls out of every value."""
+    """Removes the secrets it knows, and the paths of urls, from every value."""
 
     def __init__(self) -> None:
         self._secrets: list[str] = []
@@ -45,7 +45,7 @@ class Redactor:
     def add(self, secret: str) -> None:
         """Learn a secret."""
         if len(secret) >= _MIN_SECRET and secret not in self._secrets:
-            # Longest first: a secret within another must not leave its rest behind.
+            # Longest first: a secret inside another must not leave the rest behind.
             self._secrets = sorted([*self._secrets, secret], key=len, reverse=True)
 
     def __call__(
@@ -60,7 +60,7 @@ class Redactor:
         if isinstance(value, list | tuple | set | frozenset):
             return [self._clean(inner) for inner in value]
         if isinstance(value, float) and not math.isfinite(value):
-            return str(value)  # JSON has no word for it
+            return str(value)  # JSON cannot write it
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, BaseException):
@@ -79,42 +79,42 @@ class Redactor:
         return _URL.sub(r"\1\2", text)
 
 
-class Outlet:
-    """Writes to a stream, in a thread of its own: a log is never worth a wait.
+class LogWriter:
+    """Writes to a stream in a thread of its own, so that no log line blocks the rest.
 
-    A pipe whose reader is dead, a full disk, a terminal that was stopped or a journal
-    that hangs costs log lines and no footage. How many is told once that is over.
+    A pipe whose reader is dead, a full disk, a stopped terminal or a hung journal
+    costs log lines and no footage. `log.dropped` counts them once it is over.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = _apart(stream)
+        self._stream = _own_file(stream)
         self._texts: deque[str] = deque()
-        self._missing = 0
-        self._some = threading.Condition()
+        self._dropped = 0
+        self._changed = threading.Condition()
         threading.Thread(target=self._work, name="log", daemon=True).start()
 
     def write(self, text: str) -> int:
-        """Have a text written soon, or drop it if too many wait already."""
-        with self._some:
+        """Queue a text, or drop it if too many wait already."""
+        with self._changed:
             if len(self._texts) < _MOST_WAITING:
                 self._texts.append(text)
-                self._some.notify_all()
+                self._changed.notify_all()
             else:
-                self._missing += 1
+                self._dropped += 1
         return len(text)
 
     def flush(self) -> None:
         """Do nothing: each text is flushed as soon as it is written."""
 
     def drain(self, within_s: float) -> None:
-        """Wait until all is written, so long at most."""
-        with self._some:
-            self._some.wait_for(lambda: not self._texts, within_s)
+        """Wait until all is written, at most this long."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._texts, within_s)
 
     def _work(self) -> None:
         while True:
-            with self._some:
-                self._some.wait_for(lambda: self._texts)
+            with self._changed:
+                self._changed.wait_for(lambda: self._texts)
             try:
                 self._stream.write(self._texts[0])
                 self._stream.flush()
@@ -122,28 +122,28 @@ class Outlet:
                 written = False
             else:
                 written = True
-            with self._some:
+            with self._changed:
                 self._texts.popleft()
-                missing = self._missing if written else 0
-                self._missing += -missing if written else 1
-                self._some.notify_all()
-            if missing:
-                _log.warning("log.dropped", lines=missing)
+                dropped = self._dropped if written else 0
+                self._dropped += -dropped if written else 1
+                self._changed.notify_all()
+            if dropped:
+                _log.warning("log.dropped", lines=dropped)
 
 
 def configure(
     level: str, form: str | None, stream: TextIO, *, redactor: Redactor
-) -> Outlet:
-    """Send all logs to `stream`; return what does that.
+) -> LogWriter:
+    """Send all logs to `stream`; return the writer.
 
     Args:
         level: debug, info, warning or error.
         form: console, json or logfmt; None takes console on a terminal, else json.
         stream: Where to; under systemd each line begins with its priority.
-        redactor: Learns secrets later on.
+        redactor: Removes secrets; may learn further ones later.
     """
-    chosen = form or ("console" if stream.isatty() else "json")
-    outlet = Outlet(stream)
+    form = form or ("console" if stream.isatty() else "json")
+    writer = LogWriter(stream)
     threshold = getattr(logging, level.upper())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -153,17 +153,17 @@ def configure(
     final: list[Processor] = [
         _with_tracebacks if level == "debug" else _without_tracebacks,
         redactor,
-        _renderer(chosen, colors=stream.isatty()),
+        _renderer(form, colors=stream.isatty()),
     ]
     if _is_journal(stream):
         final.append(_with_priority)
     structlog.configure(
         processors=[*shared, _remember_level, *final],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(outlet),  # type: ignore[arg-type]
+        logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(outlet)
+    handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -177,7 +177,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.WARNING))
-    return outlet
+    return writer
 
 
 def _renderer(form: str, *, colors: bool) -> Processor:
@@ -217,8 +217,8 @@ def _one_line(event: EventDict) -> EventDict:
 
 
 def _escaped(text: str, *, keep: str) -> str:
-    def escape(found: re.Match[str]) -> str:
-        control = found.group()
+    def escape(match: re.Match[str]) -> str:
+        control = match.group()
         return control if control in keep else repr(control)[1:-1]
 
     return _CONTROL.sub(escape, text)
@@ -230,25 +230,25 @@ def _with_tracebacks(logger: object, method: str, event: EventDict) -> EventDict
 
 def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Replace an exception by its type and text."""
-    found = event.pop("exc_info", None)
-    if isinstance(found, tuple):
-        found = found[1]
-    elif found and not isinstance(found, BaseException):
-        found = sys.exception()
-    if isinstance(found, BaseException):
-        event.setdefault("error", _described(found))
+    failure = event.pop("exc_info", None)
+    if isinstance(failure, tuple):
+        failure = failure[1]
+    elif failure and not isinstance(failure, BaseException):
+        failure = sys.exception()
+    if isinstance(failure, BaseException):
+        event.setdefault("error", _described(failure))
     event.pop("exception", None)
     event.pop("stack_info", None)
     return event
 
 
 def _described(failure: BaseException) -> str:
-    """Return the type and the text, if there is any."""
+    """Return type and text of an exception."""
     return f"{type(failure).__name__}: {failure}".removesuffix(": ")
 
 
 def _remember_level(_logger: object, method: str, event: EventDict) -> EventDict:
-    """Make sure that each event has its level, wherever it came from."""
+    """Make sure that each event has its level, also those of other libraries."""
     event.setdefault("level", method)
     return event
 
@@ -259,8 +259,8 @@ def _with_priority(_logger: object, method: str, line: Any) -> Any:  # noqa: ANN
     return "\n".join(mark + part for part in str(line).splitlines())
 
 
-def _apart(stream: TextIO) -> TextIO:
-    """Return the same file with a buffer of its own: whoever uses ours may wait."""
+def _own_file(stream: TextIO) -> TextIO:
+    """Return the same file with a buffer of its own, so that no lock is shared."""
     try:
         return os.fdopen(os.dup(stream.fileno()), "w", errors="backslashreplace")
     except (OSError, ValueError):
@@ -269,9 +269,8 @@ def _apart(stream: TextIO) -> TextIO:
 
 def _is_journal(stream: TextIO) -> bool:
     """Tell whether `stream` goes to the journal (JOURNAL_STREAM in systemd.exec(5))."""
-    wanted = os.environ.get("JOURNAL_STREAM", "")
     try:
-        found = os.fstat(stream.fileno())
+        status = os.fstat(stream.fileno())
     except (OSError, ValueError):
         return False
-    return wanted == f"{found.st_dev}:{found.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

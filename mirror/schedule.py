@@ -1,4 +1,4 @@
-"""Trigger what is due; all the work is done elsewhere."""
+"""Call functions at intervals; the work is done elsewhere."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Schedule:
         jitter: timedelta | None = None,
         immediately: bool = False,
     ) -> None:
-        """Call `trigger` at each interval, give or take `jitter`.
+        """Call `trigger` at each interval, plus or minus `jitter`.
 
         Args:
             name: Unique; a job of that name is replaced, which reschedules it.
             interval: At least 1 ms.
-            trigger: Sets an event or is over at once: work is done elsewhere.
-            jitter: So that machines do not fall into step.
+            trigger: Sets an event, or returns at once in another way.
+            jitter: Keeps several machines from asking at the same moment.
             immediately: Call it at the start too.
         """
         first = {"next_run_time": datetime.now(UTC)} if immediately else {}
@@ -74,19 +74,19 @@ class Schedule:
         )
 
     def start(self) -> None:
-        """Begin to call."""
+        """Start calling."""
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Call no more."""
+        """Stop calling."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     def check_clock(self) -> float | None:
         """Make all jobs due if the wall clock was set; return by how many seconds.
 
-        The scheduler sleeps until a time of the wall clock: put back by three hours,
-        that clock would keep it asleep for so long.
+        The scheduler sleeps until a time of the wall clock: a clock set back by three
+        hours would make it sleep three hours more.
         """
         difference_s = self._wall() - self._monotonic()
         step_s = difference_s - self._difference_s
@@ -99,7 +99,7 @@ class Schedule:
 
 
 def _as_coroutine(trigger: Callable[[], None]) -> Callable[[], object]:
-    """Let the job run on the loop itself: plain functions go to a thread."""
+    """Return a coroutine function: apscheduler runs plain functions in threads."""
 
     async def call() -> None:
         trigger()

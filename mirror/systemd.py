@@ -1,4 +1,4 @@
-"""Tell systemd how the service is (sd_notify(3))."""
+"""Notify systemd of the state of the service (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 _TIMEOUT_S = 1.0
 
 
 class Notifier:
-    """Sends notifications; silent where nobody listens."""
+    """Sends notifications; does nothing without an address."""
 
     def __init__(self, address: str | None) -> None:
         self._address = address
@@ -27,20 +26,20 @@ class Notifier:
         return cls(environ.get("NOTIFY_SOCKET") or None)
 
     def ready(self) -> None:
-        """The service serves."""
+        """Say that the service is up."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The configuration is being read; `ready` follows."""
+        """Say that the configuration is being read; `ready` follows."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def stopping(self) -> None:
-        """The service is about to end."""
+        """Say that the service is about to end."""
         self._send("STOPPING=1")
 
     def watchdog(self) -> None:
-        """The service is alive."""
+        """Say that the service is alive."""
         self._send("WATCHDOG=1")
 
     def _send(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Let work that has begun come to its end before a cancellation goes on."""
+"""Finish work that has begun before a cancellation takes effect."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Say things to people: sizes, times, what a reason asks for."""
+"""Texts for people: sizes, durations, what to do about a reason."""
 
 from __future__ import annotations
 
 import re
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_KIB = 1024
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 ADVICE = {
@@ -55,7 +56,7 @@ ADVICE = {
 
 
 def clean(text: str) -> str:
-    """Return a text from the VMS that cannot move the cursor or break the line."""
+    """Return a text from the VMS without characters that control a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -63,11 +64,11 @@ def size(number: float | None) -> str:
     """Return bytes as people read them."""
     if number is None:
         return "-"
-    for unit in _UNITS:
-        if abs(number) < 1024 or unit == _UNITS[-1]:  # noqa: PLR2004 -- binary units
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return "-"
+    power = 0
+    while abs(number) >= _KIB and power < len(_UNITS) - 1:
+        number /= _KIB
+        power += 1
+    return f"{number:.{min(power, 1)}f} {_UNITS[power]}"
 
 
 def span(seconds: float | None) -> str:
@@ -77,8 +78,7 @@ def span(seconds: float | None) -> str:
     sign, rest = ("-", -seconds) if seconds < 0 else ("", seconds)
     if rest < 60:  # noqa: PLR2004 -- a minute
         return f"{sign}{rest:.0f} s"
-    minutes, _ = divmod(int(rest), 60)
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(int(rest) // 60, 60)
     days, hours = divmod(hours, 24)
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
     shown = [f"{number} {unit}" for number, unit in parts if number]

@@ -35,7 +35,7 @@ class Globals:
     log_level: str = "info"
     log_format: str | None = None
     redactor: logs.Redactor = field(default_factory=logs.Redactor)
-    outlet: logs.Outlet | None = None
+    outlet: logs.LogWriter | None = None
 
     def configure_logs(self) -> None:
         """Start logging to stderr as asked."""

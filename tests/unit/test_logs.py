@@ -32,7 +32,7 @@ class Stream(io.StringIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outlet: logs.Outlet | None = None
+        self.outlet: logs.LogWriter | None = None
         self.fails = False
         self.free = threading.Event()
         self.free.set()
