@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mirror.mp4.spread_samples import Place
     from mirror.mp4.top_level import Media
 
-_BLOCK: Final = 16_384
+BLOCK_SAMPLES: Final = 16_384
 _BASE_OFFSET: Final = 0x1
 _DESCRIPTION: Final = 0x2
 _DEFAULT_DURATION: Final = 0x8
@@ -170,8 +170,8 @@ def _rows(
             yield number, range(0, (number + 1) * each, each), number * run.duration
         return
     reader.take_samples(number)
-    for done in range(0, number, _BLOCK):
-        count = min(_BLOCK, number - done)
+    for done in range(0, number, BLOCK_SAMPLES):
+        count = min(BLOCK_SAMPLES, number - done)
         at = offset + 4 * width * done
         row = reader.fields(box, at, f"{width * count}I")
         sizes = row[fields.index(_SIZE) :: width] if flags & _SIZE else [each] * count

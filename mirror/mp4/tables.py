@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mirror.mp4.spread_samples import Place
     from mirror.mp4.top_level import Media
 
-_BLOCK: Final = 16_384
+BLOCK_SAMPLES: Final = 16_384
 """So many samples, or chunks, are worked on at a time."""
 _FORMS: Final = {8: "B", 16: "H", 32: "I", 64: "Q"}
 _HALF: Final = 4
@@ -91,7 +91,7 @@ class _Sizes:
 
     def __init__(self, reader: Reader, track: Track) -> None:
         self.number = 0
-        self.limit = _BLOCK
+        self.limit = BLOCK_SAMPLES
         self._column: _Column | None = None
         self._packet = (1, 0)
         box = track.tables.get(b"stsz") or track.tables.get(b"stz2")
@@ -131,8 +131,8 @@ def _runs(reader: Reader, box: Box, chunks: int) -> Iterator[tuple[int, int]]:
     (number,) = reader.fields(box, 4, "I")
     column = _Column(reader, box, offset=8, number=3 * number, bits=32)
     first = per = 0
-    for done in range(0, number, _BLOCK):
-        values = column.take(3 * min(_BLOCK, number - done))
+    for done in range(0, number, BLOCK_SAMPLES):
+        values = column.take(3 * min(BLOCK_SAMPLES, number - done))
         for following, samples in zip(values[::3], values[1::3], strict=True):
             if following <= first or not samples or (not first and following > 1):
                 raise DoubtError(f"{box.label} does not count its chunks in order")
@@ -155,11 +155,11 @@ def _groups(runs: Iterator[tuple[int, int]], sizes: _Sizes) -> Iterator[list[int
     for number, per in runs:
         chunks = number
         while chunks and left:
-            if counts and (len(counts) == _BLOCK or per > room):
+            if counts and (len(counts) == BLOCK_SAMPLES or per > room):
                 yield counts
                 counts, room = [], sizes.limit
             most = max(1, min(left, room) // per)
-            step, held = min(chunks, _BLOCK - len(counts), most), min(per, left)
+            step, held = min(chunks, BLOCK_SAMPLES - len(counts), most), min(per, left)
             counts += [held] * step
             chunks, left, room = chunks - step, left - step * held, room - step * held
     if left:

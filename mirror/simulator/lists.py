@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 CLIENTS = frozenset({"ios-cctv", "android-cctv", "thick-legal", "web"})
 _SDK_CLIENTS = frozenset({"ios", "android"})
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
-_BARE_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_MOMENT = re.compile(
+BARE_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+MOMENT = re.compile(
     r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})"
     r"| \d{2}:\d{2}:\d{2})"
 )
@@ -116,7 +116,7 @@ def _moment(
         errors[name] = [f"The {name} field is required."]
         return None
     try:
-        if _MOMENT.fullmatch(text) or (bare_dates and _BARE_DATE.fullmatch(text)):
+        if MOMENT.fullmatch(text) or (bare_dates and BARE_DATE.fullmatch(text)):
             moment = datetime.fromisoformat(text)
             return moment.replace(tzinfo=moment.tzinfo or UTC)
     except ValueError:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FRESH_S = 1.0
 _STATUS_FRESH_S = 2.0
-_REFRESH_S = 5.0
+REFRESH_S = 5.0
 """Less than the 10 s that Prometheus waits, so that it gets the reason."""
 _CLOSE_S = 1.0
 _MOST_CONNECTIONS = 64
@@ -55,7 +55,7 @@ class _Cached(Generic[T]):
             MirrorError: As by `ask`.
             TimeoutError: `ask` took too long.
         """
-        async with asyncio.timeout(_REFRESH_S), self._asking:
+        async with asyncio.timeout(REFRESH_S), self._asking:
             if self._answer is None or time.monotonic() - self._answer[0] >= (
                 self._fresh_s
             ):

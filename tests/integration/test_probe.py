@@ -115,7 +115,7 @@ async def test_dates_that_are_taken_and_not_heeded_are_told(tmp_path, monkeypatc
 async def test_dates_without_a_time_are_no_suggestion(tmp_path, monkeypatch):
     """No key can hold them."""
     async with Vms(behaviour=Behaviour(bare_dates=True)) as vms:
-        monkeypatch.setattr(lists, "_MOMENT", lists._BARE_DATE)
+        monkeypatch.setattr(lists, "MOMENT", lists.BARE_DATE)
         vms.add(size=300_000)
         report, words, keys = await asked(Site.make(tmp_path, vms))
 

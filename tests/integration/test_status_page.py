@@ -525,7 +525,7 @@ async def test_many_readers_cost_one_look(scene):
 
 async def test_a_ledger_that_fails_or_hangs_is_told(monkeypatch):
     """503 with a page that says so and tries again; the loop goes on."""
-    monkeypatch.setattr(http, "_REFRESH_S", 0.2)
+    monkeypatch.setattr(http, "REFRESH_S", 0.2)
 
     async def fails():
         raise LedgerError("damaged")

@@ -143,7 +143,7 @@ async def test_many_scrapes_cost_one_refresh(said):
 
 async def test_a_ledger_that_hangs_fails_the_scrape_and_nothing_else(said, monkeypatch):
     """Old numbers would look like a service at rest; health still answers."""
-    monkeypatch.setattr(http, "_REFRESH_S", 0.2)
+    monkeypatch.setattr(http, "REFRESH_S", 0.2)
     entered = asyncio.Event()
 
     async def hang():

@@ -155,7 +155,7 @@ def test_no_track_may_lie_elsewhere(name, shift):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_tables_are_read_in_blocks(monkeypatch, name, block):
     """Wherever one ends: within a chunk, or within a byte of two sizes."""
-    monkeypatch.setattr(tables, "_BLOCK", block)
+    monkeypatch.setattr(tables, "BLOCK_SAMPLES", block)
     content = classic(VARIANTS[name], moov_last=True)
     at = content.index(b"moov") - 4
 
@@ -168,7 +168,7 @@ def test_tables_are_read_in_blocks(monkeypatch, name, block):
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 7])
 def test_runs_are_read_in_blocks(monkeypatch, block):
     """Of fragments likewise."""
-    monkeypatch.setattr(fragments, "_BLOCK", block)
+    monkeypatch.setattr(fragments, "BLOCK_SAMPLES", block)
     content = fragmented(form=Fragments(mehd=666))
 
     assert prove(content) == mp4.Proof(doubt=None)
