@@ -10,7 +10,13 @@ from pydantic import ValidationError
 from mirror.config import permissions
 from mirror.config.environment import overlay
 from mirror.config.files import config_files, read_files
-from mirror.config.problems import INTERNAL, Problem, problems_of, render, unknown_key
+from mirror.config.problems import (
+    INTERNAL,
+    KeyProblem,
+    problems_of,
+    render,
+    unknown_key,
+)
 from mirror.config.settings import Settings
 from mirror.config.sources import SourceSettings
 from mirror.config.targets import TargetSettings
@@ -78,7 +84,7 @@ class _Loader:
             folder=path.parent,
             source_count=len(sources) if isinstance(sources, dict) else 0,
         )
-        self._problems: list[Problem] = []
+        self._problems: list[KeyProblem] = []
 
     def settings(self) -> Settings:
         """Return the settings, or raise with all problems."""
@@ -148,7 +154,7 @@ class _Loader:
         }
 
     def _is_inherited(
-        self, problem: Problem, defaults: dict[str, dict[str, Any]]
+        self, problem: KeyProblem, defaults: dict[str, dict[str, Any]]
     ) -> bool:
         """Tell whether a problem is one of the defaults, reported there already."""
         if problem.path[0] not in {"sources", "targets"}:
@@ -161,4 +167,4 @@ class _Loader:
         self._add(path, unknown_key(path, self._variables))
 
     def _add(self, path: tuple[str, ...], text: str) -> None:
-        self._problems.append(Problem(path=path, text=text))
+        self._problems.append(KeyProblem(path=path, text=text))

@@ -69,8 +69,8 @@ _WORDS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One problem of the configuration.
+class KeyProblem:
+    """A problem of one key or table.
 
     Attributes:
         path: The key or table.
@@ -83,7 +83,7 @@ class Problem:
 
 def problems_of(
     error: ValidationError, variables: Mapping[KeyPath, str], under: KeyPath = ()
-) -> list[Problem]:
+) -> list[KeyProblem]:
     """Return the problems pydantic reports, less those that follow from others.
 
     Args:
@@ -108,7 +108,7 @@ def problems_of(
     ]
 
 
-def render(problems: list[Problem], variables: Mapping[KeyPath, str]) -> list[str]:
+def render(problems: list[KeyProblem], variables: Mapping[KeyPath, str]) -> list[str]:
     """Return one line per problem, each once; keys are named as the operator did."""
     lines = (f"{label(each.path, variables)}: {each.text}" for each in problems)
     return list(dict.fromkeys(lines))
@@ -144,13 +144,13 @@ def unknown_key(path: KeyPath, variables: Mapping[KeyPath, str]) -> str:
 
 def _problem_of(
     details: ErrorDetails, variables: Mapping[KeyPath, str], under: KeyPath
-) -> Problem:
+) -> KeyProblem:
     loc = tuple(part for part in details["loc"] if part != "[key]")
     if "rewrite_origins" in loc:
         # Its keys are addresses, and those may hold a password.
         loc = loc[: loc.index("rewrite_origins") + 1]
     path = (*under, *loc)
-    return Problem(path=path, text=_text(details, path, variables))
+    return KeyProblem(path=path, text=_text(details, path, variables))
 
 
 def _text(
