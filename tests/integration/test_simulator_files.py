@@ -154,6 +154,18 @@ class TestFile:
         assert reply.digest == vms.truth(first).sha256 == vms.truth(second).sha256
         assert (await ask(vms, folder)).status == 404
 
+    async def test_no_other_path_gives_the_file(self, vms: Vms) -> None:
+        export = vms.add(export_id=7, size=SIZE, name="Gate.mp4", camera_id=3)
+        path = vms.file_path(export)
+        others = [
+            path.replace("/3/07/7/", place)
+            for place in ("/4/07/7/", "/3/08/7/", "/3/07/8/", "/3/07/x/", "/7/")
+        ]
+
+        assert path == "/storage/archive/3/07/7/Gate.mp4"
+        for other in (*others, path.replace("Gate", "Yard"), "/storage/archive/"):
+            assert (await ask(vms, other)).status == 404
+
     async def test_a_folder_may_hold_nothing(self, vms: Vms) -> None:
         vms.behaviour = Behaviour(folder_urls=True, folder_files=False)
         export = vms.add(size=SIZE)
