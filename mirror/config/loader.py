@@ -143,15 +143,11 @@ class _Loader:
         internal = (
             {"credentials_folder": self._credentials} if part == "sources" else {}
         )
-        tree[part] = {
-            name: defaults
-            | self._own_keys((part, name), table)
-            | internal
-            | {"name": name}
-            if isinstance(table, dict)
-            else table
-            for name, table in tables.items()
-        }
+        tree[part] = filled = dict(tables)
+        for name, table in tables.items():
+            if isinstance(table, dict):
+                own = self._own_keys((part, name), table)
+                filled[name] = {**defaults, **own, **internal, "name": name}
 
     def _is_inherited(
         self, problem: KeyProblem, defaults: dict[str, dict[str, Any]]
