@@ -11,7 +11,6 @@ from mirror.app import records
 from mirror.app.concerns import concerns_of
 from mirror.model import State, iso
 from mirror.state import AT_RISK_US, Filter
-from mirror.wording import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,7 +157,9 @@ def _row(found: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, 
         and left_us < AT_RISK_US
         and found.state in _UNFETCHED
         and not found.held,
-        "advice": ADVICE.get(found.reason or ""),
+        "why": records.why(found),
+        "advice": records.advice(records.why(found)),
+        "asked_again": records.asked_again(found),
     }
 
 

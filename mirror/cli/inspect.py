@@ -124,7 +124,7 @@ def list_exports(
             if as_json:
                 render.as_json(records.export(export, copies))
                 continue
-            reasons.add(_why(export))
+            reasons.add((records.why(export) or "").partition(":")[0])
             lines.append(_line(export))
     if as_json:
         return
@@ -225,7 +225,7 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
     counts = "   ".join(f"{state} {n}" for state, n in sorted(shown["exports"].items()))
     typer.echo(f"exports   {counts or 'none yet'}")
     typer.echo(
-        f"owed      {shown['owed']}   at risk {shown['at_risk']}   "
+        f"owed      {shown['owed']}{_held(shown)}   at risk {shown['at_risk']}   "
         f"lost by us {shown['lost_by_us']}"
         + (
             f"   NOT ACKNOWLEDGED {shown['unacknowledged']}: see `ack`"
@@ -269,6 +269,11 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
         typer.echo(f"target    {target['name']}   {told}")
 
 
+def _held(shown: dict[str, Any]) -> str:
+    number = shown["held"]
+    return f" ({number} held, to be proven: see `list --state ready`)" * bool(number)
+
+
 def _standing(one: dict[str, Any], configured: set[str]) -> str:
     if one["name"] not in configured:
         return "   no longer configured"
@@ -288,23 +293,22 @@ def _line(export: Export) -> tuple[str, ...]:
     )
 
 
-def _why(export: Export) -> str:
-    return export.reason or ("held" if export.held else "")
-
-
 def _reason(export: Export) -> str:
-    """Return why an export is in its state, and what is doubted of its file."""
-    reason = _why(export) or "-"
-    doubt = export.doubt or export.held_doubt
-    if doubt is not None:
-        short = render.clean(doubt)
+    """Return why an export is in its state, what is doubted, or what failed last."""
+    why = records.why(export)
+    reason = "-" if why is None or why == State.READY else why
+    more = export.doubt or export.held_doubt
+    if why == "retried":
+        more = export.last_error
+    if more is not None:
+        short = render.clean(more)
         cut = len(short) > _DOUBT
         reason += f": {short[:_DOUBT].rstrip()}{'...' if cut else ''}"
     return reason + ("" if export.acknowledged_us is None else ", noted")
 
 
 def _explain(reasons: set[str]) -> None:
-    known = sorted(reason for reason in reasons if reason in render.ADVICE)
+    known = sorted(reasons & render.ADVICE.keys())
     if known:
         typer.echo("")
     for reason in known:
@@ -316,17 +320,16 @@ def _explain(reasons: set[str]) -> None:
 
 
 def _print_dossier(full: dict[str, Any]) -> None:
-    nested = ("copies", "versions", "history", "item")
-    for key, value in full.items():
-        if key not in nested:
+    told_below = ("why", "advice", "copies", "versions", "history", "item")
+    for key, value in (full | {"reason": full["reason"] or full["why"]}).items():
+        if key not in told_below:
             text = "-" if value is None else render.clean(str(value))
             typer.echo(f"{key:<{_KEY}}{text}")
-    reason = str(full.get("reason"))
-    if reason in render.ADVICE:
+    if full["advice"] is not None:
         margin = " " * _KEY
         typer.echo(
             textwrap.fill(
-                render.ADVICE[reason],
+                full["advice"],
                 _WIDTH,
                 initial_indent=margin,
                 subsequent_indent=margin,
