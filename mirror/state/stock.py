@@ -72,6 +72,8 @@ class Stock:
         """
         with self._db.transaction():
             known = self._version(told)
+            if known is not None and known.held_sha256 not in {None, told.sha256}:
+                known = self._apart(known, whole=whole)
             if known is None:
                 return self._new(told, target, path, whole=whole)
             return self._known(known, told, target, path, whole=whole)
@@ -92,6 +94,14 @@ class Stock:
             ),
         ).fetchone()
         return None if found is None else rows.export(found)
+
+    def _apart(self, known: Export, *, whole: bool) -> Export | None:
+        """Let a held body stay apart from what a sidecar tells of other bytes."""
+        connection = self._db.connection
+        if known.sha256 is None:
+            rows.await_end(connection, known)
+            return None
+        return rows.set_apart(connection, known) if whole else known
 
     def recall(
         self,
@@ -123,6 +133,7 @@ class Stock:
                 return False
             if self.take(told, target=target, path=path, whole=True) is not Taken.KEPT:
                 return False
+            key = (self._version(told) or version).key or key
             for other in others:
                 connection.execute(
                     "INSERT OR IGNORE INTO copies (export, target, state) "
