@@ -31,7 +31,7 @@ from mirror.mirroring.second_looks import SecondLooks
 from mirror.mirroring.space import Space
 from mirror.mirroring.spool import Spool
 from mirror.mirroring.walk import Walker, WalkRules
-from mirror.model import Export, from_us, to_us, utc_now
+from mirror.model import Export, State, from_us, to_us, utc_now
 from mirror.state import Paused, in_slices
 from mirror.targets.directory import DirectoryTarget
 from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
     from mirror.metrics import Metrics
+    from mirror.mirroring.part import PartName
     from mirror.state import Ledger, LedgerThread, Slice
     from mirror.vms import Sessions
 
@@ -191,22 +192,35 @@ class Engine:
             await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
 
     async def _sweep(self) -> None:
-        """Remove files that were left in the spool by exports kept by other bytes.
+        """Remove files that were left in the spool though they are of no use.
 
-        They lay on a disk that was away. Nothing may be fetched meanwhile. A file whose
-        export is not kept, or not known, stays: it may be all that is left.
+        By an export kept by other bytes: they lay on a disk that was away. By a version
+        that was dropped, in the moment of a crash: its bytes are those of a kept one.
+        Nothing may be fetched meanwhile. Any other file stays: it may be all that is
+        left.
         """
         for path, name in await self.spool.strays():
-            kept = await self.ledger(
-                lambda ledger, *key: ledger.copies.kept_as(*key),
-                name.source,
+            known = await self.ledger(
+                lambda ledger, number, source: ledger.reads.find(number, source=source),
                 name.export_id,
+                name.source,
             )
-            mine = [one for one in kept if name.is_of(one)]
-            if mine and all(path not in self.spool.paths_of(one) for one in mine):
-                with contextlib.suppress(SpoolError):
+            with contextlib.suppress(SpoolError):
+                if await self._is_idle(path, name, known):
                     await self.spool.sweep(path)
                     _log.info("spool.swept", file=str(path))
+
+    async def _is_idle(self, path: Path, name: PartName, known: list[Export]) -> bool:
+        kept = [one for one in known if one.state in {State.SAVED, State.DOUBTFUL}]
+        mine = [one for one in known if name.is_of(one)]
+        if mine:
+            return all(
+                one in kept and path not in self.spool.paths_of(one) for one in mine
+            )
+        for one in kept:
+            if one.sha256 and await self.spool.is_body(path, one):
+                return True
+        return False
 
     async def _keep_tidy(self) -> None:
         while True:
