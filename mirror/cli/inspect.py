@@ -193,7 +193,9 @@ def _due_now(export: Export) -> Export:
         if not export.has_file:
             return export
         now_us = to_us(utc_now())
-        return versions.further(export, reason=Reason.MADE_AGAIN, now_us=now_us)
+        asked = versions.further(export, reason=Reason.MADE_AGAIN, now_us=now_us)
+        # That it brings the same bytes says nothing of what the VMS shows by itself.
+        return dataclasses.replace(asked, drops=export.drops - 1)
     match export.state:
         case State.READY:
             return dataclasses.replace(export, due_us=0, not_before_us=0)
