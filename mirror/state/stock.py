@@ -161,6 +161,23 @@ class Stock:
         found = self._db.connection.execute("SELECT 1 FROM exports LIMIT 1")
         return found.fetchone() is None
 
+    def path_of(self, told: Export, target: str) -> str | None:
+        """Return where the copy lies that was taken for what a sidecar tells of."""
+        found = self._db.connection.execute(
+            "SELECT path FROM copies JOIN exports ON key = export WHERE target = ? "
+            "AND source = ? AND export_id = ? AND created_key = ? AND sha256 = ? "
+            "AND copies.state = 'saved'",
+            (target, told.source, told.export_id, told.created_key, told.sha256),
+        ).fetchone()
+        return None if found is None else str(found[0])
+
+    def exchange(self, told: Export, *, target: str, path: str) -> None:
+        """Take the copy at `path` for that of an export, in place of a damaged one."""
+        with self._db.transaction():
+            known = self._version(told)
+            if known is not None and self._free(path, target, known.key):
+                self._place(known.key or 0, told, target, path, whole=True)
+
     def doubt(self, target: str) -> None:
         """Take what was saved on a target for pending until it is found there."""
         with self._db.transaction() as connection:
