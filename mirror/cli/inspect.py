@@ -188,6 +188,7 @@ def _due_now(export: Export) -> Export:
         misses=0,
         without_walks=0,
         absent_sweeps=0,
+        timeouts=0,
     )
     if export.doubtful and export.state in KEPT_STATES:
         if not export.has_file:
@@ -198,7 +199,7 @@ def _due_now(export: Export) -> Export:
         return dataclasses.replace(asked, drops=export.drops - 1)
     match export.state:
         case State.READY:
-            return dataclasses.replace(export, due_us=0, not_before_us=0)
+            return dataclasses.replace(export, due_us=0, not_before_us=0, timeouts=0)
         case State.PARKED:
             return dataclasses.replace(fresh, state=State.READY)
         case State.LOST | State.UNAVAILABLE | State.DAMAGED | State.ERASED:

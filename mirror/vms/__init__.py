@@ -3,7 +3,7 @@
 from mirror.vms.answered import Answered
 from mirror.vms.client import VmsClient, VmsOptions
 from mirror.vms.origins import Origins
-from mirror.vms.proxies import Proxies
+from mirror.vms.proxies import Proxies, variable_of
 from mirror.vms.sessions import Sessions, Tls
 from mirror.vms.token import TokenFile
 
@@ -16,4 +16,5 @@ __all__ = [
     "TokenFile",
     "VmsClient",
     "VmsOptions",
+    "variable_of",
 ]
