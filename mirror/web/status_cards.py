@@ -23,6 +23,7 @@ _KINDS: Final = {
     "damaged": "look",
     "lost": "risk",
 }
+_UNFETCHED: Final = ("ready", "fetching", "parked")
 _FRESH: Final = {
     "fresh": ("well", "fresh"),
     "stale": ("look", "stale"),
@@ -67,8 +68,10 @@ def margins(status: Mapping[str, Any], times: Times) -> str:
 
 def urgent(status: Mapping[str, Any], times: Times) -> str:
     """Return what is still to be fetched."""
+    held = status["held"]
+    apart = f"{number(held)} held until proven" if held else ""
     if not status["open"]:
-        return _card("To be fetched", "nothing", "")
+        return _card("To be fetched", apart or "nothing", "")
     lifetimes = {
         name: one["file_lifetime_seconds"] for name, one in status["freshness"].items()
     }
@@ -76,10 +79,11 @@ def urgent(status: Mapping[str, Any], times: Times) -> str:
         _open(one, lifetimes.get(one["source"], 10_800), times)
         for one in status["open"]
     ]
-    total = sum(status["exports"].get(s, 0) for s in ("ready", "fetching", "parked"))
+    total = sum(status["exports"].get(s, 0) for s in _UNFETCHED) - held
     note = "nearest deadline first"
     if total > len(lines):
         note += f"; these {len(lines)} of {number(total)}"
+    note += f"; {apart}" if held else ""
     head = ("Export", "State", "Its file goes", "Why it is not here yet")
     return _card("To be fetched", note, _table(head, lines), "long why")
 
@@ -96,7 +100,8 @@ def _open(one: Mapping[str, Any], lifetime_s: float, times: Times) -> str:
         )
     return (
         f'<tr><td>{_name(one)}</td><td class="state">{_state(one)}</td>'
-        f'<td class="keep life">{life}</td><td class="wide">{_why(one)}</td></tr>'
+        f'<td class="keep life">{life}</td>'
+        f'<td class="wide">{_why(one, times)}</td></tr>'
     )
 
 
@@ -123,11 +128,13 @@ def _source(
 ) -> str:
     kind, words = _FRESH[fresh["state"]] if fresh else ("rest", "not configured")
     exports = one.get("exports", {})
-    owed = sum(exports.get(state, 0) for state in ("ready", "fetching", "parked"))
+    held = one.get("held", 0)
+    owed = sum(exports.get(state, 0) for state in _UNFETCHED) - held
     doubtful = exports.get("doubtful", 0)
     counts = f"{number(kept(exports))} kept"
     counts += f" ({number(doubtful)} doubtful)" if doubtful else ""
     counts += f", {number(owed)} to fetch" if owed else ""
+    counts += f", {number(held)} held until proven" if held else ""
     told = [f"<p>{counts}</p>"]
     if one.get("paused_until"):
         told.append(f"<p>paused until {times.clock(one['paused_until'])}</p>")
@@ -223,7 +230,7 @@ def losses(status: Mapping[str, Any], times: Times) -> str:
     lines = [
         f"<tr><td>{_name(one)}</td>"
         f'<td class="keep" data-label="deadline">{times.relative(one["deadline"])}</td>'
-        f'<td class="wide">{_why(one)}</td></tr>'
+        f'<td class="wide">{_why(one, times)}</td></tr>'
         for one in status["lost"]
     ]
     head = ("Export", "Its deadline was", "Why, and what to do")
@@ -254,7 +261,7 @@ def _latest(one: Mapping[str, Any], times: Times) -> str:
     size = "" if one["size_bytes"] is None else amount(one["size_bytes"])
     copies = [f"{copy['target']} {copy['state']}" for copy in one["copies"]]
     copied = ", ".join(copies)
-    told = _why(one)
+    told = _why(one, times)
     why = f"<p>{told}</p>" if told else ""
     return (
         f'<tr><td class="line">{_name(one)}{why}</td>'
@@ -277,18 +284,21 @@ def _state(one: Mapping[str, Any]) -> str:
     return pill(_KINDS.get(one["state"], "rest"), one["state"])
 
 
-def _why(one: Mapping[str, Any]) -> str:
+def _why(one: Mapping[str, Any], times: Times) -> str:
     """Return reason, last error and what to do; nothing for what is kept."""
     if one["state"] == "saved":
         return ""
-    told = [f"<code>{text(one['reason'])}</code>"] if one["reason"] else []
+    word = one["why"]
+    told = [f"<code>{text(word)}</code>"] if word not in {None, "ready"} else []
     if one["note"]:
         told.append(f"noted: {text(one['note'])};")
     if one["doubt"]:
         told.append(f"{text(one['doubt'])};")
     if one["advice"]:
         told.append(advice(one["advice"]))
-    elif one["state"] == "spooled":
+    if one["asked_again"]:
+        told.append(f"Asked again {times.relative(one['asked_again'])}.")
+    elif one["state"] == "spooled" and not one["advice"]:
         told.append("safe here, on its way to the targets")
     if one["last_error"] and one["state"] not in {"spooled", "doubtful", "waiting"}:
         tries = one["attempts"]
