@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app import telling
+from mirror.app.notify import hook
 from mirror.model import State
 from mirror.simulator import FAULTS, Manners, Step, fault
 from tests.integration.test_fairness import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.simulator import Vms
-    from tests.harness import Site
+    from tests.site import Site
 
 _HEALTHY = 5
 _FILES = 8
@@ -218,9 +218,9 @@ async def test_every_fault_of_a_file_at_once_beside_five_that_are_well(tmp_path)
 @pytest.mark.proof
 async def test_hundreds_that_are_told_beside_five_that_are_well(tmp_path, monkeypatch):
     """Of them is told before all that happened to the other."""
-    monkeypatch.setattr(telling, "LOOK_S", 0.05)
-    monkeypatch.setattr(telling, "LIMIT_S", 300.0)
-    monkeypatch.setattr(telling, "WAITING", 10_000)
+    monkeypatch.setattr(hook, "LOOK_S", 0.05)
+    monkeypatch.setattr(hook, "LIMIT_S", 300.0)
+    monkeypatch.setattr(hook, "WAITING", 10_000)
     command = tmp_path / "tell"
     # In one write: several of them run at once.
     told_of = 'printf "%s\\n" "$(cat)" >> told'

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.errors import NoRoomError
-from mirror.mirroring.space import Space
-from mirror.mirroring.spool import Place, Spool
+from mirror.pipeline.spool.space import Space
+from mirror.pipeline.spool.spool import Place, Spool
 from tests import builders
 
 if TYPE_CHECKING:
