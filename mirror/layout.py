@@ -194,6 +194,13 @@ def whole_form(path: str) -> str:
     return path.removesuffix(f"{DOUBTFUL}{SUFFIX}").removesuffix(SUFFIX) + SUFFIX
 
 
+def is_numbered(path: str, of: str) -> bool:
+    """Tell whether a path is another with a number: `a/b~2.mp4` of `a/b.mp4`."""
+    head = f"{whole_form(of).removesuffix(SUFFIX)}~"
+    number = whole_form(path).removeprefix(head).removesuffix(SUFFIX)
+    return path.startswith(head) and number.isascii() and number.isdigit()
+
+
 def _field(field: str, spec: str, conversion: str | None) -> _Part:
     shown = f"{{{field}}}"
     if field not in _ALLOWED:

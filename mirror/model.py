@@ -174,7 +174,8 @@ class Export:
         look_due_us: When the next second look is due; None if none is.
         looks: Second looks made, the last one at `looked_us`.
         look_total: What the last look showed, if that was a change; so the next two.
-        drops: Further versions that brought the same bytes.
+        drops: Further versions that brought the same bytes; one less in a version that
+            was asked for by hand, which is not to count.
         late: How often in a row its first byte came too late.
         acknowledged_us: When somebody took note of the loss; None if nobody has.
         note: What he had to say of it.

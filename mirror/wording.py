@@ -27,6 +27,17 @@ ADVICE = {
         "the url leads to another host than the source's; if that host is right, add "
         "it to file_origins or map it in rewrite_origins"
     ),
+    "ready": "it waits for its turn, nearest deadline first; nothing to do",
+    "retried": (
+        "its last attempt failed, and it is tried again by itself; `show` tells what "
+        "each attempt met"
+    ),
+    "damaged": (
+        "no good copy is left on any target; it is fetched anew if the VMS has the "
+        "file. `verify` reads the copies again: one that is good is taken back. Else "
+        "ask for the export again on the VMS"
+    ),
+    "rule": "a rule of yours leaves it out; if it should not, correct it and reload",
     "held": (
         "a file came to its end and is not proven whole; it is held, and asked for "
         "again before it is kept as doubtful; nothing to do"

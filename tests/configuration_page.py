@@ -100,7 +100,7 @@ _KINDS: tuple[tuple[object, str], ...] = (
     (values.Name, "name"),
     (Listen, "`host:port`"),
     (bytes, "`sha256:` and 64 hex digits"),
-    (bool, "true or false"),
+    (values.Flag, "true or false"),
     (int, "whole number"),
     (str, "text"),
 )

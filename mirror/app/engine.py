@@ -17,7 +17,7 @@ from mirror.backoff import Pace
 from mirror.errors import SpoolError
 from mirror.layout import Values, parse_layout
 from mirror.ledger import Paused, in_slices
-from mirror.model import Export, from_us, to_us, utc_now
+from mirror.model import Export, State, from_us, to_us, utc_now
 from mirror.pipeline.discover.lister import Lister
 from mirror.pipeline.discover.rules import Rule, first_match
 from mirror.pipeline.discover.walker import Walker, WalkRules
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
     from mirror.ledger import Ledger, LedgerThread, Slice
     from mirror.metrics import Metrics
+    from mirror.pipeline.spool.part import PartName
     from mirror.vms import Sessions
 
 _EPOCH_US = 0
@@ -191,22 +192,35 @@ class Engine:
             await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
 
     async def _sweep(self) -> None:
-        """Remove files that were left in the spool by exports kept by other bytes.
+        """Remove files that were left in the spool though they are of no use.
 
-        They lay on a disk that was away. Nothing may be fetched meanwhile. A file whose
-        export is not kept, or not known, stays: it may be all that is left.
+        By an export kept by other bytes: they lay on a disk that was away. By a version
+        that was dropped, in the moment of a crash: its bytes are those of a kept one.
+        Nothing may be fetched meanwhile. Any other file stays: it may be all that is
+        left.
         """
         for path, name in await self.spool.strays():
-            kept = await self.ledger(
-                lambda ledger, *key: ledger.copies.kept_as(*key),
-                name.source,
+            known = await self.ledger(
+                lambda ledger, number, source: ledger.reads.find(number, source=source),
                 name.export_id,
+                name.source,
             )
-            mine = [one for one in kept if name.is_of(one)]
-            if mine and all(path not in self.spool.paths_of(one) for one in mine):
-                with contextlib.suppress(SpoolError):
+            with contextlib.suppress(SpoolError):
+                if await self._is_idle(path, name, known):
                     await self.spool.sweep(path)
                     _log.info("spool.swept", file=str(path))
+
+    async def _is_idle(self, path: Path, name: PartName, known: list[Export]) -> bool:
+        kept = [one for one in known if one.state in {State.SAVED, State.DOUBTFUL}]
+        mine = [one for one in known if name.is_of(one)]
+        if mine:
+            return all(
+                one in kept and path not in self.spool.paths_of(one) for one in mine
+            )
+        for one in kept:
+            if one.sha256 and await self.spool.is_body(path, one):
+                return True
+        return False
 
     async def _keep_tidy(self) -> None:
         while True:

@@ -99,7 +99,8 @@ def _print(done: Progress) -> None:
             "your own, and see whether it plays. Then delete it"
         )
     typer.echo(
-        "lengths were compared, no bytes were read: `archive-mirror verify` proves them"
+        "lengths were compared, and bytes only where two files claim one name: "
+        "`archive-mirror verify` proves the rest"
     )
 
 

@@ -125,7 +125,7 @@ def list_exports(
             if as_json:
                 render.as_json(public_json.export(export, copies))
                 continue
-            reasons.add(_why(export))
+            reasons.add((public_json.why(export) or "").partition(":")[0])
             lines.append(_line(export))
     if as_json:
         return
@@ -189,15 +189,18 @@ def _due_now(export: Export) -> Export:
         misses=0,
         without_walks=0,
         absent_sweeps=0,
+        timeouts=0,
     )
     if export.doubtful and export.state in KEPT_STATES:
         if not export.has_file:
             return export
         now_us = to_us(utc_now())
-        return version.further(export, reason=Reason.MADE_AGAIN, now_us=now_us)
+        asked = version.further(export, reason=Reason.MADE_AGAIN, now_us=now_us)
+        # That it brings the same bytes says nothing of what the VMS shows by itself.
+        return dataclasses.replace(asked, drops=export.drops - 1)
     match export.state:
         case State.READY:
-            return dataclasses.replace(export, due_us=0, not_before_us=0)
+            return dataclasses.replace(export, due_us=0, not_before_us=0, timeouts=0)
         case State.PARKED:
             return dataclasses.replace(fresh, state=State.READY)
         case State.LOST | State.UNAVAILABLE | State.DAMAGED | State.ERASED:
@@ -226,7 +229,7 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
     counts = "   ".join(f"{state} {n}" for state, n in sorted(shown["exports"].items()))
     typer.echo(f"exports   {counts or 'none yet'}")
     typer.echo(
-        f"owed      {shown['owed']}   at risk {shown['at_risk']}   "
+        f"owed      {shown['owed']}{_held(shown)}   at risk {shown['at_risk']}   "
         f"lost by us {shown['lost_by_us']}"
         + (
             f"   NOT ACKNOWLEDGED {shown['unacknowledged']}: see `ack`"
@@ -270,6 +273,11 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
         typer.echo(f"target    {target['name']}   {told}")
 
 
+def _held(shown: dict[str, Any]) -> str:
+    number = shown["held"]
+    return f" ({number} held, to be proven: see `list --state ready`)" * bool(number)
+
+
 def _standing(one: dict[str, Any], configured: set[str]) -> str:
     if one["name"] not in configured:
         return "   no longer configured"
@@ -289,23 +297,22 @@ def _line(export: Export) -> tuple[str, ...]:
     )
 
 
-def _why(export: Export) -> str:
-    return export.reason or ("held" if export.held else "")
-
-
 def _reason(export: Export) -> str:
-    """Return why an export is in its state, and what is doubted of its file."""
-    reason = _why(export) or "-"
-    doubt = export.doubt or export.held_doubt
-    if doubt is not None:
-        short = render.clean(doubt)
+    """Return why an export is in its state, what is doubted, or what failed last."""
+    why = public_json.why(export)
+    reason = "-" if why is None or why == State.READY else why
+    more = export.doubt or export.held_doubt
+    if why == "retried":
+        more = export.last_error
+    if more is not None:
+        short = render.clean(more)
         cut = len(short) > _DOUBT
         reason += f": {short[:_DOUBT].rstrip()}{'...' if cut else ''}"
     return reason + ("" if export.acknowledged_us is None else ", noted")
 
 
 def _explain(reasons: set[str]) -> None:
-    known = sorted(reason for reason in reasons if reason in render.ADVICE)
+    known = sorted(reasons & render.ADVICE.keys())
     if known:
         typer.echo("")
     for reason in known:
@@ -317,17 +324,16 @@ def _explain(reasons: set[str]) -> None:
 
 
 def _print_dossier(full: dict[str, Any]) -> None:
-    nested = ("copies", "versions", "history", "item")
-    for key, value in full.items():
-        if key not in nested:
+    told_below = ("why", "advice", "copies", "versions", "history", "item")
+    for key, value in (full | {"reason": full["reason"] or full["why"]}).items():
+        if key not in told_below:
             text = "-" if value is None else render.clean(str(value))
             typer.echo(f"{key:<{_KEY}}{text}")
-    reason = str(full.get("reason"))
-    if reason in render.ADVICE:
+    if full["advice"] is not None:
         margin = " " * _KEY
         typer.echo(
             textwrap.fill(
-                render.ADVICE[reason],
+                full["advice"],
                 _WIDTH,
                 initial_indent=margin,
                 subsequent_indent=margin,

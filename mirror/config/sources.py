@@ -14,6 +14,7 @@ from mirror.config.values import (
     DateFormat,
     Duration,
     FilePath,
+    Flag,
     HeaderWord,
     Moment,
     Origin,
@@ -62,7 +63,7 @@ class TlsSettings(Table):
 
     ca_file: FilePath | None = None
     fingerprint: Annotated[bytes, BeforeValidator(_fingerprint)] | None = None
-    verify: bool = True
+    verify: Flag = True
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Self:
@@ -155,8 +156,8 @@ class SourceSettings(Table):
     footage_timezone: Zone = ZoneInfo("UTC")
     client: HeaderWord = "web"
     device_uuid: HeaderWord | None = None
-    send_token_to_files: bool = False
-    second_look: bool = True
+    send_token_to_files: Flag = False
+    second_look: Flag = True
     heartbeat_url: SecretUrl | None = None
     rules: tuple[RuleSettings, ...] = ()
 

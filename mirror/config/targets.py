@@ -10,6 +10,7 @@ from mirror.config.values import (
     DirMode,
     FileMode,
     FilePath,
+    Flag,
     SizeOrZero,
     Table,
     Text,
@@ -56,8 +57,8 @@ class TargetSettings(Table):
     type: Annotated[Literal["directory"], BeforeValidator(_type)]
     path: FilePath
     layout: Annotated[str, AfterValidator(_layout)] = DEFAULT_LAYOUT
-    required: bool = True
-    mount: bool = False
+    required: Flag = True
+    mount: Flag = False
     min_free: SizeOrZero = 0
     file_mode: FileMode = 0o640
     dir_mode: DirMode = 0o750

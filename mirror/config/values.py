@@ -173,6 +173,13 @@ def _no_flag(value: object) -> object:
     return value
 
 
+def _flag(value: object) -> object:
+    # Variables of the environment are text; what else stands for true is a guess.
+    if not isinstance(value, bool) and str(value).lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return value
+
+
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("must be longer than zero")
@@ -260,6 +267,7 @@ def _date_format(value: str) -> str:
     return value
 
 
+Flag = Annotated[bool, BeforeValidator(_flag)]
 Count = Annotated[int, BeforeValidator(_no_flag), Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9_]+\z")]
 Text = Annotated[str, AfterValidator(_text)]

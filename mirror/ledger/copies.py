@@ -260,15 +260,6 @@ class Copies:
         )
         return [rows.export(row) for row in found]
 
-    def kept_as(self, source: str, export_id: int) -> list[Export]:
-        """Return the exports that bear this id and are on the targets."""
-        found = self._db.connection.execute(
-            f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
-            "AND state IN ('saved', 'doubtful')",
-            (source, export_id),
-        )
-        return [rows.export(row) for row in found]
-
     def may_free(self, key: int, targets: Collection[str]) -> Export | None:
         """Return the export if its spooled file may go."""
         export = rows.find(self._db.connection, key)

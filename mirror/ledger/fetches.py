@@ -467,9 +467,9 @@ class Fetches:
         )
         rows.update(connection, kept, same)
         connection.execute(
-            "UPDATE exports SET drops = drops + 1 WHERE source = ? AND export_id = ? "
+            "UPDATE exports SET drops = ? WHERE source = ? AND export_id = ? "
             "AND created_key = ?",
-            (prior.source, prior.export_id, prior.created_key),
+            (prior.drops + 1, prior.source, prior.export_id, prior.created_key),
         )
         rows.remove(connection, prior)
         rows.add_total(connection, prior.source, "dropped", "")

@@ -72,6 +72,8 @@ class Stock:
         """
         with self._db.transaction():
             known = self._version(told)
+            if known is not None and known.held_sha256 not in {None, told.sha256}:
+                known = self._apart(known, whole=whole)
             if known is None:
                 return self._new(told, target, path, whole=whole)
             return self._known(known, told, target, path, whole=whole)
@@ -92,6 +94,14 @@ class Stock:
             ),
         ).fetchone()
         return None if found is None else rows.export(found)
+
+    def _apart(self, known: Export, *, whole: bool) -> Export | None:
+        """Let a held body stay apart from what a sidecar tells of other bytes."""
+        connection = self._db.connection
+        if known.sha256 is None:
+            rows.await_end(connection, known)
+            return None
+        return rows.set_apart(connection, known) if whole else known
 
     def recall(
         self,
@@ -123,6 +133,7 @@ class Stock:
                 return False
             if self.take(told, target=target, path=path, whole=True) is not Taken.KEPT:
                 return False
+            key = (self._version(told) or version).key or key
             for other in others:
                 connection.execute(
                     "INSERT OR IGNORE INTO copies (export, target, state) "
@@ -149,6 +160,23 @@ class Stock:
         """Tell whether no export is known at all."""
         found = self._db.connection.execute("SELECT 1 FROM exports LIMIT 1")
         return found.fetchone() is None
+
+    def path_of(self, told: Export, target: str) -> str | None:
+        """Return where the copy lies that was taken for what a sidecar tells of."""
+        found = self._db.connection.execute(
+            "SELECT path FROM copies JOIN exports ON key = export WHERE target = ? "
+            "AND source = ? AND export_id = ? AND created_key = ? AND sha256 = ? "
+            "AND copies.state = 'saved'",
+            (target, told.source, told.export_id, told.created_key, told.sha256),
+        ).fetchone()
+        return None if found is None else str(found[0])
+
+    def exchange(self, told: Export, *, target: str, path: str) -> None:
+        """Take the copy at `path` for that of an export, in place of a damaged one."""
+        with self._db.transaction():
+            known = self._version(told)
+            if known is not None and self._free(path, target, known.key):
+                self._place(known.key or 0, told, target, path, whole=True)
 
     def doubt(self, target: str) -> None:
         """Take what was saved on a target for pending until it is found there."""

@@ -224,17 +224,11 @@ class Reads:
 
         No changed file before its time, and none of which a body is held.
         """
-        connection = self._db.connection
         found: dict[str, int] = {}
         for (source, state), number in self.counts().items():
             if state in {"ready", "fetching", "parked"}:
                 found[source] = found.get(source, 0) + number
-        held = connection.execute(
-            "SELECT source, count(*) FROM exports INDEXED BY exports_held "
-            "WHERE held_until_us IS NOT NULL "
-            "AND state IN ('ready', 'fetching', 'parked') GROUP BY source"
-        ).fetchall()
-        for source, number in held:
+        for source, number in self.held().items():
             found[source] = found.get(source, 0) - number
         for source in found:
             found[source] -= self._number(
@@ -246,6 +240,16 @@ class Reads:
                 now_us,
             )
         return found
+
+    def held(self) -> dict[str, int]:
+        """Return of how many exports a body is held to be confirmed, by source."""
+        return dict(
+            self._db.connection.execute(
+                "SELECT source, count(*) FROM exports INDEXED BY exports_held "
+                "WHERE held_until_us IS NOT NULL "
+                "AND state IN ('ready', 'fetching', 'parked') GROUP BY source"
+            ).fetchall()
+        )
 
     def sizes(self) -> dict[str, int]:
         """Return how many rows each table has."""

@@ -116,6 +116,53 @@ def insert_version(connection: sqlite3.Connection, prior: Export, new: Export) -
     return key
 
 
+def set_apart(connection: sqlite3.Connection, prior: Export) -> Export:
+    """Make what is kept of an export a version of its own, with its copies.
+
+    The export keeps its held body, whose file bears its name, and is not asked for
+    again: nothing that came whole is thrown away because a good copy turned up.
+
+    Returns:
+        The version, in the state of `prior`.
+    """
+    last = newest(connection, prior.source, prior.export_id, prior.created_key)
+    kept = dataclasses.replace(
+        prior.without_held(),
+        version=(last or prior).version + 1,
+        spool_dir=None,
+        part_bytes=0,
+        part_sha256=None,
+        look_due_us=None,
+    )
+    key = insert_version(connection, prior, kept)
+    connection.execute(
+        "UPDATE copies SET export = ? WHERE export = ?", (key, prior.key)
+    )
+    await_end(connection, prior)
+    return dataclasses.replace(kept, key=key)
+
+
+def await_end(connection: sqlite3.Connection, prior: Export) -> None:
+    """Let an export wait for nothing but to be kept by its held body."""
+    alone = dataclasses.replace(
+        prior,
+        state=State.READY,
+        reason=None,
+        size_bytes=None,
+        sha256=None,
+        proof=None,
+        doubt=None,
+        proof_notes=None,
+        look_due_us=None,
+        spooled_us=None,
+        saved_us=None,
+        due_us=0,
+        not_before_us=0,
+        held_until_us=0,
+    )
+    update(connection, prior, alone)
+
+
 def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
     """Write what differs; tell whether anything did."""
     if new is prior:

@@ -153,7 +153,11 @@ class Scrubs:
                 (state, now_us, now_us, note, now.key, subject.copy.target),
             )
             if state is CopyState.SAVED:
-                rows.update(connection, now, decide(now))
+                after = decide(now)
+                if now.held_sha256 not in {None, now.sha256} and not after.held:
+                    now = rows.set_apart(connection, now)
+                    after = decide(now)
+                rows.update(connection, now, after)
         return True
 
     def bad(

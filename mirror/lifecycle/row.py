@@ -195,6 +195,7 @@ def renewed(export: Export, *, reason: str | None) -> Export:
         absent_sweeps=0,
         part_plain=False,
         late=0,
+        timeouts=0,
     )
 
 

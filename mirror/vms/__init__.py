@@ -3,7 +3,7 @@
 from mirror.vms.client import VmsClient, VmsOptions
 from mirror.vms.list_answer import Answered
 from mirror.vms.origins import Origins
-from mirror.vms.proxy import Proxies
+from mirror.vms.proxy import Proxies, variable_of
 from mirror.vms.sessions import Sessions, Tls
 from mirror.vms.token import TokenFile
 
@@ -16,4 +16,5 @@ __all__ = [
     "TokenFile",
     "VmsClient",
     "VmsOptions",
+    "variable_of",
 ]

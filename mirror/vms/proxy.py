@@ -65,5 +65,10 @@ class Proxies:
         return frozenset(part for part in given if part)
 
 
+def variable_of(environ: Mapping[str, str], name: str) -> str:
+    """Return which variable counts, by its name in lower case: that, or in capitals."""
+    return name if environ.get(name) else name.upper()
+
+
 def _variable(environ: Mapping[str, str], name: str) -> str:
-    return (environ.get(name) or environ.get(name.upper()) or "").strip()
+    return environ.get(variable_of(environ, name), "").strip()

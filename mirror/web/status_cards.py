@@ -23,6 +23,9 @@ _KINDS: Final = {
     "damaged": "look",
     "lost": "risk",
 }
+_UNFETCHED: Final = ("ready", "fetching", "parked")
+_WITHOUT_ERROR: Final = {"spooled", "doubtful", "waiting"}
+"""States in which the last error is of the past."""
 _FRESH: Final = {
     "fresh": ("well", "fresh"),
     "stale": ("look", "stale"),
@@ -67,8 +70,10 @@ def margins(status: Mapping[str, Any], times: Times) -> str:
 
 def urgent(status: Mapping[str, Any], times: Times) -> str:
     """Return what is still to be fetched."""
+    held = status["held"]
+    apart = f"{number(held)} held until proven" if held else ""
     if not status["open"]:
-        return _card("To be fetched", "nothing", "")
+        return _card("To be fetched", apart or "nothing", "")
     lifetimes = {
         name: fresh["file_lifetime_seconds"]
         for name, fresh in status["freshness"].items()
@@ -77,10 +82,11 @@ def urgent(status: Mapping[str, Any], times: Times) -> str:
         _open(export, lifetimes.get(export["source"], 10_800), times)
         for export in status["open"]
     ]
-    total = sum(status["exports"].get(s, 0) for s in ("ready", "fetching", "parked"))
+    total = sum(status["exports"].get(s, 0) for s in _UNFETCHED) - held
     note = "nearest deadline first"
     if total > len(lines):
         note += f"; these {len(lines)} of {number(total)}"
+    note += f"; {apart}" if held else ""
     head = ("Export", "State", "Its file goes", "Why it is not here yet")
     return _card("To be fetched", note, _table(head, lines), "long why")
 
@@ -97,7 +103,8 @@ def _open(export: Mapping[str, Any], lifetime_s: float, times: Times) -> str:
         )
     return (
         f'<tr><td>{_name(export)}</td><td class="state">{_state(export)}</td>'
-        f'<td class="keep life">{life}</td><td class="wide">{_why(export)}</td></tr>'
+        f'<td class="keep life">{life}</td>'
+        f'<td class="wide">{_why(export, times)}</td></tr>'
     )
 
 
@@ -124,11 +131,13 @@ def _source(
 ) -> str:
     kind, words = _FRESH[fresh["state"]] if fresh else ("rest", "not configured")
     exports = source.get("exports", {})
-    owed = sum(exports.get(state, 0) for state in ("ready", "fetching", "parked"))
+    held = source.get("held", 0)
+    owed = sum(exports.get(state, 0) for state in _UNFETCHED) - held
     doubtful = exports.get("doubtful", 0)
     counts = f"{number(kept(exports))} kept"
     counts += f" ({number(doubtful)} doubtful)" if doubtful else ""
     counts += f", {number(owed)} to fetch" if owed else ""
+    counts += f", {number(held)} held until proven" if held else ""
     notes = [f"<p>{counts}</p>"]
     if source.get("paused_until"):
         notes.append(f"<p>paused until {times.clock(source['paused_until'])}</p>")
@@ -230,7 +239,7 @@ def _loss(export: Mapping[str, Any], times: Times) -> str:
     deadline = times.relative(export["deadline"])
     return (
         f'<tr><td>{_name(export)}</td><td class="keep" data-label="deadline">{deadline}'
-        f'</td><td class="wide">{_why(export)}</td></tr>'
+        f'</td><td class="wide">{_why(export, times)}</td></tr>'
     )
 
 
@@ -256,7 +265,7 @@ def _latest(export: Mapping[str, Any], times: Times) -> str:
     made = times.relative(export["created_at"], never="unknown")
     size = "" if export["size_bytes"] is None else amount(export["size_bytes"])
     copies = ", ".join(f"{copy['target']} {copy['state']}" for copy in export["copies"])
-    why = _why(export)
+    why = _why(export, times)
     why = f"<p>{why}</p>" if why else ""
     return (
         f'<tr><td class="line">{_name(export)}{why}</td>'
@@ -281,24 +290,23 @@ def _state(export: Mapping[str, Any]) -> str:
     return pill(_KINDS.get(export["state"], "rest"), export["state"])
 
 
-def _why(export: Mapping[str, Any]) -> str:
+def _why(export: Mapping[str, Any], times: Times) -> str:
     """Return reason, last error and what to do; nothing for what is kept."""
     if export["state"] == "saved":
         return ""
-    words = [f"<code>{text(export['reason'])}</code>"] if export["reason"] else []
+    word = export["why"]
+    words = [f"<code>{text(word)}</code>"] if word not in {None, "ready"} else []
     if export["note"]:
         words.append(f"noted: {text(export['note'])};")
     if export["doubt"]:
         words.append(f"{text(export['doubt'])};")
     if export["advice"]:
         words.append(advice(export["advice"]))
-    elif export["state"] == "spooled":
+    if export["asked_again"]:
+        words.append(f"Asked again {times.relative(export['asked_again'])}.")
+    elif export["state"] == "spooled" and not export["advice"]:
         words.append("safe here, on its way to the targets")
-    if export["last_error"] and export["state"] not in {
-        "spooled",
-        "doubtful",
-        "waiting",
-    }:
+    if export["last_error"] and export["state"] not in _WITHOUT_ERROR:
         tries = export["attempts"]
         words.append(
             f'<span class="soft">after {tries} {"try" if tries == 1 else "tries"}: '

@@ -125,6 +125,7 @@ def _well(status: Mapping[str, Any]) -> str:
         if owed
         else "nothing is owed"
     )
+    on_way += f" ({number(status['held'])} held until proven)" * bool(status["held"])
     exports = status["exports"]
     kept, doubtful = status_cards.kept(exports), exports.get("doubtful", 0)
     verb = "export is" if kept == 1 else "exports are"
@@ -150,6 +151,8 @@ def _figures(status: Mapping[str, Any], times: Times) -> str:
     at_risk, lost = status["at_risk"], status["lost_by_us"]
     waiting, doubtful = exports.get("waiting", 0), exports.get("doubtful", 0)
     proven = f"{number(doubtful)} of them doubtful, all " if doubtful else ""
+    held, on_way = status["held"], "have a file, are not kept yet"
+    on_way += f"; {number(held)} held until proven" if held else ""
     figures = (
         (
             "",
@@ -157,7 +160,7 @@ def _figures(status: Mapping[str, Any], times: Times) -> str:
             number(status_cards.kept(exports)),
             f"{proven}on every required target",
         ),
-        ("", "On the way", number(status["owed"]), "have a file, are not kept yet"),
+        ("", "On the way", number(status["owed"]), on_way),
         (
             "risk" if at_risk else "",
             "At risk",

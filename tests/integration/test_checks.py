@@ -84,10 +84,12 @@ async def test_a_certificate_that_ends_soon_is_told(tmp_path, days, grade):
     [
         (None, "pass", "its first bytes come"),
         ("status_404", "warn", "has just deleted it"),
+        ("status_404", "warn", "open a file on the VMS's own page"),
         ("status_500", "fail", "500"),
+        ("status_500", "fail", "`archive-mirror probe hq`"),
         ("redirect_other", "fail", "file_origins"),
         ("hang", "fail", "no answer"),
-        ("empty", "fail", "empty"),
+        ("empty", "fail", "does it open on the VMS's own page?"),
     ],
 )
 async def test_the_newest_file_is_asked_for(tmp_path, fault, grade, words):

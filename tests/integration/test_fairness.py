@@ -105,13 +105,14 @@ async def engine_of(site: Site, service: Service) -> Engine:
 
 
 def of(site: Site, source: str) -> list[Export]:
-    return [one for one in exports(site) if one.source == source]
+    return exports(site, source=source)
 
 
-def exports(site: Site) -> list[Export]:
+def exports(site: Site, **wanted: Any) -> list[Export]:
+    """Return what the ledger has, or what of it a `Filter` of that shows."""
     ledger = Ledger.read(site.settings().state_dir)
     try:
-        return [one for one, _ in ledger.reads.exports(Filter())]
+        return [one for one, _ in ledger.reads.exports(Filter(**wanted))]
     finally:
         ledger.close()
 
@@ -123,8 +124,8 @@ async def saved(site: Site, sources: Iterable[str], files: int) -> list[Export]:
     def kept() -> list[Export]:
         return [
             one
-            for one in exports(site)
-            if one.source in wanted and one.state is State.SAVED
+            for name in wanted
+            for one in exports(site, source=name, states=(State.SAVED,))
         ]
 
     await site.until(lambda: len(kept()) >= files * len(wanted), 90)

@@ -115,6 +115,9 @@ async def test_the_environment_is_followed_if_that_is_said(tmp_path, monkeypatch
         site = Site.make(tmp_path, vms)
         vms.add(size=100_000)
         unused = await found(site)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        lower = await found(site)
+        monkeypatch.delenv("http_proxy")
         assert not proxy.asked
         site.tables["sources"]["hq"]["proxy"] = "environment"
         used = await found(site)
@@ -125,6 +128,7 @@ async def test_the_environment_is_followed_if_that_is_said(tmp_path, monkeypatch
 
     assert len(proxy.asked) == asked
     assert unused["source hq"][0] == direct["source hq"][0] == "pass"
+    assert "http_proxy in the environment" in lower["proxy of source hq"][1]
     grade, detail = unused["proxy of source hq"]
     assert grade == "warn" and "HTTP_PROXY" in detail
     assert 'proxy = "environment"' in detail and proxy.url not in detail

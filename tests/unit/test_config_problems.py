@@ -51,6 +51,10 @@ def problems(
         ("concurrency = true", "concurrency: must be a whole number"),
         ('folder_url = "skip"', 'folder_url: must be "append_name" or "wait"'),
         ("send_token_to_files = 7", "send_token_to_files: must be true or false"),
+        ("second_look = 0", "second_look: must be true or false"),
+        ('second_look = "no"', "second_look: must be true or false"),
+        ("second_look = 1.0", "second_look: must be true or false"),
+        ("tls = { verify = 0 }", "tls.verify: must be true or false"),
         ("client = 7", "client: must be text in quotes"),
         (
             'client = "a b"',

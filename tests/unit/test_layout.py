@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror.errors import LayoutError
-from mirror.layout import Values, parse_layout, path_key, with_number
+from mirror.layout import Values, is_numbered, parse_layout, path_key, with_number
 
 DEFAULT = "{source}/camera-{camera_id}/{from:%Y/%m/%d}/{id}-{name}"
 VALUES = Values(
@@ -403,3 +403,19 @@ def test_path_key_tells_apart() -> None:
 def test_with_number() -> None:
     assert with_number("a/b.mp4", 2) == "a/b~2.mp4"
     assert with_number("a.mp4/b.c.mp4", 10) == "a.mp4/b.c~10.mp4"
+
+
+@pytest.mark.parametrize(
+    ("path", "of", "numbered"),
+    [
+        ("a/b~2.mp4", "a/b.mp4", True),
+        ("a/b~12.doubtful.mp4", "a/b.doubtful.mp4", True),
+        ("a/b.mp4", "a/b~2.mp4", False),
+        ("a/b~c.mp4", "a/b.mp4", False),
+        ("a/b.mp4", "a/b.mp4", False),
+        ("7.mp4", "8.mp4", False),
+        ("c/b~2.mp4", "a/b.mp4", False),
+    ],
+)
+def test_a_numbered_path_is_known(path: str, of: str, numbered: bool) -> None:
+    assert is_numbered(path, of) is numbered

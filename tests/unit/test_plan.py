@@ -174,12 +174,15 @@ def test_a_flagged_row_with_a_folder_url_waits_for_ever():
 )
 def test_an_ended_export_that_is_made_again(state, prior, listed, again):
     """Only a file that appears, or another one, brings an ended export back."""
-    before = builders.export(state=state, barren=10, misses=4, best_bytes=99, **prior)
+    before = builders.export(
+        state=state, barren=10, misses=4, timeouts=2, best_bytes=99, **prior
+    )
     after = plan(before, builders.row(**listed), builders.walk())
 
     assert (after.state is State.READY) == again
     if again:
         assert (after.reason, after.barren, after.best_bytes) == ("made_again", 0, 0)
+        assert after.timeouts == 0, "it does not yield for what is long gone"
         assert after.walk_us == NOW
 
 

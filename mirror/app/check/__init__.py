@@ -66,7 +66,9 @@ async def run(
                     )
                     for name, one in settings.sources.items()
                 ]
-                spool = group.create_task(places.spool(settings, ledger))
+                spool = group.create_task(
+                    places.spool(settings, engine.places.now, ledger)
+                )
                 room = group.create_task(
                     places.spool_room(settings, engine.places.now, ledger)
                 )

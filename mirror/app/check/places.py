@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,27 @@ def _barred(folder: Path) -> tuple[Path, Path | None, bool]:
     return there, barred[0] if barred else None, readable
 
 
-async def spool(settings: Settings, ledger: LedgerThread) -> Finding:
-    """Judge where files wait while a target is away, and for how long they can."""
-    folder = settings.spool_dir or settings.state_dir / "spool"
+async def spool(
+    settings: Settings, places: Callable[[], list[Place]], ledger: LedgerThread
+) -> Finding:
+    """Judge where files are received, and how long they can wait without a target."""
+    best, *others = await bounded(places)
+    if best.guard is None:
+        return await _folder(best.path, ledger)
+    # The target's own finding tells whether that can be written.
+    try:
+        free = filesystem.free_bytes((await bounded(partial(_room, best.path)))[0])
+        here = (
+            f"{best.path} has {size(free)} free" if free is not None else f"{best.path}"
+        )
+    except (TimeoutError, OSError):
+        here = f"{best.path} cannot be looked at"
+    found = await _folder(others[0].path, ledger)
+    away = f"while target {next(iter(settings.targets))} is away, "
+    return replace(found, detail=f"{here}; {away}{found.detail}")
+
+
+async def _folder(folder: Path, ledger: LedgerThread) -> Finding:
     name = "spool"
     if mounts.is_network(folder):
         detail = f"{folder} lies on a network file system: while that is away nothing "

@@ -13,7 +13,7 @@ from mirror.app.check.finding import FILES_S, Finding, Grade, bounded
 from mirror.errors import FileGoneError, ListError, MirrorError
 from mirror.model import to_us, utc_now
 from mirror.ports import Held
-from mirror.vms import Proxies
+from mirror.vms import Proxies, variable_of
 from mirror.wording import span
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def _proxy(source: SourceSettings, environ: Mapping[str, str]) -> list[Finding]:
     address = URL(source.url)
     if source.proxy is not None or Proxies.of_environment(environ).of(address) is None:
         return []
-    detail = f"{address.scheme.upper()}_PROXY in the environment names one that is not "
+    variable = variable_of(environ, f"{address.scheme}_proxy")
+    detail = f"{variable} in the environment names one that is not "
     detail += 'used; if the VMS is behind it, set proxy = "environment"'
     return [
         Finding(name=f"proxy of source {source.name}", grade=Grade.WARN, detail=detail)
@@ -185,11 +186,20 @@ async def _first_byte(
         async with client.open_file(*wanted, first_byte_s=wait_s) as body:
             arrived = await body.read()
     except FileGoneError as exc:
-        detail = f"{what}: {exc}; right if the VMS has just deleted it"
+        detail = f"{what}: {exc}; right if the VMS has just deleted it. If it stays "
+        detail += (
+            "so, open a file on the VMS's own page, and look at the url of its row"
+        )
         return [Finding(name=name, grade=Grade.WARN, detail=detail)]
     except MirrorError as exc:
-        return [Finding(name=name, grade=Grade.FAIL, detail=f"{what}: {exc}")]
+        detail = f"{what}: {exc}; does it open on the VMS's own page? `archive-mirror "
+        detail += f"probe {source}` finds out more"
+        return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
     if not arrived:
-        return [Finding(name=name, grade=Grade.FAIL, detail=f"{what}: it is empty")]
+        detail = (
+            f"{what}: it is empty; open it on the VMS's own page: empty there too, "
+        )
+        detail += "ask for the export again"
+        return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
     detail = f"{what}: its first bytes come"
     return [Finding(name=name, grade=Grade.PASS, detail=detail)]

@@ -17,9 +17,10 @@ from mirror.app import lock
 from mirror.app.engine import target_for
 from mirror.app.rebuild import spool_files
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
+from mirror.layout import is_numbered
 from mirror.ledger import LEDGER_NAME, Ledger, Taken
 from mirror.model import to_us, utc_now
-from mirror.pipeline.verify.read_copy import unless_hung
+from mirror.pipeline.verify.read_copy import Reading, unless_hung
 from mirror.sidecar import SidecarError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mirror.app.rebuild.spool_files import Unclaimed
     from mirror.config import Settings
     from mirror.ledger import Bare
+    from mirror.model import Export
     from mirror.ports import Beside
     from mirror.targets.directory.target import DirectoryTarget
 
@@ -188,6 +190,7 @@ class _Rebuild:
         self._told = told
         self._watch = watch
         self._now_us = to_us(utc_now())
+        self._seconds: list[tuple[Export, str]] = []
 
     async def run(self) -> None:
         """Fill the new ledger."""
@@ -257,6 +260,8 @@ class _Rebuild:
             with ledger.together():
                 for one in found:
                     self._take(ledger, target.name, one)
+            while self._seconds:
+                await self._compare(ledger, target, marker_id, *self._seconds.pop())
             tally.sidecars += len(found)
             self._watch(self._progress)
 
@@ -276,11 +281,45 @@ class _Rebuild:
             return
         whole = sidecar.is_whole(found, told)
         taken = ledger.stock.take(told, target=target, path=found.path, whole=whole)
-        if taken is not Taken.KEPT:
+        if (
+            taken is Taken.SECOND
+            and whole
+            and self._beside(ledger, told, target, found)
+        ):
+            self._seconds.append((told, found.path))
+        elif taken is not Taken.KEPT:
             size = found.size_bytes
             beside = "no file" if size is None else f"a file of {size} bytes"
             text = f"{told.label}, {told.size_bytes} bytes: {beside} lies beside it"
             self._odd(Oddity(taken.value), target, found.path, text)
+
+    @staticmethod
+    def _beside(ledger: Ledger, told: Export, target: str, found: Beside) -> bool:
+        """Tell whether the copy taken before has the same name but for a number.
+
+        Such a file was published beside one that was damaged.
+        """
+        path = ledger.stock.path_of(told, target) or ""
+        return is_numbered(found.path, path) or is_numbered(path, found.path)
+
+    async def _compare(
+        self,
+        ledger: Ledger,
+        target: DirectoryTarget,
+        marker_id: str,
+        told: Export,
+        path: str,
+    ) -> None:
+        """Read two files of the same length and sidecar; take the one that is good."""
+        taken = ledger.stock.path_of(told, target.name) or ""
+        left = path
+        if not await _reads(target, marker_id, told, taken) and await _reads(
+            target, marker_id, told, path
+        ):
+            ledger.stock.exchange(told, target=target.name, path=path)
+            left = taken
+        text = f"{told.label}, {told.size_bytes} bytes: another file of it is taken"
+        self._odd(Oddity.SECOND, target.name, left, text)
 
     async def _read_bare(
         self, ledger: Ledger, target: DirectoryTarget, marker_id: str
@@ -301,6 +340,24 @@ class _Rebuild:
         counts = self._progress.targets[target].odd
         counts[oddity] = counts.get(oddity, 0) + 1
         self._told(Odd(oddity=oddity, target=target, path=path, text=text))
+
+
+async def _reads(
+    target: DirectoryTarget, marker_id: str, told: Export, path: str
+) -> bool:
+    """Tell whether a file's bytes are those that its sidecar tells of."""
+    reading = Reading()
+    work = target.examine(
+        path,
+        size_bytes=told.size_bytes or 0,
+        marker_id=marker_id,
+        read=reading.came,
+    )
+    try:
+        return (await unless_hung(work, target.name, reading)).sha256 == told.sha256
+    except TargetError:
+        await target.look(marker_id)
+        return False
 
 
 async def _lies(target: DirectoryTarget, marker_id: str, bare: Bare) -> bool:

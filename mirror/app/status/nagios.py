@@ -70,7 +70,8 @@ def _well(status: Mapping[str, Any]) -> str:
     doubtful = exports.get("doubtful", 0)
     kept = f"{exports.get('saved', 0)} exports saved"
     kept += f", {doubtful} doubtful" if doubtful else ""
-    return f"{kept}, {status['owed']} owed, none at risk"
+    held = f" ({status['held']} held)" if status["held"] else ""
+    return f"{kept}, {status['owed']} owed{held}, none at risk"
 
 
 def _figures(status: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,6 @@ from mirror.app.status import public_json
 from mirror.app.status.problems import concerns_of
 from mirror.ledger import AT_RISK_US, Filter
 from mirror.model import State, iso
-from mirror.wording import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,7 +157,9 @@ def _row(found: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, 
         and left_us < AT_RISK_US
         and found.state in _UNFETCHED
         and not found.held,
-        "advice": ADVICE.get(found.reason or ""),
+        "why": public_json.why(found),
+        "advice": public_json.advice(public_json.why(found)),
+        "asked_again": public_json.asked_again(found),
     }
 
 

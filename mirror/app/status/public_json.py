@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mirror import sidecar
-from mirror.model import iso
+from mirror.model import State, iso
+from mirror.wording import ADVICE
 
 if TYPE_CHECKING:
     from mirror.ledger import Dossier, Reads
@@ -13,6 +14,30 @@ if TYPE_CHECKING:
 
 NEWS_US = 24 * 3600 * 1_000_000
 """So long it is told of a file that is not proven whole, as the alert does."""
+
+
+def why(found: Export) -> str | None:
+    """Return the word that explains an export's state: its reason, or another.
+
+    `mirror.wording.ADVICE` says what to do; of a rule, by what stands before its name.
+    """
+    if found.held:
+        return "held"
+    if found.state is State.DAMAGED:
+        return "damaged"
+    if found.reason is None and found.state is State.READY:
+        return "ready" if found.last_error is None else "retried"
+    return found.reason
+
+
+def advice(word: str | None) -> str | None:
+    """Return what to do about what `why` gives, if anything is known."""
+    return ADVICE.get((word or "").partition(":")[0])
+
+
+def asked_again(found: Export) -> str | None:
+    """Return when the file is asked for again of which a body is held; else None."""
+    return iso(max(found.due_us, found.held_us or 0)) if found.held else None
 
 
 def export(found: Export, copies: list[Copy]) -> dict[str, Any]:
@@ -66,6 +91,9 @@ def dossier(found: Dossier) -> dict[str, Any]:
         "held_bytes": max(one.part_bytes, one.held_bytes or 0) or one.size_bytes or 0,
         "total_bytes": one.part_total,
         "held_doubt": one.held_doubt,
+        "asked_again": asked_again(one),
+        "why": why(one),
+        "advice": advice(why(one)),
         "proof_notes": one.proof_notes,
         "second_looks": one.looks,
         "next_look": iso(one.look_due_us),
@@ -120,6 +148,7 @@ def status(
     """
     backlog = reads.backlog(now_us)
     not_answering = reads.not_answering()
+    held = reads.held()
     doubtful = reads.newly_doubtful(now_us - NEWS_US)
     by_state: dict[str, int] = {}
     for (_, state), number in counts.items():
@@ -127,6 +156,7 @@ def status(
     return {
         "exports": by_state,
         "owed": backlog.owed,
+        "held": sum(held.values()),
         "at_risk": backlog.at_risk,
         "without_room": reads.without_room(),
         "lost_by_us": sum(reads.totals("lost").values()),
@@ -148,6 +178,7 @@ def status(
                 "paused_until": iso(source.paused_until(now_us)),
                 "clock_offset_seconds": source.clock_offset_us / 1e6,
                 "first_sweep": iso(source.first_sweep_us),
+                "held": held.get(source.name, 0),
                 "newly_doubtful": doubtful.get(source.name, 0),
                 "bad_rows": source.bad_rows,
                 "left_out": source.left_out,

@@ -247,6 +247,22 @@ def room_of(found: os.statvfs_result, *, min_free: int, beside_ledger: bool) -> 
     return free - reserve
 
 
+def holds(path: Path, size: int, sha256: str, beat: Callable[[], None]) -> bool:
+    """Tell whether a file is so long and has that digest.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_size != size:
+            return False
+        digest = _prefix_digest(fd, size, beat)
+        return digest is not None and digest.hexdigest() == sha256
+    finally:
+        os.close(fd)
+
+
 def _prefix_digest(
     fd: int, size: int, beat: Callable[[], None]
 ) -> hashlib._Hash | None:

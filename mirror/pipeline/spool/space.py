@@ -98,11 +98,15 @@ class _Tenant:
 
 @dataclass(slots=True, kw_only=True)
 class _Refused:
-    """How often, and when last, an export found no room."""
+    """How often, and when last, an export found no room.
+
+    Attributes:
+        wait: None if there never will be any for it.
+    """
 
     times: int = 0
     at: float = 0.0
-    wait: reservation.Wait
+    wait: reservation.Wait | None = None
 
 
 class Space:
@@ -228,7 +232,9 @@ class Space:
                 self.leaving -= stopped
             if answer.granted_bytes is not None:
                 tenant.until_bytes = part.size + answer.granted_bytes
-                self._refused.pop(tenant.key, None)
+                if tenant.begun:
+                    # Before, its length may not be known, and much too long.
+                    self._refused.pop(tenant.key, None)
                 return
         if renew and free >= 0 and self._lasts(tenant, more):
             return
@@ -361,7 +367,11 @@ class Space:
             holders=[*holders, *(_idle(one) for one in use.idle)],
             kept_bytes=self._kept(use, folder),
             busy=use.busy,
-            waits=[one.wait for one in self._refused.values() if one.at > recent],
+            waits=[
+                one.wait
+                for one in self._refused.values()
+                if one.wait is not None and one.at > recent
+            ],
         )
         return reservation.decide(asker, state, to_us(self._now())), free
 
@@ -462,13 +472,13 @@ class Space:
             order_us=tenant.export.order_us,
             wanted_bytes=wanted,
         )
+        forgotten = now - FAVOUR_S - self._retry_max.total_seconds()
         self._refused = {
-            key: one for key, one in self._refused.items() if now - one.at < FAVOUR_S
+            key: one for key, one in self._refused.items() if one.at > forgotten
         }
-        refused = self._refused.setdefault(tenant.key, _Refused(wait=wait))
+        refused = self._refused.setdefault(tenant.key, _Refused())
         refused.times += 1
-        if not never:
-            refused.at, refused.wait = now, wait
+        refused.at, refused.wait = now, None if never else wait
         longest = self._retry_max if never else timedelta(seconds=WAITS_S)
         again = backoff.delay(
             refused.times,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from mirror.disk import filesystem
 from mirror.disk.lanes import HungError, Pulse, Workers
 from mirror.errors import FetchError, SpoolError
-from mirror.pipeline.spool.part import Part, PartName
+from mirror.pipeline.spool.part import Part, PartName, holds
 from mirror.pipeline.spool.space import Space
 from mirror.tasks import run_to_end
 
@@ -216,6 +216,17 @@ class Spool:
                 listing = functools.partial(self._strays, place)
                 found += await self._run(place.path, listing)
         return found
+
+    async def is_body(self, path: Path, export: Export) -> bool:
+        """Tell whether a stray file holds the bytes that are kept of an export.
+
+        Raises:
+            SpoolError: It cannot be read.
+        """
+        pulse = Pulse()
+        size, sha256 = export.size_bytes or 0, export.sha256 or ""
+        todo = functools.partial(holds, path, size, sha256, pulse.beat)
+        return await self._run(path.parent, todo, pulse=pulse)
 
     async def sweep(self, path: Path) -> None:
         """Remove a stray file that is of no use."""

@@ -1,0 +1,120 @@
+"""A good copy turns up while a body of its export is held: both are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mirror.lifecycle import held_body as verdict
+from mirror.model import CopyState, Export, State, Verdict
+from mirror.pipeline.verify.judge import after_good
+from tests import builders
+from tests.builders import HOUR, NOW
+from tests.integration.test_versions import all_of, fetch, ledger, meet, publish
+
+if TYPE_CHECKING:
+    from mirror.ledger import Ledger
+
+__all__ = ["ledger"]
+
+
+def hold(ledger: Ledger, digit: str = "c") -> Export:
+    """Let the newest version be due, with a body held."""
+    newest = all_of(ledger)[-1]
+    held = dataclasses.replace(
+        newest,
+        state=State.READY,
+        without_walks=1,
+        held_sha256=digit * 64,
+        held_bytes=70_000,
+        held_dir="spool",
+        held_number=1,
+        held_doubt="x",
+        held_us=NOW,
+        held_until_us=NOW + HOUR,
+    )
+    ledger.looks.settle(newest.key or 0, lambda *_: (held, held))
+    return held
+
+
+def end(ledger: Ledger) -> list[tuple[Export, Export]]:
+    """Let what is held wait no longer than it must."""
+    return ledger.fetches.end_held(
+        verdict.spooled_doubtful, targets=["nas", "vault"], now_us=NOW
+    )
+
+
+def found_good(ledger: Ledger, key: int) -> None:
+    """Let `verify` find the copy good that it had found damaged."""
+    subject = ledger.scrubs.subject(key, "nas")
+    assert subject is not None
+    assert ledger.scrubs.good(subject, after_good, note=None, now_us=NOW)
+
+
+def shown(ledger: Ledger) -> list[tuple[int, State, str]]:
+    return [(one.version, one.state, (one.sha256 or "-")[:1]) for one in all_of(ledger)]
+
+
+def test_verify_finds_a_copy_good(ledger):
+    """The copy with its path becomes a version; the held body is kept as doubtful."""
+    meet(ledger)
+    fetch(ledger, "a")
+    [path] = publish(ledger)
+    held = hold(ledger)
+    found_good(ledger, held.key or 0)
+    ended = end(ledger)
+
+    assert shown(ledger) == [(1, State.SPOOLED, "c"), (2, State.SAVED, "a")]
+    assert [prior.key for prior, _ in ended] == [held.key]
+    odd, kept = all_of(ledger)
+    assert (odd.proof, odd.doubt, odd.size_bytes) == (Verdict.DOUBTFUL, "x", 70_000)
+    assert (odd.spool_dir, odd.part_number) == ("spool", 1)
+    assert [(one.state, one.path) for one in ledger.copies.of(kept.key or 0)] == [
+        (CopyState.SAVED, path)
+    ]
+    assert [one.state for one in ledger.copies.of(odd.key or 0)] == ["pending"] * 2
+    assert publish(ledger) == [path.replace(".mp4", ".doubtful.mp4")]
+
+
+def test_the_same_bytes_need_no_version(ledger):
+    meet(ledger)
+    fetch(ledger, "a")
+    publish(ledger)
+    found_good(ledger, hold(ledger, "a").key or 0)
+
+    assert shown(ledger) == [(1, State.SAVED, "a")]
+    assert end(ledger) == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("recalled", [False, True])
+def test_an_older_ledger_meets_the_file_of_a_later_one(ledger, known, recalled):
+    """Whether it knew the bytes before they were damaged, or never had any."""
+    meet(ledger)
+    if known:
+        fetch(ledger, "a")
+        publish(ledger)
+    held = hold(ledger)
+    found = builders.export(
+        key=None,
+        state=State.SAVED,
+        proof=Verdict.WHOLE,
+        size_bytes=100,
+        sha256="a" * 64,
+        spooled_us=NOW,
+        saved_us=NOW,
+    )
+    place = {"target": "nas", "path": "hq/7.mp4"}
+    if recalled:
+        assert ledger.stock.recall(held.key or 0, found, others=["vault"], **place)
+    else:
+        ledger.stock.take(found, whole=True, **place)
+        ledger.stock.settle()
+    end(ledger)
+
+    assert shown(ledger) == [(1, State.SPOOLED, "c"), (2, State.SAVED, "a")]
+    kept = all_of(ledger)[-1]
+    copies = {one.target: one.state for one in ledger.copies.of(kept.key or 0)}
+    assert copies == {"nas": "saved"} | ({"vault": "pending"} if recalled else {})
