@@ -35,7 +35,7 @@ def budget_s(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class Figures:
     """What one test may spend.
 
     Attributes:

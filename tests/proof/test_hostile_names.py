@@ -17,13 +17,13 @@ from mirror.simulator.faults import fault
 from mirror.simulator.rows import row_json, stamp
 from tests.proof.checker import Checker, Offered
 from tests.proof.hostile_names import NAMES, URLS
-from tests.proof.planted_bugs.leaks import NAMED
-from tests.proof.strace_run import run, snapshot, witness
+from tests.proof.planted_bugs.leaks import KNOWN_HOST
+from tests.proof.strace_run import run, run_traced, snapshot
 from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from mirror.simulator import Export
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
     from tests.proof.hostile_names import Url
 
 _FIRST_ID = 1000
@@ -95,12 +95,14 @@ class Scene:
         out = (await run("list", "--json", config=self.config)).out
         return [json.loads(line) for line in out.splitlines()]
 
-    async def once(self, *, openings: str = "") -> list[str]:
+    async def once(self, *, planted: str = "") -> list[str]:
         """Run `once`; return every change outside and every address but the VMS's."""
         self.site.settings()
         before = snapshot(self.world, *self.roots)
         trace = self.folder / "trace"
-        seen = await witness("once", config=self.config, trace=trace, openings=openings)
+        seen = await run_traced(
+            "once", config=self.config, trace=trace, planted=planted
+        )
         after = snapshot(self.world, *self.roots)
         # The roots are made in it.
         del before[self.home], after[self.home]
@@ -225,7 +227,7 @@ def _list_names(scene: Scene, names: list[object], created_at: datetime) -> None
 
 
 @pytest.mark.timeout(300)
-async def test_hostile_names(tmp_path, effort: Effort):
+async def test_hostile_names(tmp_path, figures: Figures):
     """All are kept, each under a name of its own that is safe everywhere.
 
     The VMS is installed anew twice and counts its ids again, once with names that
@@ -262,11 +264,11 @@ async def test_hostile_names(tmp_path, effort: Effort):
     assert not re.search(
         r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown
     )
-    effort.record(8, names=len(NAMES), files=len(media), escapes=0, collisions=0)
+    figures.record(8, names=len(NAMES), files=len(media), escapes=0, collisions=0)
 
 
-@pytest.mark.parametrize("openings", ["unsanitised", "unsanitised,unguarded"])
-async def test_names_taken_as_they_are_show(tmp_path, openings):
+@pytest.mark.parametrize("planted", ["unsanitised", "unsanitised,unguarded"])
+async def test_names_taken_as_they_are_show(tmp_path, planted):
     """Without our cleaning not all are kept; without the target's too, some escape."""
     async with Vms(other_origin=False) as vms:
         scene = Scene(tmp_path, vms)
@@ -274,13 +276,13 @@ async def test_names_taken_as_they_are_show(tmp_path, openings):
         scene.site.tables["transfer"]["retry_max"] = "20ms"
         for name in ("x", "../escaped", "x?", "con", "Gate."):
             scene.offer(name)
-        escapes = await scene.once(openings=openings)
+        escapes = await scene.once(planted=planted)
         lost = await scene.settle()
         unsafe = _unsafe(scene.home / "vault")
 
     assert unsafe
-    assert bool(escapes) == ("unguarded" in openings)
-    assert bool(lost) == ("unguarded" not in openings)
+    assert bool(escapes) == ("unguarded" in planted)
+    assert bool(lost) == ("unguarded" not in planted)
 
 
 def _fill(url: Url, scene: Scene, path: str) -> str:
@@ -297,7 +299,7 @@ def _list_urls(scene: Scene, urls: list[Url]) -> dict[int, tuple[Url, str]]:
     """List each url, and where it can be, redirect to it from a legal one."""
     vms, wanted = scene.vms, {}
     for url in urls:
-        end = url.abroad if scene.host == NAMED and url.abroad else url.end
+        end = url.abroad if scene.host == KNOWN_HOST and url.abroad else url.end
         listed = vms.add()
         listed.url = _fill(url, scene, vms.file_path(listed))
         wanted[listed.export_id] = (url, end)
@@ -322,12 +324,12 @@ def _ended_as(row: dict[str, Any]) -> str:
 
 
 async def _judge_urls(
-    scene: Scene, urls: list[Url], *, openings: str = ""
+    scene: Scene, urls: list[Url], *, planted: str = ""
 ) -> tuple[int, list[str]]:
     """Mirror what the urls lead to; return how many were tried, and what is wrong."""
     wanted = _list_urls(scene, urls)
     plain = [scene.offer("plain") for _ in range(10)]
-    wrong = await scene.once(openings=openings)
+    wrong = await scene.once(planted=planted)
     listed = {row["id"]: row for row in await scene.listed()}
     for export_id, (url, end) in wanted.items():
         row = listed[export_id]
@@ -347,18 +349,18 @@ async def _judge_urls(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("host", ["127.0.0.1", NAMED])
-async def test_hostile_urls(tmp_path, effort: Effort, host):
+@pytest.mark.parametrize("host", ["127.0.0.1", KNOWN_HOST])
+async def test_hostile_urls(tmp_path, figures: Figures, host):
     """Listed or redirected to: nobody but the source is asked, or looked up."""
     async with Vms() as vms:
         scene = Scene(tmp_path, vms, host=host)
         scene.site.tables["sources"]["hq"]["concurrency"] = 16
-        openings = "named" if host == NAMED else ""
-        tried, wrong = await _judge_urls(scene, list(URLS), openings=openings)
+        planted = "known_host" if host == KNOWN_HOST else ""
+        tried, wrong = await _judge_urls(scene, list(URLS), planted=planted)
 
     assert wrong == []
     assert len(URLS) >= 150
-    effort.record(8, urls=len(URLS), tried=tried, host=host, others_reached=0)
+    figures.record(8, urls=len(URLS), tried=tried, host=host, others_reached=0)
 
 
 async def test_a_url_followed_anywhere_shows(tmp_path):
@@ -366,7 +368,7 @@ async def test_a_url_followed_anywhere_shows(tmp_path):
     elsewhere = [url for url in URLS if url.text == "//{host}:{elsewhere}{path}"]
     async with Vms() as vms:
         scene = Scene(tmp_path, vms)
-        _, wrong = await _judge_urls(scene, elsewhere, openings="any_origin")
+        _, wrong = await _judge_urls(scene, elsewhere, planted="any_origin")
         address = f"127.0.0.1:{_port(vms.other_url)}"
 
     assert f"{address} was reached" in wrong and f"{address} was asked" in wrong

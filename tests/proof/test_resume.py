@@ -34,11 +34,11 @@ def site(tmp_path, vms):
     return made
 
 
-def test_the_matrix_is_as_large_as_is_said(effort):
+def test_the_matrix_is_as_large_as_is_said(figures):
     points = {0, 1, 10, 65_535, 65_536, 65_537, matrix.SIZE // 2}
     assert points | {matrix.SIZE - 1, matrix.SIZE} == set(matrix.POINTS.values())
     assert len(matrix.MATRIX) >= 30
-    effort.record(6, behaviours=len(matrix.MATRIX), points=9, cells=_CELLS)
+    figures.record(6, behaviours=len(matrix.MATRIX), points=9, cells=_CELLS)
 
 
 def content_range_unread(monkeypatch) -> None:

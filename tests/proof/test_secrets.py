@@ -26,7 +26,7 @@ from mirror.simulator import Vms
 from mirror.simulator.rows import row_json
 from tests.certificates import make_certificates
 from tests.proof.planted_secrets import Canaries, tables_of
-from tests.proof.processes import Nursery
+from tests.proof.processes import Processes
 from tests.proof.strace_run import PROJECT, command, environment, run
 from tests.site import IMPATIENT, Site
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from mirror.simulator.answer import Answer
     from mirror.simulator.journal import Request
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 _HTML = "text/html; charset=utf-8"
 _JSON = "application/json"
@@ -252,9 +252,9 @@ async def _scene(folder: Path, canaries: Canaries) -> AsyncIterator[Scene]:
 class Service:
     """`run` as systemd runs it, and its voices."""
 
-    def __init__(self, scene: Scene, openings: str) -> None:
+    def __init__(self, scene: Scene, planted: str) -> None:
         self._scene = scene
-        self._openings = openings
+        self._planted = planted
         self.log = scene.folder / "service.log"
 
     async def __aenter__(self) -> Service:
@@ -263,7 +263,7 @@ class Service:
         self._ear.bind(f"\0{name}")
         self._ear.setblocking(False)
         argv = ("run", "--log-level", "debug", "--log-format", "json")
-        line = command(*argv, config=self._scene.config, openings=self._openings)
+        line = command(*argv, config=self._scene.config, planted=self._planted)
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *line,
@@ -319,7 +319,7 @@ def _leaves(group: object, before: str = "") -> set[str]:
     return found
 
 
-async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
+async def _judge_commands(scene: Scene, processes: Processes) -> None:
     """Search what every command prints beside the service."""
     ids = [str(number) for number in scene.expected]
     backup = scene.folder / "backup.sqlite3"
@@ -351,7 +351,7 @@ async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
     logs.mkdir()
     for name in sorted(names):
         for way in ways[name]:
-            child = await nursery.run(*name.split(), *way, *argv, folder=logs)
+            child = await processes.run(*name.split(), *way, *argv, folder=logs)
             said = child.out.read_bytes() + child.err.read_bytes()
             where = f"`{name} {' '.join(way)}`"
             scene.leaks += scene.canaries.secrets_in(where, said)
@@ -385,14 +385,14 @@ async def _crash(scene: Scene) -> None:
         ("--log-level", "debug"),
         ("--log-level=debug", "--log-format", "logfmt"),
     ):
-        ended = await run("once", *more, config=scene.config, openings="dying")
+        ended = await run("once", *more, config=scene.config, planted="dying")
         said = (ended.out + ended.err).encode()
         assert ended.code == 70 and b"RuntimeError" in said, said
         assert bool(more) == (b"Traceback" in said)
         scene.leaks += scene.canaries.all_in(f"the end of `once {more}`", said)
 
 
-async def _live(scene: Scene, *, commands: bool, openings: str = "crashing") -> None:
+async def _live(scene: Scene, *, commands: bool, planted: str = "crashing") -> None:
     """Let the service meet every gossip and crashes, and search its voices."""
     hq, jwt = scene.hq, scene.jwt
     for gossip in (hq, jwt):
@@ -409,7 +409,7 @@ async def _live(scene: Scene, *, commands: bool, openings: str = "crashing") -> 
     scene.offer("plain", "saved", at=jwt)
     scene.offer("other", "saved", at=jwt)
     hq.vms.script(scene.offer("plain", "saved"), "cut", "reset")
-    async with Service(scene, openings) as service:
+    async with Service(scene, planted) as service:
         await scene.ended()
         async with asyncio.timeout(30):
             while hq.lists or jwt.lists:
@@ -418,8 +418,8 @@ async def _live(scene: Scene, *, commands: bool, openings: str = "crashing") -> 
         scene.judge_kept()
         await _rotate(scene, service)
         if commands:
-            async with Nursery.open() as nursery:
-                await _judge_commands(scene, nursery)
+            async with Processes.open() as processes:
+                await _judge_commands(scene, processes)
     scene.judge_kept()
     scene.judge_sent()
 
@@ -437,9 +437,9 @@ def _met(scene: Scene) -> Counter[str]:
 
 
 @pytest.mark.timeout(300)
-async def test_nobody_sees_a_secret(tmp_path, effort: Effort):
+async def test_nobody_sees_a_secret(tmp_path, figures: Figures):
     """In logs, metrics, errors, records, commands, the process and other origins."""
-    canaries = Canaries.draw(effort.round(0))
+    canaries = Canaries.draw(figures.round(0))
     async with _scene(tmp_path, canaries) as scene:
         await _live(scene, commands=True)
         await _crash(scene)
@@ -453,26 +453,26 @@ async def test_nobody_sees_a_secret(tmp_path, effort: Effort):
     assert "[token]" in log and "[redacted]" in log and "self-signed" in log
     unit = PROJECT / "deploy" / "archive-mirror.service"
     assert "LimitCORE=0" in unit.read_text().splitlines()
-    effort.record(17, met=dict(met), leaks=0)
+    figures.record(17, met=dict(met), leaks=0)
 
 
 @pytest.mark.parametrize(
     "planted",
     [
-        {"tells_token": "a token in the log"},
+        {"logged_token": "a token in the log"},
         {
-            "tells_url": "a file's url in the log",
-            "keeps_token": "a token in the ledger",
-            "keeps_url": "a file's url in hq/",
-            "carries_token": "went to another origin",
+            "printed_url": "a file's url in the log",
+            "kept_token": "a token in the ledger",
+            "kept_url": "a file's url in hq/",
+            "sent_device_id": "went to another origin",
         },
     ],
 )
-async def test_a_leak_shows(tmp_path, effort: Effort, planted):
+async def test_a_leak_shows(tmp_path, figures: Figures, planted):
     """Each that is planted is found, and found where it is."""
-    canaries = Canaries.draw(effort.round(0))
+    canaries = Canaries.draw(figures.round(0))
     async with _scene(tmp_path, canaries) as scene:
-        await _live(scene, commands=False, openings=",".join(["crashing", *planted]))
+        await _live(scene, commands=False, planted=",".join(["crashing", *planted]))
 
     for where in planted.values():
         assert any(where in leak for leak in scene.leaks), (where, scene.leaks)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.certificates import Certificates
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +135,9 @@ class Scene:
     site: Site
     servers: dict[str, Vms | Old] = field(default_factory=dict)
 
-    async def ask(self, *argv: str, openings: str = "") -> dict[str, Any]:
+    async def ask(self, *argv: str, planted: str = "") -> dict[str, Any]:
         """Run a command that prints one JSON object."""
-        ended = await run(*argv, "--json", **self._config(), openings=openings)
+        ended = await run(*argv, "--json", **self._config(), planted=planted)
         found: dict[str, Any] = json.loads(ended.out)
         return found
 
@@ -219,7 +219,7 @@ def certificates(tmp_path_factory) -> Certificates:
 
 
 async def test_what_is_refused_and_how_it_is_told(
-    tmp_path, certificates, effort: Effort
+    tmp_path, certificates, figures: Figures
 ):
     """In `check`, `status` and the log alike; what is right is mirrored."""
     async with scene_of(tmp_path, certificates, CASES) as scene:
@@ -252,7 +252,7 @@ async def test_what_is_refused_and_how_it_is_told(
     assert "redirected, but http://127.0.0.1" in refused["last_error"]
     assert "file_origins" in refused["last_error"]
     assert vms.requests and not others
-    effort.record(18, refused=len(_REFUSED) + 1, accepted=len(accepted) - 1)
+    figures.record(18, refused=len(_REFUSED) + 1, accepted=len(accepted) - 1)
 
 
 async def test_the_old_servers_are_well_otherwise(tmp_path, certificates):
@@ -279,7 +279,7 @@ async def test_a_certificate_that_nobody_looks_at_shows(tmp_path, certificates):
     names = ("expired", "wrong_name", "self_signed", "unknown_ca", "wrong_pin")
     cases = {name: CASES[name] for name in names}
     async with scene_of(tmp_path, certificates, cases) as scene:
-        checked = await scene.ask("check", openings="any_certificate")
+        checked = await scene.ask("check", planted="any_certificate")
         accepted = _accepted(scene, checked)
 
     assert set(names) <= set(accepted)
