@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from deploy.debian.machine import wait
+from tests.system.machine import wait
 
 if TYPE_CHECKING:
-    from deploy.debian.machine import Machine
+    from tests.system.machine import Machine
 
 UNIT: Final = "archive-mirror.service"
 PROGRAM: Final = "/opt/archive-mirror/bin/archive-mirror"
