@@ -17,6 +17,7 @@ from mirror.app.engine import Engine
 from mirror.app.service import Service
 from mirror.ledger import Dossier, Filter, Ledger
 from mirror.metrics import Metrics
+from mirror.model import State
 from mirror.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.app.once import OnceReport
-    from mirror.model import Export, State
+    from mirror.model import Export
     from mirror.simulator import Export as Served
     from mirror.simulator import Vms
 
@@ -186,10 +187,16 @@ class Site:
         return {p: s for p, s in self.kept().items() if not p.endswith(".json")}
 
     async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Wait until something is so, looking often."""
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.05)
+        """Wait until something is so; see `until`."""
+        await until(condition, seconds)
+
+    async def lose_one(self, vms: Vms) -> None:
+        """Have the VMS delete an export's file before it could be had."""
+        await self.until(self.swept)
+        served = vms.add(then="status_404")
+        await self.until(lambda: bool(vms.file_requests(served)))
+        vms.delete_file(served)
+        await self.until_state(served, State.LOST)
 
     async def until_state(self, served: Served, state: State) -> None:
         """Wait until an export is in a state."""
@@ -199,6 +206,17 @@ class Site:
             return found is not None and found.state is state
 
         await self.until(reached)
+
+
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something is so, looking often.
+
+    Raises:
+        TimeoutError: It was not so in time.
+    """
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
 
 
 def _toml(tables: dict[str, Any], prefix: str = "") -> str:

@@ -307,7 +307,7 @@ async def test_the_plugin_answers_whatever_happens(site, tmp_path):
 
 async def test_looking_whether_it_runs_keeps_nobody_from_starting(site):
     """However often somebody looks."""
-    state, ended = site.folder / "state", False
+    state, ended, times = site.folder / "state", False, 0
 
     def look() -> None:
         while not ended:
@@ -318,6 +318,10 @@ async def test_looking_whether_it_runs_keeps_nobody_from_starting(site):
         for _ in range(200):
             with lock.held(state):
                 await asyncio.sleep(0)
+                times += 1
     finally:
         ended = True
         await looking
+
+    assert times == 200
+    assert not lock.is_held(state)

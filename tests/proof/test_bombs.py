@@ -74,6 +74,7 @@ async def _peak(
 
 @pytest.mark.timeout(300)
 async def test_bombs(tmp_path, figures: Figures):
+    """Each ends by its limit, takes 16 MiB at most, and costs a good export nothing."""
     base, _ = await _peak(tmp_path / "base")
     more = {}
     bombs: list[tuple[str, dict[str, Any]]] = [
@@ -96,6 +97,7 @@ async def test_bombs(tmp_path, figures: Figures):
 
 
 async def test_a_planted_bug_shows_in_memory(tmp_path):
+    """A page that is held whole takes more than the limit."""
     base, _ = await _peak(tmp_path / "base")
     bomb = _LISTS["100 MB page"]
     peak, _ = await _peak(tmp_path / "bomb", listed=bomb, plant="boundless_pages")

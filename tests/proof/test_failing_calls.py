@@ -242,6 +242,7 @@ async def _for_ever(
 
 @pytest.mark.timeout(900)
 async def test_each_call_fails_once(tmp_path, figures: Figures):
+    """`once` saves all in the same run; nothing saved is lost or wrong."""
     async with Processes.open(preload=library()) as processes:
         points = await _points(tmp_path / "points", processes)
         cases = _cases(points, figures)

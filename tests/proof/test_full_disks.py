@@ -199,6 +199,7 @@ async def _live(folder: Path, role: str, processes: Processes, disk: str) -> int
 
 @pytest.mark.timeout(600)
 async def test_disks_fill_up_to_each_step(tmp_path, figures: Figures):
+    """Nothing saved is lost, and all is saved once there is room again."""
     async with Processes.open() as processes:
         for disk in _DISKS if figures.long else ["ext4"]:
             async with asyncio.TaskGroup() as group:
@@ -324,6 +325,7 @@ def _processor_s(pid: int) -> float:
 
 
 async def test_a_planted_bug_takes_the_processor(tmp_path):
+    """Retries without a pause are seen in the processor time."""
     async with Processes.open() as processes:
         share = await _idle_share(
             tmp_path / "one",
@@ -335,6 +337,7 @@ async def test_a_planted_bug_takes_the_processor(tmp_path):
 
 
 async def test_a_planted_bug_ends_by_a_signal(tmp_path):
+    """A mapped file without room for it ends the process by SIGBUS."""
     async with (
         Processes.open() as processes,
         Volume.make(tmp_path, size_kib=8 * _KIB, block=1024) as volume,

@@ -91,6 +91,7 @@ async def _lane(folder: Path, processes: Processes, first: int, step: int) -> in
 
 @pytest.mark.timeout(600)
 async def test_kill_at_each_call(tmp_path, figures: Figures):
+    """Before each call that changes a disk: what is saved is there, none is partial."""
     async with (
         Processes.open(preload=library()) as processes,
         asyncio.TaskGroup() as group,
@@ -105,6 +106,7 @@ async def test_kill_at_each_call(tmp_path, figures: Figures):
 
 @pytest.mark.parametrize("plant", ["saved_first", "in_place"])
 async def test_a_planted_bug_shows_at_some_call(tmp_path, plant):
+    """The judge finds it when the process is killed at one of the calls."""
     async with Processes.open(preload=library()) as processes:
         calls = await _publishing(tmp_path / "whole", processes, plant)
         with pytest.raises(AssertionError, match="killed before call"):
@@ -155,6 +157,7 @@ async def _random_kills(
 
 @pytest.mark.timeout(600)
 async def test_kill_at_random_moments(tmp_path, figures: Figures):
+    """What is saved is there, none is partial, and the next run saves the rest."""
     async with Processes.open() as processes:
 
         async def campaign(number: int, rng: random.Random) -> int:
@@ -170,6 +173,7 @@ async def test_kill_at_random_moments(tmp_path, figures: Figures):
 
 
 async def test_a_planted_bug_shows_at_random_kills(tmp_path, figures: Figures):
+    """The judge finds a file that is visible before it is whole."""
     async with Processes.open() as processes:
         with pytest.raises(AssertionError):
             await _random_kills(

@@ -287,6 +287,7 @@ async def flips(
 
 @pytest.mark.timeout(600)
 async def test_any_byte_of_the_ledger_may_change(archive: Archive, figures: Figures):
+    """A flipped bit is told at the next start, or does no harm."""
     verdicts = await flips(
         archive, figures, figures.rounds(short=60, long=1000, share=0.08)
     )

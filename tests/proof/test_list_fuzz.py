@@ -51,6 +51,7 @@ def fuzz(folder: Path, runs: int, *, seed: int, longest_s: int, plant: str = "")
 
 @pytest.mark.timeout(900)
 def test_list_fuzz(tmp_path, figures: Figures):
+    """Nothing but `ListError` comes out, and good rows are met beside bad ones."""
     budget_s = round((figures.total_s or 0) * _SHARE_S)
     said = fuzz(
         tmp_path,
@@ -67,5 +68,6 @@ def test_list_fuzz(tmp_path, figures: Figures):
 
 @pytest.mark.parametrize("plant", ["unchecked_numbers", "strict_pages"])
 def test_a_planted_bug_is_found(tmp_path, plant):
+    """The fuzzer makes up an input that shows it."""
     with pytest.raises(AssertionError):
         fuzz(tmp_path, 20_000, seed=1, longest_s=100, plant=plant)

@@ -225,6 +225,7 @@ async def _round(
 
 @pytest.mark.timeout(600)
 async def test_the_disk_of_a_target_goes_away(tmp_path, figures: Figures):
+    """In each way: no byte lands elsewhere, and all is saved when it is back."""
     async with Processes.open() as processes:
 
         async def work(number: int, rng: random.Random) -> int:
@@ -238,6 +239,7 @@ async def test_the_disk_of_a_target_goes_away(tmp_path, figures: Figures):
 
 @pytest.mark.parametrize("how", ["unmounted", "blank_disk"])
 async def test_a_planted_bug_shows_on_the_wrong_disk(tmp_path, figures: Figures, how):
+    """A target that takes any disk writes where it must not."""
     async with Processes.open() as processes:
         with pytest.raises(AssertionError, match="bytes landed"):
             await _round(

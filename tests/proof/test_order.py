@@ -174,6 +174,7 @@ async def _traced(folder: Path, files: int, plant: str = "") -> tuple[int, list[
 
 
 async def test_order_of_durability(tmp_path, figures: Figures):
+    """File flushed, then named, then folder flushed, then ledger, then called saved."""
     files = 50
     judged, faults = await _traced(tmp_path, files)
     assert faults == []
@@ -185,6 +186,7 @@ async def test_order_of_durability(tmp_path, figures: Figures):
     "plant", ["no_fsync", "no_folder_fsync", "no_ledger_fsync", "saved_first"]
 )
 async def test_a_planted_bug_shows_in_the_trace(tmp_path, plant):
+    """A flush that is missing or late is out of order."""
     judged, faults = await _traced(tmp_path, 3, plant)
     assert judged
     assert faults

@@ -124,6 +124,7 @@ async def _campaign(
 
 @pytest.mark.timeout(600)
 async def test_the_power_goes(tmp_path, figures: Figures):
+    """What was called saved before is there and whole after the restart."""
     async with Processes.open() as processes:
 
         async def campaign(number: int, rng: random.Random) -> int:
@@ -139,6 +140,7 @@ async def test_the_power_goes(tmp_path, figures: Figures):
 
 @pytest.mark.parametrize("plant", ["no_fsync", "no_ledger_fsync"])
 async def test_a_planted_bug_shows_when_the_power_goes(tmp_path, figures, plant):
+    """What is not flushed is gone, and the judge says so."""
     async with Processes.open() as processes:
         with pytest.raises(AssertionError):
             await _campaign(

@@ -166,6 +166,7 @@ async def _failed(
 
 
 async def test_errors_that_strace_injects(tmp_path, figures: Figures):
+    """They do no more harm than those of the shim: nothing is lost or wrong."""
     async with Vms(other_origin=False) as vms:
         mirror = _mirror(tmp_path / "sound", vms, None)  # type: ignore[arg-type]
         calls = f"trace={','.join(_INJECTED)}"

@@ -62,6 +62,7 @@ def test_list_says_in_short_what_is_doubted(scene):
 
 
 def test_list_by_state_names_the_doubtful_alone(scene):
+    """`--state doubtful` gives these only, with what is doubted."""
     scene.doubt("hq", kept_us=HOUR, then=State.SAVED)
     scene.keep("hq", made_us=HOUR, took_us=MINUTE)
 
@@ -87,6 +88,7 @@ def test_show_tells_the_doubt_and_the_other_versions(scene):
 
 
 def test_show_of_a_doubtful_version(scene):
+    """It says what is doubted, how the file is called, and which versions there are."""
     number = scene.doubt(
         "hq", kept_us=HOUR, then=State.READY, more={"reason": "changed"}
     )
@@ -99,6 +101,7 @@ def test_show_of_a_doubtful_version(scene):
 
 
 def test_show_of_a_held_body(scene):
+    """It says how much is held, why, and until when."""
     number = scene.add("hq", State.READY, made_us=MINUTE, **HELD)
 
     text = told(scene, "show", f"hq/{number}")
@@ -109,6 +112,7 @@ def test_show_of_a_held_body(scene):
 
 
 def test_status_counts_it_by_state(scene):
+    """Doubtful exports have a count of their own."""
     scene.doubt("hq", kept_us=HOUR)
     scene.keep("hq", made_us=HOUR, took_us=MINUTE)
 
