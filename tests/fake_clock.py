@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
 
-class Leaps:
+class FakeClock:
     """The clock of the running loop: hours pass at once, and to the microsecond.
 
     Attributes:
@@ -31,7 +31,7 @@ class Leaps:
 
     @classmethod
     @contextlib.contextmanager
-    def begin(cls) -> Iterator[Leaps]:
+    def begin(cls) -> Iterator[FakeClock]:
         """Let time leap for as long as the block lasts."""
         clock = cls()
         with pytest.MonkeyPatch.context() as patch:

@@ -25,8 +25,8 @@ _TEXT_ONLY = ("LedgerError", "LockedError", "MirrorError")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A call in the code, with what is needed to understand its arguments."""
+class CallSite:
+    """One call in the code, with what is needed to understand its arguments."""
 
     module: str
     call: ast.Call
@@ -44,7 +44,7 @@ class Place:
 
     def says(self, expression: ast.expr) -> list[str]:
         """Return all that an expression may come to; empty if it cannot be told."""
-        return list(dict.fromkeys(_Reading(self).texts(expression)))
+        return list(dict.fromkeys(_TextReader(self).texts(expression)))
 
     @override
     def __str__(self) -> str:
@@ -55,49 +55,49 @@ def reasons() -> dict[str, list[str]]:
     """Return every reason, with the places that give it.
 
     Raises:
-        LookupError: What a place gives cannot be read from the source.
+        LookupError: What a call gives cannot be read from the source.
     """
     found: dict[str, list[str]] = {}
     classes = _heirs(_WITH_REASON)
-    for place in calls():
-        if place.name not in classes:
+    for site in calls():
+        if site.name not in classes:
             continue
-        first = place.call.args[0]
+        first = site.call.args[0]
         if isinstance(first, ast.Attribute) and first.attr == "reason":
             continue  # handed on from another error
-        given = place.says(first)
+        given = site.says(first)
         if not given or any(one.strip(GAP) == "" for one in given):
-            raise LookupError(f"no reason can be read at {place}")
+            raise LookupError(f"no reason can be read at {site}")
         for reason in given:
-            found.setdefault(reason, []).append(str(place))
+            found.setdefault(reason, []).append(str(site))
     return found
 
 
 def messages() -> dict[str, str]:
-    """Return the texts of errors that have no reason, each with its place."""
+    """Return the texts of errors that have no reason, each with its call."""
     found: dict[str, str] = {}
-    for place in calls():
-        if place.name in _TEXT_ONLY and place.call.args:
-            found |= dict.fromkeys(place.says(place.call.args[0]), str(place))
+    for site in calls():
+        if site.name in _TEXT_ONLY and site.call.args:
+            found |= dict.fromkeys(site.says(site.call.args[0]), str(site))
     return found
 
 
 def events() -> dict[str, str]:
-    """Return the events that are logged as warnings or errors, each with its place."""
+    """Return the events that are logged as warnings or errors, each with its call."""
     found = {}
-    for place in calls():
-        first = place.call.args[0] if place.call.args else None
-        loud = place.name in _LOUD or (place.name == "level" and _may_be_loud(place))
+    for site in calls():
+        first = site.call.args[0] if site.call.args else None
+        loud = site.name in _LOUD or (site.name == "level" and _may_be_loud(site))
         if loud and isinstance(first, ast.Constant) and isinstance(first.value, str):
-            found[first.value] = str(place)
+            found[first.value] = str(site)
     return found
 
 
-def _may_be_loud(place: Place) -> bool:
+def _may_be_loud(site: CallSite) -> bool:
     """Tell whether the function's `level` can be a warning or an error."""
     return any(
         isinstance(part, ast.Attribute) and part.attr in _LOUD
-        for node in ast.walk(place.function or ast.Pass())
+        for node in ast.walk(site.function or ast.Pass())
         if isinstance(node, ast.Assign) and _id(node.targets[0]) == "level"
         for part in ast.walk(node.value)
     )
@@ -108,22 +108,22 @@ def texts() -> Iterator[str]:
     for module, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant | ast.JoinedStr):
-                place = Place(module, ast.Call(node, [], []), None)
-                yield from place.says(node)
+                site = CallSite(module, ast.Call(node, [], []), None)
+                yield from site.says(node)
 
 
-def calls(module: str = "mirror") -> Iterator[Place]:
+def calls(module: str = "mirror") -> Iterator[CallSite]:
     """Yield every call in the modules whose name begins so; not the simulator's."""
     for name, tree in modules().items():
         if name.startswith(module) and ".simulator" not in name:
             yield from _within(name, tree, None)
 
 
-def _within(module: str, node: ast.AST, function: ast.AST | None) -> Iterator[Place]:
+def _within(module: str, node: ast.AST, function: ast.AST | None) -> Iterator[CallSite]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         function = node
     if isinstance(node, ast.Call):
-        yield Place(module, node, function)
+        yield CallSite(module, node, function)
     for child in ast.iter_child_nodes(node):
         yield from _within(module, child, function)
 
@@ -163,11 +163,11 @@ def _id(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-class _Reading:
+class _TextReader:
     """Works out what an expression may be."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, site: CallSite) -> None:
+        self._site = site
         self._met: set[str] = set()
 
     def texts(self, node: ast.expr) -> list[str]:
@@ -196,11 +196,11 @@ class _Reading:
         value = self._known(name)
         if isinstance(value, str):
             return [value]
-        if name in self._met or self._place.function is None:
+        if name in self._met or self._site.function is None:
             return []
         self._met.add(name)
         found: list[str] = []
-        for node in ast.walk(self._place.function):
+        for node in ast.walk(self._site.function):
             if isinstance(node, ast.Assign | ast.AugAssign):
                 targets = (
                     node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -232,7 +232,7 @@ class _Reading:
 
     def _known(self, name: str) -> Any:
         """Return what a name means in the module."""
-        return getattr(importlib.import_module(self._place.module), name, None)
+        return getattr(importlib.import_module(self._site.module), name, None)
 
 
 def _returned(function: Any, number: int) -> list[str]:

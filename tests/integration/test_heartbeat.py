@@ -14,7 +14,7 @@ from mirror.app.notify import heartbeat
 from mirror.ledger import LedgerThread
 from mirror.model import State
 from mirror.simulator import Vms
-from tests.afternoon import MINUTE, Scene
+from tests.afternoon import MINUTE, HandmadeSite
 from tests.site import Site, until
 
 if TYPE_CHECKING:
@@ -117,20 +117,20 @@ async def test_a_watcher_that_hangs_or_fails_delays_nothing(tmp_path, vms):
 
 async def test_a_fail_that_is_not_heard_is_said_again(tmp_path):
     watcher = Watcher()
-    scene = Scene.make(tmp_path)
-    reader = LedgerThread(scene.ledger)
+    site = HandmadeSite.make(tmp_path)
+    reader = LedgerThread(site.ledger)
     async with watcher.served() as url:
         path = tmp_path / "archive-mirror.toml"
         path.write_text(f'heartbeat_url = "{url}/all"\n{path.read_text()}')
-        settings = scene.settings.__class__.model_validate(
-            {**dict(scene.settings), "heartbeat_url": f"{url}/all"}
+        settings = site.settings.__class__.model_validate(
+            {**dict(site.settings), "heartbeat_url": f"{url}/all"}
         )
         watcher.status = 503
         beats = heartbeat.Heartbeats(settings, reader=reader, secret=lambda _: None)
         running = asyncio.create_task(beats.run())
         await asyncio.sleep(0)  # it asks for the losses first
         await reader(
-            lambda _: scene.add("hq", State.LOST, made_us=5 * MINUTE, reason="expired")
+            lambda _: site.add("hq", State.LOST, made_us=5 * MINUTE, reason="expired")
         )
         await until(lambda: watcher.asked.count("/all/fail") > 2)
         watcher.status = 200

@@ -17,7 +17,7 @@ from mirror.ledger import LedgerThread
 from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Vms
-from tests.afternoon import Scene
+from tests.afternoon import HandmadeSite
 from tests.site import Site, until
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ async def teller(
     folder: Path, command: list[str]
 ) -> AsyncIterator[tuple[LedgerThread, Callable[[str], float]]]:
     """Run a teller on a ledger of its own; give the ledger, and the counts."""
-    scene = Scene.make(folder)
-    ledger = LedgerThread(scene.ledger)
+    site = HandmadeSite.make(folder)
+    ledger = LedgerThread(site.ledger)
     metrics = Metrics(CollectorRegistry())
     await ledger(lambda opened: opened.node_id(1))
     running = asyncio.create_task(

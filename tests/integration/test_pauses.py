@@ -17,7 +17,7 @@ from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Export as Served
 from mirror.simulator import Vms
-from tests.afternoon import HOUR, MINUTE, Scene
+from tests.afternoon import HOUR, MINUTE, HandmadeSite
 from tests.integration.test_cli import on, run, run_beside
 from tests.site import Site
 
@@ -38,7 +38,7 @@ async def site(tmp_path, vms):
 
 @pytest.fixture
 def scene(tmp_path):
-    with Scene.open(tmp_path) as scene:
+    with HandmadeSite.open(tmp_path) as scene:
         yield scene
 
 
@@ -178,7 +178,7 @@ async def test_without_a_ledger_there_is_nothing_to_pause(tmp_path, vms):
     assert "start the service first" in done.err
 
 
-def paused(scene: Scene, hours: int, name: str = "hq") -> str:
+def paused(scene: HandmadeSite, hours: int, name: str = "hq") -> str:
     kind: Literal["source", "target"] = (
         "source" if name in scene.settings.sources else "target"
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.simulator import Manners, Vms
-from tests.proof.disk_images import Volume
+from tests.proof.disk_images import DiskImage
 from tests.proof.processes import CheckedMirror, Processes
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ class _Life:
     """A service beside a disk that fills up."""
 
     def __init__(
-        self, mirror: CheckedMirror, volume: Volume, role: str, child: Child
+        self, mirror: CheckedMirror, disk: DiskImage, role: str, child: Child
     ) -> None:
         self.mirror = mirror
-        self.volume = volume
+        self.disk = disk
         self.role = role
         self.child = child
         self.met = 0
@@ -99,7 +99,7 @@ class _Life:
             leave_kib: So much is left; None takes all inodes instead.
             during: Fill it while the file is under way.
         """
-        vms, volume = self.mirror.vms, self.volume
+        vms, disk = self.mirror.vms, self.disk
         at = f"{self.role}, {leave_kib} KiB left, during={during}"
         self._fold_log()
         mark = len(self.child.events())
@@ -110,15 +110,15 @@ class _Life:
                 lambda: any(r.sent_bytes for r in vms.file_requests(export))
             )
         if leave_kib is None:
-            volume.fill_inodes()
+            disk.fill_inodes()
         else:
-            volume.fill(leave_kib)
+            disk.fill(leave_kib)
         await self._until(mark, label, _TROUBLE, at)
         felt = not self._told(mark, label, set())
         if felt and (self.role in {"state", "all"} or not leave_kib):
             await self._see_status(at)
         self.mirror.checker.look()
-        volume.free()
+        disk.free()
         await self.saved(export, at)
         assert self.mirror.checker.breaks == [], at
         self.met += felt
@@ -173,19 +173,18 @@ class _Life:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-async def _live(folder: Path, role: str, processes: Processes, disk: str) -> int:
+async def _live(folder: Path, role: str, processes: Processes, kind: str) -> int:
     """Lead one service through all steps; return how many were felt."""
     folder.mkdir()
-    shape = _DISKS[disk]
     async with (
-        Volume.make(folder, size_kib=24 * _KIB, **shape) as volume,
+        DiskImage.make(folder, size_kib=24 * _KIB, **_DISKS[kind]) as disk,
         Vms(other_origin=False) as vms,
     ):
-        mirror = _mirror(folder, volume.path, role, vms, processes)
+        mirror = _mirror(folder, disk.path, role, vms, processes)
         mirror.offer(vms.add(size=_SIZE))
         await mirror.settle()
         child = await mirror.start("run")
-        life = _Life(mirror, volume, role, child)
+        life = _Life(mirror, disk, role, child)
         await life.started()
         await life.steps(during=False)
         await life.step(None)
@@ -221,18 +220,18 @@ async def test_starting_on_a_full_state_disk(tmp_path, figures: Figures):
     refused = 0
     async with (
         Processes.open() as processes,
-        Volume.make(tmp_path, size_kib=8 * _KIB, block=1024) as volume,
+        DiskImage.make(tmp_path, size_kib=8 * _KIB, block=1024) as disk,
         Vms(other_origin=False) as vms,
     ):
-        mirror = _mirror(tmp_path, volume.path, "state", vms, processes)
+        mirror = _mirror(tmp_path, disk.path, "state", vms, processes)
         mirror.offer(vms.add(size=_SIZE))
         await mirror.settle()
         for leave_kib in range(0, _STARTS_KIB, 4):
-            volume.fill(leave_kib)
+            disk.fill(leave_kib)
             status = await mirror.run("status")
             refused += _refused(status, leave_kib)
             if leave_kib % _STEP_KIB == 0:
-                await _start_when_full(mirror, volume, leave_kib)
+                await _start_when_full(mirror, disk, leave_kib)
         await mirror.settle()
     assert mirror.checker.breaks == []
     assert refused
@@ -240,17 +239,17 @@ async def test_starting_on_a_full_state_disk(tmp_path, figures: Figures):
 
 
 async def _start_when_full(
-    mirror: CheckedMirror, volume: Volume, leave_kib: int
+    mirror: CheckedMirror, disk: DiskImage, leave_kib: int
 ) -> None:
     """Start the service on a full disk, then free that; it goes on or starts again."""
     export = mirror.offer(mirror.vms.add(size=_SIZE))
     child = await mirror.start("run")
-    life = _Life(mirror, volume, "state", child)
+    life = _Life(mirror, disk, "state", child)
     felt = {"ledger.lost", "service.started"}
     async with asyncio.timeout(_PATIENCE_S):
         while not (child.code.done() or felt & {e["event"] for e in child.events()}):
             await asyncio.sleep(0.02)
-    volume.free()
+    disk.free()
     if child.code.done():
         assert _refused(child, leave_kib)
         life.child = child = await mirror.start("run")
@@ -288,18 +287,18 @@ async def _idle_share(
     """Return how much of a processor a service takes while its disk is full."""
     folder.mkdir()
     async with (
-        Volume.make(folder, size_kib=24 * _KIB) as volume,
+        DiskImage.make(folder, size_kib=24 * _KIB) as disk,
         Vms(other_origin=False) as vms,
     ):
-        mirror = _mirror(folder, volume.path, role, vms, processes)
+        mirror = _mirror(folder, disk.path, role, vms, processes)
         mirror.site.tables["sources"]["hq"]["poll_interval"] = "1s"
         mirror.site.tables["transfer"] |= {"retry_initial": "1s", "retry_max": "2s"}
         child = await mirror.start("run", plant=plant)
-        life = _Life(mirror, volume, role, child)
+        life = _Life(mirror, disk, role, child)
         await life.started()
         for _ in range(_FILES):
             mirror.offer(vms.add(size=_SIZE))
-        volume.fill(0)
+        disk.fill(0)
         asked, since = _files_asked(vms), time.monotonic()
         await asyncio.sleep(1)
         before_s = _processor_s(child.pid)
@@ -308,7 +307,7 @@ async def _idle_share(
         # Full jitter: half of `retry_initial` on average, two a second and file.
         most = 2 * 2 * _FILES * (time.monotonic() - since)
         assert _files_asked(vms) - asked < most, role
-        volume.free()
+        disk.free()
         while len([e for e in child.events() if e["event"] == "export.saved"]) < _FILES:
             assert not child.code.done(), child.err.read_text()[-600:]
             await asyncio.sleep(0.05)
@@ -340,13 +339,13 @@ async def test_a_planted_bug_ends_by_a_signal(tmp_path):
     """A mapped file without room for it ends the process by SIGBUS."""
     async with (
         Processes.open() as processes,
-        Volume.make(tmp_path, size_kib=8 * _KIB, block=1024) as volume,
+        DiskImage.make(tmp_path, size_kib=8 * _KIB, block=1024) as disk,
         Vms(other_origin=False) as vms,
     ):
-        mirror = _mirror(tmp_path, volume.path, "state", vms, processes)
+        mirror = _mirror(tmp_path, disk.path, "state", vms, processes)
         await mirror.settle()
         with pytest.raises(AssertionError, match=f": {-signal.SIGBUS}:"):
             for leave_kib in range(0, _STARTS_KIB, 4):
-                volume.fill(leave_kib)
+                disk.fill(leave_kib)
                 status = await mirror.run("status", plant="no_preallocation")
                 _refused(status, leave_kib)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Manners, Vms
-from tests.proof.disk_images import Volume, hung
+from tests.proof.disk_images import DiskImage, hung
 from tests.proof.processes import CheckedMirror, Processes
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Life:
     def __init__(
         self,
         mirror: CheckedMirror,
-        disks: dict[str, Volume],
+        disks: dict[str, DiskImage],
         *,
         mount: bool,
         beside: bool,
@@ -77,11 +77,11 @@ class _Life:
         folder.mkdir()
         async with contextlib.AsyncExitStack() as held:
             own = await held.enter_async_context(
-                Volume.make(folder, name="nas", size_kib=64 * _KIB)
+                DiskImage.make(folder, name="nas", size_kib=64 * _KIB)
             )
             disks = {"own": own}
             for name in ("blank_disk", "other_disk"):
-                other = Volume.make(folder, name=name, at=own.path)
+                other = DiskImage.make(folder, name=name, at=own.path)
                 disks[name] = await held.enter_async_context(other)
             vms = Vms(manners=Manners(rate=1500 * _KIB), other_origin=False)
             await held.enter_async_context(vms)

@@ -129,7 +129,7 @@ class Old:
 
 
 @dataclass(slots=True)
-class Scene:
+class TlsSources:
     """All cases at once, each a source of one mirror."""
 
     site: Site
@@ -157,28 +157,28 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene_of(
+async def tls_sources(
     folder: Path, certificates: Certificates, cases: dict[str, Case]
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[TlsSources]:
     """Run a VMS for each case."""
-    scene = Scene(Site.make(folder, Vms()))
-    scene.site.tables["sources"].clear()
+    sources = TlsSources(Site.make(folder, Vms()))
+    sources.site.tables["sources"].clear()
     async with contextlib.AsyncExitStack() as stack:
         for name, case in cases.items():
             context = _context(certificates, case)
             if context and case.newest and not case.silent:
-                scene.servers[name] = stack.enter_context(Old(context))
+                sources.servers[name] = stack.enter_context(Old(context))
             else:
                 vms = await stack.enter_async_context(Vms(ssl_context=context))
                 vms.script_list(then=case.lists)
                 vms.add(then=case.serves)
-                scene.servers[name] = vms
-            scene.site.tables["sources"][name] = {
-                "url": scene.servers[name].url.replace("http:", "https:"),
+                sources.servers[name] = vms
+            sources.site.tables["sources"][name] = {
+                "url": sources.servers[name].url.replace("http:", "https:"),
                 "token_file": str(folder / "token"),
                 "tls": _tls(certificates, case),
             }
-        yield scene
+        yield sources
 
 
 def _context(certificates: Certificates, case: Case) -> ssl.SSLContext | None:
@@ -202,12 +202,16 @@ def _tls(certificates: Certificates, case: Case) -> dict[str, str]:
     return {}
 
 
-def _accepted(scene: Scene, checked: dict[str, Any]) -> list[str]:
+def _accepted(sources: TlsSources, checked: dict[str, Any]) -> list[str]:
     """Return the cases whose list was had, and what servers heard that are refused."""
     passed = {one["name"] for one in checked["checks"] if one["result"] == "pass"}
-    found = [name for name in scene.servers if f"source {name}" in passed]
+    found = [name for name in sources.servers if f"source {name}" in passed]
     for name, case in _REFUSED.items():
-        if name in scene.servers and scene.servers[name].requests and not case.lists:
+        if (
+            name in sources.servers
+            and sources.servers[name].requests
+            and not case.lists
+        ):
             found.append(f"{name} was asked")
     return found
 
@@ -222,13 +226,13 @@ async def test_what_is_refused_and_how_it_is_told(
     tmp_path, certificates, figures: Figures
 ):
     """In `check`, `status` and the log alike; what is right is mirrored."""
-    async with scene_of(tmp_path, certificates, CASES) as scene:
-        checked = await scene.ask("check")
-        log = await scene.once()
-        status = await scene.ask("status")
-        listed = await scene.listed()
-        accepted = _accepted(scene, checked)
-        vms = scene.servers["file_to_http"]
+    async with tls_sources(tmp_path, certificates, CASES) as sources:
+        checked = await sources.ask("check")
+        log = await sources.once()
+        status = await sources.ask("status")
+        listed = await sources.listed()
+        accepted = _accepted(sources, checked)
+        vms = sources.servers["file_to_http"]
         assert isinstance(vms, Vms)
         others = [each for each in vms.requests if each.host not in vms.url]
 
@@ -278,8 +282,8 @@ async def test_a_certificate_that_nobody_looks_at_shows(tmp_path, certificates):
     """Without our check those that are not right are accepted."""
     names = ("expired", "wrong_name", "self_signed", "unknown_ca", "wrong_pin")
     cases = {name: CASES[name] for name in names}
-    async with scene_of(tmp_path, certificates, cases) as scene:
-        checked = await scene.ask("check", planted="any_certificate")
-        accepted = _accepted(scene, checked)
+    async with tls_sources(tmp_path, certificates, cases) as sources:
+        checked = await sources.ask("check", planted="any_certificate")
+        accepted = _accepted(sources, checked)
 
     assert set(names) <= set(accepted)
