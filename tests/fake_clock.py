@@ -60,7 +60,7 @@ class FakeClock:
     def _wait(self, timeout: float | None = None) -> Any:
         if self._threads and timeout != 0:
             return self._select(None)
-        found = self._select(0 if timeout else timeout)
-        if timeout and not found:
+        ready = self._select(0 if timeout else timeout)
+        if timeout and not ready:
             self.now_s += timeout
-        return found
+        return ready

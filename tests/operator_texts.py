@@ -35,12 +35,12 @@ class CallSite:
     @property
     def name(self) -> str:
         """Name of what is called."""
-        found = self.call.func
-        return found.attr if isinstance(found, ast.Attribute) else _id(found)
+        called = self.call.func
+        return called.attr if isinstance(called, ast.Attribute) else _id(called)
 
     def argument(self, keyword: str) -> ast.expr:
         """Return a keyword's value."""
-        return next(one.value for one in self.call.keywords if one.arg == keyword)
+        return next(given.value for given in self.call.keywords if given.arg == keyword)
 
     def says(self, expression: ast.expr) -> list[str]:
         """Return all that an expression may come to; empty if it cannot be told."""
@@ -57,7 +57,7 @@ def reasons() -> dict[str, list[str]]:
     Raises:
         LookupError: What a call gives cannot be read from the source.
     """
-    found: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     classes = _heirs(_WITH_REASON)
     for site in calls():
         if site.name not in classes:
@@ -66,31 +66,31 @@ def reasons() -> dict[str, list[str]]:
         if isinstance(first, ast.Attribute) and first.attr == "reason":
             continue  # handed on from another error
         given = site.says(first)
-        if not given or any(one.strip(GAP) == "" for one in given):
+        if not given or any(text.strip(GAP) == "" for text in given):
             raise LookupError(f"no reason can be read at {site}")
         for reason in given:
-            found.setdefault(reason, []).append(str(site))
-    return found
+            places.setdefault(reason, []).append(str(site))
+    return places
 
 
 def messages() -> dict[str, str]:
     """Return the texts of errors that have no reason, each with its call."""
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     for site in calls():
         if site.name in _TEXT_ONLY and site.call.args:
-            found |= dict.fromkeys(site.says(site.call.args[0]), str(site))
-    return found
+            places |= dict.fromkeys(site.says(site.call.args[0]), str(site))
+    return places
 
 
 def events() -> dict[str, str]:
     """Return the events that are logged as warnings or errors, each with its call."""
-    found = {}
+    places = {}
     for site in calls():
         first = site.call.args[0] if site.call.args else None
         loud = site.name in _LOUD or (site.name == "level" and _may_be_loud(site))
         if loud and isinstance(first, ast.Constant) and isinstance(first.value, str):
-            found[first.value] = str(site)
-    return found
+            places[first.value] = str(site)
+    return places
 
 
 def _may_be_loud(site: CallSite) -> bool:
@@ -131,18 +131,18 @@ def _within(module: str, node: ast.AST, function: ast.AST | None) -> Iterator[Ca
 @cache
 def modules() -> dict[str, ast.Module]:
     """Return the syntax tree of each module, by its name."""
-    found = {}
+    trees = {}
     for path in sorted((ROOT / "mirror").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts).removesuffix(".__init__")
         if name != "mirror.__main__":
-            found[name] = ast.parse(path.read_text("utf-8"))
-    return found
+            trees[name] = ast.parse(path.read_text("utf-8"))
+    return trees
 
 
 def _heirs(names: Iterable[str]) -> set[str]:
     """Return these classes and all that derive from them."""
-    known = set(names)
+    heirs = set(names)
     classes = [
         node
         for tree in modules().values()
@@ -151,12 +151,12 @@ def _heirs(names: Iterable[str]) -> set[str]:
     ]
     while (
         more := {
-            one.name for one in classes if known & {_id(base) for base in one.bases}
+            node.name for node in classes if heirs & {_id(base) for base in node.bases}
         }
-        - known
+        - heirs
     ):
-        known |= more
-    return known
+        heirs |= more
+    return heirs
 
 
 def _id(node: ast.AST) -> str:
@@ -175,8 +175,8 @@ class _TextReader:
             case ast.Constant(value=str(text)):
                 return [text]
             case ast.JoinedStr(values=parts):
-                told = [self.texts(part) or [GAP] for part in parts]
-                return ["".join(each) for each in itertools.product(*told)]
+                choices = [self.texts(part) or [GAP] for part in parts]
+                return ["".join(each) for each in itertools.product(*choices)]
             case ast.FormattedValue():
                 return self.texts(node.value)
             case ast.IfExp(body=one, orelse=other):
@@ -199,36 +199,36 @@ class _TextReader:
         if name in self._met or self._site.function is None:
             return []
         self._met.add(name)
-        found: list[str] = []
+        texts: list[str] = []
         for node in ast.walk(self._site.function):
             if isinstance(node, ast.Assign | ast.AugAssign):
                 targets = (
                     node.targets if isinstance(node, ast.Assign) else [node.target]
                 )
                 for target in targets:
-                    found += self._assigned(name, target, node.value)
+                    texts += self._assigned(name, target, node.value)
         self._met.discard(name)
-        return found
+        return texts
 
     def _assigned(self, name: str, target: ast.expr, value: ast.expr) -> list[str]:
         if _id(target) == name:
             return self.texts(value)
         if isinstance(target, ast.Tuple):
-            names = [_id(one) for one in target.elts]
+            names = [_id(element) for element in target.elts]
             if name in names:
                 return self._unpacked(names.index(name), value)
         return []
 
     def _unpacked(self, number: int, value: ast.expr) -> list[str]:
         """Return what stands at one place of the tuples that an expression gives."""
-        found: list[str] = []
+        texts: list[str] = []
         if isinstance(value, ast.Call):
-            found += _returned(self._known(_id(value.func)), number)
+            texts += _returned(self._known(_id(value.func)), number)
         for node in ast.walk(value):
             constant = self._known(_id(node))
             rows = constant.values() if isinstance(constant, dict) else [constant]
-            found += [str(row[number]) for row in rows if isinstance(row, tuple)]
-        return found
+            texts += [str(row[number]) for row in rows if isinstance(row, tuple)]
+        return texts
 
     def _known(self, name: str) -> Any:
         """Return what a name means in the module."""
@@ -249,14 +249,16 @@ def _returned(function: Any, number: int) -> list[str]:
         for part in ast.walk(node)
         if isinstance(part, ast.Return)
     ]
-    given = [one.value.elts[number] for one in returns if _is_tuple(one.value)]
-    found = [str(one.value) for one in given if isinstance(one, ast.Constant)]
-    for one in returns:
-        for call in ast.walk(one) if not _is_tuple(one.value) else ():
+    given = [
+        returned.value.elts[number] for returned in returns if _is_tuple(returned.value)
+    ]
+    texts = [str(each.value) for each in given if isinstance(each, ast.Constant)]
+    for returned in returns:
+        for call in ast.walk(returned) if not _is_tuple(returned.value) else ():
             if isinstance(call, ast.Call):
                 called = getattr(importlib.import_module(module), _id(call.func), None)
-                found += [] if called is None else _returned(called, number)
-    return found
+                texts += [] if called is None else _returned(called, number)
+    return texts
 
 
 def _is_tuple(node: ast.expr | None) -> TypeGuard[ast.Tuple]:

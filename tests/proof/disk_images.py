@@ -191,5 +191,5 @@ def hung(path: Path) -> Iterator[None]:
 
 
 def _free(fd: int) -> int:
-    found = os.fstatvfs(fd)
-    return found.f_bavail * found.f_frsize
+    status = os.fstatvfs(fd)
+    return status.f_bavail * status.f_frsize

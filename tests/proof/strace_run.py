@@ -149,10 +149,10 @@ def _read(trace: str) -> tuple[frozenset[Path], frozenset[str]]:
     changed: set[Path] = set()
     reached: set[str] = set()
     for line in trace.splitlines():
-        found = _CALL.match(line)
-        if found is None:
+        match = _CALL.match(line)
+        if match is None:
             continue
-        call, rest = found.groups()
+        call, rest = match.groups()
         arguments = rest.rpartition(") = ")[0] or rest
         if call in _REACHING.split():
             reached.update(_addresses(arguments))
@@ -187,12 +187,12 @@ def _plain(text: str) -> str:
 
 def snapshot(folder: Path, *but: Path) -> dict[Path, tuple[int, int, bytes]]:
     """Return all below a folder, except some: inode, time of change, content."""
-    found = {}
+    entries = {}
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if Path(here, name) not in but]
         for name in [*folders, *files]:
             path = Path(here, name)
             about = path.lstat()
             content = path.read_bytes() if name in files else b""
-            found[path] = (about.st_ino, about.st_mtime_ns, content)
-    return found
+            entries[path] = (about.st_ino, about.st_mtime_ns, content)
+    return entries

@@ -206,8 +206,8 @@ def configure_more(machine: Machine) -> None:
     checked = json.loads(
         machine.shell(f"{_in_its_place(machine)} check --json 2>/dev/null || :")
     )
-    found = {one["name"]: one["result"] for one in checked["checks"]}
-    expect(found["source slow"] in {"pass", "warn"}, str(checked))
+    results = {check["name"]: check["result"] for check in checked["checks"]}
+    expect(results["source slow"] in {"pass", "warn"}, str(checked))
     tell("a token from a credential, readable by root alone; `check` finds it too")
 
 
@@ -247,8 +247,11 @@ def stops(machine: Machine) -> None:
 def reboots(machine: Machine) -> None:
     """It comes back by itself after a reboot and after a cut, and resumes."""
     for again in (machine.reboot, machine.cut_power):
-        held = spooled_bytes(machine)
-        expect(held > 1_000_000, f"{held} bytes were held before the reboot")
+        size_bytes = spooled_bytes(machine)
+        expect(
+            size_bytes > 1_000_000,
+            f"{size_bytes} bytes were size_bytes before the reboot",
+        )
         state = listed(machine, "slow")[0]["state"]
         expect(state == "fetching", f"not in mid-download: {state}")
         again()
@@ -268,11 +271,12 @@ def upgrade(machine: Machine) -> None:
     before = footage(machine)
     example = "etc/archive-mirror/archive-mirror.toml.example"
     write(machine, example, "# changed by the operator\n")
-    kept = {one["id"]: one["sha256"] for one in listed(machine, "hq")}
+    digests = {export["id"]: export["sha256"] for export in listed(machine, "hq")}
     machine.shell(f"{INSTALL} /root/newer.deb")
     wait("it serves after the upgrade", lambda: healthy(machine))
     expect(
-        {one["id"]: one["sha256"] for one in listed(machine, "hq")} == kept, "ledger"
+        {export["id"]: export["sha256"] for export in listed(machine, "hq")} == digests,
+        "ledger",
     )
     ledger = machine.shell("ls /var/lib/archive-mirror")
     expect(".v" in ledger, f"no copy of the ledger before its migration: {ledger}")
@@ -281,7 +285,9 @@ def upgrade(machine: Machine) -> None:
     machine.shell(f"{INSTALL} --allow-downgrades /root/new.deb")
     refused = "is of version"
     wait(
-        "the older one refuses the ledger", lambda: refused in log(machine), limit_s=20
+        "the older export refuses the ledger",
+        lambda: refused in log(machine),
+        limit_s=20,
     )
     tell(
         "upgraded, with a migration; a downgrade is refused: " + last(machine, refused)
@@ -318,7 +324,7 @@ def remove(machine: Machine) -> None:
     said = machine.shell("apt-get purge -y archive-mirror")
     expect(not ledger.exists() and "kept all footage" in said, said)
     left = machine.shell("ls -A /var/lib/archive-mirror 2>/dev/null || :").split()
-    expect(not [one for one in left if one.startswith("ledger")], f"left: {left}")
+    expect(not [name for name in left if name.startswith("ledger")], f"left: {left}")
     expect(footage(machine) == before, "footage changed by the second purge")
     expect(
         machine.succeeds("systemctl --failed -q | grep -c . | grep -qx 0"),

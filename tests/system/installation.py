@@ -41,8 +41,10 @@ def saved(machine: Machine, source: str, number: int) -> None:
     """Wait until so many exports of a source are saved."""
 
     def enough() -> bool:
-        found = [one for one in listed(machine, source) if one["state"] == "saved"]
-        return len(found) >= number
+        done = [
+            export for export in listed(machine, source) if export["state"] == "saved"
+        ]
+        return len(done) >= number
 
     wait(f"{number} of {source} saved", enough, limit_s=120)
 

@@ -120,9 +120,9 @@ class Trial:
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """Return what Alertmanager would send now, by name and what it is about."""
-        found = json.loads(self.get("http://127.0.0.1:9093/api/v2/alerts"))
+        alerts = json.loads(self.get("http://127.0.0.1:9093/api/v2/alerts"))
         named = {}
-        for alert in found:
+        for alert in alerts:
             labels = alert["labels"]
             about = labels.get("source") or labels.get("target") or ""
             short = labels["alertname"].removeprefix("ArchiveMirror")
@@ -329,10 +329,10 @@ def settle(trial: Trial) -> None:
     run = trial.machine.shell
     run("runuser -u archive-mirror -- archive-mirror verify")
     lost = [
-        one["id"]
+        export["id"]
         for name in ("hq", "shop")
-        for one in listed(trial.machine, name)
-        if one["state"] == "lost"
+        for export in listed(trial.machine, name)
+        if export["state"] == "lost"
     ]
     expect(not lost, f"lost: {lost}")
     tell(f"{trial.minutes()}  {_saved(trial)} exports saved and verified, none lost")
