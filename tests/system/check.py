@@ -248,10 +248,7 @@ def reboots(machine: Machine) -> None:
     """It comes back by itself after a reboot and after a cut, and resumes."""
     for again in (machine.reboot, machine.cut_power):
         size_bytes = spooled_bytes(machine)
-        expect(
-            size_bytes > 1_000_000,
-            f"{size_bytes} bytes were size_bytes before the reboot",
-        )
+        expect(size_bytes > 1_000_000, f"{size_bytes} bytes were held before it")
         state = listed(machine, "slow")[0]["state"]
         expect(state == "fetching", f"not in mid-download: {state}")
         again()
@@ -271,13 +268,10 @@ def upgrade(machine: Machine) -> None:
     before = footage(machine)
     example = "etc/archive-mirror/archive-mirror.toml.example"
     write(machine, example, "# changed by the operator\n")
-    digests = {export["id"]: export["sha256"] for export in listed(machine, "hq")}
+    digests = _digests(machine)
     machine.shell(f"{INSTALL} /root/newer.deb")
     wait("it serves after the upgrade", lambda: healthy(machine))
-    expect(
-        {export["id"]: export["sha256"] for export in listed(machine, "hq")} == digests,
-        "ledger",
-    )
+    expect(_digests(machine) == digests, "ledger")
     ledger = machine.shell("ls /var/lib/archive-mirror")
     expect(".v" in ledger, f"no copy of the ledger before its migration: {ledger}")
     expect((machine.root / example).read_text()[:9] == "# changed", "the example")
@@ -285,7 +279,7 @@ def upgrade(machine: Machine) -> None:
     machine.shell(f"{INSTALL} --allow-downgrades /root/new.deb")
     refused = "is of version"
     wait(
-        "the older export refuses the ledger",
+        "the older one refuses the ledger",
         lambda: refused in log(machine),
         limit_s=20,
     )
@@ -294,6 +288,11 @@ def upgrade(machine: Machine) -> None:
     )
     machine.shell(f"{INSTALL} /root/newer.deb")
     wait("it serves again", lambda: healthy(machine))
+
+
+def _digests(machine: Machine) -> dict[int, str]:
+    """Return what the ledger has of the bytes of each export, by its id."""
+    return {export["id"]: export["sha256"] for export in listed(machine, "hq")}
 
 
 def remove(machine: Machine) -> None:
