@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from mirror.app.engine import Engine
+    from mirror.ledger import Duty
     from mirror.model import Export
     from mirror.simulator import Export as Served
     from tests.proof.figures import Figures
@@ -173,11 +174,19 @@ async def publish_one(engine: Engine, name: str) -> bool:
     """Publish the next copy of a target, as its publisher would."""
     publisher = engine.publishers[name]
     await publisher.standing.check()
-    duty = await publisher._claim()
+    duty = await claimed_copy(engine, name)
     if duty is None:
         return False
     await publisher._publish(duty)
     return True
+
+
+async def claimed_copy(engine: Engine, name: str) -> Duty | None:
+    """Claim the next copy of a target, as its publisher would."""
+    now_us = to_us(utc_now())
+    return await engine.ledger(
+        lambda ledger: ledger.copies.claim(name, now_us=now_us, horizon_us=_HORIZON_US)
+    )
 
 
 # How the attempts of one export go: those before it, and the one that is cancelled.
@@ -253,10 +262,9 @@ async def _cancelled_publish(bench: Bench, target: str, work: Suspensions) -> bo
     """Cancel one publish; tell whether it came so far."""
     async with bench.site.engine() as engine:
         await fetch(engine, await _prepared(bench, engine, [None]))
-        publisher = engine.publishers[target]
-        duty = await publisher._claim()
+        duty = await claimed_copy(engine, target)
         assert duty is not None
-        await work.run(publisher._publish(duty))
+        await work.run(engine.publishers[target]._publish(duty))
         assert bench.held() == []
     await bench.judge(work)
     await bench.go_on()
