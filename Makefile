@@ -50,13 +50,13 @@ deb:  ## the Debian package, into dist/
 	deploy/debian/build
 
 deb-check: deb  ## install, run, upgrade, remove it on a clean Debian (root; 5 minutes)
-	/usr/bin/python3 -m deploy.debian.check
+	/usr/bin/python3 -m tests.system.check
 
 deb-trial: setup deb  ## five failures beside Prometheus, mended by the book (root; 40 minutes)
-	/usr/bin/python3 -m deploy.debian.trial
+	/usr/bin/python3 -m tests.system.trial
 
 shares: deb  ## keep footage on NFS and SMB shares that fail (root; 15 minutes)
-	/usr/bin/python3 -m deploy.debian.shares
+	/usr/bin/python3 -m tests.system.shares
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

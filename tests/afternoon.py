@@ -1,7 +1,7 @@
 """An ordinary afternoon with one outage, for the status page: its tests, its picture.
 
-`python -m tests.scene docs/images/status-page.png` makes the picture in the README; it
-needs Debian's packages chromium, fonts-dejavu-core and pngquant.
+`python -m tests.afternoon docs/images/status-page.png` makes the picture in the README;
+it needs Debian's packages chromium, fonts-dejavu-core and pngquant.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ layout = "{source}/{id}-{name}"
 
 
 @dataclass(slots=True)
-class Scene:
-    """A ledger filled by hand, and what the status page makes of it."""
+class HandmadeSite:
+    """A site whose ledger is filled by hand, and what its status page shows."""
 
     folder: Path
     ledger: Ledger
@@ -73,24 +73,24 @@ class Scene:
     ids: int = 6414
 
     @classmethod
-    def make(cls, folder: Path) -> Scene:
-        """Return a scene in which all is well and nothing has happened."""
+    def make(cls, folder: Path) -> HandmadeSite:
+        """Return one in which all is well and nothing has happened."""
         path = folder / "archive-mirror.toml"
         path.write_text(f'state_dir = "{folder}"\n{_CONFIGURATION}')
-        scene = cls(folder, Ledger.open(folder), config.load(path, {}))
-        for name in scene.settings.sources:
-            scene.read(name, ago_us=20 * SECOND)
+        site = cls(folder, Ledger.open(folder), config.load(path, {}))
+        for name in site.settings.sources:
+            site.read(name, ago_us=20 * SECOND)
         for name, free in (("nas", 3.1 * 2**40), ("vault", 0.8 * 2**40)):
-            scene.target(name, free_bytes=int(free))
-        return scene
+            site.target(name, free_bytes=int(free))
+        return site
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, folder: Path) -> Iterator[Scene]:
-        """Give such a scene; its ledger is closed at the end."""
-        scene = cls.make(folder)
-        with contextlib.closing(scene.ledger):
-            yield scene
+    def open(cls, folder: Path) -> Iterator[HandmadeSite]:
+        """Give such a one; its ledger is closed at the end."""
+        site = cls.make(folder)
+        with contextlib.closing(site.ledger):
+            yield site
 
     def add(self, source: str, state: State, *, made_us: int, **given: Any) -> int:
         """Add an export made so long ago; return its id."""
@@ -241,8 +241,8 @@ class Scene:
             await server.stop()
 
 
-def afternoon(scene: Scene) -> Scene:
-    """Fill a scene with an outage, one export at risk and one lost."""
+def afternoon(site: HandmadeSite) -> HandmadeSite:
+    """Fill a site with an outage, one export at risk and one lost."""
     draw = random.Random(5)
     for number in range(46):
         made = 5 * MINUTE + number * 7 * MINUTE + draw.randrange(4 * MINUTE)
@@ -253,18 +253,18 @@ def afternoon(scene: Scene) -> Scene:
         name = ("hq", "depot", "hq", "harbour")[number % 4]
         if name == "harbour" and made < 110 * MINUTE:
             name = "hq"
-        scene.keep(name, made_us=made, took_us=took)
+        site.keep(name, made_us=made, took_us=took)
     cut = "the transfer broke off: no byte for 30 s (41.3 MiB held)"
-    scene.add(
+    site.add(
         "harbour",
         State.READY,
         made_us=162 * MINUTE,
         attempts=7,
         last_error=cut,
     )
-    scene.add("hq", State.FETCHING, made_us=3 * MINUTE, attempts=1)
-    scene.add("hq", State.READY, made_us=2 * MINUTE)
-    scene.add(
+    site.add("hq", State.FETCHING, made_us=3 * MINUTE, attempts=1)
+    site.add("hq", State.READY, made_us=2 * MINUTE)
+    site.add(
         "depot",
         State.WAITING,
         made_us=1 * MINUTE,
@@ -273,7 +273,7 @@ def afternoon(scene: Scene) -> Scene:
         has_file=False,
         had_file=False,
     )
-    scene.add(
+    site.add(
         "depot",
         State.SPOOLED,
         made_us=4 * MINUTE,
@@ -283,7 +283,7 @@ def afternoon(scene: Scene) -> Scene:
         part_bytes=48_000_000,
         size_bytes=48_000_000,
     )
-    scene.add(
+    site.add(
         "harbour",
         State.LOST,
         made_us=7 * HOUR + 20 * MINUTE,
@@ -291,22 +291,22 @@ def afternoon(scene: Scene) -> Scene:
         attempts=4,
         last_error="the VMS answers 404 for the file",
     )
-    scene.read(
+    site.read(
         "harbour",
         ago_us=107 * MINUTE,
         problem="no connection to harbour.example: Connection refused",
     )
-    return scene
+    return site
 
 
 async def picture() -> bytes:
     """Return the picture of the page, down to the targets."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        Scene.open(Path(folder)) as scene,
+        HandmadeSite.open(Path(folder)) as site,
     ):
         async with (
-            afternoon(scene).served() as url,
+            afternoon(site).served() as url,
             Browser.started() as browser,
         ):
             await browser.size(1120, 800)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.proof.figures import REACHED, Effort, budget_s
+from tests.proof.figures import REACHED, Figures, budget_s
 from tests.temp_folders import memory
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def on_disk() -> Iterator[Path]:
 
 
 @pytest.fixture
-def effort(request: pytest.FixtureRequest) -> Effort:
+def figures(request: pytest.FixtureRequest) -> Figures:
     """Tell a proof how much to try."""
     budget = request.config.getoption("--chaos")
-    return Effort(
+    return Figures(
         test=request.node.name,
         seed=request.config.getoption("--seed"),
         total_s=None if budget is None else budget_s(budget),

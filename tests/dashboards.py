@@ -1,6 +1,6 @@
 """Draws a dashboard's panels from a real Prometheus, where there is no Grafana.
 
-    python -m tests.panels http://127.0.0.1:9090 30m panels.png
+    python -m tests.dashboards http://127.0.0.1:9090 30m panels.png
 
 shows the last 30 minutes of `deploy/grafana/dashboards/overview.json`. The numbers are
 what Grafana would be given; how it looks is not.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
 
-class Leaps:
+class FakeClock:
     """The clock of the running loop: hours pass at once, and to the microsecond.
 
     Attributes:
@@ -31,7 +31,7 @@ class Leaps:
 
     @classmethod
     @contextlib.contextmanager
-    def begin(cls) -> Iterator[Leaps]:
+    def begin(cls) -> Iterator[FakeClock]:
         """Let time leap for as long as the block lasts."""
         clock = cls()
         with pytest.MonkeyPatch.context() as patch:
@@ -60,7 +60,7 @@ class Leaps:
     def _wait(self, timeout: float | None = None) -> Any:
         if self._threads and timeout != 0:
             return self._select(None)
-        found = self._select(0 if timeout else timeout)
-        if timeout and not found:
+        ready = self._select(0 if timeout else timeout)
+        if timeout and not ready:
             self.now_s += timeout
-        return found
+        return ready

@@ -25,8 +25,8 @@ _TEXT_ONLY = ("LedgerError", "LockedError", "MirrorError")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A call in the code, with what is needed to understand its arguments."""
+class CallSite:
+    """One call in the code, with what is needed to understand its arguments."""
 
     module: str
     call: ast.Call
@@ -35,16 +35,16 @@ class Place:
     @property
     def name(self) -> str:
         """Name of what is called."""
-        found = self.call.func
-        return found.attr if isinstance(found, ast.Attribute) else _id(found)
+        called = self.call.func
+        return called.attr if isinstance(called, ast.Attribute) else _id(called)
 
     def argument(self, keyword: str) -> ast.expr:
         """Return a keyword's value."""
-        return next(one.value for one in self.call.keywords if one.arg == keyword)
+        return next(given.value for given in self.call.keywords if given.arg == keyword)
 
     def says(self, expression: ast.expr) -> list[str]:
         """Return all that an expression may come to; empty if it cannot be told."""
-        return list(dict.fromkeys(_Reading(self).texts(expression)))
+        return list(dict.fromkeys(_TextReader(self).texts(expression)))
 
     @override
     def __str__(self) -> str:
@@ -55,49 +55,49 @@ def reasons() -> dict[str, list[str]]:
     """Return every reason, with the places that give it.
 
     Raises:
-        LookupError: What a place gives cannot be read from the source.
+        LookupError: What a call gives cannot be read from the source.
     """
-    found: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     classes = _heirs(_WITH_REASON)
-    for place in calls():
-        if place.name not in classes:
+    for site in calls():
+        if site.name not in classes:
             continue
-        first = place.call.args[0]
+        first = site.call.args[0]
         if isinstance(first, ast.Attribute) and first.attr == "reason":
             continue  # handed on from another error
-        given = place.says(first)
-        if not given or any(one.strip(GAP) == "" for one in given):
-            raise LookupError(f"no reason can be read at {place}")
+        given = site.says(first)
+        if not given or any(text.strip(GAP) == "" for text in given):
+            raise LookupError(f"no reason can be read at {site}")
         for reason in given:
-            found.setdefault(reason, []).append(str(place))
-    return found
+            places.setdefault(reason, []).append(str(site))
+    return places
 
 
 def messages() -> dict[str, str]:
-    """Return the texts of errors that have no reason, each with its place."""
-    found: dict[str, str] = {}
-    for place in calls():
-        if place.name in _TEXT_ONLY and place.call.args:
-            found |= dict.fromkeys(place.says(place.call.args[0]), str(place))
-    return found
+    """Return the texts of errors that have no reason, each with its call."""
+    places: dict[str, str] = {}
+    for site in calls():
+        if site.name in _TEXT_ONLY and site.call.args:
+            places |= dict.fromkeys(site.says(site.call.args[0]), str(site))
+    return places
 
 
 def events() -> dict[str, str]:
-    """Return the events that are logged as warnings or errors, each with its place."""
-    found = {}
-    for place in calls():
-        first = place.call.args[0] if place.call.args else None
-        loud = place.name in _LOUD or (place.name == "level" and _may_be_loud(place))
+    """Return the events that are logged as warnings or errors, each with its call."""
+    places = {}
+    for site in calls():
+        first = site.call.args[0] if site.call.args else None
+        loud = site.name in _LOUD or (site.name == "level" and _may_be_loud(site))
         if loud and isinstance(first, ast.Constant) and isinstance(first.value, str):
-            found[first.value] = str(place)
-    return found
+            places[first.value] = str(site)
+    return places
 
 
-def _may_be_loud(place: Place) -> bool:
+def _may_be_loud(site: CallSite) -> bool:
     """Tell whether the function's `level` can be a warning or an error."""
     return any(
         isinstance(part, ast.Attribute) and part.attr in _LOUD
-        for node in ast.walk(place.function or ast.Pass())
+        for node in ast.walk(site.function or ast.Pass())
         if isinstance(node, ast.Assign) and _id(node.targets[0]) == "level"
         for part in ast.walk(node.value)
     )
@@ -108,22 +108,22 @@ def texts() -> Iterator[str]:
     for module, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant | ast.JoinedStr):
-                place = Place(module, ast.Call(node, [], []), None)
-                yield from place.says(node)
+                site = CallSite(module, ast.Call(node, [], []), None)
+                yield from site.says(node)
 
 
-def calls(module: str = "mirror") -> Iterator[Place]:
+def calls(module: str = "mirror") -> Iterator[CallSite]:
     """Yield every call in the modules whose name begins so; not the simulator's."""
     for name, tree in modules().items():
         if name.startswith(module) and ".simulator" not in name:
             yield from _within(name, tree, None)
 
 
-def _within(module: str, node: ast.AST, function: ast.AST | None) -> Iterator[Place]:
+def _within(module: str, node: ast.AST, function: ast.AST | None) -> Iterator[CallSite]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         function = node
     if isinstance(node, ast.Call):
-        yield Place(module, node, function)
+        yield CallSite(module, node, function)
     for child in ast.iter_child_nodes(node):
         yield from _within(module, child, function)
 
@@ -131,18 +131,18 @@ def _within(module: str, node: ast.AST, function: ast.AST | None) -> Iterator[Pl
 @cache
 def modules() -> dict[str, ast.Module]:
     """Return the syntax tree of each module, by its name."""
-    found = {}
+    trees = {}
     for path in sorted((ROOT / "mirror").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts).removesuffix(".__init__")
         if name != "mirror.__main__":
-            found[name] = ast.parse(path.read_text("utf-8"))
-    return found
+            trees[name] = ast.parse(path.read_text("utf-8"))
+    return trees
 
 
 def _heirs(names: Iterable[str]) -> set[str]:
     """Return these classes and all that derive from them."""
-    known = set(names)
+    heirs = set(names)
     classes = [
         node
         for tree in modules().values()
@@ -151,23 +151,23 @@ def _heirs(names: Iterable[str]) -> set[str]:
     ]
     while (
         more := {
-            one.name for one in classes if known & {_id(base) for base in one.bases}
+            node.name for node in classes if heirs & {_id(base) for base in node.bases}
         }
-        - known
+        - heirs
     ):
-        known |= more
-    return known
+        heirs |= more
+    return heirs
 
 
 def _id(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-class _Reading:
+class _TextReader:
     """Works out what an expression may be."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, site: CallSite) -> None:
+        self._site = site
         self._met: set[str] = set()
 
     def texts(self, node: ast.expr) -> list[str]:
@@ -175,8 +175,8 @@ class _Reading:
             case ast.Constant(value=str(text)):
                 return [text]
             case ast.JoinedStr(values=parts):
-                told = [self.texts(part) or [GAP] for part in parts]
-                return ["".join(each) for each in itertools.product(*told)]
+                choices = [self.texts(part) or [GAP] for part in parts]
+                return ["".join(each) for each in itertools.product(*choices)]
             case ast.FormattedValue():
                 return self.texts(node.value)
             case ast.IfExp(body=one, orelse=other):
@@ -196,43 +196,43 @@ class _Reading:
         value = self._known(name)
         if isinstance(value, str):
             return [value]
-        if name in self._met or self._place.function is None:
+        if name in self._met or self._site.function is None:
             return []
         self._met.add(name)
-        found: list[str] = []
-        for node in ast.walk(self._place.function):
+        texts: list[str] = []
+        for node in ast.walk(self._site.function):
             if isinstance(node, ast.Assign | ast.AugAssign):
                 targets = (
                     node.targets if isinstance(node, ast.Assign) else [node.target]
                 )
                 for target in targets:
-                    found += self._assigned(name, target, node.value)
+                    texts += self._assigned(name, target, node.value)
         self._met.discard(name)
-        return found
+        return texts
 
     def _assigned(self, name: str, target: ast.expr, value: ast.expr) -> list[str]:
         if _id(target) == name:
             return self.texts(value)
         if isinstance(target, ast.Tuple):
-            names = [_id(one) for one in target.elts]
+            names = [_id(element) for element in target.elts]
             if name in names:
                 return self._unpacked(names.index(name), value)
         return []
 
     def _unpacked(self, number: int, value: ast.expr) -> list[str]:
         """Return what stands at one place of the tuples that an expression gives."""
-        found: list[str] = []
+        texts: list[str] = []
         if isinstance(value, ast.Call):
-            found += _returned(self._known(_id(value.func)), number)
+            texts += _returned(self._known(_id(value.func)), number)
         for node in ast.walk(value):
             constant = self._known(_id(node))
             rows = constant.values() if isinstance(constant, dict) else [constant]
-            found += [str(row[number]) for row in rows if isinstance(row, tuple)]
-        return found
+            texts += [str(row[number]) for row in rows if isinstance(row, tuple)]
+        return texts
 
     def _known(self, name: str) -> Any:
         """Return what a name means in the module."""
-        return getattr(importlib.import_module(self._place.module), name, None)
+        return getattr(importlib.import_module(self._site.module), name, None)
 
 
 def _returned(function: Any, number: int) -> list[str]:
@@ -249,14 +249,16 @@ def _returned(function: Any, number: int) -> list[str]:
         for part in ast.walk(node)
         if isinstance(part, ast.Return)
     ]
-    given = [one.value.elts[number] for one in returns if _is_tuple(one.value)]
-    found = [str(one.value) for one in given if isinstance(one, ast.Constant)]
-    for one in returns:
-        for call in ast.walk(one) if not _is_tuple(one.value) else ():
+    given = [
+        returned.value.elts[number] for returned in returns if _is_tuple(returned.value)
+    ]
+    texts = [str(each.value) for each in given if isinstance(each, ast.Constant)]
+    for returned in returns:
+        for call in ast.walk(returned) if not _is_tuple(returned.value) else ():
             if isinstance(call, ast.Call):
                 called = getattr(importlib.import_module(module), _id(call.func), None)
-                found += [] if called is None else _returned(called, number)
-    return found
+                texts += [] if called is None else _returned(called, number)
+    return texts
 
 
 def _is_tuple(node: ast.expr | None) -> TypeGuard[ast.Tuple]:

@@ -44,9 +44,9 @@ def need(*programs: str) -> str:
 def faster(text: str) -> str:
     """Return rules or settings with every duration 60 times shorter."""
 
-    def shorter(found: re.Match[str]) -> str:
-        whole_ms = int(found["number"]) * _UNITS_MS[found["unit"]]
-        return f"{found['before']}{whole_ms // FASTER}ms"
+    def shorter(duration: re.Match[str]) -> str:
+        whole_ms = int(duration["number"]) * _UNITS_MS[duration["unit"]]
+        return f"{duration['before']}{whole_ms // FASTER}ms"
 
     return _DURATION.sub(shorter, text)
 
@@ -73,13 +73,13 @@ class Monitors:
 
     async def alerts(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what Alertmanager has, by (name, instance and what is meant)."""
-        found = await self._get(f"{self.alertmanager}/api/v2/alerts")
-        return {(each["labels"]["alertname"], _about(each)): each for each in found}
+        alerts = await self._get(f"{self.alertmanager}/api/v2/alerts")
+        return {(each["labels"]["alertname"], _about(each)): each for each in alerts}
 
     async def rules(self) -> list[dict[str, Any]]:
         """Return all rules as Prometheus has them."""
-        found = await self._get(f"{self.prometheus}/api/v1/rules")
-        return [rule for group in found["data"]["groups"] for rule in group["rules"]]
+        answer = await self._get(f"{self.prometheus}/api/v1/rules")
+        return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
 
     async def ask(self, expr: str, **more: str) -> list[dict[str, Any]]:
         """Return the series an expression gives, over a range if one is given."""

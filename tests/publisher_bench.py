@@ -29,7 +29,7 @@ from mirror.pipeline.spool.spool import Place, Spool
 from mirror.targets.directory.target import DirectoryTarget
 from tests import builders
 from tests.builders import HOUR, NOW
-from tests.fake_clock import Leaps
+from tests.fake_clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -87,7 +87,7 @@ class Nas(DirectoryTarget):
         looks: When the target was looked at.
     """
 
-    def __init__(self, clock: Leaps, root: Path, threads: int) -> None:
+    def __init__(self, clock: FakeClock, root: Path, threads: int) -> None:
         super().__init__(
             name="nas",
             root=root,
@@ -145,7 +145,7 @@ class Desk:
     """
 
     folder: Path
-    clock: Leaps
+    clock: FakeClock
     thread: LedgerThread
     ledger: Watched
     spool: Spool
@@ -175,7 +175,7 @@ class Desk:
         ledger = Ledger.open(folder)
         ledger.listing.source("hq")
         thread = LedgerThread(ledger)
-        with Leaps.begin() as clock, pytest.MonkeyPatch.context() as patch:
+        with FakeClock.begin() as clock, pytest.MonkeyPatch.context() as patch:
             # The longest wait there can be, each time.
             patch.setattr(publisher, "random", SimpleNamespace(random=lambda: 1.0))
             passed = SimpleNamespace(monotonic=lambda: clock.now_s + 1000)

@@ -17,6 +17,7 @@ from mirror.app.engine import Engine
 from mirror.app.service import Service
 from mirror.ledger import Dossier, Filter, Ledger
 from mirror.metrics import Metrics
+from mirror.model import State
 from mirror.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.app.once import OnceReport
-    from mirror.model import Export, State
+    from mirror.model import Export
     from mirror.simulator import Export as Served
     from mirror.simulator import Vms
 
@@ -58,10 +59,10 @@ class Site:
         cls, folder: Path, vms: Vms, *, kept_in: Path | None = None, **source: Any
     ) -> Site:
         """Return a site with one source and one directory target."""
-        held = kept_in or folder
+        home = kept_in or folder
         (folder / "token").write_text(vms.token)
         tables = {
-            "state_dir": str(held / "state"),
+            "state_dir": str(home / "state"),
             "sources": {
                 "hq": {
                     "url": vms.url,
@@ -71,7 +72,7 @@ class Site:
                     **source,
                 }
             },
-            "targets": {"nas": {"type": "directory", "path": str(held / "archive")}},
+            "targets": {"nas": {"type": "directory", "path": str(home / "archive")}},
             "http": {"listen": "127.0.0.1:0"},
             "transfer": dict(FAST),
         }
@@ -123,17 +124,17 @@ class Site:
         """Give a built engine whose parts a test drives itself."""
         settings = self.settings()
         async with (
-            instance.held(settings) as held,
+            instance.held(settings) as opened,
             instance.sessions_for(settings) as sessions,
         ):
             engine = Engine(
                 settings,
-                ledger=held.ledger,
-                node_id=held.node_id,
+                ledger=opened.ledger,
+                node_id=opened.node_id,
                 sessions=sessions,
                 metrics=Metrics(CollectorRegistry()),
                 secret=_ignore,
-                device_uuids=await held.device_uuids(list(settings.sources)),
+                device_uuids=await opened.device_uuids(list(settings.sources)),
             )
             try:
                 yield engine
@@ -144,10 +145,10 @@ class Site:
         """Return all versions of what the ledger has, oldest version first."""
         ledger = Ledger.read(self.settings().state_dir)
         try:
-            found = [export for export, _ in ledger.reads.exports(Filter())]
+            exports = [export for export, _ in ledger.reads.exports(Filter())]
         finally:
             ledger.close()
-        return sorted(found, key=lambda export: export.version)
+        return sorted(exports, key=lambda export: export.version)
 
     def exports(self) -> dict[int, Export]:
         """Return the newest versions of what the ledger has, by id."""
@@ -168,8 +169,8 @@ class Site:
     def swept(self) -> bool:
         """Tell whether each source was read whole once: what is new then is ours."""
         with contextlib.closing(Ledger.read(self.settings().state_dir)) as ledger:
-            found = ledger.reads.sources()
-        return bool(found) and all(one.first_sweep_us for one in found)
+            sources = ledger.reads.sources()
+        return bool(sources) and all(source.first_sweep_us for source in sources)
 
     def kept(self) -> dict[str, str]:
         """Return the SHA-256 of each visible file on the target, by its path."""
@@ -186,19 +187,36 @@ class Site:
         return {p: s for p, s in self.kept().items() if not p.endswith(".json")}
 
     async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Wait until something is so, looking often."""
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.05)
+        """Wait until something is so; see `until`."""
+        await until(condition, seconds)
+
+    async def lose_one(self, vms: Vms) -> None:
+        """Have the VMS delete an export's file before it could be had."""
+        await self.until(self.swept)
+        served = vms.add(then="status_404")
+        await self.until(lambda: bool(vms.file_requests(served)))
+        vms.delete_file(served)
+        await self.until_state(served, State.LOST)
 
     async def until_state(self, served: Served, state: State) -> None:
         """Wait until an export is in a state."""
 
         def reached() -> bool:
-            found = self.exports().get(served.export_id)
-            return found is not None and found.state is state
+            export = self.exports().get(served.export_id)
+            return export is not None and export.state is state
 
         await self.until(reached)
+
+
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something is so, looking often.
+
+    Raises:
+        TimeoutError: It was not so in time.
+    """
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
 
 
 def _toml(tables: dict[str, Any], prefix: str = "") -> str:
@@ -215,7 +233,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{', '.join(_value(one) for one in value)}]"
+        return f"[{', '.join(_value(item) for item in value)}]"
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 

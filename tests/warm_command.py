@@ -1,4 +1,4 @@
-"""The command `archive-mirror`, forked from an interpreter that has it loaded.
+"""A fork server: the command `archive-mirror` from an interpreter that has it loaded.
 
 All but the start of the interpreter is as in a process of its own: arguments,
 environment, standard streams, exit code. It takes a tenth of the time.
@@ -46,6 +46,66 @@ class Ended:
     err: bytes
 
 
+class ForkServer:
+    """An interpreter that forks a process of the command for each order.
+
+    Args:
+        preload: A library for all its processes.
+    """
+
+    def __init__(self, preload: Path | None = None) -> None:
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._interpreter = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm_command", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=os.environ | ({"LD_PRELOAD": str(preload)} if preload else {}),
+        )
+        theirs.close()
+
+    def start(
+        self,
+        arguments: Sequence[str],
+        streams: Sequence[int],
+        *,
+        env: Mapping[str, str],
+        folder: str | Path = ROOT,
+        plant: str = "",
+    ) -> int:
+        """Start the command.
+
+        Args:
+            arguments: Without the program.
+            streams: Descriptors of its standard input, output and error.
+            env: All of its environment.
+            folder: It runs in it.
+            plant: Bugs to plant in it; see `planted_bugs.plant`.
+
+        Returns:
+            The descriptor of a pipe on which two lines come: its process id; its exit
+            code, negative for a signal, and the most memory it had, in KiB.
+        """
+        order = {
+            "argv": list(arguments),
+            "env": dict(env),
+            "cwd": str(folder),
+            "plant": plant,
+        }
+        reports, writer = os.pipe()
+        text = json.dumps(order).encode()
+        try:
+            socket.send_fds(self._orders, [text], [*streams, writer])
+        finally:
+            os.close(writer)
+        return reports
+
+    def close(self) -> None:
+        """Let it end; the processes it forked go on."""
+        self._orders.close()
+        self._interpreter.wait()
+
+
 def run(
     arguments: Sequence[str],
     *,
@@ -64,56 +124,34 @@ def run(
     Raises:
         TimeoutError: It has not ended by then, and was killed.
     """
-    order = {
-        "argv": list(arguments),
-        "env": dict(os.environ if env is None else env),
-        "cwd": os.getcwd(),  # noqa: PTH109 -- a text is wanted
-    }
-    reader, writer = os.pipe()
-    with contextlib.ExitStack() as held:
-        told = held.enter_context(os.fdopen(reader, "rb"))
-        ours = held.enter_context(os.fdopen(writer, "wb"))
-        streams = [
-            held.enter_context(tempfile.TemporaryFile()) for _ in range(_STREAMS)
-        ]
-        streams[0].write(given)
-        streams[0].seek(0)
-        fds = [file.fileno() for file in (*streams, ours)]
-        socket.send_fds(_interpreter(), [json.dumps(order).encode()], fds)
-        ours.close()
-        code = _ended(reader, told, timeout_s, arguments)
-        for file in streams:
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(_STREAMS)]
+        files[0].write(given)
+        files[0].seek(0)
+        fd = _server().start(
+            arguments,
+            [file.fileno() for file in files],
+            env=os.environ if env is None else env,
+            folder=os.getcwd(),  # noqa: PTH109 -- a text is wanted
+        )
+        reports = stack.enter_context(os.fdopen(fd, "rb"))
+        pid = int(reports.readline())
+        if not select.select([reports], [], [], timeout_s)[0]:
+            os.killpg(pid, signal.SIGKILL)
+            what = " ".join(arguments)
+            raise TimeoutError(f"{what}: not ended after {timeout_s} s")
+        code = int(reports.readline().split()[0])
+        for file in files:
             file.seek(0)
-        return Ended(code, streams[1].read(), streams[2].read())
-
-
-def _ended(reader: int, told: Any, timeout_s: float, what: Sequence[str]) -> int:
-    """Return the exit code, when it is told."""
-    pid = int(told.readline())
-    if not select.select([reader], [], [], timeout_s)[0]:
-        os.killpg(pid, signal.SIGKILL)
-        raise TimeoutError(f"{' '.join(what)}: not ended after {timeout_s} s")
-    return int(told.readline())
+        return Ended(code, files[1].read(), files[2].read())
 
 
 @functools.cache
-def _interpreter() -> socket.socket:
-    """Start the interpreter, once in each process of tests."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    started = subprocess.Popen(
-        [sys.executable, "-m", "tests.warm_command", str(its.fileno())],
-        pass_fds=[its.fileno()],
-        stdin=subprocess.DEVNULL,
-        cwd=ROOT,
-    )
-    its.close()
-
-    def end() -> None:
-        ours.close()
-        started.wait()
-
-    atexit.register(end)
-    return ours
+def _server() -> ForkServer:
+    """Start the server, once in each process of tests."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
 
 
 def _serve(orders: socket.socket) -> None:
@@ -131,17 +169,19 @@ def _serve(orders: socket.socket) -> None:
 
 
 def _watch(order: dict[str, Any], fds: list[int]) -> NoReturn:
-    """Fork the command; tell who it is and how it ended."""
-    os.setsid()
+    """Fork the command; report its process id and how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *streams, tell = fds
-    os.write(tell, b"%d\n" % os.getpid())
+    *streams, reports = fds
     pid = os.fork()
     if pid == 0:
-        os.close(tell)
+        os.setsid()
+        os.write(reports, b"%d\n" % os.getpid())
+        os.close(reports)
         _become(order, streams)
-    _, status = os.waitpid(pid, 0)
-    os.write(tell, b"%d\n" % os.waitstatus_to_exitcode(status))
+    _, status, used = os.wait4(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(reports, b"%d %d\n" % (code, used.ru_maxrss))
     os._exit(0)
 
 
@@ -153,6 +193,8 @@ def _become(order: dict[str, Any], streams: list[int]) -> NoReturn:
     os.environ.update(order["env"])
     time.tzset()
     os.chdir(order["cwd"])
+    if order["plant"]:
+        importlib.import_module("tests.proof.planted_bugs.plant").plant(order["plant"])
     program = importlib.import_module("mirror.__main__")
     sys.modules["__main__"] = program
     sys.argv = [str(program.__file__), *order["argv"]]

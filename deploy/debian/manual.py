@@ -128,12 +128,12 @@ def commands(
     path: tuple[str, ...] = (),
 ) -> list[tuple[tuple[str, ...], Any]]:
     """Return every command with its words, groups before what is in them."""
-    found = []
+    listed = []
     for name, each in getattr(parser, "commands", {}).items():
         if not each.hidden:
             words = (*path, name)
-            found += [(words, each), *commands(each, words)]
-    return found
+            listed += [(words, each), *commands(each, words)]
+    return listed
 
 
 def man() -> str:
@@ -160,12 +160,12 @@ def bash() -> str:
     """Return the completion."""
     parser = command()
     anywhere = _options_of(parser)
-    found = [((), parser), *commands(parser)]
+    nodes = [((), parser), *commands(parser)]
     takes_value, files, choices, words = [], [], [], []
-    for path, each in found:
-        below = [name for name, one in getattr(each, "commands", {}).items()]
+    for path, each in nodes:
+        below = list(getattr(each, "commands", {}))
         options = [*_options_of(each), *(anywhere if path else [])]
-        names = [name for one in options for name in one.opts]
+        names = [name for option in options for name in option.opts]
         line = " ".join([*below, *names, "--help"])
         files_here = _names_a_file(each)
         more = 'compgen -f -- "$cur"; ' if files_here else ""
@@ -173,15 +173,15 @@ def bash() -> str:
             f"    {_key(path)}) mapfile -t COMPREPLY < <({more}compgen -W "
             f"'{line}' -- \"$cur\") ;;\n"
         )
-        for one in options:
-            if one.is_flag or (path and one in anywhere):
+        for option in options:
+            if option.is_flag or (path and option in anywhere):
                 continue
             mark = "" if path else "*"
-            keys = "|".join(mark + _key((*path, name)) for name in one.opts)
+            keys = "|".join(mark + _key((*path, name)) for name in option.opts)
             takes_value.append(keys)
-            if one.metavar in _FILES or one.type_descriptor.annotation is Path:
+            if option.metavar in _FILES or option.type_descriptor.annotation is Path:
                 files.append(keys)
-            elif values := _choices(one.type_descriptor.annotation):
+            elif values := _choices(option.type_descriptor.annotation):
                 choices.append(
                     f"        {keys}) mapfile -t COMPREPLY < <(compgen -W "
                     f"'{' '.join(values)}' -- \"$cur\") ;;\n"
@@ -189,7 +189,7 @@ def bash() -> str:
     return _BASH.format(
         version=__version__,
         takes_value="|".join(takes_value),
-        steps="|".join(_key(path) for path, _ in found if path),
+        steps="|".join(_key(path) for path, _ in nodes if path),
         files="|".join(files),
         choices="".join(choices),
         words="".join(words),
@@ -197,11 +197,10 @@ def bash() -> str:
 
 
 def _command(words: tuple[str, ...], each: Any) -> list[str]:  # noqa: ANN401
-    arguments = [one for one in each.params if one not in _options_of(each)]
     usage = " ".join(
-        (one.metavar or one.name.upper()).removesuffix("...")
-        + ("..." if one.nargs == -1 else "")
-        for one in arguments
+        (parameter.metavar or parameter.name.upper()).removesuffix("...")
+        + ("..." if parameter.nargs == -1 else "")
+        for parameter in _arguments_of(each)
     )
     lines = [f'.SS "{_roff(" ".join(words))} {_roff(usage)}"\n'.replace(' "\n', '"\n')]
     paragraphs = [" ".join(part.split()) for part in (each.help or "").split("\n\n")]
@@ -213,13 +212,13 @@ def _command(words: tuple[str, ...], each: Any) -> list[str]:  # noqa: ANN401
 def _options(each: Any) -> list[str]:  # noqa: ANN401
     context = typer.Context(each)
     lines = []
-    for one in _options_of(each):
-        _, told = one.get_help_record(context)
-        value = "" if one.is_flag else _value(one)
-        names = ", ".join(_roff(name) for name in one.opts)
+    for option in _options_of(each):
+        _, help_text = option.get_help_record(context)
+        value = "" if option.is_flag else _value(option)
+        names = ", ".join(_roff(name) for name in option.opts)
         shown = f'.BR "{names}"' + (f' " \\fI{_roff(value)}\\fR"' if value else "")
-        lines.append(f".TP\n{shown}\n{_roff(told)}\n")
-        if choices := _choices(one.type_descriptor.annotation):
+        lines.append(f".TP\n{shown}\n{_roff(help_text)}\n")
+        if choices := _choices(option.type_descriptor.annotation):
             lines.append(f"One of {_roff(', '.join(choices))}.\n")
     return lines
 
@@ -234,7 +233,16 @@ def _value(option: Any) -> str:  # noqa: ANN401
 
 
 def _options_of(each: Any) -> list[Any]:  # noqa: ANN401
-    return [one for one in each.params if one.opts[0][0] == "-" and not one.hidden]
+    return [
+        parameter
+        for parameter in each.params
+        if parameter.opts[0][0] == "-" and not parameter.hidden
+    ]
+
+
+def _arguments_of(each: Any) -> list[Any]:  # noqa: ANN401
+    options = _options_of(each)
+    return [parameter for parameter in each.params if parameter not in options]
 
 
 def _choices(annotation: Any) -> list[str]:  # noqa: ANN401
@@ -246,9 +254,8 @@ def _choices(annotation: Any) -> list[str]:  # noqa: ANN401
 
 def _names_a_file(each: Any) -> bool:  # noqa: ANN401
     return any(
-        one.type_descriptor.annotation is Path
-        for one in each.params
-        if one not in _options_of(each)
+        parameter.type_descriptor.annotation is Path
+        for parameter in _arguments_of(each)
     )
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from mirror.app.status.nagios import judge
 from mirror.model import State
-from tests.afternoon import MINUTE, NOW_US, Scene
-from tests.integration.test_doubt_told import HELD, told
+from tests.afternoon import MINUTE, NOW_US, HandmadeSite
+from tests.integration.test_doubtful_shown import HELD, told
 from tests.integration.test_status_page import page_of
 
 SOON = {"due_us": NOW_US + 2 * MINUTE, "not_before_us": NOW_US + 2 * MINUTE}
@@ -17,7 +17,7 @@ SOON = {"due_us": NOW_US + 2 * MINUTE, "not_before_us": NOW_US + 2 * MINUTE}
 
 @pytest.fixture
 def scene(tmp_path):
-    with Scene.open(tmp_path) as scene:
+    with HandmadeSite.open(tmp_path) as scene:
         yield scene
 
 

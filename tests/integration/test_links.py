@@ -55,6 +55,7 @@ def state(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lock", "repair.lock"])
 def test_a_lock_is_a_file_of_ours(state, tmp_path, name, kind):
+    """A link, a second name or a pipe in its place is refused, and not written to."""
     plant(kind, state / name, tmp_path / "victim")
     hold = lock.held if name == "lock" else lock.repairing
 

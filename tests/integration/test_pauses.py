@@ -17,7 +17,7 @@ from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Export as Served
 from mirror.simulator import Vms
-from tests.afternoon import HOUR, MINUTE, Scene
+from tests.afternoon import HOUR, MINUTE, HandmadeSite
 from tests.integration.test_cli import on, run, run_beside
 from tests.site import Site
 
@@ -38,7 +38,7 @@ async def site(tmp_path, vms):
 
 @pytest.fixture
 def scene(tmp_path):
-    with Scene.open(tmp_path) as scene:
+    with HandmadeSite.open(tmp_path) as scene:
         yield scene
 
 
@@ -178,7 +178,7 @@ async def test_without_a_ledger_there_is_nothing_to_pause(tmp_path, vms):
     assert "start the service first" in done.err
 
 
-def paused(scene: Scene, hours: int, name: str = "hq") -> str:
+def paused(scene: HandmadeSite, hours: int, name: str = "hq") -> str:
     kind: Literal["source", "target"] = (
         "source" if name in scene.settings.sources else "target"
     )
@@ -307,7 +307,7 @@ async def test_the_plugin_answers_whatever_happens(site, tmp_path):
 
 async def test_looking_whether_it_runs_keeps_nobody_from_starting(site):
     """However often somebody looks."""
-    state, ended = site.folder / "state", False
+    state, ended, times = site.folder / "state", False, 0
 
     def look() -> None:
         while not ended:
@@ -318,6 +318,10 @@ async def test_looking_whether_it_runs_keeps_nobody_from_starting(site):
         for _ in range(200):
             with lock.held(state):
                 await asyncio.sleep(0)
+                times += 1
     finally:
         ended = True
         await looking
+
+    assert times == 200
+    assert not lock.is_held(state)

@@ -23,7 +23,7 @@ from mirror.model import Attempt, State, to_us
 from mirror.simulator import Fault, Kind, Vms
 from mirror.web import HttpServer, status_page
 from mirror.web import server as http
-from tests.afternoon import HOUR, MINUTE, SECOND, Scene, afternoon
+from tests.afternoon import HOUR, MINUTE, SECOND, HandmadeSite, afternoon
 from tests.browser import Browser
 from tests.integration.test_cli import on, run_beside
 from tests.prometheus import free_port
@@ -90,7 +90,7 @@ async def page_of(scene):
 
 @pytest.fixture
 def scene(tmp_path):
-    with Scene.open(tmp_path) as scene:
+    with HandmadeSite.open(tmp_path) as scene:
         yield scene
 
 
@@ -161,7 +161,7 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(scene):
     assert len(crosses) == 2
 
 
-def _without_room(scene: Scene) -> None:
+def _without_room(scene: HandmadeSite) -> None:
     """Let the last of two attempts for one file, and the first for another, end so."""
     for outcomes in (["cut", "spool_full"], ["spool_full", "cut"]):
         number = scene.add("hq", State.READY, made_us=MINUTE, attempts=2)

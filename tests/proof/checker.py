@@ -57,9 +57,11 @@ class Checker:
 
     def offer(self, offered: Offered) -> None:
         """Learn of an export, or of the newest state of one."""
-        known = self._offered.setdefault((offered.source, offered.export_id), [])
-        known[:] = [one for one in known if one.created_at != offered.created_at]
-        known.append(offered)
+        offers = self._offered.setdefault((offered.source, offered.export_id), [])
+        offers[:] = [
+            offer for offer in offers if offer.created_at != offered.created_at
+        ]
+        offers.append(offered)
 
     def acked(self, source: str, export_id: int) -> None:
         """Remember that the mirror said of an export that it is saved."""

@@ -31,7 +31,7 @@ async def _do(*command: str | Path) -> None:
         raise OSError(f"{command[0]}: {said.decode()}")
 
 
-class Volume:
+class DiskImage:
     """An ext4 or tmpfs file system and where it is mounted.
 
     Attributes:
@@ -50,7 +50,7 @@ class Volume:
         cls,
         folder: Path,
         *,
-        name: str = "volume",
+        name: str = "disk",
         size_kib: int = 16 * _KIB,
         block: int = 4096,
         inodes: int = 4096,
@@ -76,7 +76,7 @@ class Volume:
         path.mkdir(exist_ok=True)
         image = None if tmpfs else folder / f"{name}.image"
         size = f"size={size_kib}k,nr_inodes={inodes}"
-        volume = cls(path, image, size if tmpfs else "loop,errors=remount-ro")
+        disk = cls(path, image, size if tmpfs else "loop,errors=remount-ro")
         if image is not None:
             with image.open("wb") as file:
                 file.truncate(size_kib * _KIB)
@@ -85,13 +85,13 @@ class Volume:
         try:
             if at is None:
                 try:
-                    await volume.mount()
+                    await disk.mount()
                 except OSError as exc:
                     pytest.skip(f"needs mounts, for a disk of its own: {exc}")
-            yield volume
+            yield disk
         finally:
             while path.is_mount():
-                await volume.unmount()
+                await disk.unmount()
 
     async def mount(self) -> None:
         """Mount it over what is there."""
@@ -191,5 +191,5 @@ def hung(path: Path) -> Iterator[None]:
 
 
 def _free(fd: int) -> int:
-    found = os.fstatvfs(fd)
-    return found.f_bavail * found.f_frsize
+    status = os.fstatvfs(fd)
+    return status.f_bavail * status.f_frsize

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-_TOLD_EVERY_S = 10.0
+_SHOWN_EVERY_S = 10.0
 REACHED = "reached"
 
 
@@ -35,8 +35,8 @@ def budget_s(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """What one test may spend.
+class Figures:
+    """What one test may spend, and the figures it reaches.
 
     Attributes:
         test: Its name.
@@ -65,16 +65,16 @@ class Effort:
             long: How many in `make chaos`, unless the time ends before.
             share: Of the whole time that these rounds may take in `make chaos`.
         """
-        began = told = time.monotonic()
-        wanted = long if self.long else short
-        for number in range(wanted):
+        began = shown = time.monotonic()
+        most = long if self.long else short
+        for number in range(most):
             now = time.monotonic()
             if self.total_s is not None and now - began > share * self.total_s:
-                self._tell(f"time is up after {number} of {wanted} rounds")
+                self._tell(f"time is up after {number} of {most} rounds")
                 return
-            if self.long and now - told > _TOLD_EVERY_S:
-                told = now
-                self._tell(f"{number} of {wanted} rounds")
+            if self.long and now - shown > _SHOWN_EVERY_S:
+                shown = now
+                self._tell(f"{number} of {most} rounds")
             yield number, self.round(number)
 
     async def side_by_side(

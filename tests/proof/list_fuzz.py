@@ -34,7 +34,7 @@ from mirror.errors import ListError
 from mirror.layout import Values, parse_layout, path_key
 from mirror.ledger import Filter, Ledger
 from mirror.simulator.exports import seed_rows
-from tests.proof.planted_bugs import durability
+from tests.proof.planted_bugs.plant import plant
 from tests.temp_folders import memory
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def main(arguments: list[str]) -> None:
     """Fuzz; `--plant=NAME` plants a bug first."""
     given = [one for one in arguments if not one.startswith("--plant=")]
     for name in {*arguments} - {*given}:
-        durability.PLANTS[name.removeprefix("--plant=")]()
+        plant(name.removeprefix("--plant="))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     atheris.Setup(given, Fuzz().one)
     atheris.Fuzz()

@@ -98,13 +98,13 @@ def _any(windows: frozenset[bytes], content: bytes) -> bool:
 
 def tables_of(ledger: Path) -> bytes:
     """Return every value in a SQLite file, what is compressed as it was before."""
-    found: list[bytes] = []
+    values: list[bytes] = []
     with contextlib.closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
         named = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         for (table,) in named.fetchall():
             for row in db.execute(f'SELECT * FROM "{table}"'):
-                found += [_plain(value) for value in row]
-    return b"\n".join(found)
+                values += [_plain(value) for value in row]
+    return b"\n".join(values)
 
 
 def _plain(value: object) -> bytes:

@@ -7,14 +7,16 @@ import contextlib
 import json
 import os
 import signal
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from typing_extensions import override
 
 from mirror.simulator.exports import stamp
 from tests.proof.checker import Checker, Offered
 from tests.site import IMPATIENT, Site
+from tests.warm_command import ForkServer
 
 if TYPE_CHECKING:
     import random
@@ -23,7 +25,37 @@ if TYPE_CHECKING:
     from mirror.simulator import Export, Vms
 
 _AT_START = 0.15
-_PROJECT = Path(__file__).parents[2]
+
+
+class Reports(asyncio.Protocol):
+    """What the fork server reports of one process.
+
+    Attributes:
+        pid: Future of its process id.
+        code: Future of its exit code; negative is the signal that ended it.
+        ended: Whether it has ended.
+        peak_bytes: The most memory it had, once it has ended.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid: asyncio.Future[int] = loop.create_future()
+        self.code: asyncio.Future[int] = loop.create_future()
+        self.ended = False
+        self.peak_bytes = 0
+        self._text = b""
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._text += data
+        *lines, self._text = self._text.split(b"\n")
+        for line in lines:
+            number, *peak_kib = map(int, line.split())
+            self.ended = bool(peak_kib)
+            self.peak_bytes = sum(peak_kib) * 1024
+            future = self.code if self.ended else self.pid
+            if not future.done():
+                future.set_result(number)
 
 
 @dataclass(slots=True)
@@ -31,28 +63,30 @@ class Child:
     """One process of the mirror.
 
     Attributes:
-        code: Future of its exit code; negative is the signal that ended it.
-        peaks: Most resident memory in KiB, of each process that has ended.
         out: File with its standard output.
         err: File with its log, JSON lines.
     """
 
     pid: int
-    code: asyncio.Future[int]
-    peaks: dict[int, int]
+    reports: Reports
     out: Path
     err: Path
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal, unless it has ended."""
-        if not self.code.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+    @property
+    def code(self) -> asyncio.Future[int]:
+        """Its exit code; negative is the signal that ended it."""
+        return self.reports.code
 
     @property
     def peak_bytes(self) -> int:
         """The most memory it had, once it has ended."""
-        return self.peaks[self.pid] * 1024
+        return self.reports.peak_bytes
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if not self.reports.ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     async def kill(self) -> int:
         """End it as a crash would; return its exit code."""
@@ -66,57 +100,37 @@ class Child:
 
     def events(self) -> list[dict[str, Any]]:
         """Return its log, whole lines only."""
-        found: list[dict[str, Any]] = []
-        if not self.err.exists():
-            return found
-        for line in self.err.read_text("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return found
+        events: list[dict[str, Any]] = []
+        if self.err.exists():
+            for line in self.err.read_text("utf-8", "replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    events.append(json.loads(line))
+        return events
 
 
-class Nursery:
-    """Forks processes of the mirror from an interpreter that has it loaded."""
+class Processes:
+    """Starts processes of the mirror."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._born: dict[int, asyncio.Future[int]] = {}
-        self._codes: dict[int, asyncio.Future[int]] = {}
-        self._peaks: dict[int, int] = {}
-        self._number = 0
+    def __init__(self, server: ForkServer) -> None:
+        self._server = server
+        self._children: list[Child] = []
+        self._count = 0
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, *, preload: Path | None = None) -> AsyncIterator[Self]:
-        """Start the interpreter; at the end all its processes are killed.
+        """Make ready to start them; at the end all are killed.
 
         Args:
             preload: A library for all processes.
         """
-        env = dict(os.environ)
-        env |= {"LD_PRELOAD": str(preload)} if preload else {}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.proof.fork_server",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=_PROJECT,
-            env=env,
-        )
-        self = cls(process)
-        reading = asyncio.create_task(self._read())
-        try:
-            yield self
-        finally:
-            for pid, code in self._codes.items():
-                if not code.done():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-            assert process.stdin is not None
-            process.stdin.close()
-            await process.wait()
-            await reading
+        with contextlib.closing(ForkServer(preload)) as server:
+            processes = cls(server)
+            try:
+                yield processes
+            finally:
+                for child in processes._children:
+                    child.send(signal.SIGKILL)
 
     async def start(
         self,
@@ -130,24 +144,27 @@ class Nursery:
         Args:
             folder: Takes the files of its output.
             env: More variables of its environment.
-            plant: A bug of `plants.PLANTS`.
+            plant: Bugs to plant in it.
         """
-        self._number += 1
-        born = asyncio.get_running_loop().create_future()
-        self._born[self._number] = born
-        out, err = folder / f"{self._number}.out", folder / f"{self._number}.log"
-        order = {
-            "number": self._number,
-            "argv": [*argv, "--log-format", "json"],
-            "env": env or {},
-            "out": str(out),
-            "err": str(err),
-            "plant": plant,
-        }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        pid = await born
-        return Child(pid, self._codes[pid], self._peaks, out, err)
+        self._count += 1
+        out, err = folder / f"{self._count}.out", folder / f"{self._count}.log"
+        with contextlib.ExitStack() as stack:
+            streams = [
+                stack.enter_context(path.open(mode)).fileno()
+                for path, mode in ((Path(os.devnull), "rb"), (out, "wb"), (err, "ab"))
+            ]
+            fd = self._server.start(
+                [*argv, "--log-format", "json"],
+                streams,
+                env=os.environ | (env or {}),
+                plant=plant or "",
+            )
+        _, reports = await asyncio.get_running_loop().connect_read_pipe(
+            Reports, os.fdopen(fd, "rb")
+        )
+        child = Child(await reports.pid, reports, out, err)
+        self._children.append(child)
+        return child
 
     async def run(self, *argv: str, folder: Path, **more: Any) -> Child:
         """Start it and wait until it has ended."""
@@ -155,24 +172,9 @@ class Nursery:
         await child.code
         return child
 
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            said = json.loads(line)
-            pid = said["pid"]
-            if "code" in said:
-                self._peaks[pid] = said["peak_kib"]
-                if not self._codes[pid].cancelled():
-                    self._codes[pid].set_result(said["code"])
-            else:
-                self._codes[pid] = asyncio.get_running_loop().create_future()
-                born = self._born.pop(said["number"])
-                if not born.cancelled():
-                    born.set_result(pid)
-
 
 @dataclass(slots=True)
-class Stage:
+class CheckedMirror:
     """One mirror of one simulated VMS, judged by the checker.
 
     Attributes:
@@ -181,22 +183,21 @@ class Stage:
 
     vms: Vms
     site: Site
-    nursery: Nursery
+    processes: Processes
     logs: Path
     checker: Checker
-    _offered: dict[int, Export] = field(default_factory=dict)
 
     @classmethod
     def make(
         cls,
         folder: Path,
         vms: Vms,
-        nursery: Nursery,
+        processes: Processes,
         *,
         kept_in: Path | None = None,
         **source: Any,
     ) -> Self:
-        """Return a stage in a folder; `site.tables` may still be changed.
+        """Return a mirror in a folder; `site.tables` may still be changed.
 
         Args:
             kept_in: Takes state and footage, as of a disk that is to fail; by default
@@ -208,7 +209,7 @@ class Stage:
         logs.mkdir()
         site = Site.make(home, vms, kept_in=kept_in, **source)
         site.tables["transfer"] |= IMPATIENT
-        return cls(vms, site, nursery, logs, Checker({"nas": site.archive}))
+        return cls(vms, site, processes, logs, Checker({"nas": site.archive}))
 
     def add_target(self, name: str, **more: Any) -> Path:
         """Add a directory target; return its root."""
@@ -242,7 +243,7 @@ class Stage:
 
     async def start(self, command: str = "run", *more: str, **how: Any) -> Child:
         """Start a command of the mirror."""
-        return await self.nursery.start(
+        return await self.processes.start(
             command, "-c", self.config(), *more, folder=self.logs, **how
         )
 

@@ -32,7 +32,7 @@ cli.main(sys.argv[1:])
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Usage:
     """What the process used at one moment; `hour` is simulated.
 
     Attributes:
@@ -50,7 +50,7 @@ class Figures:
 
 
 @dataclass(slots=True)
-class Mirror:
+class ProbedService:
     """The service in an interpreter of its own, that says how many tasks it has."""
 
     folder: Path
@@ -84,7 +84,7 @@ class Mirror:
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
 
-    async def look(self, hour: float) -> Figures:
+    async def look(self, hour: float) -> Usage:
         """Return what it uses now."""
         assert self.process is not None
         probe, proc = self.folder / "probe", Path(f"/proc/{self.process.pid}")
@@ -99,7 +99,7 @@ class Mirror:
         line = next(each for each in status if each.startswith("RssAnon:"))
         opened = [_leads_to(each) for each in (proc / "fd").iterdir()]
         sockets = sum(each.startswith("socket:") for each in opened)
-        return Figures(
+        return Usage(
             hour=hour,
             resident=int(line.split()[1]) * KIB,
             files=len(opened) - sockets,

@@ -45,8 +45,8 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Witnessed:
-    """What one run did, by the testimony of the kernel.
+class TracedRun:
+    """What one run did, as the kernel saw it.
 
     Attributes:
         changed: Every path that a call would create, write, rename, link or remove,
@@ -70,17 +70,17 @@ class Witnessed:
         )
 
 
-def command(*argv: str, config: Path, openings: str = "") -> list[str]:
+def command(*argv: str, config: Path, planted: str = "") -> list[str]:
     """Return the real command line of `archive-mirror` with these arguments.
 
     Args:
         config: The configuration file.
-        openings: What to open in it of `openings.OPENINGS`, with commas between.
+        planted: Bugs to plant in it, with commas between.
     """
-    boot = ["-m", "mirror"]
-    if openings:
-        boot = ["-c", "from tests.proof.openings import live; live()", openings]
-    return [sys.executable, *boot, *argv, "-c", str(config)]
+    program = ["mirror"]
+    if planted:
+        program = ["tests.proof.planted_bugs.plant", planted]
+    return [sys.executable, "-m", *program, *argv, "-c", str(config)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -91,7 +91,7 @@ def environment(**more: str) -> dict[str, str]:
 async def run(
     *argv: str,
     config: Path,
-    openings: str = "",
+    planted: str = "",
     tracer: Sequence[str] = (),
     given: bytes = b"",
 ) -> Ended:
@@ -100,13 +100,13 @@ async def run(
     Args:
         argv: Command and arguments.
         config: The configuration file.
-        openings: As `command`.
+        planted: As `command`.
         tracer: What to put before the command line.
         given: On its standard input.
     """
     process = await asyncio.create_subprocess_exec(
         *tracer,
-        *command(*argv, config=config, openings=openings),
+        *command(*argv, config=config, planted=planted),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -121,16 +121,16 @@ async def run(
     return Ended(process.returncode or 0, out.decode(), err.decode("utf-8", "replace"))
 
 
-async def witness(
-    *argv: str, config: Path, trace: Path, openings: str = ""
-) -> Witnessed:
+async def run_traced(
+    *argv: str, config: Path, trace: Path, planted: str = ""
+) -> TracedRun:
     """Run `archive-mirror` under strace; see `run`.
 
     Args:
         argv: Command and arguments.
         config: The configuration file.
         trace: Takes the trace.
-        openings: As `command`.
+        planted: As `command`.
     """
     strace = shutil.which("strace")
     if strace is None:
@@ -140,19 +140,19 @@ async def witness(
     )
     tracer = [strace, "-f", "-qq", "--seccomp-bpf", "-y", "-e", f"trace={calls}"]
     tracer += ["-e", "signal=none", "-o", str(trace)]
-    ended = await run(*argv, config=config, openings=openings, tracer=tracer)
+    ended = await run(*argv, config=config, planted=planted, tracer=tracer)
     changed, reached = _read(trace.read_text("utf-8", "replace"))
-    return Witnessed(ended, changed, reached)
+    return TracedRun(ended, changed, reached)
 
 
 def _read(trace: str) -> tuple[frozenset[Path], frozenset[str]]:
     changed: set[Path] = set()
     reached: set[str] = set()
     for line in trace.splitlines():
-        found = _CALL.match(line)
-        if found is None:
+        match = _CALL.match(line)
+        if match is None:
             continue
-        call, rest = found.groups()
+        call, rest = match.groups()
         arguments = rest.rpartition(") = ")[0] or rest
         if call in _REACHING.split():
             reached.update(_addresses(arguments))
@@ -187,12 +187,12 @@ def _plain(text: str) -> str:
 
 def snapshot(folder: Path, *but: Path) -> dict[Path, tuple[int, int, bytes]]:
     """Return all below a folder, except some: inode, time of change, content."""
-    found = {}
+    entries = {}
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if Path(here, name) not in but]
         for name in [*folders, *files]:
             path = Path(here, name)
             about = path.lstat()
             content = path.read_bytes() if name in files else b""
-            found[path] = (about.st_ino, about.st_mtime_ns, content)
-    return found
+            entries[path] = (about.st_ino, about.st_mtime_ns, content)
+    return entries

@@ -7,27 +7,30 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mirror.app import verify
-from mirror.pipeline.verify import judge as findings
+from mirror.pipeline.verify import judge
 from mirror.pipeline.verify.scrub import Sample
 from mirror.simulator import Vms
-from mirror.targets.directory import read as reading
 from mirror.targets.directory.target import DirectoryTarget
+from tests.proof.planted_bugs.plant import replace_function
 from tests.site import Site
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from mirror.pipeline.verify.judge import Finding
-    from tests.proof.figures import Effort
+    from mirror.model import Export
+    from mirror.pipeline.verify.judge import Fault, Finding
+    from mirror.ports import Examined
+    from tests.proof.figures import Figures
 
+Patch = pytest.MonkeyPatch
 SIZE = 16_384
 FLIPPED = 1000
 REMOVED = 20
@@ -122,7 +125,7 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def judge(
+def differences(
     rot: Rot, told: dict[int, list[str]], before: object, after: object
 ) -> list[str]:
     """Return how what was told differs from what was done."""
@@ -157,7 +160,7 @@ def problems(shown: list[dict[str, Any]]) -> dict[int, list[str]]:
 
 @pytest.mark.timeout(900)
 async def test_all_that_rots_is_found_and_nothing_is_changed(
-    tmp_path: Path, effort: Effort
+    tmp_path: Path, figures: Figures
 ):
     """A bit in each of 1,000 files, files gone, sidecars gone: each is told, once.
 
@@ -165,15 +168,15 @@ async def test_all_that_rots_is_found_and_nothing_is_changed(
     """
     site = await kept(tmp_path, FLIPPED + REMOVED + BARE + GOOD)
     rounds = flipped = 0
-    for number, rng in effort.rounds(short=1, long=ROUNDS, share=0.03):
+    for number, rng in figures.rounds(short=1, long=ROUNDS, share=0.03):
         rot = Rot(site)
         rot.spread(rng, flipped=FLIPPED, removed=REMOVED, bare=BARE)
         before = tree(site.archive)
         code, shown = await by_command(site, "verify", "--json")
         told = problems(shown["findings"])
 
-        where = f"seed {effort.seed}, round {number}"
-        assert judge(rot, told, before, tree(site.archive)) == [], where
+        where = f"seed {figures.seed}, round {number}"
+        assert differences(rot, told, before, tree(site.archive)) == [], where
         assert (code, shown["damaged"]) == (4, FLIPPED + REMOVED + BARE), where
         assert (shown["good"], shown["not_checked"]) == (GOOD, 0), where
         states = {e.export_id: str(e.state) for e in site.exports().values()}
@@ -186,7 +189,7 @@ async def test_all_that_rots_is_found_and_nothing_is_changed(
         assert (code, shown["good"], shown["findings"]) == (0, len(rot.truth), [])
         assert {str(e.state) for e in site.exports().values()} == {"saved"}, where
         rounds, flipped = rounds + 1, flipped + FLIPPED
-    effort.record(
+    figures.record(
         16,
         rounds=rounds,
         bits_flipped=flipped,
@@ -198,80 +201,94 @@ async def test_all_that_rots_is_found_and_nothing_is_changed(
     )
 
 
-def _trust_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+def _trust_the_length(found: Examined) -> Examined:
     """Take the sidecar's word for the bytes of a file of the right length."""
-
-    def digest(fd: int, read: Callable[[int], None]) -> str:
-        file = Path(f"/proc/self/fd/{fd}").readlink()
-        try:
-            raw = file.with_name(f"{file.name}.json").read_bytes()
-            return str(json.loads(raw)["sha256"])
-        except FileNotFoundError:
-            return real(fd, read)
-
-    real = reading._digest
-    monkeypatch.setattr(reading, "_digest", digest)
+    if found.sha256 is None or not found.sidecar:
+        return found
+    return replace(found, sha256=json.loads(found.sidecar)["sha256"])
 
 
-def _overlook_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def _overlook_what_is_gone(found: Examined) -> Examined:
     """Compare only what lies there."""
-    real = findings._of_file
-    monkeypatch.setattr(
-        findings,
-        "_of_file",
-        lambda export, found: real(export, found) if found.present else None,
+    if found.present or not found.sidecar:
+        return found
+    record = json.loads(found.sidecar)
+    return replace(
+        found,
+        present=True,
+        size_bytes=record["size_bytes"],
+        sha256=record["sha256"],
     )
 
 
-def _overlook_sidecars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare only files."""
-    monkeypatch.setattr(findings, "_of_sidecar", lambda *_: None)
-
-
-def _write_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open the target as for a publish, which proves that it is writable."""
-    real = DirectoryTarget._examine
-
-    def examine(self: DirectoryTarget, *arguments: Any) -> Any:
-        self._open(arguments[2])
-        return real(self, *arguments)
-
-    monkeypatch.setattr(DirectoryTarget, "_examine", examine)
-
-
-def _see_rot_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def _see_rot_everywhere(found: Examined) -> Examined:
     """Compare with the digest of nothing."""
-    monkeypatch.setattr(reading, "_digest", lambda *_: hashlib.sha256().hexdigest())
+    nothing = hashlib.sha256().hexdigest()
+    return replace(found, sha256=found.sha256 and nothing)
 
 
-PLANTS = {
-    _trust_the_length: 6,
-    _overlook_what_is_gone: 3,
-    _overlook_sidecars: 2,
-    _write_to_the_target: 1,
-    _see_rot_everywhere: 6,
+def _misread(change: Callable[[Examined], Examined]) -> Callable[[Patch], None]:
+    """Return the bug that changes what was read of a copy."""
+
+    def plant(monkeypatch: Patch) -> None:
+        real = DirectoryTarget.examine
+
+        async def examine(self: DirectoryTarget, path: str, **more: Any) -> Examined:
+            return change(await real(self, path, **more))
+
+        monkeypatch.setattr(DirectoryTarget, "examine", examine)
+
+    return plant
+
+
+def _overlook_sidecars(monkeypatch: Patch) -> None:
+    """Compare only files."""
+    real = judge.judge
+
+    def judged(export: Export, found: Examined) -> tuple[Fault, ...]:
+        faults = real(export, found)
+        return tuple(fault for fault in faults if fault.problem in judge.OF_THE_FILE)
+
+    replace_function(monkeypatch, real, judged)
+
+
+def _write_to_the_target(monkeypatch: Patch) -> None:
+    """Open the target as for a publish, which proves that it is writable."""
+    real = DirectoryTarget.examine
+
+    async def examine(self: DirectoryTarget, path: str, **more: Any) -> Examined:
+        await self.open(more["marker_id"])
+        return await real(self, path, **more)
+
+    monkeypatch.setattr(DirectoryTarget, "examine", examine)
+
+
+BUGS = {
+    "trusts the length": (_misread(_trust_the_length), 6),
+    "overlooks what is gone": (_misread(_overlook_what_is_gone), 3),
+    "sees rot everywhere": (_misread(_see_rot_everywhere), 6),
+    "overlooks sidecars": (_overlook_sidecars, 2),
+    "writes to the target": (_write_to_the_target, 1),
 }
-"""Bugs, and how many breaks each must come to."""
+"""Each with how many breaks it must come to."""
 
 
-@pytest.mark.parametrize(
-    ("plant", "breaks"), PLANTS.items(), ids=[plant.__name__ for plant in PLANTS]
-)
+@pytest.mark.parametrize(("plant", "breaks"), BUGS.values(), ids=BUGS)
 async def test_a_planted_bug_is_told(
     tmp_path: Path,
-    effort: Effort,
-    monkeypatch: pytest.MonkeyPatch,
-    plant: Callable[[pytest.MonkeyPatch], None],
+    figures: Figures,
+    monkeypatch: Patch,
+    plant: Callable[[Patch], None],
     breaks: int,
 ):
     """The judgement above turns red; without the bug it does not."""
     site = await kept(tmp_path, 15)
     rot = Rot(site)
-    rot.spread(effort.round(0), flipped=6, removed=3, bare=2)
+    rot.spread(figures.round(0), flipped=6, removed=3, bare=2)
     before = tree(site.archive)
-    assert judge(rot, await within(site), before, tree(site.archive)) == []
+    assert differences(rot, await within(site), before, tree(site.archive)) == []
     plant(monkeypatch)
-    found = judge(rot, await within(site), before, tree(site.archive))
+    found = differences(rot, await within(site), before, tree(site.archive))
 
     assert len(found) == breaks, found
 

@@ -16,25 +16,27 @@ import pytest
 
 from mirror.app.status import public_json
 from mirror.ledger import Filter, Ledger
+from mirror.ledger.copies import Copies
+from mirror.ledger.fetches import Fetches
 from mirror.model import State, to_us, utc_now
-from mirror.pipeline.fetch import attempt as fetching
 from mirror.pipeline.fetch import receive
-from mirror.pipeline.publish import publisher as publish
-from mirror.pipeline.spool import spool
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from mirror.simulator.exports import stamp
+from mirror.tasks import run_to_end
 from tests.proof.awaits import Suspensions, counted
 from tests.proof.checker import Checker, Offered
+from tests.proof.planted_bugs.plant import replace_function
 from tests.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from mirror.app.engine import Engine
+    from mirror.ledger import Duty
     from mirror.model import Export
     from mirror.simulator import Export as Served
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 SIZE = 300_000
 _HORIZON_US = 10**9
@@ -172,11 +174,19 @@ async def publish_one(engine: Engine, name: str) -> bool:
     """Publish the next copy of a target, as its publisher would."""
     publisher = engine.publishers[name]
     await publisher.standing.check()
-    duty = await publisher._claim()
+    duty = await claimed_copy(engine, name)
     if duty is None:
         return False
     await publisher._publish(duty)
     return True
+
+
+async def claimed_copy(engine: Engine, name: str) -> Duty | None:
+    """Claim the next copy of a target, as its publisher would."""
+    now_us = to_us(utc_now())
+    return await engine.ledger(
+        lambda ledger: ledger.copies.claim(name, now_us=now_us, horizon_us=_HORIZON_US)
+    )
 
 
 # How the attempts of one export go: those before it, and the one that is cancelled.
@@ -252,10 +262,9 @@ async def _cancelled_publish(bench: Bench, target: str, work: Suspensions) -> bo
     """Cancel one publish; tell whether it came so far."""
     async with bench.site.engine() as engine:
         await fetch(engine, await _prepared(bench, engine, [None]))
-        publisher = engine.publishers[target]
-        duty = await publisher._claim()
+        duty = await claimed_copy(engine, target)
         assert duty is not None
-        await work.run(publisher._publish(duty))
+        await work.run(engine.publishers[target]._publish(duty))
         assert bench.held() == []
     await bench.judge(work)
     await bench.go_on()
@@ -282,44 +291,44 @@ async def _each_point(
     raise AssertionError(f"the work did not end within {_MOST} suspensions")
 
 
-def _in_a_row(effort: Effort, *, often: bool) -> Sequence[int]:
+def _in_a_row(figures: Figures, *, often: bool) -> Sequence[int]:
     """Return how many cancellations come in a row, one campaign each."""
-    if effort.long:
+    if figures.long:
         return (1, 2, 5)
     return (1, 5) if often else (1,)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ATTEMPTS)
-async def test_cancel_at_each_await_of_a_fetch(tmp_path, name, effort: Effort):
+async def test_cancel_at_each_await_of_a_fetch(tmp_path, name, figures: Figures):
     """The bytes had are kept, the export is ready at once, and is saved in the end."""
     points = {}
     async with Bench.open(tmp_path) as bench:
-        for times in _in_a_row(effort, often=name == "gone"):
+        for times in _in_a_row(figures, often=name == "gone"):
             points[times] = await _each_point(
                 bench,
                 lambda work: _cancelled_fetch(bench, ATTEMPTS[name], work),
                 times,
-                step=1 if effort.long or name in _ALL_POINTS else 3,
+                step=1 if figures.long or name in _ALL_POINTS else 3,
             )
 
     assert points[1] > 5
-    effort.record(19, attempt=name, points=points, breaks=0)
+    figures.record(19, attempt=name, points=points, breaks=0)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", ["nas", "vault"])
-async def test_cancel_at_each_await_of_a_publish(tmp_path, target, effort: Effort):
+async def test_cancel_at_each_await_of_a_publish(tmp_path, target, figures: Figures):
     """Linked to one target, copied to the other: all of it is there, or nothing."""
     points = {}
     async with Bench.open(tmp_path) as bench:
-        for times in _in_a_row(effort, often=True):
+        for times in _in_a_row(figures, often=True):
             points[times] = await _each_point(
                 bench, lambda work: _cancelled_publish(bench, target, work), times
             )
 
     assert points[1] > 5
-    effort.record(19, target=target, points=points, breaks=0)
+    figures.record(19, target=target, points=points, breaks=0)
 
 
 async def _whole_life(bench: Bench, work: Suspensions) -> None:
@@ -341,27 +350,27 @@ async def _whole_life(bench: Bench, work: Suspensions) -> None:
 
 
 @pytest.mark.timeout(1800)
-async def test_cancel_at_the_awaits_of_a_whole_engine(tmp_path, effort: Effort):
+async def test_cancel_at_the_awaits_of_a_whole_engine(tmp_path, figures: Figures):
     """Claims, walks, checks of targets and tidying are interrupted too."""
     async with Bench.open(tmp_path) as bench:
         whole = Suspensions()
         await _whole_life(bench, whole)
         rounds = 0
-        for number, rng in effort.rounds(30, 2000, share=0.05):
+        for number, rng in figures.rounds(30, 2000, share=0.05):
             work = Suspensions(rng.randint(1, whole.count), rng.choice([1, 1, 2, 5]))
             try:
                 await _whole_life(bench, work)
                 if number % 10 == 9:
                     await bench.go_on()
             except Exception as exc:
-                exc.add_note(f"seed {effort.seed}, round {number}: {work}")
+                exc.add_note(f"seed {figures.seed}, round {number}: {work}")
                 raise
             rounds += 1
         await bench.go_on()
         bench.checker.settle(bench.listed())
 
     assert bench.checker.breaks == []
-    effort.record(19, engines_cancelled=rounds, awaits=whole.count, breaks=0)
+    figures.record(19, engines_cancelled=rounds, awaits=whole.count, breaks=0)
 
 
 async def _let_go(work: Awaitable[Any]) -> Any:
@@ -372,30 +381,36 @@ async def _forget(*_: object) -> None:
     """Do nothing where something should be put right."""
 
 
-def _leave_open(part: Part) -> None:
-    """Do nothing where a part should be closed."""
+def _leave(*_: object, **__: object) -> None:
+    """Do nothing where something should be put right."""
 
 
-PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
-    "what was begun is let go": (
-        "fetching",
-        [(module, "run_to_end", _let_go) for module in (fetching, receive, spool)],
-    ),
-    "a part stays open": ("state/spool", [(Part, "close", _leave_open)]),
-    "an export stays claimed": ("fetching", [(fetching.Fetcher, "_settle", _forget)]),
-    "a copy stays claimed": ("publishing", [(publish.Publisher, "_release", _forget)]),
+BUGS: dict[str, tuple[str, object, str]] = {
+    "a part stays open": ("state/spool", Part, "close"),
+    "an export stays claimed": ("fetching", Fetches, "settle"),
+    "a copy stays claimed": ("publishing", Copies, "release"),
 }
+"""What must be found, and the method that does nothing."""
 
 
-@pytest.mark.parametrize("name", PLANTS)
+@pytest.mark.parametrize("name", BUGS)
 async def test_a_planted_bug_shows_at_some_await(tmp_path, monkeypatch, name):
     """Each way to leave something behind is found, and for what it is."""
-    found, changes = PLANTS[name]
-    for change in changes:
-        monkeypatch.setattr(*change)
+    found, owner, method = BUGS[name]
+    monkeypatch.setattr(owner, method, _leave)
+    await _found_at_some_await(tmp_path, monkeypatch, found)
+
+
+async def test_work_that_is_let_go_shows_at_some_await(tmp_path, monkeypatch):
+    """What was begun does not come to its end before the cancellation goes on."""
+    replace_function(monkeypatch, run_to_end, _let_go)
+    await _found_at_some_await(tmp_path, monkeypatch, "fetching")
+
+
+async def _found_at_some_await(folder: Path, monkeypatch: Any, found: str) -> None:
     # With the bug in it nothing can go on; what was cancelled is judged alone.
     monkeypatch.setattr(Bench, "go_on", _forget)
-    async with Bench.open(tmp_path) as bench:
+    async with Bench.open(folder) as bench:
         bench.patience_s = 0.5
 
         async def attempt(work: Suspensions) -> bool:

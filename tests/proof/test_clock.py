@@ -24,7 +24,7 @@ from mirror.simulator import FAULTS, Behaviour, Vms, fault
 from mirror.simulator.exports import stamp
 from mirror.targets.directory.target import DirectoryTarget
 from tests.proof.checker import Checker, Offered
-from tests.proof.processes import Nursery, Stage
+from tests.proof.processes import CheckedMirror, Processes
 from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.simulator import Export as Served
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 HOUR = timedelta(hours=1)
 KIB = 1024
@@ -152,7 +152,7 @@ async def world(tmp_path, monkeypatch) -> AsyncIterator[World]:
 
 
 @pytest.mark.parametrize("hours", [-3, 1])
-async def test_a_step_while_files_are_fetched(world: World, hours, effort: Effort):
+async def test_a_step_while_files_are_fetched(world: World, hours, figures: Figures):
     """What runs goes on, what comes later comes in time, and back again."""
     world.vms.behaviour = Behaviour(rate=200 * KIB)
     async with world.site.service():
@@ -164,17 +164,17 @@ async def test_a_step_while_files_are_fetched(world: World, hours, effort: Effor
             world.add()
             await world.until_saved()
             await world.not_busy()
-    effort.record(14, step=f"{hours:+d} h and back", saved=10, breaks=0)
+    figures.record(14, step=f"{hours:+d} h and back", saved=10, breaks=0)
 
 
 _ODDS = [None, None, "cut", "stall", "status_500", "busy_503", "status_404", "reset"]
 
 
 @pytest.mark.timeout(0)
-async def test_steps_at_any_time(tmp_path, monkeypatch, effort: Effort):
+async def test_steps_at_any_time(tmp_path, monkeypatch, figures: Figures):
     """Of any size up to three hours, between and amid failures of all kinds."""
     steps = 0
-    for number, rng in effort.rounds(1, 300, share=0.05):
+    for number, rng in figures.rounds(1, 300, share=0.05):
         folder = tmp_path / str(number)
         folder.mkdir()
         async with World.open(
@@ -189,10 +189,10 @@ async def test_steps_at_any_time(tmp_path, monkeypatch, effort: Effort):
                 try:
                     await world.until_saved()
                 except TimeoutError as exc:
-                    exc.add_note(f"seed {effort.seed}, round {number}")
+                    exc.add_note(f"seed {figures.seed}, round {number}")
                     raise
         monkeypatch.undo()
-    effort.record(14, steps_up_to_3_h=steps, breaks=0)
+    figures.record(14, steps_up_to_3_h=steps, breaks=0)
 
 
 FAILING = {
@@ -222,7 +222,7 @@ async def _all_that_waits(world: World) -> None:
     ids=["back", "forward", "back while it is stopped"],
 )
 async def test_a_step_while_things_wait(
-    world: World, hours, restart, monkeypatch, effort: Effort
+    world: World, hours, restart, monkeypatch, figures: Figures
 ):
     """Back-off, parking, misses, a target that is away: none waits for three hours."""
     away = _TargetAway(monkeypatch)
@@ -238,7 +238,7 @@ async def test_a_step_while_things_wait(
             await running.enter_async_context(world.site.service())
         await world.until_saved()
         await world.not_busy()
-    effort.record(14, step=f"{hours:+d} h", waited="each way there is", breaks=0)
+    figures.record(14, step=f"{hours:+d} h", waited="each way there is", breaks=0)
 
 
 class _TargetAway:
@@ -262,7 +262,7 @@ class _TargetAway:
         self._away = False
 
 
-async def test_a_step_while_the_list_cannot_be_read(world: World, effort: Effort):
+async def test_a_step_while_the_list_cannot_be_read(world: World, figures: Figures):
     """The pause that the VMS asked for ends in time, by whatever clock it was told."""
     world.vms.script_list(then=fault("busy_429_date", retry_after_s=2))
     async with world.site.service():
@@ -271,7 +271,7 @@ async def test_a_step_while_the_list_cannot_be_read(world: World, effort: Effort
         world.add()
         world.vms.script_list()
         await world.until_saved()
-    effort.record(14, step="-3 h", list="429 with a date", breaks=0)
+    figures.record(14, step="-3 h", list="429 with a date", breaks=0)
 
 
 async def _moved(world: World, served: list[Served]) -> None:
@@ -288,7 +288,9 @@ async def _moved(world: World, served: list[Served]) -> None:
 
 @pytest.mark.parametrize("hours", [-3, -1, 1, 3])
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "stopped"])
-async def test_the_order_outlives_a_step(world: World, hours, restart, effort: Effort):
+async def test_the_order_outlives_a_step(
+    world: World, hours, restart, figures: Figures
+):
     """What was listed before it and is about to be deleted comes first."""
     world.site.tables["sources"]["hq"]["concurrency"] = 1
     now = world.vms.now()
@@ -303,11 +305,13 @@ async def test_the_order_outlives_a_step(world: World, hours, restart, effort: E
         new = world.add(created_at=now - 0.3 * HOUR)
         await engine.listers["hq"].walk(sweep=False)
     await _moved(world, [*old, new])
-    effort.record(14, step=f"{hours:+d} h", in_order=len(old) + 1)
+    figures.record(14, step=f"{hours:+d} h", in_order=len(old) + 1)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_vms_whose_clock_is_wrong(tmp_path, monkeypatch, hours, effort: Effort):
+async def test_a_vms_whose_clock_is_wrong(
+    tmp_path, monkeypatch, hours, figures: Figures
+):
     """Deadlines are by the truth, the order too, and new exports are found."""
     behaviour = Behaviour(clock_skew=hours * HOUR)
     async with World.open(
@@ -327,10 +331,10 @@ async def test_a_vms_whose_clock_is_wrong(tmp_path, monkeypatch, hours, effort: 
             world.add()
             await world.until_saved()
             await world.not_busy()
-    effort.record(14, vms_clock=f"{hours:+d} h", saved=9, breaks=0)
+    figures.record(14, vms_clock=f"{hours:+d} h", saved=9, breaks=0)
 
 
-async def test_two_vms_whose_clocks_differ(tmp_path, monkeypatch, effort: Effort):
+async def test_two_vms_whose_clocks_differ(tmp_path, monkeypatch, figures: Figures):
     """One an hour ahead, one behind: the ledger knows which file goes first.
 
     Of each source the nearest deadline is fetched first; the sources wait for none.
@@ -369,7 +373,7 @@ async def test_two_vms_whose_clocks_differ(tmp_path, monkeypatch, effort: Effort
         "fast": [0, 2, 4],
         "slow": [1, 3, 5],
     }
-    effort.record(14, two_vms="+1 h and -1 h", in_order=6)
+    figures.record(14, two_vms="+1 h and -1 h", in_order=6)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +381,7 @@ async def test_two_vms_whose_clocks_differ(tmp_path, monkeypatch, effort: Effort
     [datetime(2030, 3, 31, 1, tzinfo=UTC), datetime(2030, 10, 27, 1, tzinfo=UTC)],
     ids=["spring", "autumn"],
 )
-async def test_the_nights_when_clocks_change(tmp_path, change, effort: Effort):
+async def test_the_nights_when_clocks_change(tmp_path, change, figures: Figures):
     """Names follow the calendar of `timezone`; nothing waits for the hour to pass."""
     berlin = ZoneInfo("Europe/Berlin")
     begin = (change - timedelta(seconds=3)).astimezone(berlin)
@@ -417,7 +421,7 @@ async def test_the_nights_when_clocks_change(tmp_path, change, effort: Effort):
             spans = [(e.footage_from, e.footage_to) for e in site.exports().values()]
     assert checker.breaks == []
     assert all(str(first) < str(last) for first, last in spans)
-    effort.record(14, clocks_change=f"{change:%Y-%m-%d}", saved=number, breaks=0)
+    figures.record(14, clocks_change=f"{change:%Y-%m-%d}", saved=number, breaks=0)
 
 
 def _naive(moment: datetime, zone: ZoneInfo) -> datetime:
@@ -425,29 +429,29 @@ def _naive(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 @pytest.mark.timeout(120)
-async def test_a_machine_that_slept(tmp_path, effort: Effort):
+async def test_a_machine_that_slept(tmp_path, figures: Figures):
     """Stopped in the middle of transfers, it goes on where it was."""
-    async with Nursery.open() as nursery:
+    async with Processes.open() as processes:
         async with Vms(behaviour=Behaviour(rate=200 * KIB), other_origin=False) as vms:
-            stage = Stage.make(tmp_path, vms, nursery)
+            mirror = CheckedMirror.make(tmp_path, vms, processes)
             for _ in range(4):
-                stage.offer(vms.add(size=600 * KIB))
-            child = await stage.start()
+                mirror.offer(vms.add(size=600 * KIB))
+            child = await mirror.start()
             for _ in range(2):
                 await vms.until(lambda: vms.journal.in_flight > 0)
                 child.send(signal.SIGSTOP)
                 await asyncio.sleep(1.5)
                 child.send(signal.SIGCONT)
-                stage.offer(vms.add(size=600 * KIB))
+                mirror.offer(vms.add(size=600 * KIB))
                 await asyncio.sleep(0.5)
             assert await child.stop() == 0
-            await stage.settle()
-            assert stage.checker.breaks == []
-    effort.record(14, slept="2 x 1.5 s", saved=6, breaks=0)
+            await mirror.settle()
+            assert mirror.checker.breaks == []
+    figures.record(14, slept="2 x 1.5 s", saved=6, breaks=0)
 
 
 async def test_a_machine_that_slept_for_three_hours(
-    tmp_path, monkeypatch, effort: Effort
+    tmp_path, monkeypatch, figures: Figures
 ):
     """It lists at once, not when the interval is over by the time it was awake."""
     async with World.open(
@@ -459,7 +463,7 @@ async def test_a_machine_that_slept_for_three_hours(
             world.add()
             world.wall.shift(3 * HOUR)
             await world.until_saved()
-    effort.record(14, slept="3 h by the clock", saved=2, breaks=0)
+    figures.record(14, slept="3 h by the clock", saved=2, breaks=0)
 
 
 @pytest.mark.parametrize("plant", ["no horizon", "no look at the clock"])

@@ -14,13 +14,13 @@ import pytest
 from typing_extensions import override
 
 from mirror.simulator import FAULTS, Vms
-from tests.proof.processes import Nursery, Stage
+from tests.proof.processes import CheckedMirror, Processes
 from tests.proof.shim import FOR_EVER, Action, Call, Shim, library
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
     from tests.proof.processes import Child
 
 _AREAS = ("nas", "vault", "spool", "state")
@@ -74,30 +74,30 @@ class Case:
         )
 
 
-def _stage(folder: Path, vms: Vms, nursery: Nursery) -> Stage:
-    """Return a stage for one file, cut once, that two targets keep.
+def _mirror(folder: Path, vms: Vms, processes: Processes) -> CheckedMirror:
+    """Return a mirror for one file, cut once, that two targets keep.
 
     One of them links the spooled file, the other copies it and reads it back.
     """
     folder.mkdir()
-    stage = Stage.make(folder, vms, nursery)
-    stage.site.tables["targets"].clear()
-    stage.checker.roots.clear()
+    mirror = CheckedMirror.make(folder, vms, processes)
+    mirror.site.tables["targets"].clear()
+    mirror.checker.roots.clear()
     for name in ("nas", "vault"):
-        stage.add_target(name)
-    stage.site.tables["spool_dir"] = str(stage.site.folder / "spool")
-    stage.site.tables["transfer"]["shutdown_grace"] = "1s"
-    stage.offer(vms.add(size=1_000_000, faults=[FAULTS["cut"]]))
-    return stage
+        mirror.add_target(name)
+    mirror.site.tables["spool_dir"] = str(mirror.site.folder / "spool")
+    mirror.site.tables["transfer"]["shutdown_grace"] = "1s"
+    mirror.offer(vms.add(size=1_000_000, faults=[FAULTS["cut"]]))
+    return mirror
 
 
-async def _points(folder: Path, nursery: Nursery) -> list[tuple[str, Call, int]]:
+async def _points(folder: Path, processes: Processes) -> list[tuple[str, Call, int]]:
     """Return each call of one file's life, numbered within its area and kind."""
     async with Vms(other_origin=False) as vms:
-        stage = _stage(folder, vms, nursery)
+        mirror = _mirror(folder, vms, processes)
         home = folder / "home"
         shim = Shim(folder / "shim", home).set(Action.NONE, calls=_EVERY, log=True)
-        child = await stage.run("once", env={"PROOF_SHIM": str(shim.path)})
+        child = await mirror.run("once", env={"PROOF_SHIM": str(shim.path)})
         assert child.code.result() == 0
     counts: Counter[tuple[str, Call]] = Counter()
     for line in shim.log():
@@ -117,18 +117,18 @@ def _errors(call: Call) -> list[int | None]:
 
 
 def _cases(
-    points: list[tuple[str, Call, int]], effort: Effort, *, without: int | None = None
+    points: list[tuple[str, Call, int]], figures: Figures, *, without: int | None = None
 ) -> list[Case]:
     """Return a case for each point; in the long form all errors at each."""
     cases = []
-    for turn, (area, call, number) in enumerate(points, start=effort.seed):
+    for turn, (area, call, number) in enumerate(points, start=figures.seed):
         fitting = [
             error for error in _errors(call) if error is None or error != without
         ]
-        chosen = fitting if effort.long else [fitting[turn % len(fitting)]]
+        chosen = fitting if figures.long else [fitting[turn % len(fitting)]]
         cases += [Case(area, call, number, error) for error in chosen]
-    if effort.long:
-        random.Random(effort.seed).shuffle(cases)
+    if figures.long:
+        random.Random(figures.seed).shuffle(cases)
     return cases
 
 
@@ -151,7 +151,7 @@ def _judge_end(child: Child, case: Case) -> None:
 
 
 async def _once(
-    folder: Path, nursery: Nursery, case: Case, *, plant: str | None = None
+    folder: Path, processes: Processes, case: Case, *, plant: str | None = None
 ) -> bool:
     """Let one call fail; `once` saves all by itself. Tell whether it was made at all.
 
@@ -159,21 +159,23 @@ async def _once(
     systemd, is the retry.
     """
     async with Vms(other_origin=False) as vms:
-        stage = _stage(folder, vms, nursery)
+        mirror = _mirror(folder, vms, processes)
         shim = case.arm(folder)
-        child = await stage.run("once", env={"PROOF_SHIM": str(shim.path)}, plant=plant)
+        child = await mirror.run(
+            "once", env={"PROOF_SHIM": str(shim.path)}, plant=plant
+        )
         met = shim.met > 0
         shim.heal()
-        stage.hear(child)
-        stage.checker.look()
+        mirror.hear(child)
+        mirror.checker.look()
         if child.code.result() != 0:
             _judge_end(child, case)
-            child = await stage.run("once")
+            child = await mirror.run("once")
         _judge_log(child, case)
         assert child.code.result() == 0, f"{case}: {child.err.read_text()[-600:]}"
-        stage.hear(child)
-        stage.checker.settle(await stage.listed())
-        assert stage.checker.breaks == [], case
+        mirror.hear(child)
+        mirror.checker.settle(await mirror.listed())
+        assert mirror.checker.breaks == [], case
     shutil.rmtree(folder)
     return met
 
@@ -202,7 +204,7 @@ async def _until_met(shim: Shim, child: Child) -> bool:
 
 
 async def _for_ever(
-    folder: Path, nursery: Nursery, case: Case, rng: random.Random
+    folder: Path, processes: Processes, case: Case, rng: random.Random
 ) -> bool:
     """Let a kind of call fail from its n-th time on; then let it work again.
 
@@ -210,14 +212,14 @@ async def _for_ever(
     and then it is told to stop while nothing works, and obeys.
     """
     async with Vms(other_origin=False) as vms:
-        stage = _stage(folder, vms, nursery)
+        mirror = _mirror(folder, vms, processes)
         shim = case.arm(folder, times=FOR_EVER)
-        child = await stage.start("run", env={"PROOF_SHIM": str(shim.path)})
+        child = await mirror.start("run", env={"PROOF_SHIM": str(shim.path)})
         met = await _until_met(shim, child)
         await asyncio.sleep(_ENDURES_S)
-        stage.hear(child)
-        stage.checker.look()
-        status = await stage.run("status")
+        mirror.hear(child)
+        mirror.checker.look()
+        status = await mirror.run("status")
         assert status.code.result() == 0, f"{case}: {status.err.read_text()[-600:]}"
         saved = _is_saved(child)
         if child.code.done():
@@ -227,45 +229,48 @@ async def _for_ever(
         shim.heal()
         if not saved:
             if child.code.done():
-                child = await stage.start("run")
+                child = await mirror.start("run")
             await _until_saved(child, case)
-            stage.hear(child)
+            mirror.hear(child)
         if not child.code.done():
             assert await child.stop() == 0, f"{case}: {child.err.read_text()[-600:]}"
-        stage.checker.settle(await stage.listed())
-        assert stage.checker.breaks == [], case
+        mirror.checker.settle(await mirror.listed())
+        assert mirror.checker.breaks == [], case
     shutil.rmtree(folder)
     return met
 
 
 @pytest.mark.timeout(900)
-async def test_each_call_fails_once(tmp_path, effort: Effort):
-    async with Nursery.open(preload=library()) as nursery:
-        points = await _points(tmp_path / "points", nursery)
-        cases = _cases(points, effort)
+async def test_each_call_fails_once(tmp_path, figures: Figures):
+    """`once` saves all in the same run; nothing saved is lost or wrong."""
+    async with Processes.open(preload=library()) as processes:
+        points = await _points(tmp_path / "points", processes)
+        cases = _cases(points, figures)
 
         async def work(number: int, _: random.Random) -> bool:
-            return await _once(tmp_path / str(number), nursery, cases[number])
+            return await _once(tmp_path / str(number), processes, cases[number])
 
-        met = await effort.side_by_side(work, len(cases), len(cases), share=0.08)
+        met = await figures.side_by_side(work, len(cases), len(cases), share=0.08)
     assert sum(met) > 0.9 * len(met) > 100
-    effort.record(5, points=len(points), once=sum(met), breaks=0)
+    figures.record(5, points=len(points), once=sum(met), breaks=0)
 
 
 @pytest.mark.timeout(900)
-async def test_calls_fail_until_healed(tmp_path, effort: Effort):
+async def test_calls_fail_until_healed(tmp_path, figures: Figures):
     """EINTR for ever would have no end: whoever meets it tries again at once."""
-    async with Nursery.open(preload=library()) as nursery:
-        points = await _points(tmp_path / "points", nursery)
-        cases = _cases(points, effort, without=errno.EINTR)
-        cases = cases if effort.long else cases[:: len(cases) // _FOR_EVER_SHORT]
+    async with Processes.open(preload=library()) as processes:
+        points = await _points(tmp_path / "points", processes)
+        cases = _cases(points, figures, without=errno.EINTR)
+        cases = cases if figures.long else cases[:: len(cases) // _FOR_EVER_SHORT]
 
         async def work(number: int, rng: random.Random) -> bool:
-            return await _for_ever(tmp_path / str(number), nursery, cases[number], rng)
+            return await _for_ever(
+                tmp_path / str(number), processes, cases[number], rng
+            )
 
-        met = await effort.side_by_side(work, len(cases), len(cases), share=0.07)
+        met = await figures.side_by_side(work, len(cases), len(cases), share=0.07)
     assert sum(met) > 0.8 * len(met) > 20
-    effort.record(5, points=len(points), for_ever=sum(met), breaks=0)
+    figures.record(5, points=len(points), for_ever=sum(met), breaks=0)
 
 
 @pytest.mark.parametrize("call", [Call.OPEN, Call.WRITE, Call.TRUNCATE, Call.MKDIR])
@@ -274,25 +279,25 @@ async def test_trouble_with_the_state_disk_is_no_fault_of_the_configuration(
 ):
     """Exit code 78 would keep systemd from trying again."""
     case = Case("state", call, 1, errno.ENOSPC)
-    async with Nursery.open(preload=library()) as nursery, Vms() as vms:
-        stage = _stage(tmp_path / "stage", vms, nursery)
-        shim = case.arm(tmp_path / "stage", times=FOR_EVER)
-        child = await stage.run("run", env={"PROOF_SHIM": str(shim.path)})
+    async with Processes.open(preload=library()) as processes, Vms() as vms:
+        mirror = _mirror(tmp_path / "mirror", vms, processes)
+        shim = case.arm(tmp_path / "mirror", times=FOR_EVER)
+        child = await mirror.run("run", env={"PROOF_SHIM": str(shim.path)})
         _judge_end(child, case)
-        await stage.settle()
-    assert stage.checker.breaks == []
+        await mirror.settle()
+    assert mirror.checker.breaks == []
 
 
 async def test_a_dead_ledger_does_not_hold_up_the_stop(tmp_path):
     """Not even before the first engine runs: from the first flush after it is open."""
-    async with Nursery.open(preload=library()) as nursery, Vms() as vms:
+    async with Processes.open(preload=library()) as processes, Vms() as vms:
         lost, number = False, 0
         while not lost:
             number += 1
             case = Case("state", Call.FSYNC, number, errno.EIO)
-            stage = _stage(tmp_path / str(number), vms, nursery)
+            mirror = _mirror(tmp_path / str(number), vms, processes)
             shim = case.arm(tmp_path / str(number), times=FOR_EVER)
-            child = await stage.start("run", env={"PROOF_SHIM": str(shim.path)})
+            child = await mirror.start("run", env={"PROOF_SHIM": str(shim.path)})
             async with asyncio.timeout(_PATIENCE_S):
                 while not (_lost(child) or child.code.done()):
                     await asyncio.sleep(0.02)
@@ -308,19 +313,21 @@ def _lost(child: Child) -> bool:
 @pytest.mark.parametrize(
     ("plant", "call", "error"),
     [
-        ("deaf_fsync", Call.FSYNC, errno.EIO),
-        ("deaf_write", Call.WRITE, errno.ENOSPC),
-        ("short_write", Call.WRITE, None),
+        ("ignored_fsync_error", Call.FSYNC, errno.EIO),
+        ("ignored_write_error", Call.WRITE, errno.ENOSPC),
+        ("ignored_short_write", Call.WRITE, None),
     ],
 )
 async def test_a_planted_bug_shows_at_a_failing_call(tmp_path, plant, call, error):
     """At one of the first: which of them carries the file is up to the network."""
-    async with Nursery.open(preload=library()) as nursery:
+    async with Processes.open(preload=library()) as processes:
         for number in range(1, 9):
             case = Case("spool", call, number, error)
-            await _once(tmp_path / f"sound-{number}", nursery, case)
+            await _once(tmp_path / f"sound-{number}", processes, case)
             try:
-                await _once(tmp_path / f"planted-{number}", nursery, case, plant=plant)
+                await _once(
+                    tmp_path / f"planted-{number}", processes, case, plant=plant
+                )
             except AssertionError:
                 return
     pytest.fail(f"{plant} showed nowhere")

@@ -17,15 +17,14 @@ from mirror.simulator.exports import row_json, stamp
 from mirror.simulator.faults import fault
 from tests.proof.checker import Checker, Offered
 from tests.proof.hostile_names import NAMES, URLS
-from tests.proof.planted_bugs.leaks import NAMED
-from tests.proof.strace_run import run, snapshot, witness
+from tests.proof.planted_bugs.leaks import KNOWN_HOST
+from tests.proof.strace_run import run, run_traced, snapshot
 from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
     from mirror.simulator import Export, Request
-    from mirror.simulator.answer import Answer
-    from mirror.simulator.answer import Scene as Where
-    from tests.proof.figures import Effort
+    from mirror.simulator.answer import Answer, Scene
+    from tests.proof.figures import Figures
     from tests.proof.hostile_names import Url
 
 _FIRST_ID = 1000
@@ -39,7 +38,7 @@ _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
 _VAULT = "{source}/{stream_type}/{name}{id}"
 
 
-class Scene:
+class HostileSite:
     """A simulated VMS, a mirror of it, and the checker, with names and urls to come."""
 
     def __init__(self, folder: Path, vms: Vms, *, host: str = "127.0.0.1") -> None:
@@ -97,12 +96,14 @@ class Scene:
         out = (await run("list", "--json", config=self.config)).out
         return [json.loads(line) for line in out.splitlines()]
 
-    async def once(self, *, openings: str = "") -> list[str]:
+    async def once(self, *, planted: str = "") -> list[str]:
         """Run `once`; return every change outside and every address but the VMS's."""
         self.site.settings()
         before = snapshot(self.world, *self.roots)
         trace = self.folder / "trace"
-        seen = await witness("once", config=self.config, trace=trace, openings=openings)
+        seen = await run_traced(
+            "once", config=self.config, trace=trace, planted=planted
+        )
         after = snapshot(self.world, *self.roots)
         # The roots are made in it.
         del before[self.home], after[self.home]
@@ -156,16 +157,16 @@ def _wrong_with(path: Path) -> list[str]:
     return [what for what, is_so in wrong.items() if is_so]
 
 
-def _raw_names(scene: Scene) -> list[str]:
+def _raw_names(hostile: HostileSite) -> list[str]:
     """Return the sidecars that do not hold the name as it was listed.
 
     A list or an object in its place may hold anything: nothing of it is kept.
     """
     found = []
-    for root in scene.checker.roots.values():
+    for root in hostile.checker.roots.values():
         for path in filter(Path.is_file, root.rglob("*.mp4.json")):
             record = json.loads(path.read_bytes())
-            listed = scene.names[record["id"], record["created_at"]]
+            listed = hostile.names[record["id"], record["created_at"]]
             listed = None if isinstance(listed, list | dict) else listed
             kept = record["item"]["name"]
             if kept != listed and not _same_bytes(kept, listed):
@@ -185,7 +186,7 @@ def _escaped(vms: Vms) -> None:
     """Let the VMS write its list in ASCII, all else as escapes, as PHP does."""
     honest = vms.responder.answer
 
-    def list_in_ascii(request: Request, scene: Where) -> Answer:
+    def list_in_ascii(request: Request, scene: Scene) -> Answer:
         answer = honest(request, scene)
         if request.kind != "list":
             return answer
@@ -215,21 +216,23 @@ def _numbered(name: object) -> object:
     return f"{name}~2" if isinstance(name, str) else name
 
 
-def _list_names(scene: Scene, names: list[object], created_at: datetime) -> None:
+def _list_names(
+    hostile: HostileSite, names: list[object], created_at: datetime
+) -> None:
     """List exports of these names instead of what was listed, their ids the same."""
-    for export in scene.vms.exports:
-        scene.vms.remove_row(export)
+    for export in list(hostile.vms.exports):
+        hostile.vms.remove_row(export)
     for number, name in enumerate(names):
         moment = created_at + timedelta(milliseconds=number)
-        scene.offer(name, export_id=_FIRST_ID + number, created_at=moment)
+        hostile.offer(name, export_id=_FIRST_ID + number, created_at=moment)
     for number, name in ((15, "pair"), (5, "pair1")):
-        twin = scene.offer(name, export_id=number, created_at=created_at)
+        twin = hostile.offer(name, export_id=number, created_at=created_at)
         assert twin.literal is not None
         twin.literal["stream"]["type"] = "twins"
 
 
 @pytest.mark.timeout(300)
-async def test_hostile_names(tmp_path, effort: Effort):
+async def test_hostile_names(tmp_path, figures: Figures):
     """All are kept, each under a name of its own that is safe everywhere.
 
     The VMS is installed anew twice and counts its ids again, once with names that
@@ -238,9 +241,9 @@ async def test_hostile_names(tmp_path, effort: Effort):
     began = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
     listed = 0
     async with Vms(other_origin=False) as vms:
-        scene = Scene(tmp_path, vms)
-        scene.add_target("vault", _VAULT)
-        scene.site.tables["sources"]["hq"]["concurrency"] = 16
+        hostile = HostileSite(tmp_path, vms)
+        hostile.add_target("vault", _VAULT)
+        hostile.site.tables["sources"]["hq"]["concurrency"] = 16
         wrong: list[str] = []
         for age, change, names in (
             (0, _same, NAMES),
@@ -250,70 +253,72 @@ async def test_hostile_names(tmp_path, effort: Effort):
             if age:
                 _escaped(vms)
             changed = [change(name) for name in names]
-            _list_names(scene, changed, began + timedelta(minutes=age))
+            _list_names(hostile, changed, began + timedelta(minutes=age))
             listed += len(vms.exports)
-            wrong += await scene.once()
-        wrong += await scene.settle()
-        for root in scene.checker.roots.values():
+            wrong += await hostile.once()
+        wrong += await hostile.settle()
+        for root in hostile.checker.roots.values():
             wrong += _unsafe(root)
-        wrong += _raw_names(scene)
-        shown = (await run("list", config=scene.config)).out
-        media = [path for path in scene.home.rglob("*.mp4") if path.is_file()]
+        wrong += _raw_names(hostile)
+        shown = (await run("list", config=hostile.config)).out
+        media = [path for path in hostile.home.rglob("*.mp4") if path.is_file()]
 
     assert wrong == []
     assert len(NAMES) >= 300 and len(media) == 2 * listed
-    assert (scene.home / "vault" / "hq" / "twins" / "pair15~2.mp4").is_file()
+    assert (hostile.home / "vault" / "hq" / "twins" / "pair15~2.mp4").is_file()
     assert not re.search(
         r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown
     )
-    effort.record(8, names=len(NAMES), files=len(media), escapes=0, collisions=0)
+    figures.record(8, names=len(NAMES), files=len(media), escapes=0, collisions=0)
 
 
-@pytest.mark.parametrize("openings", ["unsanitised", "unsanitised,unguarded"])
-async def test_names_taken_as_they_are_show(tmp_path, openings):
+@pytest.mark.parametrize("planted", ["unsanitised", "unsanitised,unguarded"])
+async def test_names_taken_as_they_are_show(tmp_path, planted):
     """Without our cleaning not all are kept; without the target's too, some escape."""
     async with Vms(other_origin=False) as vms:
-        scene = Scene(tmp_path, vms)
-        scene.add_target("vault", "{name}-{id}")
-        scene.site.tables["transfer"]["retry_max"] = "20ms"
+        hostile = HostileSite(tmp_path, vms)
+        hostile.add_target("vault", "{name}-{id}")
+        hostile.site.tables["transfer"]["retry_max"] = "20ms"
         for name in ("x", "../escaped", "x?", "con", "Gate."):
-            scene.offer(name)
-        escapes = await scene.once(openings=openings)
-        lost = await scene.settle()
-        unsafe = _unsafe(scene.home / "vault")
+            hostile.offer(name)
+        escapes = await hostile.once(planted=planted)
+        lost = await hostile.settle()
+        unsafe = _unsafe(hostile.home / "vault")
 
     assert unsafe
-    assert bool(escapes) == ("unguarded" in openings)
-    assert bool(lost) == ("unguarded" not in openings)
+    assert bool(escapes) == ("unguarded" in planted)
+    assert bool(lost) == ("unguarded" not in planted)
 
 
-def _fill(url: Url, scene: Scene, path: str) -> str:
-    text = url.text.replace("{path}", path).replace("{host}", scene.host)
-    elsewhere = _port(scene.vms.other_url)
-    return text.replace("{port}", str(scene.vms.port)).replace("{elsewhere}", elsewhere)
+def _fill(url: Url, hostile: HostileSite, path: str) -> str:
+    text = url.text.replace("{path}", path).replace("{host}", hostile.host)
+    elsewhere = _port(hostile.vms.other_url)
+    return text.replace("{port}", str(hostile.vms.port)).replace(
+        "{elsewhere}", elsewhere
+    )
 
 
 def _port(url: str) -> str:
     return url.rpartition(":")[2]
 
 
-def _list_urls(scene: Scene, urls: list[Url]) -> dict[int, tuple[Url, str]]:
+def _list_urls(hostile: HostileSite, urls: list[Url]) -> dict[int, tuple[Url, str]]:
     """List each url, and where it can be, redirect to it from a legal one."""
-    vms, wanted = scene.vms, {}
+    vms, wanted = hostile.vms, {}
     for url in urls:
-        end = url.abroad if scene.host == NAMED and url.abroad else url.end
+        end = url.abroad if hostile.host == KNOWN_HOST and url.abroad else url.end
         listed = vms.add()
-        listed.url = _fill(url, scene, vms.file_path(listed))
+        listed.url = _fill(url, hostile, vms.file_path(listed))
         wanted[listed.export_id] = (url, end)
-        scene.tell(listed, must=end == "saved")
+        hostile.tell(listed, must=end == "saved")
         if not url.as_location:
             continue
         led = vms.add()
-        led.url = f"http://{scene.host}:{vms.port}{vms.file_path(led)}"
-        location = _fill(url, scene, vms.file_path(led))
+        led.url = f"http://{hostile.host}:{vms.port}{vms.file_path(led)}"
+        location = _fill(url, hostile, vms.file_path(led))
         vms.script(led, fault("redirect", to=location))
         wanted[led.export_id] = (url, end)
-        scene.tell(led, must=end == "saved")
+        hostile.tell(led, must=end == "saved")
     return wanted
 
 
@@ -326,13 +331,13 @@ def _ended_as(row: dict[str, Any]) -> str:
 
 
 async def _judge_urls(
-    scene: Scene, urls: list[Url], *, openings: str = ""
+    hostile: HostileSite, urls: list[Url], *, planted: str = ""
 ) -> tuple[int, list[str]]:
     """Mirror what the urls lead to; return how many were tried, and what is wrong."""
-    wanted = _list_urls(scene, urls)
-    plain = [scene.offer("plain") for _ in range(10)]
-    wrong = await scene.once(openings=openings)
-    listed = {row["id"]: row for row in await scene.listed()}
+    wanted = _list_urls(hostile, urls)
+    plain = [hostile.offer("plain") for _ in range(10)]
+    wrong = await hostile.once(planted=planted)
+    listed = {row["id"]: row for row in await hostile.listed()}
     for export_id, (url, end) in wanted.items():
         row = listed[export_id]
         if _ended_as(row) != end:
@@ -344,33 +349,33 @@ async def _judge_urls(
     ]
     wrong += [
         f"{request.host} was asked"
-        for request in scene.vms.requests
-        if request.host != f"{scene.host}:{scene.vms.port}"
+        for request in hostile.vms.requests
+        if request.host != f"{hostile.host}:{hostile.vms.port}"
     ]
     return len(wanted), wrong
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("host", ["127.0.0.1", NAMED])
-async def test_hostile_urls(tmp_path, effort: Effort, host):
+@pytest.mark.parametrize("host", ["127.0.0.1", KNOWN_HOST])
+async def test_hostile_urls(tmp_path, figures: Figures, host):
     """Listed or redirected to: nobody but the source is asked, or looked up."""
     async with Vms() as vms:
-        scene = Scene(tmp_path, vms, host=host)
-        scene.site.tables["sources"]["hq"]["concurrency"] = 16
-        openings = "named" if host == NAMED else ""
-        tried, wrong = await _judge_urls(scene, list(URLS), openings=openings)
+        hostile = HostileSite(tmp_path, vms, host=host)
+        hostile.site.tables["sources"]["hq"]["concurrency"] = 16
+        planted = "known_host" if host == KNOWN_HOST else ""
+        tried, wrong = await _judge_urls(hostile, list(URLS), planted=planted)
 
     assert wrong == []
     assert len(URLS) >= 150
-    effort.record(8, urls=len(URLS), tried=tried, host=host, others_reached=0)
+    figures.record(8, urls=len(URLS), tried=tried, host=host, others_reached=0)
 
 
 async def test_a_url_followed_anywhere_shows(tmp_path):
     """Without the check of origins the other server is asked, and the trace says so."""
     elsewhere = [url for url in URLS if url.text == "//{host}:{elsewhere}{path}"]
     async with Vms() as vms:
-        scene = Scene(tmp_path, vms)
-        _, wrong = await _judge_urls(scene, elsewhere, openings="any_origin")
+        hostile = HostileSite(tmp_path, vms)
+        _, wrong = await _judge_urls(hostile, elsewhere, planted="any_origin")
         address = f"127.0.0.1:{_port(vms.other_url)}"
 
     assert f"{address} was reached" in wrong and f"{address} was asked" in wrong

@@ -33,8 +33,7 @@ from mirror.pipeline.publish.already_kept import Recall
 from mirror.simulator import Fault, Kind, Stage, Vms
 from mirror.simulator.exports import stamp
 from tests.proof.checker import Checker, Offered
-from tests.proof.processes import Nursery
-from tests.proof.processes import Stage as Theatre
+from tests.proof.processes import CheckedMirror, Processes
 from tests.proof.shim import Action, Shim, library
 from tests.site import Site
 
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from mirror.simulator import Export as Served
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 SIZE = 20_000
 SAVED = 12
@@ -264,13 +263,13 @@ def flip(content: bytes, number: int, rng: random.Random) -> bytes:
 
 
 async def flips(
-    archive: Archive, effort: Effort, rounds: Iterator[tuple[int, random.Random]]
+    archive: Archive, figures: Figures, rounds: Iterator[tuple[int, random.Random]]
 ) -> Counter[str]:
     """Flip a byte in each round; return what came of it, by verdict."""
     verdicts: Counter[str] = Counter()
     content = archive.ledger.read_bytes()
     for number, rng in rounds:
-        where = f"seed {effort.seed}, round {number}"
+        where = f"seed {figures.seed}, round {number}"
         archive.ledger.write_bytes(flip(content, number, rng))
         verdict = await archive.met()
         verdicts[verdict] += 1
@@ -287,27 +286,28 @@ async def flips(
 
 
 @pytest.mark.timeout(600)
-async def test_any_byte_of_the_ledger_may_change(archive: Archive, effort: Effort):
+async def test_any_byte_of_the_ledger_may_change(archive: Archive, figures: Figures):
+    """A flipped bit is told at the next start, or does no harm."""
     verdicts = await flips(
-        archive, effort, effort.rounds(short=60, long=1000, share=0.08)
+        archive, figures, figures.rounds(short=60, long=1000, share=0.08)
     )
 
     assert verdicts["harmful"] == 0, verdicts
     assert verdicts["detected"] > verdicts["harmless"], verdicts
-    effort.record(15, flips=verdicts.total(), **verdicts, rebuilt="100 %")
+    figures.record(15, flips=verdicts.total(), **verdicts, rebuilt="100 %")
 
 
-async def test_bytes_of_what_matters_may_change(archive: Archive, effort: Effort):
+async def test_bytes_of_what_matters_may_change(archive: Archive, figures: Figures):
     """Digests, lengths, paths, states, times: SQLite gives them out as they read."""
     content = archive.ledger.read_bytes()
-    rng = effort.round(0)
+    rng = figures.round(0)
     saved = [one for one in archive.right.values() if one["state"] == "saved"]
     texts = [str(one["sha256"]) for one in saved] + [
         str(copy["path"]) for one in saved for copy in one["copies"]
     ]
     texts += [str(one["created_at"]) for one in saved]
     met: Counter[str] = Counter()
-    for text in rng.sample(texts, 60 if effort.long else 20):
+    for text in rng.sample(texts, 60 if figures.long else 20):
         found = content.find(text.encode())
         assert found > 0, text
         offset = found + rng.randrange(len(text))
@@ -340,14 +340,14 @@ def _see_structure_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("plant", [_see_nothing, _see_structure_only])
 async def test_a_planted_blindness_does_harm(
-    archive: Archive, effort: Effort, monkeypatch: pytest.MonkeyPatch, plant: Any
+    archive: Archive, figures: Figures, monkeypatch: pytest.MonkeyPatch, plant: Any
 ):
     """The judgement above turns red when damage is not looked for."""
     content = archive.ledger.read_bytes()
     plant(monkeypatch)
     harmful = 0
     for number in range(40):
-        rng = effort.round(number)
+        rng = figures.round(number)
         archive.ledger.write_bytes(flip(content, 1, rng))
         with contextlib.suppress(Exception):
             harmful += await archive.met() == "harmful"
@@ -367,11 +367,11 @@ def _lengths(size: int, rng: random.Random, number: int) -> list[int]:
 
 
 @pytest.mark.timeout(600)
-async def test_the_ledger_may_be_cut_anywhere(archive: Archive, effort: Effort):
+async def test_the_ledger_may_be_cut_anywhere(archive: Archive, figures: Figures):
     """Cut to nothing it is as if there were none: told, and nothing wrong is said."""
     size = archive.ledger.stat().st_size
     met: Counter[str] = Counter()
-    lengths = _lengths(size, effort.round(0), 60 if effort.long else 8)
+    lengths = _lengths(size, figures.round(0), 60 if figures.long else 8)
     for length in lengths:
         os.truncate(archive.ledger, length)
         verdict = await archive.met(partly=not length)
@@ -382,7 +382,7 @@ async def test_the_ledger_may_be_cut_anywhere(archive: Archive, effort: Effort):
         met[verdict] += 1
         assert await archive.rebuilt(force=not length) == [], length
         archive.restore()
-    effort.record(15, truncations=met.total(), **met, rebuilt="100 %")
+    figures.record(15, truncations=met.total(), **met, rebuilt="100 %")
 
 
 def _no_database(archive: Archive) -> None:
@@ -536,7 +536,7 @@ async def _small(path: Path, pages: int) -> AsyncIterator[None]:
 
 
 async def test_a_disk_full_in_a_migration_changes_nothing(
-    archive: Archive, effort: Effort, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, figures: Figures, monkeypatch: pytest.MonkeyPatch
 ):
     """At whichever page: told, and the ledger is as it was; with room it is done."""
     fill = "CREATE TABLE more (filler BLOB);\n"
@@ -547,7 +547,7 @@ async def test_a_disk_full_in_a_migration_changes_nothing(
     state = archive.ledger.parent
     monkeypatch.setattr(databases, "migrations", lambda: scripts)
     met: Counter[str] = Counter()
-    for pages in range(len(content) // 4096, 400, 2 if effort.long else 9):
+    for pages in range(len(content) // 4096, 400, 2 if figures.long else 9):
         async with _small(state, pages):
             archive.ledger.write_bytes(content)
             with contextlib.suppress(OSError):
@@ -570,7 +570,7 @@ async def test_a_disk_full_in_a_migration_changes_nothing(
         if met["migrated"]:
             break
     assert met["detected"] > 3 and met["migrated"], met
-    effort.record(15, disk_full_in_a_migration=met["detected"], harmful=0)
+    figures.record(15, disk_full_in_a_migration=met["detected"], harmful=0)
 
 
 # --- commits that are gone ----------------------------------------------------
@@ -585,14 +585,14 @@ class SetBack:
         unknown: Exports that only the -wal file knows of.
     """
 
-    theatre: Theatre
+    mirror: CheckedMirror
     known: list[Served]
     unknown: list[Served]
 
     @property
     def ledger(self) -> Path:
         """Where the ledger lies."""
-        return self.theatre.site.settings().state_dir / LEDGER_NAME
+        return self.mirror.site.settings().state_dir / LEDGER_NAME
 
     @property
     def log(self) -> Path:
@@ -600,95 +600,95 @@ class SetBack:
         return self.ledger.with_name(f"{LEDGER_NAME}-wal")
 
     @classmethod
-    async def make(cls, folder: Path, vms: Vms, nursery: Nursery) -> SetBack:
+    async def make(cls, folder: Path, vms: Vms, processes: Processes) -> SetBack:
         """Bring it about; all is saved, half of it is gone from the VMS then."""
-        theatre = Theatre.make(folder, vms, nursery, file_lifetime="1s")
-        theatre.add_target("vault")
-        made = cls(theatre, [], [])
+        mirror = CheckedMirror.make(folder, vms, processes, file_lifetime="1s")
+        mirror.add_target("vault")
+        made = cls(mirror, [], [])
         for _ in range(4):
-            made.known.append(theatre.offer(vms.add(size=SIZE)))
-        async with theatre.site.engine() as engine:
+            made.known.append(mirror.offer(vms.add(size=SIZE)))
+        async with mirror.site.engine() as engine:
             await engine.listers["hq"].once(1)
         for _ in range(4):
-            made.unknown.append(theatre.offer(vms.add(size=SIZE)))
-        child = await theatre.start("run")
+            made.unknown.append(mirror.offer(vms.add(size=SIZE)))
+        child = await mirror.start("run")
 
         def saved() -> int:
             events = child.events() if child.err.exists() else []
             return sum(each["event"] == "export.saved" for each in events)
 
-        await theatre.site.until(lambda: saved() == 8, 60)
+        await mirror.site.until(lambda: saved() == 8, 60)
         await child.kill()
         assert made.log.stat().st_size
         for served in (*made.known[:2], *made.unknown[:2]):
             vms.delete_file(served)
         for served in (made.known[2], made.unknown[2]):
             vms.remove_row(served)
-        theatre.hear(child)
+        mirror.hear(child)
         return made
 
     async def walk_on(self) -> set[str]:
         """Let a service run for many walks; return the errors it told of."""
-        asked = self.theatre.vms.journal.counters["requests"]
-        child = await self.theatre.start("run")
-        await self.theatre.site.until(
-            lambda: self.theatre.vms.journal.counters["requests"] > asked + 25, 60
+        asked = self.mirror.vms.journal.counters["requests"]
+        child = await self.mirror.start("run")
+        await self.mirror.site.until(
+            lambda: self.mirror.vms.journal.counters["requests"] > asked + 25, 60
         )
         await child.stop()
         return {e["event"] for e in child.events() if e.get("level") == "error"}
 
     async def states(self) -> dict[int, str]:
         """Return the state of each export, by id."""
-        return {one["id"]: one["state"] for one in await self.theatre.listed()}
+        return {one["id"]: one["state"] for one in await self.mirror.listed()}
 
 
-async def test_a_log_that_is_deleted_after_a_kill_is_told(tmp_path, effort: Effort):
+async def test_a_log_that_is_deleted_after_a_kill_is_told(tmp_path, figures: Figures):
     """SQLite does not notice. Nothing kept is called lost, and rebuild finds all."""
-    async with Vms(other_origin=False) as vms, Nursery.open() as nursery:
-        made = await SetBack.make(tmp_path, vms, nursery)
+    async with Vms(other_origin=False) as vms, Processes.open() as processes:
+        made = await SetBack.make(tmp_path, vms, processes)
         made.log.unlink()
         made.log.with_name(f"{LEDGER_NAME}-shm").unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(made.ledger)) as ledger:
             said = ledger.execute("PRAGMA integrity_check").fetchone()[0]
         told = await made.walk_on()
         states = await made.states()
-        made.theatre.checker.look()
+        made.mirror.checker.look()
 
         assert said == "ok"
         assert "ledger.set_back" in told
         assert "export.lost" not in told
         assert {states[one.export_id] for one in made.known} == {"saved"}
         assert "lost" not in states.values()
-        rebuilt = await made.theatre.run("rebuild", "--force")
+        rebuilt = await made.mirror.run("rebuild", "--force")
         assert rebuilt.code.result() == 0, rebuilt.err.read_text()
-        await made.theatre.settle()
-        assert made.theatre.checker.breaks == []
-    effort.record(15, log_deleted="told", called_lost=0, rebuilt="100 %")
+        await made.mirror.settle()
+        assert made.mirror.checker.breaks == []
+    figures.record(15, log_deleted="told", called_lost=0, rebuilt="100 %")
 
 
-async def test_a_byte_of_the_log_may_change(tmp_path, effort: Effort):
+async def test_a_byte_of_the_log_may_change(tmp_path, figures: Figures):
     """What SQLite drops of it is told; what it keeps is right."""
-    async with Vms(other_origin=False) as vms, Nursery.open() as nursery:
-        made = await SetBack.make(tmp_path, vms, nursery)
+    async with Vms(other_origin=False) as vms, Processes.open() as processes:
+        made = await SetBack.make(tmp_path, vms, processes)
     log, state, met = made.log.read_bytes(), made.ledger.parent, Counter[str]()
     shutil.copytree(state, tmp_path / "kept")
-    for number, rng in effort.rounds(short=40, long=1000, share=0.02):
+    for number, rng in figures.rounds(short=40, long=1000, share=0.02):
         shutil.rmtree(state)
         shutil.copytree(tmp_path / "kept", state)
         made.log.write_bytes(flip(log, number, rng))
         with contextlib.closing(Ledger.open(state)) as ledger:
             saved = ledger.reads.counts().get(("hq", "saved"), 0)
             lost = ledger.lost_commits
-        assert saved == 8 or lost, f"seed {effort.seed}, round {number}"
+        assert saved == 8 or lost, f"seed {figures.seed}, round {number}"
         met["told" if lost else "harmless"] += 1
     assert met["told"] > met["harmless"], met
-    effort.record(15, flips_in_the_log=met.total(), **met)
+    figures.record(15, flips_in_the_log=met.total(), **met)
 
 
 async def test_without_a_look_at_the_targets_it_does_harm(tmp_path):
     """The judgement above turns red if what is kept is not looked for."""
-    async with Vms(other_origin=False) as vms, Nursery.open() as nursery:
-        made = await SetBack.make(tmp_path, vms, nursery)
+    async with Vms(other_origin=False) as vms, Processes.open() as processes:
+        made = await SetBack.make(tmp_path, vms, processes)
         made.log.unlink()
         with pytest.MonkeyPatch.context() as patched:
 
@@ -696,8 +696,8 @@ async def test_without_a_look_at_the_targets_it_does_harm(tmp_path):
                 """Find nothing."""
 
             patched.setattr(Recall, "vanishing", blind)
-            async with made.theatre.site.service():
-                await made.theatre.site.until_state(made.known[0], State.LOST)
+            async with made.mirror.site.service():
+                await made.mirror.site.until_state(made.known[0], State.LOST)
 
 
 @pytest.mark.parametrize(
@@ -713,8 +713,8 @@ async def test_without_a_look_at_the_targets_it_does_harm(tmp_path):
 )
 async def test_no_false_alarm_after_a_kill(tmp_path, closer, number):
     """Whoever closes the ledger last, whatever a power failure left of the number."""
-    async with Vms(other_origin=False) as vms, Nursery.open() as nursery:
-        made = await SetBack.make(tmp_path, vms, nursery)
+    async with Vms(other_origin=False) as vms, Processes.open() as processes:
+        made = await SetBack.make(tmp_path, vms, processes)
         last = made.ledger.with_name(COMMITS_NAME)
         match number:
             case "gone":
@@ -724,7 +724,7 @@ async def test_no_false_alarm_after_a_kill(tmp_path, closer, number):
             case "garbage":
                 last.write_bytes(bytes(21))
         if closer:
-            done = await made.theatre.run(*closer)
+            done = await made.mirror.run(*closer)
             assert done.code.result() == 0
             assert not made.log.exists() or not made.log.stat().st_size
         told = await made.walk_on()
@@ -737,7 +737,7 @@ async def test_no_false_alarm_after_a_kill(tmp_path, closer, number):
 
 
 @pytest.mark.timeout(600)
-async def test_a_rebuild_may_be_killed_at_any_call(archive: Archive, effort: Effort):
+async def test_a_rebuild_may_be_killed_at_any_call(archive: Archive, figures: Figures):
     """There is the old ledger or the new one, and the next rebuild completes."""
     states = archive.ledger.parent
     shim = Shim(archive.folder.with_name("shim"), states)
@@ -746,11 +746,11 @@ async def test_a_rebuild_may_be_killed_at_any_call(archive: Archive, effort: Eff
     archive.site.settings()
     config = str(archive.site.folder / "archive-mirror.toml")
     met: Counter[str] = Counter()
-    async with Nursery.open(preload=library()) as nursery:
+    async with Processes.open(preload=library()) as processes:
 
         async def rebuild(at: int) -> bool:
             shim.set(Action.KILL_BEFORE, at=at)
-            child = await nursery.run(
+            child = await processes.run(
                 *("rebuild", "--force", "-c", config),
                 folder=logs,
                 env={"PROOF_SHIM": str(shim.path)},
@@ -762,8 +762,8 @@ async def test_a_rebuild_may_be_killed_at_any_call(archive: Archive, effort: Eff
         calls = shim.count
         assert calls > 50
         tried = list(range(1, calls + 1))
-        if not effort.long:
-            tried = sorted({*effort.round(0).sample(tried, 6), *tried[-6:]})
+        if not figures.long:
+            tried = sorted({*figures.round(0).sample(tried, 6), *tried[-6:]})
         for at in tried:
             archive.restore_state()
             before = archive.listed()
@@ -776,11 +776,11 @@ async def test_a_rebuild_may_be_killed_at_any_call(archive: Archive, effort: Eff
                 for right, now in zip(before, after, strict=True)
                 for each in _differences(right, now)
             ]
-            assert wrong == [], f"seed {effort.seed}, killed before call {at}"
+            assert wrong == [], f"seed {figures.seed}, killed before call {at}"
             assert await archive.rebuilt(force=True) == [], at
             assert not (states / "rebuilding").exists()
     assert met["old"] and met["new"], met
-    effort.record(15, rebuild_killed_at=met.total(), **met)
+    figures.record(15, rebuild_killed_at=met.total(), **met)
 
 
 async def test_a_rebuild_that_trusts_sidecars_is_caught(
@@ -807,9 +807,9 @@ async def test_a_rebuild_that_trusts_sidecars_is_caught(
     assert await claimed() != []
 
 
-async def test_a_rebuild_takes_little_memory(tmp_path, effort: Effort):
+async def test_a_rebuild_takes_little_memory(tmp_path, figures: Figures):
     """However many sidecars there are."""
-    number = 100_000 if effort.long else 2000
+    number = 100_000 if figures.long else 2000
     async with Vms(other_origin=False) as vms:
         site = Site.make(tmp_path, vms)
         site.tables["targets"]["nas"]["layout"] = "{source}/{id}"
@@ -832,7 +832,7 @@ async def test_a_rebuild_takes_little_memory(tmp_path, effort: Effort):
         assert len(site.exports()) == 1 + 100 + (last - first) * (first > 10_000)
 
     assert peaks[1] - peaks[0] < 24 * 2**20
-    effort.record(15, sidecars=number, memory_mib=round(peaks[1] / 2**20, 1))
+    figures.record(15, sidecars=number, memory_mib=round(peaks[1] / 2**20, 1))
 
 
 async def _peak_bytes(*arguments: str) -> int:

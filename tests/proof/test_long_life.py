@@ -21,8 +21,8 @@ from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Life, Vms
 from mirror.simulator.exports import Stage as At
-from tests.proof.processes import Nursery, Stage
-from tests.proof.resource_probe import Figures, Mirror
+from tests.proof.processes import CheckedMirror, Processes
+from tests.proof.resource_probe import ProbedService, Usage
 
 if TYPE_CHECKING:
     import random
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mirror.simulator import Export
     from mirror.simulator.faults import Step
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 KIB, MIB = 1024, 1024 * 1024
 HOUR_S = 3600.0
@@ -96,15 +96,15 @@ class Days:
     """
 
     scale: Scale
-    stage: Stage
-    mirror: Mirror
+    mirror: CheckedMirror
+    service: ProbedService
     listen: str
     rng: random.Random
     began: float = field(default_factory=time.monotonic)
     known: dict[int, Export] = field(default_factory=dict)
     cut_short: dict[int, float] = field(default_factory=dict)
     hopeless: set[int] = field(default_factory=set)
-    samples: list[Figures] = field(default_factory=list)
+    samples: list[Usage] = field(default_factory=list)
     wal_bytes: int = 0
     happened: Counter[str] = field(default_factory=Counter)
     _last: dict[str, float] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Days:
     @property
     def vms(self) -> Vms:
         """The simulated VMS."""
-        return self.stage.vms
+        return self.mirror.vms
 
     @property
     def hour(self) -> float:
@@ -143,7 +143,7 @@ class Days:
                     await happening()
             await asyncio.sleep(0.05)
 
-    async def quiet(self, *, last: bool = False) -> Figures:
+    async def quiet(self, *, last: bool = False) -> Usage:
         """Let all work end while nothing new comes; return what is used then.
 
         Args:
@@ -156,7 +156,7 @@ class Days:
         spared = set() if last else self.cut_short.keys()
         async with asyncio.timeout(max(90.0, self.scale.real_s(10))):
             while (
-                self._wanted() - _in_state(self.stage, State.SAVED) - spared
+                self._wanted() - _in_state(self.mirror, State.SAVED) - spared
                 or self._undecided()
             ):
                 self.vms.advance()
@@ -176,9 +176,9 @@ class Days:
             tasks=min(each.tasks for each in looks),
         )
 
-    async def _look_soon(self) -> Figures:
+    async def _look_soon(self) -> Usage:
         await asyncio.sleep(0.3)
-        return await self.mirror.look(self.hour)
+        return await self.service.look(self.hour)
 
     def judge(self, listed: list[dict[str, Any]]) -> list[str]:
         """Let the checker judge; return what should have come to an end by now."""
@@ -186,10 +186,10 @@ class Days:
         rows = {row["id"]: row for row in listed}
         for export_id, export in self.known.items():
             if export_id not in self.cut_short:
-                self.stage.offer(export, must=export.stage is not At.ASKED)
+                self.mirror.offer(export, must=export.stage is not At.ASKED)
             elif export_id in rows:
-                self.stage.offer(export, must=False)
-        self.stage.checker.settle(listed)
+                self.mirror.offer(export, must=False)
+        self.mirror.checker.settle(listed)
         return [
             f"cut short at {hour:.1f} of {self.hour:.1f} h: {rows[export_id]}"
             for export_id, hour in self.cut_short.items()
@@ -205,7 +205,7 @@ class Days:
     def _undecided(self) -> set[int]:
         """Return the exports that nobody could fetch and that are not called lost."""
         deleted = {e.export_id for e in self.vms.exports if e.stage is At.DELETED}
-        ended = _in_state(self.stage, State.LOST) | _in_state(self.stage, State.SAVED)
+        ended = _in_state(self.mirror, State.LOST) | _in_state(self.mirror, State.SAVED)
         return (self.hopeless & deleted) - ended
 
     def _ask(self) -> None:
@@ -260,14 +260,14 @@ class Days:
     async def _rotate_token(self) -> None:
         self.vms.token = f"token-{self.rng.random()}"
         await asyncio.sleep(self.scale.real_s(0.05))
-        (self.stage.site.folder / "token").write_text(self.vms.token)
+        (self.mirror.site.folder / "token").write_text(self.vms.token)
 
     async def reload(self) -> None:
         """Change the configuration."""
-        transfer = self.stage.site.tables["transfer"]
+        transfer = self.mirror.site.tables["transfer"]
         transfer["concurrency"] = 24 - transfer.get("concurrency", 16)
-        self.stage.config()
-        self.mirror.hang_up()
+        self.mirror.config()
+        self.service.hang_up()
 
     async def _switch_target(self, *, away: bool | None = None) -> None:
         """Take a target away, or give it back."""
@@ -275,19 +275,19 @@ class Days:
             self._away.with_suffix(".away").rename(self._away)
             self._away = None
         elif away is None:
-            self._away = self.rng.choice(list(self.stage.checker.roots.values()))
+            self._away = self.rng.choice(list(self.mirror.checker.roots.values()))
             self._away.rename(self._away.with_suffix(".away"))
 
     async def _restart(self) -> None:
         number = self.rng.choice([signal.SIGTERM, signal.SIGKILL])
-        code = await self.mirror.stop(number)
-        assert code in {0, -signal.SIGKILL}, self.mirror.tail()
-        await self.mirror.start()
+        code = await self.service.stop(number)
+        assert code in {0, -signal.SIGKILL}, self.service.tail()
+        await self.service.start()
         self.samples.clear()
 
     async def _sample(self) -> None:
-        self.samples.append(await self.mirror.look(self.hour))
-        wal = self.stage.site.folder / "state" / "ledger.sqlite3-wal"
+        self.samples.append(await self.service.look(self.hour))
+        wal = self.mirror.site.folder / "state" / "ledger.sqlite3-wal"
         with contextlib.suppress(FileNotFoundError):
             self.wal_bytes = max(self.wal_bytes, wal.stat().st_size)
 
@@ -310,15 +310,15 @@ def _decided_within(row: dict[str, Any]) -> float:
     return (_WAITING_H if row["reason"] == "no_file_yet" else 8) + 4
 
 
-def _in_state(stage: Stage, state: State) -> set[int]:
-    ledger = Ledger.read(stage.site.folder / "state")
+def _in_state(mirror: CheckedMirror, state: State) -> set[int]:
+    ledger = Ledger.read(mirror.site.folder / "state")
     try:
         return {export.export_id for export in ledger.by_state(state)}
     finally:
         ledger.close()
 
 
-def slope(samples: list[Figures]) -> float:
+def slope(samples: list[Usage]) -> float:
     """Return by how much memory grows, in bytes a day, as the best line has it."""
     line = statistics.linear_regression(
         [each.hour / 24 for each in samples], [each.resident for each in samples]
@@ -334,18 +334,18 @@ def _free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def _days(folder: Path, scale: Scale, rng: random.Random) -> AsyncIterator[Days]:
-    """Set the stage, with the service running."""
+    """Start the service, beside a VMS that lives."""
     life = Life(
         generation_delay=timedelta(minutes=4),
         file_lifetime=timedelta(hours=3),
         cleanup_interval=timedelta(minutes=10),
         speed=scale.speed,
     )
-    async with Nursery.open() as nursery, Vms(life=life, other_origin=False) as vms:
-        stage = Stage.make(
+    async with Processes.open() as processes, Vms(life=life, other_origin=False) as vms:
+        mirror = CheckedMirror.make(
             folder,
             vms,
-            nursery,
+            processes,
             poll_interval=scale.text(1 / 15),
             sweep_interval=scale.text(2),
             lookback=scale.text(4),
@@ -355,44 +355,44 @@ async def _days(folder: Path, scale: Scale, rng: random.Random) -> AsyncIterator
             second_look=False,
             per_page=500,
         )
-        stage.add_target("vault")
+        mirror.add_target("vault")
         listen = f"127.0.0.1:{_free_port()}"
-        stage.site.tables["http"]["listen"] = listen
-        stage.site.tables["transfer"] = {
+        mirror.site.tables["http"]["listen"] = listen
+        mirror.site.tables["transfer"] = {
             "retry_initial": scale.text(5 / HOUR_S),
             "retry_max": scale.text(1 / 6),
             "stall_timeout": "1s",
             "first_byte_timeout": "1s",
             "concurrency": 16,
         }
-        mirror = Mirror(stage.logs, stage.config())
-        await mirror.start()
+        service = ProbedService(mirror.logs, mirror.config())
+        await service.start()
         # What is lost of later exports counts as lost by us.
-        await mirror.wait_for('"sweep": true')
+        await service.wait_for('"sweep": true')
         try:
-            yield Days(scale, stage, mirror, listen, rng)
+            yield Days(scale, mirror, service, listen, rng)
         finally:
-            if mirror.process is not None and mirror.process.returncode is None:
-                await mirror.stop(signal.SIGKILL)
+            if service.process is not None and service.process.returncode is None:
+                await service.stop(signal.SIGKILL)
 
 
 @pytest.mark.timeout(0)
-async def test_a_long_life(tmp_path, effort: Effort):
+async def test_a_long_life(tmp_path, figures: Figures):
     """All that was offered long enough is kept, each loss is counted, nothing grows.
 
     In the long form as much of 72 hours as its time allows.
     """
     scale = SHORT
-    if effort.total_s is not None:
-        share = min(1.0, effort.total_s / _FULL_BUDGET_S)
+    if figures.total_s is not None:
+        share = min(1.0, figures.total_s / _FULL_BUDGET_S)
         scale = replace(
             LONG,
             hours=LONG.hours * share,
             exports=round(LONG.exports * share),
             restless_hours=LONG.restless_hours * share,
         )
-    async with _days(tmp_path, scale, effort.round(0)) as days:
-        await _live_and_judge(days, partial(effort.record, 11))
+    async with _days(tmp_path, scale, figures.round(0)) as days:
+        await _live_and_judge(days, partial(figures.record, 11))
 
 
 async def _live_and_judge(days: Days, record: Callable[..., None]) -> None:
@@ -404,14 +404,14 @@ async def _live_and_judge(days: Days, record: Callable[..., None]) -> None:
     samples = days.samples.copy()
     after = await days.quiet(last=True)
     metrics = await days.metrics()
-    assert await days.mirror.stop() == 0
-    listed = await days.stage.listed()
+    assert await days.service.stop() == 0
+    listed = await days.mirror.listed()
     undecided = days.judge(listed)
     counted = sum(
         value for name, value in metrics.items() if "exports_lost_total{" in name
     )
     lost = sum(row["state"] == "lost" for row in listed)
-    ledger = (days.stage.site.folder / "state" / "ledger.sqlite3").stat().st_size
+    ledger = (days.mirror.site.folder / "state" / "ledger.sqlite3").stat().st_size
     settled = [each for each in samples if each.hour > scale.hours / 3]
     record(
         hours=round(scale.hours, 1),
@@ -419,7 +419,7 @@ async def _live_and_judge(days: Days, record: Callable[..., None]) -> None:
         saved=sum(row["state"] == "saved" for row in listed),
         lost=lost,
         counted=round(counted),
-        breaks=len(days.stage.checker.breaks),
+        breaks=len(days.mirror.checker.breaks),
         before=before,
         after=after,
         mib_a_day=round(slope(settled) / MIB, 2),
@@ -428,10 +428,10 @@ async def _live_and_judge(days: Days, record: Callable[..., None]) -> None:
         happened=dict(days.happened),
     )
 
-    assert days.stage.checker.breaks == []
+    assert days.mirror.checker.breaks == []
     assert undecided == []
     assert counted >= lost >= 1
-    assert counted == len(days.mirror.events("export.lost"))
+    assert counted == len(days.service.events("export.lost"))
     assert after.files <= before.files
     assert after.tasks <= before.tasks
     assert after.threads.pop("spool", 0) <= 16

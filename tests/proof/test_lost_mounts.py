@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Behaviour, Vms
-from tests.proof.disk_images import Volume, hung
-from tests.proof.processes import Nursery, Stage
+from tests.proof.disk_images import DiskImage, hung
+from tests.proof.processes import CheckedMirror, Processes
 
 if TYPE_CHECKING:
     import random
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.simulator import Export
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 _KIB = 1024
 _PATIENCE_S = 55.0
@@ -38,36 +38,36 @@ class _Life:
 
     def __init__(
         self,
-        stage: Stage,
-        disks: dict[str, Volume],
+        mirror: CheckedMirror,
+        disks: dict[str, DiskImage],
         *,
         mount: bool,
         beside: bool,
         plant: str | None,
     ) -> None:
-        self.stage = stage
+        self.mirror = mirror
         self.plant = plant
         self.disks = disks
         self.beside = beside
         self.point = disks["own"].path
         self._name = f"mount={mount}, beside={beside}"
-        stage.site.tables["targets"].clear()
-        stage.checker.roots.clear()
-        stage.site.tables["targets"]["nas"] = {
+        mirror.site.tables["targets"].clear()
+        mirror.checker.roots.clear()
+        mirror.site.tables["targets"]["nas"] = {
             "type": "directory",
             "path": str(self.point),
             "mount": mount,
         }
-        stage.checker.roots["nas"] = self.point
+        mirror.checker.roots["nas"] = self.point
         if beside:
-            stage.add_target("vault")
+            mirror.add_target("vault")
 
     @classmethod
     @contextlib.asynccontextmanager
     async def make(
         cls,
         folder: Path,
-        nursery: Nursery,
+        processes: Processes,
         *,
         mount: bool,
         beside: bool,
@@ -77,16 +77,16 @@ class _Life:
         folder.mkdir()
         async with contextlib.AsyncExitStack() as held:
             own = await held.enter_async_context(
-                Volume.make(folder, name="nas", size_kib=64 * _KIB)
+                DiskImage.make(folder, name="nas", size_kib=64 * _KIB)
             )
             disks = {"own": own}
             for name in ("blank_disk", "other_disk"):
-                other = Volume.make(folder, name=name, at=own.path)
+                other = DiskImage.make(folder, name=name, at=own.path)
                 disks[name] = await held.enter_async_context(other)
             vms = Vms(behaviour=Behaviour(rate=1500 * _KIB), other_origin=False)
             await held.enter_async_context(vms)
-            stage = Stage.make(folder, vms, nursery)
-            life = cls(stage, disks, mount=mount, beside=beside, plant=plant)
+            mirror = CheckedMirror.make(folder, vms, processes)
+            life = cls(mirror, disks, mount=mount, beside=beside, plant=plant)
             await life.make_other_disk()
             yield life
 
@@ -102,28 +102,28 @@ class _Life:
     async def lose(self, how: str, rng: random.Random) -> None:
         """Lose the disk while files are under way, let others come, bring it back."""
         at = f"{self._name}, {how}"
-        child = await self.stage.start("run", plant=self.plant)
+        child = await self.mirror.start("run", plant=self.plant)
         exports = [self._offer(rng) for _ in range(3)]
-        await self.stage.reach_a_moment(rng, 0.7)
+        await self.mirror.reach_a_moment(rng, 0.7)
         async with self._away(how, at) as see_untouched:
             exports += [self._offer(rng) for _ in range(2)]
             await self._until_fetched(exports, at)
             if rng.random() < 1 / 2:
                 await child.kill()
-                child = await self.stage.start("run", plant=self.plant)
+                child = await self.mirror.start("run", plant=self.plant)
                 exports.append(self._offer(rng))
                 await self._until_fetched(exports, at)
             see_untouched()
             if how != "hung":  # it takes its time until that is told
                 await self._until_told(at)
         await self._until(at, "saved", exports, {"saved"})
-        self.stage.hear(child)
-        self.stage.checker.look()
-        assert self.stage.checker.breaks == [], at
+        self.mirror.hear(child)
+        self.mirror.checker.look()
+        assert self.mirror.checker.breaks == [], at
         assert await child.stop() == 0, at
 
     def _offer(self, rng: random.Random) -> Export:
-        return self.stage.offer(self.stage.vms.add(size=rng.randint(200, 800) * _KIB))
+        return self.mirror.offer(self.mirror.vms.add(size=rng.randint(200, 800) * _KIB))
 
     @contextlib.asynccontextmanager
     async def _away(self, how: str, at: str) -> AsyncIterator[Callable[[], None]]:
@@ -156,7 +156,7 @@ class _Life:
             await self._until_in_vault({export.export_id for export in exports})
 
     async def _until_in_vault(self, ids: set[int]) -> None:
-        vault = self.stage.checker.roots["vault"]
+        vault = self.mirror.checker.roots["vault"]
         async with asyncio.timeout(_PATIENCE_S):
             while True:
                 kept = {int(p.name.split("-")[0]) for p in vault.rglob("*.mp4.json")}
@@ -171,7 +171,7 @@ class _Life:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 while True:
-                    rows = await self.stage.listed()
+                    rows = await self.mirror.listed()
                     missing = ids - {r["id"] for r in rows if r["state"] in states}
                     if not missing:
                         return
@@ -183,7 +183,7 @@ class _Life:
         """Wait until `status` tells that the target cannot be used."""
         async with asyncio.timeout(_PATIENCE_S):
             while True:
-                status = await self.stage.run("status", "--json")
+                status = await self.mirror.run("status", "--json")
                 assert status.code.result() == 0, f"{at}: {status.err.read_text()}"
                 told = json.loads(status.out.read_text())
                 problems = {each["name"]: each["problem"] for each in told["targets"]}
@@ -203,7 +203,7 @@ def _tree(root: Path) -> list[str]:
 
 async def _round(
     folder: Path,
-    nursery: Nursery,
+    processes: Processes,
     rng: random.Random,
     *,
     mount: bool,
@@ -213,37 +213,39 @@ async def _round(
 ) -> int:
     """Lose a disk in each way, one after another; return how often."""
     async with _Life.make(
-        folder, nursery, mount=mount, beside=beside, plant=plant
+        folder, processes, mount=mount, beside=beside, plant=plant
     ) as life:
-        await life.stage.settle()
+        await life.mirror.settle()
         for how in rng.sample(losses, len(losses)):
             await life.lose(how, rng)
-        await life.stage.settle()
-        assert life.stage.checker.breaks == []
+        await life.mirror.settle()
+        assert life.mirror.checker.breaks == []
     return len(losses)
 
 
 @pytest.mark.timeout(600)
-async def test_the_disk_of_a_target_goes_away(tmp_path, effort: Effort):
-    async with Nursery.open() as nursery:
+async def test_the_disk_of_a_target_goes_away(tmp_path, figures: Figures):
+    """In each way: no byte lands elsewhere, and all is saved when it is back."""
+    async with Processes.open() as processes:
 
         async def work(number: int, rng: random.Random) -> int:
             mount, beside = number % 2 == 0, number // 2 % 2 == 0
             folder = tmp_path / str(number)
-            return await _round(folder, nursery, rng, mount=mount, beside=beside)
+            return await _round(folder, processes, rng, mount=mount, beside=beside)
 
-        lost = await effort.side_by_side(work, 4, 200, share=0.05)
-    effort.record(13, lost=sum(lost), bytes_below=0, breaks=0)
+        lost = await figures.side_by_side(work, 4, 200, share=0.05)
+    figures.record(13, lost=sum(lost), bytes_below=0, breaks=0)
 
 
 @pytest.mark.parametrize("how", ["unmounted", "blank_disk"])
-async def test_a_planted_bug_shows_on_the_wrong_disk(tmp_path, effort: Effort, how):
-    async with Nursery.open() as nursery:
+async def test_a_planted_bug_shows_on_the_wrong_disk(tmp_path, figures: Figures, how):
+    """A target that takes any disk writes where it must not."""
+    async with Processes.open() as processes:
         with pytest.raises(AssertionError, match="bytes landed"):
             await _round(
                 tmp_path / "one",
-                nursery,
-                effort.round(0),
+                processes,
+                figures.round(0),
                 mount=False,
                 beside=False,
                 losses=(how,),

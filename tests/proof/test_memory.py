@@ -24,7 +24,7 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 MIB = 1024 * 1024
 _DOWNLOADS = 64
@@ -35,19 +35,6 @@ _KEPT_HEAD = MIB
 _FULL_BUDGET_S = 4 * 3600.0
 _PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _ENTER = 'echo 0 > "$0" && exec "$@"'
-_HOARD = """
-import sys
-from mirror import cli
-from mirror.pipeline.fetch.receive import Pump
-
-async def hoard(self, body):
-    while chunk := await body.read():
-        self._chunks.append(chunk)
-        self._gathered += len(chunk)
-
-Pump._take_all = hoard
-cli.main(sys.argv[1:])
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +119,15 @@ class Watch:
 
 @contextlib.asynccontextmanager
 async def _running(
-    site: Site, group: Group, *, plant: str | None = None
+    site: Site, group: Group, *, plant: str = ""
 ) -> AsyncIterator[Watch]:
     """Run the service in the group, in an interpreter of its own."""
     site.settings()
-    program = ["-m", "mirror"] if plant is None else ["-c", plant]
+    program = ["tests.proof.planted_bugs.plant", plant]
     with (site.folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", _ENTER, str(group.path / "cgroup.procs")),
-            *(sys.executable, *program, "run", "-c"),
+            *(sys.executable, "-m", *program, "run", "-c"),
             str(site.folder / "archive-mirror.toml"),
             cwd=_PROJECT,
             stdout=log,
@@ -276,20 +263,20 @@ async def _mirrored(
 
 
 @pytest.mark.timeout(0)
-async def test_many_downloads_take_little_memory(on_disk, effort: Effort):
+async def test_many_downloads_take_little_memory(on_disk, figures: Figures):
     """In the long form the files are as large as its time allows, at best 4 GiB."""
     size_bytes = 16 * MIB
-    if effort.total_s is not None:
-        share = min(1.0, effort.total_s / _FULL_BUDGET_S)
+    if figures.total_s is not None:
+        share = min(1.0, figures.total_s / _FULL_BUDGET_S)
         size_bytes = max(16, round(4096 * share)) * MIB
-    figures = await _mirrored(on_disk, size_bytes, punches=True)
-    effort.record(10, **figures)
+    reached = await _mirrored(on_disk, size_bytes, punches=True)
+    figures.record(10, **reached)
 
 
 @pytest.mark.timeout(300)
-async def test_many_downloads_over_tls_take_little_memory(on_disk, effort: Effort):
+async def test_many_downloads_over_tls_take_little_memory(on_disk, figures: Figures):
     """A connection with TLS holds bytes in more places."""
-    effort.record(10, **await _mirrored(on_disk, 16 * MIB, tls=True))
+    figures.record(10, **await _mirrored(on_disk, 16 * MIB, tls=True))
 
 
 async def test_a_body_that_is_gathered_whole_is_seen(on_disk):
@@ -299,7 +286,7 @@ async def test_a_body_that_is_gathered_whole_is_seen(on_disk):
             vms.add(size=16 * MIB)
         site = _site(on_disk, vms)
         with Group.limited(_LIMIT) as group:
-            async with _running(site, group, plant=_HOARD) as watch:
+            async with _running(site, group, plant="hoarded_bodies") as watch:
                 async with asyncio.timeout(60):
                     while watch.look() and watch.peak < _BOUND:
                         await asyncio.sleep(0.1)

@@ -15,7 +15,7 @@ from mirror.simulator import FAULTS, Vms
 from tests.site import IMPATIENT, Site
 
 if TYPE_CHECKING:
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 _HEALTHY = 39
 _SHORT = 6
@@ -57,7 +57,7 @@ async def _round(site: Site, well: Vms, wanted: int) -> float:
 
 
 @pytest.mark.timeout(600)
-async def test_one_that_fails_beside_many_that_are_well(tmp_path, effort: Effort):
+async def test_one_that_fails_beside_many_that_are_well(tmp_path, figures: Figures):
     """Its list and its files meet each fault in turn."""
     async with Vms(other_origin=False) as well, Vms() as ill:
         site = _site(tmp_path, well, ill)
@@ -65,7 +65,7 @@ async def test_one_that_fails_beside_many_that_are_well(tmp_path, effort: Effort
         wanted = 0
         async with site.service():
             await asyncio.sleep(1)  # its ledger is made
-            for number, rng in effort.rounds(_SHORT, len(FAULTS), share=0.1):
+            for number, rng in figures.rounds(_SHORT, len(FAULTS), share=0.1):
                 name = rng.choice(sorted(FAULTS))
                 for failing in (number % 2 == 0, number % 2 == 1):
                     ill.script_list(then=name if failing else None)
@@ -79,7 +79,7 @@ async def test_one_that_fails_beside_many_that_are_well(tmp_path, effort: Effort
     assert attempts == {1}
     assert asked > len(took_s[True])
     quick, slow = median(took_s[False]), median(took_s[True])
-    effort.record(
+    figures.record(
         19,
         healthy=_HEALTHY,
         faults_of_the_other=len(took_s[True]),

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Vms
-from tests.proof.processes import Stage
+from tests.proof.processes import CheckedMirror
 
 if TYPE_CHECKING:
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 _TRACED = (
     "openat,open,creat,close,dup,dup2,write,pwrite64,writev,pwritev,pwritev2,fsync,"
     "fdatasync,link,linkat,rename,renameat,renameat2,copy_file_range,sendfile"
 )
-_RUN = "from tests.proof import plants; from mirror import cli; {plant}cli.main()"
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)")
 _RESUMED = re.compile(r"(?P<thread>\d+) +<\.\.\. (?P<call>\w+) resumed>(?P<rest>.*)")
 _AT = re.compile(
@@ -150,16 +149,16 @@ async def _traced(folder: Path, files: int, plant: str = "") -> tuple[int, list[
     if shutil.which("strace") is None:
         pytest.skip("needs strace, for the order of system calls")
     async with Vms(other_origin=False) as vms:
-        stage = Stage.make(folder, vms, None)  # type: ignore[arg-type]
+        mirror = CheckedMirror.make(folder, vms, None)  # type: ignore[arg-type]
         for _ in range(files):
-            stage.offer(vms.add(size=20_000))
+            mirror.offer(vms.add(size=20_000))
         output = folder / "trace"
         with (folder / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *("strace", "-f", "-y", "-s", "400", "-e", f"trace={_TRACED}"),
-                *("-o", output, sys.executable, "-c"),
-                _RUN.format(plant=f"plants.{plant}(); " if plant else ""),
-                *("once", "-c", stage.config(), "--log-format", "json"),
+                *("-o", output, sys.executable, "-m"),
+                *("tests.proof.planted_bugs.plant", plant, "once"),
+                *("-c", mirror.config(), "--log-format", "json"),
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).parents[2],
@@ -170,22 +169,24 @@ async def _traced(folder: Path, files: int, plant: str = "") -> tuple[int, list[
         pytest.skip("needs ptrace, for the order of system calls")
     assert code == 0, said[-2000:]
     lines = output.read_text("utf-8", "replace").splitlines()
-    home = stage.site.folder
-    return _faults(_read(lines), stage.site.archive, home / "state")
+    home = mirror.site.folder
+    return _faults(_read(lines), mirror.site.archive, home / "state")
 
 
-async def test_order_of_durability(tmp_path, effort: Effort):
+async def test_order_of_durability(tmp_path, figures: Figures):
+    """File flushed, then named, then folder flushed, then ledger, then called saved."""
     files = 50
     judged, faults = await _traced(tmp_path, files)
     assert faults == []
     assert judged == 2 * files  # the files and their sidecars
-    effort.record(4, files=files, renames_judged=judged, out_of_order=0)
+    figures.record(4, files=files, renames_judged=judged, out_of_order=0)
 
 
 @pytest.mark.parametrize(
-    "plant", ["no_fsync", "no_folder_fsync", "lax_ledger", "saved_first"]
+    "plant", ["no_fsync", "no_folder_fsync", "no_ledger_fsync", "saved_first"]
 )
 async def test_a_planted_bug_shows_in_the_trace(tmp_path, plant):
+    """A flush that is missing or late is out of order."""
     judged, faults = await _traced(tmp_path, 3, plant)
     assert judged
     assert faults

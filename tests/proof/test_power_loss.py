@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import Behaviour, Vms
-from tests.proof.processes import Nursery, Stage
+from tests.proof.processes import CheckedMirror, Processes
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 _KIB = 1024
 _EXT4_IOC_SHUTDOWN = 0x8004587D
@@ -91,7 +91,7 @@ class Disk:
 async def _campaign(
     folder: Path,
     rng: random.Random,
-    nursery: Nursery,
+    processes: Processes,
     cuts: int,
     *,
     plant: str | None = None,
@@ -106,44 +106,46 @@ async def _campaign(
         Disk.make(folder) as disk,
         Vms(behaviour=rates, other_origin=False) as vms,
     ):
-        stage = Stage.make(folder, vms, nursery, kept_in=disk.path)
-        stage.add_target("vault")
+        mirror = CheckedMirror.make(folder, vms, processes, kept_in=disk.path)
+        mirror.add_target("vault")
         await _do("sync", "-f", disk.path)
         for _ in range(cuts):
             for _ in range(3):
-                stage.offer(vms.add(size=rng.choice([30, 300, 1000]) * _KIB))
-            child = await stage.start("run", plant=plant)
-            hits += await stage.reach_a_moment(rng, 0.8)
-            stage.hear(child)
+                mirror.offer(vms.add(size=rng.choice([30, 300, 1000]) * _KIB))
+            child = await mirror.start("run", plant=plant)
+            hits += await mirror.reach_a_moment(rng, 0.8)
+            mirror.hear(child)
             disk.cut()
             await child.kill()
             await disk.restart()
-            stage.checker.look(await stage.listed())
-            assert stage.checker.breaks == []
-        await stage.settle()
-    assert stage.checker.breaks == []
+            mirror.checker.look(await mirror.listed())
+            assert mirror.checker.breaks == []
+        await mirror.settle()
+    assert mirror.checker.breaks == []
     return hits
 
 
 @pytest.mark.timeout(600)
-async def test_the_power_goes(tmp_path, effort: Effort):
-    async with Nursery.open() as nursery:
+async def test_the_power_goes(tmp_path, figures: Figures):
+    """What was called saved before is there and whole after the restart."""
+    async with Processes.open() as processes:
 
         async def campaign(number: int, rng: random.Random) -> int:
             folder = tmp_path / str(number)
-            hits = await _campaign(folder, rng, nursery, _CAMPAIGN)
+            hits = await _campaign(folder, rng, processes, _CAMPAIGN)
             shutil.rmtree(folder)
             return hits
 
-        hits = await effort.side_by_side(campaign, 2, 5000 // _CAMPAIGN, share=0.3)
+        hits = await figures.side_by_side(campaign, 2, 5000 // _CAMPAIGN, share=0.3)
     cuts = _CAMPAIGN * len(hits)
-    effort.record(3, cuts=cuts, hit_a_transfer=sum(hits), breaks=0)
+    figures.record(3, cuts=cuts, hit_a_transfer=sum(hits), breaks=0)
 
 
-@pytest.mark.parametrize("plant", ["no_fsync", "lax_ledger"])
-async def test_a_planted_bug_shows_when_the_power_goes(tmp_path, effort, plant):
-    async with Nursery.open() as nursery:
+@pytest.mark.parametrize("plant", ["no_fsync", "no_ledger_fsync"])
+async def test_a_planted_bug_shows_when_the_power_goes(tmp_path, figures, plant):
+    """What is not flushed is gone, and the judge says so."""
+    async with Processes.open() as processes:
         with pytest.raises(AssertionError):
             await _campaign(
-                tmp_path / "one", effort.round(0), nursery, _CAMPAIGN, plant=plant
+                tmp_path / "one", figures.round(0), processes, _CAMPAIGN, plant=plant
             )

@@ -26,7 +26,7 @@ from mirror.simulator import Vms
 from mirror.simulator.exports import row_json
 from tests.certificates import make_certificates
 from tests.proof.planted_secrets import Canaries, tables_of
-from tests.proof.processes import Nursery
+from tests.proof.processes import Processes
 from tests.proof.strace_run import PROJECT, command, environment, run
 from tests.site import IMPATIENT, Site
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mirror.simulator.answer import Answer
     from mirror.simulator.answer import Scene as Where
     from mirror.simulator.journal import Request
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 _HTML = "text/html; charset=utf-8"
 _JSON = "application/json"
@@ -44,7 +44,7 @@ _CREDENTIALS = {"authorization", "proxy-authorization", "cookie", "x-uuid", "x-c
 _NOT_MIRRORING = {"demo", "simulate-vms", "run"}
 
 
-class Gossip:
+class EchoingVms:
     """Makes a simulated VMS tell all it was told: in pages, errors and redirects."""
 
     def __init__(self, vms: Vms) -> None:
@@ -91,7 +91,7 @@ class Gossip:
             answer.headers["Location"] = f"{self.vms.url}{path}&do=plain"
 
 
-def _list_gossip(other_url: str) -> list[Callable[[Answer, str], None]]:
+def _list_echoes(other_url: str) -> list[Callable[[Answer, str], None]]:
     """Return what the list may answer instead of itself, one for each request."""
 
     def told(status: int, kind: str, form: str) -> Callable[[Answer, str], None]:
@@ -125,7 +125,7 @@ def _list_gossip(other_url: str) -> list[Callable[[Answer, str], None]]:
 
 
 @dataclass(slots=True)
-class Scene:
+class SecretSearch:
     """A mirror of three sources, and the search of all it says and leaves.
 
     Attributes:
@@ -136,8 +136,8 @@ class Scene:
     folder: Path
     site: Site
     canaries: Canaries
-    hq: Gossip
-    jwt: Gossip
+    hq: EchoingVms
+    jwt: EchoingVms
     leaks: list[str] = field(default_factory=list)
     expected: dict[int, str] = field(default_factory=dict)
 
@@ -154,7 +154,7 @@ class Scene:
         deed: str,
         end: str,
         *,
-        at: Gossip | None = None,
+        at: EchoingVms | None = None,
         origin: str | None = None,
     ) -> int:
         """List an export whose url is secret, and say what its file does."""
@@ -206,12 +206,12 @@ class Scene:
 
     def judge_sent(self) -> None:
         """Search what the other origin was asked."""
-        for gossip in (self.hq, self.jwt):
-            for request in gossip.vms.requests:
+        for echoing in (self.hq, self.jwt):
+            for request in echoing.vms.requests:
                 sent = {name.lower() for name in request.headers}
                 if "cookie" in sent:
                     self.leaks.append("a cookie was sent")
-                if request.host in gossip.vms.url:
+                if request.host in echoing.vms.url:
                     continue
                 if sent & _CREDENTIALS:
                     self.leaks.append(f"{sent & _CREDENTIALS} went to another origin")
@@ -220,7 +220,7 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def _scene(folder: Path, canaries: Canaries) -> AsyncIterator[Scene]:
+async def _search(folder: Path, canaries: Canaries) -> AsyncIterator[SecretSearch]:
     (folder / "certificates").mkdir()
     (folder / "home").mkdir()
     certificates = make_certificates(folder / "certificates")
@@ -231,7 +231,7 @@ async def _scene(folder: Path, canaries: Canaries) -> AsyncIterator[Scene]:
     ):
         site = Site.make(folder / "home", hq, send_token_to_files=True)
         site.tables["transfer"] |= IMPATIENT
-        scene = Scene(folder, site, canaries, Gossip(hq), Gossip(jwt))
+        search = SecretSearch(folder, site, canaries, EchoingVms(hq), EchoingVms(jwt))
         sources = site.tables["sources"]
         sources["hq"]["file_origins"] = [hq.other_url]
         for name, vms, token in (
@@ -247,16 +247,16 @@ async def _scene(folder: Path, canaries: Canaries) -> AsyncIterator[Scene]:
                 "file_origins": [vms.other_url],
             }
         site.settings()
-        yield scene
+        yield search
 
 
 class Service:
     """`run` as systemd runs it, and its voices."""
 
-    def __init__(self, scene: Scene, openings: str) -> None:
-        self._scene = scene
-        self._openings = openings
-        self.log = scene.folder / "service.log"
+    def __init__(self, search: SecretSearch, planted: str) -> None:
+        self._search = search
+        self._planted = planted
+        self.log = search.folder / "service.log"
 
     async def __aenter__(self) -> Service:
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -264,7 +264,7 @@ class Service:
         self._ear.bind(f"\0{name}")
         self._ear.setblocking(False)
         argv = ("run", "--log-level", "debug", "--log-format", "json")
-        line = command(*argv, config=self._scene.config, openings=self._openings)
+        line = command(*argv, config=self._search.config, planted=self._planted)
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *line,
@@ -283,15 +283,15 @@ class Service:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         await self._process.wait()
-        leaks = self._scene.leaks
-        leaks += self._scene.canaries.all_in("the log", self.log.read_bytes())
+        leaks = self._search.leaks
+        leaks += self._search.canaries.all_in("the log", self.log.read_bytes())
         heard = b""
         with contextlib.suppress(BlockingIOError):
             while True:
                 heard += self._ear.recv(65536) + b"\n"
         self._ear.close()
         assert failed or b"READY=1" in heard
-        leaks += self._scene.canaries.all_in("what systemd is told", heard)
+        leaks += self._search.canaries.all_in("what systemd is told", heard)
 
     def hang_up(self) -> None:
         """Ask it to read its configuration again."""
@@ -299,17 +299,17 @@ class Service:
 
     async def judge(self) -> None:
         """Search what it shows of itself while it runs."""
-        scene, process = self._scene, Path(f"/proc/{self._process.pid}")
+        search, process = self._search, Path(f"/proc/{self._process.pid}")
         for part in ("cmdline", "environ", "comm"):
             content = (process / part).read_bytes()
-            scene.leaks += scene.canaries.all_in(f"/proc/{part}", content)
+            search.leaks += search.canaries.all_in(f"/proc/{part}", content)
         found = re.search(r'"port": (\d+)', self.log.read_text())
         assert found is not None
         async with aiohttp.ClientSession(f"http://127.0.0.1:{found[1]}") as session:
             for path in ("/metrics", "/healthz", "/readyz", "/", "/status.json"):
                 async with session.get(path) as answer:
                     said = repr(dict(answer.headers)).encode() + await answer.read()
-                scene.leaks += scene.canaries.all_in(path, said)
+                search.leaks += search.canaries.all_in(path, said)
 
 
 def _leaves(group: object, before: str = "") -> set[str]:
@@ -320,12 +320,13 @@ def _leaves(group: object, before: str = "") -> set[str]:
     return found
 
 
-async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
+async def _judge_commands(search: SecretSearch, processes: Processes) -> None:
     """Search what every command prints beside the service."""
-    ids = [str(number) for number in scene.expected]
-    backup = scene.folder / "backup.sqlite3"
-    bundle = scene.folder / "bundle.tar.gz"
-    argv = ["-c", str(scene.config), "--log-level", "debug"]
+    ids = [str(number) for number in search.expected]
+    backup = search.folder / "backup.sqlite3"
+    bundle = search.folder / "bundle.tar.gz"
+    record = search.folder / "record.json"
+    argv = ["-c", str(search.config), "--log-level", "debug"]
     ways: dict[str, list[list[str]]] = {
         "ack": [[one, "--note", "seen"] for one in ids],
         "backup": [[str(backup)]],
@@ -347,84 +348,88 @@ async def _judge_commands(scene: Scene, nursery: Nursery) -> None:
     }
     names = _leaves(typer.main.get_command(app)) - _NOT_MIRRORING
     assert names <= set(ways), f"say here how to call {names - set(ways)}"
-    logs = scene.folder / "commands"
+    logs = search.folder / "commands"
     logs.mkdir()
     for name in sorted(names):
         for way in ways[name]:
-            child = await nursery.run(*name.split(), *way, *argv, folder=logs)
+            child = await processes.run(*name.split(), *way, *argv, folder=logs)
             said = child.out.read_bytes() + child.err.read_bytes()
             where = f"`{name} {' '.join(way)}`"
-            scene.leaks += scene.canaries.secrets_in(where, said)
-    scene.leaks += scene.canaries.tokens_in("the backup", tables_of(backup))
+            search.leaks += search.canaries.secrets_in(where, said)
+    search.leaks += search.canaries.tokens_in("the backup", tables_of(backup))
+    search.leaks += search.canaries.all_in("the record", record.read_bytes())
+    assert b'"data"' in record.read_bytes(), "the list was not recorded"
     with tarfile.open(bundle) as packed:
         for entry in packed:
             content = packed.extractfile(entry)
             assert content is not None
-            scene.leaks += scene.canaries.all_in(entry.name, content.read())
+            search.leaks += search.canaries.all_in(entry.name, content.read())
 
 
-async def _rotate(scene: Scene, service: Service) -> None:
+async def _rotate(search: SecretSearch, service: Service) -> None:
     """Give the source a fresh token while the VMS takes the old one no more."""
-    scene.hq.vms.token = scene.canaries.fresh
-    scene.offer("plain", "saved")
-    typed = f"Bearer {scene.canaries.fresh}\n".encode()
-    ended = await run("token", "set", "hq", config=scene.config, given=typed)
+    search.hq.vms.token = search.canaries.fresh
+    search.offer("plain", "saved")
+    typed = f"Bearer {search.canaries.fresh}\n".encode()
+    ended = await run("token", "set", "hq", config=search.config, given=typed)
     assert ended.code == 0, ended.err
     said = (ended.out + ended.err).encode()
-    scene.leaks += scene.canaries.secrets_in("`token set`", said)
+    search.leaks += search.canaries.secrets_in("`token set`", said)
     service.hang_up()
-    await scene.ended()
+    await search.ended()
 
 
-async def _crash(scene: Scene) -> None:
+async def _crash(search: SecretSearch) -> None:
     """Search what a process says that dies of a bug."""
     for more in (
         (),
         ("--log-level", "debug"),
         ("--log-level=debug", "--log-format", "logfmt"),
     ):
-        ended = await run("once", *more, config=scene.config, openings="dying")
+        ended = await run("once", *more, config=search.config, planted="dying")
         said = (ended.out + ended.err).encode()
         assert ended.code == 70 and b"RuntimeError" in said, said
         assert bool(more) == (b"Traceback" in said)
-        scene.leaks += scene.canaries.all_in(f"the end of `once {more}`", said)
+        search.leaks += search.canaries.all_in(f"the end of `once {more}`", said)
 
 
-async def _live(scene: Scene, *, commands: bool, openings: str = "crashing") -> None:
-    """Let the service meet every gossip and crashes, and search its voices."""
-    hq, jwt = scene.hq, scene.jwt
-    for gossip in (hq, jwt):
-        gossip.lists.extend(_list_gossip(gossip.vms.other_url))
+async def _live(
+    search: SecretSearch, *, commands: bool, planted: str = "crashing"
+) -> None:
+    """Let the service meet every echoing and crashes, and search its voices."""
+    hq, jwt = search.hq, search.jwt
+    for echoing in (hq, jwt):
+        echoing.lists.extend(_list_echoes(echoing.vms.other_url))
     for deed, end in (
         ("plain", "saved"), ("fail", "saved"), ("page", "saved"), ("gone", "waiting"),
         ("other", "saved"), ("back", "saved"), ("evil", "parked"), ("crash", "parked"),
     ):  # fmt: skip
-        scene.offer(deed, end)
-    scene.offer("plain", "saved", origin="")
-    scene.offer("plain", "saved", origin=hq.vms.other_url)
-    scene.offer("plain", "parked", origin="http://127.0.0.2:9")
-    scene.offer("plain", "parked", origin="ftp://127.0.0.1")
-    scene.offer("plain", "saved", at=jwt)
-    scene.offer("other", "saved", at=jwt)
-    hq.vms.script(scene.offer("plain", "saved"), "cut", "reset")
-    async with Service(scene, openings) as service:
-        await scene.ended()
+        search.offer(deed, end)
+    search.offer("plain", "saved", origin="")
+    search.offer("plain", "saved", origin=hq.vms.other_url)
+    search.offer("plain", "parked", origin="http://127.0.0.2:9")
+    search.offer("plain", "parked", origin="ftp://127.0.0.1")
+    search.offer("plain", "saved", at=jwt)
+    search.offer("other", "saved", at=jwt)
+    hq.vms.script(search.offer("plain", "saved"), "cut", "reset")
+    async with Service(search, planted) as service:
+        await search.ended()
         async with asyncio.timeout(30):
             while hq.lists or jwt.lists:
                 await asyncio.sleep(0.1)
         await service.judge()
-        scene.judge_kept()
-        await _rotate(scene, service)
+        search.judge_kept()
+        await _rotate(search, service)
         if commands:
-            async with Nursery.open() as nursery:
-                await _judge_commands(scene, nursery)
-    scene.judge_kept()
-    scene.judge_sent()
+            async with Processes.open() as processes:
+                await _judge_commands(search, processes)
+    search.judge_kept()
+    search.judge_sent()
 
 
-def _met(scene: Scene) -> Counter[str]:
+def _met(search: SecretSearch) -> Counter[str]:
     """Count what must have happened, for the search to mean anything."""
-    vms = scene.hq.vms
+    vms = search.hq.vms
     met: Counter[str] = Counter()
     for request in vms.requests:
         place = "own" if request.host in vms.url else "other"
@@ -435,15 +440,15 @@ def _met(scene: Scene) -> Counter[str]:
 
 
 @pytest.mark.timeout(300)
-async def test_nobody_sees_a_secret(tmp_path, effort: Effort):
+async def test_nobody_sees_a_secret(tmp_path, figures: Figures):
     """In logs, metrics, errors, records, commands, the process and other origins."""
-    canaries = Canaries.draw(effort.round(0))
-    async with _scene(tmp_path, canaries) as scene:
-        await _live(scene, commands=True)
-        await _crash(scene)
-        met = _met(scene)
+    canaries = Canaries.draw(figures.round(0))
+    async with _search(tmp_path, canaries) as search:
+        await _live(search, commands=True)
+        await _crash(search)
+        met = _met(search)
 
-    assert scene.leaks == []
+    assert search.leaks == []
     assert met["list own with"] and met["file own with"] and met["file other without"]
     assert not met["list other with"] and not met["file other with"]
     log = (tmp_path / "service.log").read_text()
@@ -451,26 +456,26 @@ async def test_nobody_sees_a_secret(tmp_path, effort: Effort):
     assert "[token]" in log and "[redacted]" in log and "self-signed" in log
     unit = PROJECT / "deploy" / "archive-mirror.service"
     assert "LimitCORE=0" in unit.read_text().splitlines()
-    effort.record(17, met=dict(met), leaks=0)
+    figures.record(17, met=dict(met), leaks=0)
 
 
 @pytest.mark.parametrize(
     "planted",
     [
-        {"tells_token": "a token in the log"},
+        {"logged_token": "a token in the log"},
         {
-            "tells_url": "a file's url in the log",
-            "keeps_token": "a token in the ledger",
-            "keeps_url": "a file's url in hq/",
-            "carries_token": "went to another origin",
+            "printed_url": "a file's url in the log",
+            "kept_token": "a token in the ledger",
+            "kept_url": "a file's url in hq/",
+            "sent_device_id": "went to another origin",
         },
     ],
 )
-async def test_a_leak_shows(tmp_path, effort: Effort, planted):
+async def test_a_leak_shows(tmp_path, figures: Figures, planted):
     """Each that is planted is found, and found where it is."""
-    canaries = Canaries.draw(effort.round(0))
-    async with _scene(tmp_path, canaries) as scene:
-        await _live(scene, commands=False, openings=",".join(["crashing", *planted]))
+    canaries = Canaries.draw(figures.round(0))
+    async with _search(tmp_path, canaries) as search:
+        await _live(search, commands=False, planted=",".join(["crashing", *planted]))
 
     for where in planted.values():
-        assert any(where in leak for leak in scene.leaks), (where, scene.leaks)
+        assert any(where in leak for leak in search.leaks), (where, search.leaks)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.certificates import Certificates
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +129,15 @@ class Old:
 
 
 @dataclass(slots=True)
-class Scene:
+class TlsSources:
     """All cases at once, each a source of one mirror."""
 
     site: Site
     servers: dict[str, Vms | Old] = field(default_factory=dict)
 
-    async def ask(self, *argv: str, openings: str = "") -> dict[str, Any]:
+    async def ask(self, *argv: str, planted: str = "") -> dict[str, Any]:
         """Run a command that prints one JSON object."""
-        ended = await run(*argv, "--json", **self._config(), openings=openings)
+        ended = await run(*argv, "--json", **self._config(), planted=planted)
         found: dict[str, Any] = json.loads(ended.out)
         return found
 
@@ -157,28 +157,28 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene_of(
+async def tls_sources(
     folder: Path, certificates: Certificates, cases: dict[str, Case]
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[TlsSources]:
     """Run a VMS for each case."""
-    scene = Scene(Site.make(folder, Vms()))
-    scene.site.tables["sources"].clear()
+    sources = TlsSources(Site.make(folder, Vms()))
+    sources.site.tables["sources"].clear()
     async with contextlib.AsyncExitStack() as stack:
         for name, case in cases.items():
             context = _context(certificates, case)
             if context and case.newest and not case.silent:
-                scene.servers[name] = stack.enter_context(Old(context))
+                sources.servers[name] = stack.enter_context(Old(context))
             else:
                 vms = await stack.enter_async_context(Vms(ssl_context=context))
                 vms.script_list(then=case.lists)
                 vms.add(then=case.serves)
-                scene.servers[name] = vms
-            scene.site.tables["sources"][name] = {
-                "url": scene.servers[name].url.replace("http:", "https:"),
+                sources.servers[name] = vms
+            sources.site.tables["sources"][name] = {
+                "url": sources.servers[name].url.replace("http:", "https:"),
                 "token_file": str(folder / "token"),
                 "tls": _tls(certificates, case),
             }
-        yield scene
+        yield sources
 
 
 def _context(certificates: Certificates, case: Case) -> ssl.SSLContext | None:
@@ -202,12 +202,16 @@ def _tls(certificates: Certificates, case: Case) -> dict[str, str]:
     return {}
 
 
-def _accepted(scene: Scene, checked: dict[str, Any]) -> list[str]:
+def _accepted(sources: TlsSources, checked: dict[str, Any]) -> list[str]:
     """Return the cases whose list was had, and what servers heard that are refused."""
     passed = {one["name"] for one in checked["checks"] if one["result"] == "pass"}
-    found = [name for name in scene.servers if f"source {name}" in passed]
+    found = [name for name in sources.servers if f"source {name}" in passed]
     for name, case in _REFUSED.items():
-        if name in scene.servers and scene.servers[name].requests and not case.lists:
+        if (
+            name in sources.servers
+            and sources.servers[name].requests
+            and not case.lists
+        ):
             found.append(f"{name} was asked")
     return found
 
@@ -219,16 +223,16 @@ def certificates(tmp_path_factory) -> Certificates:
 
 
 async def test_what_is_refused_and_how_it_is_told(
-    tmp_path, certificates, effort: Effort
+    tmp_path, certificates, figures: Figures
 ):
     """In `check`, `status` and the log alike; what is right is mirrored."""
-    async with scene_of(tmp_path, certificates, CASES) as scene:
-        checked = await scene.ask("check")
-        log = await scene.once()
-        status = await scene.ask("status")
-        listed = await scene.listed()
-        accepted = _accepted(scene, checked)
-        vms = scene.servers["file_to_http"]
+    async with tls_sources(tmp_path, certificates, CASES) as sources:
+        checked = await sources.ask("check")
+        log = await sources.once()
+        status = await sources.ask("status")
+        listed = await sources.listed()
+        accepted = _accepted(sources, checked)
+        vms = sources.servers["file_to_http"]
         assert isinstance(vms, Vms)
         others = [each for each in vms.requests if each.host not in vms.url]
 
@@ -252,7 +256,7 @@ async def test_what_is_refused_and_how_it_is_told(
     assert "redirected, but http://127.0.0.1" in refused["last_error"]
     assert "file_origins" in refused["last_error"]
     assert vms.requests and not others
-    effort.record(18, refused=len(_REFUSED) + 1, accepted=len(accepted) - 1)
+    figures.record(18, refused=len(_REFUSED) + 1, accepted=len(accepted) - 1)
 
 
 async def test_the_old_servers_are_well_otherwise(tmp_path, certificates):
@@ -278,8 +282,8 @@ async def test_a_certificate_that_nobody_looks_at_shows(tmp_path, certificates):
     """Without our check those that are not right are accepted."""
     names = ("expired", "wrong_name", "self_signed", "unknown_ca", "wrong_pin")
     cases = {name: CASES[name] for name in names}
-    async with scene_of(tmp_path, certificates, cases) as scene:
-        checked = await scene.ask("check", openings="any_certificate")
-        accepted = _accepted(scene, checked)
+    async with tls_sources(tmp_path, certificates, cases) as sources:
+        checked = await sources.ask("check", planted="any_certificate")
+        accepted = _accepted(sources, checked)
 
     assert set(names) <= set(accepted)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.simulator import FAULTS, Vms
-from tests.proof.processes import Nursery, Stage
+from tests.proof.processes import CheckedMirror, Processes
 from tests.proof.shim import Action, Call, Shim, library
 
 if TYPE_CHECKING:
     import random
 
-    from tests.proof.figures import Effort
+    from tests.proof.figures import Figures
 
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)")
 _FD = re.compile(r"\d+<(?P<path>[^>]*)>")
@@ -52,7 +52,9 @@ _ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EROFS", "EMFILE")
 _LEDGER_FAILED = 74
 
 
-async def _traced(stage: Stage, output: Path, *options: str) -> tuple[int, str]:
+async def _traced(
+    mirror: CheckedMirror, output: Path, *options: str
+) -> tuple[int, str]:
     """Run `once` under strace; return its exit code and the trace.
 
     Skips where there is no strace.
@@ -63,7 +65,7 @@ async def _traced(stage: Stage, output: Path, *options: str) -> tuple[int, str]:
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *("strace", "-f", "-y", "-qq", "-s", "4096", "-o", str(output), *options),
-            *(sys.executable, "-m", "mirror", "once", "-c", stage.config()),
+            *(sys.executable, "-m", "mirror", "once", "-c", mirror.config()),
             stdout=file,
             stderr=file,
             cwd=Path(__file__).parents[2],
@@ -76,13 +78,13 @@ async def _traced(stage: Stage, output: Path, *options: str) -> tuple[int, str]:
     return code, output.read_text("utf-8", "replace")
 
 
-def _stage(folder: Path, vms: Vms, nursery: Nursery) -> Stage:
+def _mirror(folder: Path, vms: Vms, processes: Processes) -> CheckedMirror:
     folder.mkdir()
-    stage = Stage.make(folder, vms, nursery)
-    stage.add_target("vault")
-    stage.site.tables["spool_dir"] = str(stage.site.folder / "spool")
-    stage.offer(vms.add(size=300_000, faults=[FAULTS["cut"]]))
-    return stage
+    mirror = CheckedMirror.make(folder, vms, processes)
+    mirror.add_target("vault")
+    mirror.site.tables["spool_dir"] = str(mirror.site.folder / "spool")
+    mirror.offer(vms.add(size=300_000, faults=[FAULTS["cut"]]))
+    return mirror
 
 
 def _seen(trace: str, home: str) -> tuple[Counter[tuple[str, str]], set[str]]:
@@ -120,11 +122,11 @@ def _seen(trace: str, home: str) -> tuple[Counter[tuple[str, str]], set[str]]:
 async def test_strace_sees_the_calls_that_the_shim_counts(tmp_path):
     """No call that changes a file of ours goes past the shim."""
     async with Vms(other_origin=False) as vms:
-        stage = _stage(tmp_path / "one", vms, None)  # type: ignore[arg-type]
-        home = stage.site.folder
+        mirror = _mirror(tmp_path / "one", vms, None)  # type: ignore[arg-type]
+        home = mirror.site.folder
         shim = Shim(tmp_path / "shim", home).set(Action.NONE, log=True)
         code, trace = await _traced(
-            stage,
+            mirror,
             tmp_path / "trace",
             *("-E", f"LD_PRELOAD={library()}", "-E", f"PROOF_SHIM={shim.path}"),
             *("-e", "trace=%file,%desc"),
@@ -139,7 +141,7 @@ async def test_strace_sees_the_calls_that_the_shim_counts(tmp_path):
 
 
 async def _failed(
-    folder: Path, nursery: Nursery, counts: dict[str, int], rng: random.Random
+    folder: Path, processes: Processes, counts: dict[str, int], rng: random.Random
 ) -> bool:
     """Fail one call of `once`, run again; tell whether that call was made.
 
@@ -148,37 +150,38 @@ async def _failed(
     call = rng.choice(_INJECTED)
     when, error = rng.randint(1, counts[call]), rng.choice(_ERRORS)
     async with Vms(other_origin=False) as vms:
-        stage = _stage(folder, vms, nursery)
+        mirror = _mirror(folder, vms, processes)
         inject = f"inject={call}:error={error}:when={when}"
         code, trace = await _traced(
-            stage, folder / "trace", "-e", f"trace={call}", "-e", inject
+            mirror, folder / "trace", "-e", f"trace={call}", "-e", inject
         )
-        stage.checker.look()
+        mirror.checker.look()
         assert code in {0, _LEDGER_FAILED}, inject
         if code == 0:
-            stage.checker.settle(await stage.listed())
-        await stage.settle()
-    assert stage.checker.breaks == [], inject
+            mirror.checker.settle(await mirror.listed())
+        await mirror.settle()
+    assert mirror.checker.breaks == [], inject
     shutil.rmtree(folder)
     return "(INJECTED)" in trace
 
 
-async def test_errors_that_strace_injects(tmp_path, effort: Effort):
+async def test_errors_that_strace_injects(tmp_path, figures: Figures):
+    """They do no more harm than those of the shim: nothing is lost or wrong."""
     async with Vms(other_origin=False) as vms:
-        stage = _stage(tmp_path / "sound", vms, None)  # type: ignore[arg-type]
+        mirror = _mirror(tmp_path / "sound", vms, None)  # type: ignore[arg-type]
         calls = f"trace={','.join(_INJECTED)}"
-        code, trace = await _traced(stage, tmp_path / "trace", "-e", calls)
+        code, trace = await _traced(mirror, tmp_path / "trace", "-e", calls)
     assert code == 0
     lines = map(_LINE.match, trace.splitlines())
     made = Counter((match["call"], match["thread"]) for match in lines if match)
     counts = {
         call: max(n for key, n in made.items() if call in key) for call, _ in made
     }
-    async with Nursery.open() as nursery:
+    async with Processes.open() as processes:
 
         async def work(number: int, rng: random.Random) -> bool:
-            return await _failed(tmp_path / str(number), nursery, counts, rng)
+            return await _failed(tmp_path / str(number), processes, counts, rng)
 
-        met = await effort.side_by_side(work, 10, 200, share=0.02)
+        met = await figures.side_by_side(work, 10, 200, share=0.02)
     assert sum(met) > 0.7 * len(met)
-    effort.record(5, injected_by_strace=sum(met), breaks=0)
+    figures.record(5, injected_by_strace=sum(met), breaks=0)

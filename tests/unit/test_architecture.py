@@ -33,22 +33,26 @@ def defined(path: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_each_path_is_there(path):
+    """A path that the page names is a file or folder of the project."""
     assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_class_and_function_is_there(name):
+    """A `path::name` of the page is defined in that file."""
     path, _, of = name.partition("::")
 
     assert of in set(defined(path))
 
 
 def test_each_link_is_there():
+    """A link of the page leads to a file."""
     assert LINKS
     assert [link for link in LINKS if not (ROOT / "docs" / link).exists()] == []
 
 
 def test_the_layers_are_those_that_are_checked():
+    """The picture shows the layers that the linter checks, in its order."""
     layers = re.search(
         r"^layers = \[\n(.*?)\]",
         (ROOT / "pyproject.toml").read_text(),
@@ -65,6 +69,7 @@ def test_the_layers_are_those_that_are_checked():
 
 
 def test_the_tables_are_those_of_the_ledger():
+    """The page names each table that the migrations make."""
     scripts = (ROOT / "mirror" / "ledger" / "migrations").glob("*.sql")
     text = "".join(script.read_text("utf-8") for script in scripts)
 

@@ -275,10 +275,14 @@ def test_a_name_may_hold_two_underscores(tmp_path: Path) -> None:
 
 
 def test_other_variables_do_not_count(tmp_path: Path) -> None:
+    """Only those that begin with `ARCHIVE_MIRROR__` are keys."""
     path = tmp_path / "archive-mirror.toml"
     path.write_text(MINIMAL)
+    others = {"ARCHIVE_MIRROR_CONFIG": "/x", "STATE_DIR": "/y", "ARCHIVE_MIRROR": ""}
+    others["ARCHIVE_MIRROR_STATE_DIR"] = "/z"
 
-    load(path, {"ARCHIVE_MIRROR_CONFIG": "/x", "STATE_DIR": "/y", "ARCHIVE_MIRROR": ""})
+    assert load(path, others) == load(path, {})
+    assert load(path, {"ARCHIVE_MIRROR__STATE_DIR": "/y"}) != load(path, {})
 
 
 def test_a_relative_path_to_the_configuration(

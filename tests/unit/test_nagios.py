@@ -8,7 +8,7 @@ import pytest
 
 from mirror.app.status import nagios
 from mirror.model import State
-from tests.afternoon import HOUR, MINUTE, SECOND, Scene, afternoon
+from tests.afternoon import HOUR, MINUTE, SECOND, HandmadeSite, afternoon
 
 # "Performance data", monitoring-plugins.org/doc/guidelines.html
 FIGURE = re.compile(
@@ -16,7 +16,7 @@ FIGURE = re.compile(
 )
 
 
-def said(scene: Scene, *, running: bool = True) -> tuple[nagios.Result, str]:
+def said(scene: HandmadeSite, *, running: bool = True) -> tuple[nagios.Result, str]:
     """Return what the plugin answers; it is one short line whatever was given."""
     result, line = nagios.judge(scene.status(), running=running)
 
@@ -33,7 +33,7 @@ def said(scene: Scene, *, running: bool = True) -> tuple[nagios.Result, str]:
 
 @pytest.fixture
 def scene(tmp_path):
-    with Scene.open(tmp_path) as scene:
+    with HandmadeSite.open(tmp_path) as scene:
         yield scene
 
 

@@ -62,4 +62,5 @@ def test_the_build_takes_nothing_else():
 
 @pytest.mark.parametrize("name", _FILES)
 def test_no_address_of_a_registry_is_written_down(name):
+    """Where it is built decides where the wheels come from."""
     assert "://" not in (DEPLOY / name).read_text()

@@ -85,6 +85,7 @@ def test_each_table_is_one():
 
 
 def test_each_link_leads_somewhere():
+    """To a heading of the page, or to a file."""
     links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", TEXT)
 
     assert len(links) > 50
@@ -255,11 +256,13 @@ def test_each_command_shown_can_be_typed(shown):
     ],
 )
 def test_a_command_that_is_not_there_is_noticed(wrong, said_of_it):
+    """So are a wrong option and a wrong value."""
     with pytest.raises(Exception, match=said_of_it):
         understood(shlex.split(wrong))
 
 
 def test_the_commands_of_the_runbook_are_found():
+    """The search behind the tests above finds what there is to be tested."""
     assert {
         "check",
         "status",

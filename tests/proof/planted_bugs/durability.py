@@ -1,186 +1,176 @@
-"""Bugs to plant in a process, so that a proof can be seen to fail."""
+"""Bugs in how files and the ledger are made to last, and on which disk."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import re
+import sqlite3
 import stat
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
-from mirror.app.spool_places import SpoolPlaces
-from mirror.disk import durable
-from mirror.errors import ListError
-from mirror.ledger import Ledger, ledger, preallocation
-from mirror.pipeline.publish.publisher import Publisher
-from mirror.pipeline.spool.part import Part
+from typing_extensions import override
+
+from mirror.ledger import LedgerThread, preallocation
+from mirror.pipeline.spool.spool import Spool
 from mirror.ports import Kept
-from mirror.targets.directory.place import Placing
-from mirror.targets.directory.root import Root
-from mirror.vms import client, schema
+from mirror.targets.directory.target import DirectoryTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-_fsync = os.fsync
+    from mirror.ports import Publication
 
 
 def no_fsync() -> None:
     """Flush no file and no folder to the disk."""
-    os.fsync = lambda _: None  # type: ignore[assignment]
-    os.fdatasync = lambda _: None  # type: ignore[assignment]
+    patch.object(os, "fsync", lambda _: None).start()
+    patch.object(os, "fdatasync", lambda _: None).start()
 
 
 def no_folder_fsync() -> None:
     """Flush files, but no folder that names them."""
+    real = os.fsync
 
     def fsync(fd: Any) -> None:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            _fsync(fd)
+            real(fd)
 
-    os.fsync = fsync
-
-
-def saved_first() -> None:
-    """Call a copy saved before it is published."""
-    place, saved = Publisher._place, Publisher._saved
-
-    async def placed(self: Any, duty: Any, spooled: Any, *, linkable: bool) -> Kept:
-        await saved(self, duty, Kept(path="", verified=False))
-        return await place(self, duty, spooled, linkable=linkable)
-
-    async def free(self: Any, key: int) -> None:
-        """Leave the spooled file, which is yet to be published."""
-
-    Publisher.free = free  # type: ignore[method-assign]
-    Publisher._place = placed  # type: ignore[method-assign]
+    patch.object(os, "fsync", fsync).start()
 
 
-def in_place() -> None:
-    """Write a kept file under its final name from the first byte on, slowly."""
-
-    def written(self: Any, spool: int) -> bool:
-        flags = os.O_WRONLY | os.O_CREAT
-        fd = os.open(self._name, flags, 0o600, dir_fd=self.folder)
-        offset = 0
-        while chunk := os.pread(spool, 65536, offset):
-            os.write(fd, chunk)
-            time.sleep(0.02)
-            offset += len(chunk)
-        os.fsync(fd)
-        os.close(fd)
-        return True
-
-    Placing._place_file = written  # type: ignore[method-assign]
-
-
-def lax_ledger() -> None:
-    """Let commits of the ledger wait for the disk's good will."""
-    made = Ledger.__init__
-
-    def opened(self: Any, *given: Any, **more: Any) -> None:
-        made(self, *given, **more)
-        self._db.connection.execute("PRAGMA synchronous = OFF")
-
-    Ledger.__init__ = opened  # type: ignore[method-assign]
-
-
-def deaf_fsync() -> None:
+def ignored_fsync_error() -> None:
     """Take a flush that failed for one that did its work."""
 
-    def deaf(flush: Callable[[Any], None]) -> Callable[[Any], None]:
+    def ignoring(flush: Callable[[Any], None]) -> Callable[[Any], None]:
         def flushed(fd: Any) -> None:
             with contextlib.suppress(OSError):
                 flush(fd)
 
         return flushed
 
-    os.fsync = deaf(os.fsync)  # type: ignore[assignment]
-    os.fdatasync = deaf(os.fdatasync)  # type: ignore[assignment]
+    patch.object(os, "fsync", ignoring(os.fsync)).start()
+    patch.object(os, "fdatasync", ignoring(os.fdatasync)).start()
 
 
-def deaf_write() -> None:
+def ignored_write_error() -> None:
     """Take what the spool failed to write for written."""
-    write = Part._write
+    real = os.pwritev
 
-    def written(self: Any, chunks: Any) -> None:
+    def pwritev(fd: int, buffers: Sequence[Any], *given: int) -> int:
         with contextlib.suppress(OSError):
-            write(self, chunks)
+            real(fd, buffers, *given)
+        return sum(map(len, buffers))
 
-    Part._write = written  # type: ignore[method-assign]
+    patch.object(os, "pwritev", pwritev).start()
 
 
-def short_write() -> None:
+def ignored_short_write() -> None:
     """Take what the spool wrote in part for written in whole."""
+    real = os.pwritev
 
-    def written(self: Any, chunks: Any) -> None:
-        os.pwritev(self._fd, chunks, self.size)
+    def pwritev(fd: int, buffers: Sequence[Any], *given: int) -> int:
+        real(fd, buffers, *given)
+        return sum(map(len, buffers))
 
-    Part._write = written  # type: ignore[method-assign]
-
-
-def loose_numbers() -> None:
-    """Take what a list says for a number without looking."""
-    schema._number = lambda value: None if value is None else int(value)  # type: ignore[call-overload]
+    patch.object(os, "pwritev", pwritev).start()
 
 
-def strict_pages() -> None:
-    """Refuse a page for one bad row."""
-    decode = schema.decode_page
+def saved_first() -> None:
+    """Call a copy kept, and publish it when its spooled file may go."""
+    publish, remove = DirectoryTarget.publish, Spool.remove
+    promised: list[tuple[DirectoryTarget, Publication]] = []
 
-    def decoded(body: Any, **more: Any) -> Any:
-        page = decode(body, **more)
-        if page.bad_rows:
-            raise ListError("not_a_list", "it holds a bad row")
-        return page
+    async def kept(self: DirectoryTarget, publication: Publication) -> Kept:
+        promised.append((self, publication))
+        return Kept(path=publication.path, verified=False)
 
-    schema.decode_page = decoded
+    async def removed(self: Spool, export: Any) -> None:
+        while promised:
+            await publish(*promised.pop())
+        await remove(self, export)
+
+    patch.object(DirectoryTarget, "publish", kept).start()
+    patch.object(Spool, "remove", removed).start()
 
 
-def boundless_pages() -> None:
-    """Hold a page in memory however long it is."""
-    client.MAX_PAGE_BYTES = client._HELD_BYTES = 1 << 40
+def in_place() -> None:
+    """Write a kept file under its final name from the first byte on, slowly."""
+
+    def link(source: Any, name: Any, **where: Any) -> None:
+        old = os.open(source, os.O_RDONLY, dir_fd=where.get("src_dir_fd"))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        new = os.open(name, flags, 0o600, dir_fd=where.get("dst_dir_fd"))
+        offset = 0
+        while chunk := os.pread(old, 65536, offset):
+            offset += os.write(new, chunk)
+            time.sleep(0.02)
+        os.fsync(new)
+        os.close(new)
+        os.close(old)
+
+    patch.object(os, "link", link).start()
 
 
-def hasty() -> None:
+def no_ledger_fsync() -> None:
+    """Let SQLite leave it to the system when a commit reaches the disk."""
+    connect = sqlite3.connect
+
+    class Unsynced(sqlite3.Connection):
+        @override
+        def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:
+            sql = re.sub(r"^PRAGMA synchronous = \w+", "PRAGMA synchronous = OFF", sql)
+            return super().execute(sql, *given)
+
+    def connected(*given: Any, **more: Any) -> sqlite3.Connection:
+        return connect(*given, **more, factory=Unsynced)
+
+    patch.object(sqlite3, "connect", connected).start()
+
+
+def no_pause_between_ledger_retries() -> None:
     """Repeat what the ledger could not do at once, again and again."""
-    ledger._REPEAT_S = 0.0
+    sleep, call = asyncio.sleep, LedgerThread.__call__
+    in_ledger = ContextVar("in_ledger", default=False)
+
+    async def sleeping(delay: float, *given: Any) -> Any:
+        return await sleep(0 if in_ledger.get() else delay, *given)
+
+    async def calling(self: Any, *given: Any, **more: Any) -> Any:
+        token = in_ledger.set(True)
+        try:
+            return await call(self, *given, **more)
+        finally:
+            in_ledger.reset(token)
+
+    patch.object(asyncio, "sleep", sleeping).start()
+    patch.object(LedgerThread, "__call__", calling).start()
 
 
-def careless_map() -> None:
+def no_preallocation() -> None:
     """Let SQLite map a file that its disk may have no room for."""
-    preallocation.look_for_room = lambda _: None  # type: ignore[assignment]
-    preallocation.allocate_shared = lambda _: None  # type: ignore[assignment]
+    patch.object(preallocation, "look_for_room", lambda _: None).start()
+    patch.object(preallocation, "allocate_shared", lambda _: None).start()
 
 
 def any_disk() -> None:
     """Take whatever lies at a target's path for the target."""
+    open_, publish = DirectoryTarget.open, DirectoryTarget.publish
 
-    def opened(self: Any) -> Any:
-        return durable.closing(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
+    async def opened(self: Any, _: str | None) -> Any:
+        return await open_(self, None)
 
-    def guard(self: Any, name: str, root: Path) -> None:
-        (root / ".archive-mirror/spool").mkdir(parents=True, exist_ok=True)
+    async def looked(self: Any, _: str) -> None:
+        await open_(self, None)
 
-    Root.expect = lambda *_: None  # type: ignore[method-assign]
-    Root.opened = opened  # type: ignore[method-assign]
-    SpoolPlaces._guard = guard  # type: ignore[method-assign]
+    async def published(self: Any, publication: Any) -> Kept:
+        await open_(self, None)
+        return await publish(self, publication)
 
-
-PLANTS: dict[str, Callable[[], None]] = {
-    "no_fsync": no_fsync,
-    "no_folder_fsync": no_folder_fsync,
-    "saved_first": saved_first,
-    "in_place": in_place,
-    "lax_ledger": lax_ledger,
-    "loose_numbers": loose_numbers,
-    "strict_pages": strict_pages,
-    "boundless_pages": boundless_pages,
-    "deaf_fsync": deaf_fsync,
-    "deaf_write": deaf_write,
-    "short_write": short_write,
-    "hasty": hasty,
-    "careless_map": careless_map,
-    "any_disk": any_disk,
-}
+    patch.object(DirectoryTarget, "open", opened).start()
+    patch.object(DirectoryTarget, "look", looked).start()
+    patch.object(DirectoryTarget, "publish", published).start()

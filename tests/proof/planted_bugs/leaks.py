@@ -1,149 +1,181 @@
-"""Bugs to plant in a process that open what must be closed: names, origins, secrets."""
+"""Bugs that open what must be closed: names, origins, secrets."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from aiohttp import ClientSession
+from yarl import URL
 
-from mirror import cli, layout, sidecar
+from mirror import sidecar
+from mirror.errors import OriginRefusedError, TargetError
+from mirror.layout import Layout
 from mirror.logs import Redactor
 from mirror.pipeline.discover.lister import Lister
-from mirror.targets.directory import target as directory
+from mirror.ports import Kept
+from mirror.targets.directory.target import DirectoryTarget
 from mirror.vms import Origins, Tls, VmsClient, client
+from mirror.vms.token import TokenFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
-NAMED = "vms.test"
-"""A host name that `named` makes known."""
+KNOWN_HOST = "vms.test"
+"""A host name that `known_host` makes known."""
+_PLAIN = "a-plain-name"
 
 
-def named() -> None:
+def known_host() -> None:
     """Make one host name known, as a line of /etc/hosts would; no bug at all."""
     getaddrinfo = socket.getaddrinfo
 
-    def known(host: Any, port: Any, *given: Any, **more: Any) -> Any:
-        if host != NAMED:
+    def looked_up(host: Any, port: Any, *given: Any, **more: Any) -> Any:
+        if host != KNOWN_HOST:
             return getaddrinfo(host, port, *given, **more)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-    socket.getaddrinfo = known
+    patch.object(socket, "getaddrinfo", looked_up).start()
 
 
 def unsanitised() -> None:
     """Take names into paths as they are."""
-    layout._clean = lambda text: text
-    layout._sanitise = lambda text, limit: text
+    render = Layout.render
+
+    def rendered(self: Any, values: Any) -> str:
+        path = render(self, dataclasses.replace(values, name=_PLAIN))
+        return path.replace(_PLAIN, values.name or "")
+
+    patch.object(Layout, "render", rendered).start()
 
 
 def unguarded() -> None:
-    """Let a target take any path."""
-    directory._segments = lambda path, target: path.split("/")
+    """Let a target take a path that leads out of it."""
+    init, publish = DirectoryTarget.__init__, DirectoryTarget.publish
+    roots: dict[str, Path] = {}
+
+    def made(self: Any, **given: Any) -> None:
+        roots[given["name"]] = given["root"]
+        init(self, **given)
+
+    async def published(self: Any, publication: Any) -> Kept:
+        try:
+            return await publish(self, publication)
+        except TargetError as exc:
+            if exc.reason != "bad_path":
+                raise
+        path = roots[self.name] / publication.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(publication.spooled, path)
+        path.with_name(f"{path.name}.json").write_bytes(publication.sidecar)
+        return Kept(path=publication.path, verified=False)
+
+    patch.object(DirectoryTarget, "__init__", made).start()
+    patch.object(DirectoryTarget, "publish", published).start()
 
 
 def any_origin() -> None:
     """Go wherever a url leads."""
-    Origins._checked = Origins._rewritten  # type: ignore[method-assign]
+    resolve, redirect = Origins.resolve, Origins.redirect
+
+    def resolved(self: Origins, url: str, name: str | None) -> URL:
+        try:
+            return resolve(self, url, name)
+        except OriginRefusedError:
+            return self.base.join(URL(url))
+
+    def redirected(self: Any, current: URL, location: str) -> URL:
+        try:
+            return redirect(self, current, location)
+        except OriginRefusedError:
+            return current.join(URL(location))
+
+    patch.object(Origins, "resolve", resolved).start()
+    patch.object(Origins, "redirect", redirected).start()
 
 
 def any_certificate() -> None:
     """Take whatever certificate is shown."""
-    Tls.context = lambda self: False  # type: ignore[method-assign]
+    patch.object(Tls, "context", lambda self: False).start()
 
 
 def crashing() -> None:
     """Fail for no reason, and say all that is at hand; no leak by itself."""
-    get, judge = VmsClient._get, VmsClient.judge
-    sound = [False]
+    get, judge = ClientSession.get, VmsClient.judge
+    judged = False
 
-    async def crash_get(self: Any, address: Any, headers: Any) -> Any:
-        if "do=crash" in str(address):
-            token = await self.token.read()
-            raise RuntimeError(f"cannot GET {address} with Bearer {token}")
-        return await get(self, address, headers)
+    def crash_get(self: Any, url: Any, **more: Any) -> Any:
+        if "do=crash" in str(url):
+            raise RuntimeError(f"cannot GET {url} with {more['headers']}")
+        return get(self, url, **more)
 
-    async def crash_judge(self: Any, answered: Any) -> Any:
-        if not sound[0]:
-            sound[0] = True
+    async def crash_judge(self: Any, answer: Any) -> Any:
+        nonlocal judged
+        if not judged:
+            judged = True
             token = await self.token.read()
             raise KeyError({"Authorization": f"Bearer {token}"})
-        return await judge(self, answered)
+        return await judge(self, answer)
 
-    VmsClient._get = crash_get  # type: ignore[method-assign]
-    VmsClient.judge = crash_judge  # type: ignore[method-assign]
+    patch.object(ClientSession, "get", crash_get).start()
+    patch.object(VmsClient, "judge", crash_judge).start()
 
 
 def dying() -> None:
     """End the process by a bug that says all that is at hand; no leak by itself."""
+    init = TokenFile.__init__
+    files: list[TokenFile] = []
+
+    def made(self: Any, *given: Any, **more: Any) -> None:
+        init(self, *given, **more)
+        files.append(self)
 
     async def walk(self: Any, *, sweep: bool) -> Any:
-        token = await self._walker._source.token.read()
+        token = await files[0].read()
         raise RuntimeError(f"cannot GET http://x.example/?sig={token} with {token}")
 
-    Lister.walk = walk  # type: ignore[method-assign]
+    patch.object(TokenFile, "__init__", made).start()
+    patch.object(Lister, "walk", walk).start()
 
 
-def tells_url() -> None:
+def printed_url() -> None:
     """Print the path of each file that is asked for."""
-    get = VmsClient._get
-
-    async def told(self: Any, address: Any, headers: Any) -> Any:
-        sys.stderr.write(f"GET {address.raw_path_qs}\n")
-        return await get(self, address, headers)
-
-    VmsClient._get = told  # type: ignore[method-assign]
-
-
-def tells_token() -> None:
-    """Log whatever is logged as it is."""
-    Redactor.clean = lambda self, text: text  # type: ignore[method-assign]
-
-
-def keeps_token() -> None:
-    """Keep rows as they are, whatever they quote."""
-    client.without = lambda body, secret: body  # type: ignore[attr-defined]
-
-
-def keeps_url() -> None:
-    """Put the list item into the sidecar as it is."""
-    read = json.loads
-    sidecar.known_of = lambda raw: read(raw.decode())
-
-
-def carries_token() -> None:
-    """Send the headers of the API with each request for a file."""
     get = ClientSession.get
 
-    def loaded(self: Any, url: Any, **more: Any) -> Any:
+    def printing(self: Any, url: Any, **more: Any) -> Any:
+        sys.stderr.write(f"GET {url.raw_path_qs}\n")
+        return get(self, url, **more)
+
+    patch.object(ClientSession, "get", printing).start()
+
+
+def logged_token() -> None:
+    """Log whatever is logged as it is."""
+    patch.object(Redactor, "clean", lambda self, text: text).start()
+
+
+def kept_token() -> None:
+    """Keep rows as they are, whatever they quote."""
+    patch.object(client, "without", lambda body, secret: body).start()
+
+
+def kept_url() -> None:
+    """Put the list item into the sidecar as it is."""
+    read = json.loads
+    patch.object(sidecar, "known_of", lambda raw: read(raw.decode())).start()
+
+
+def sent_device_id() -> None:
+    """Send a header of the API with each request for a file."""
+    get = ClientSession.get
+
+    def sending(self: Any, url: Any, **more: Any) -> Any:
         more["headers"] = dict(more["headers"]) | {"X-UUID": "device"}
         return get(self, url, **more)
 
-    ClientSession.get = loaded  # type: ignore[method-assign]
-
-
-OPENINGS: dict[str, Callable[[], None]] = {
-    "named": named,
-    "unsanitised": unsanitised,
-    "unguarded": unguarded,
-    "any_origin": any_origin,
-    "any_certificate": any_certificate,
-    "crashing": crashing,
-    "dying": dying,
-    "tells_url": tells_url,
-    "tells_token": tells_token,
-    "keeps_token": keeps_token,
-    "keeps_url": keeps_url,
-    "carries_token": carries_token,
-}
-
-
-def live() -> None:
-    """Plant what the first argument names, then be the command."""
-    openings, *argv = sys.argv[1:]
-    for opening in openings.split(","):
-        OPENINGS[opening]()
-    cli.main(argv)
+    patch.object(ClientSession, "get", sending).start()

@@ -148,6 +148,7 @@ async def test_a_look_may_confirm_it(bench, seen, asks, ends):
 
 
 async def test_no_look_where_there_is_nothing_to_compare(bench):
+    """No ETag came with what is held: the VMS is not asked, and nothing is held on."""
     await bench.attempt(body(odd(1), etag=None))
     after = await again(bench, body(odd(1)), seen=AssertionError("no look"))
 

@@ -1,4 +1,4 @@
-"""`on_event` and `heartbeat_url`: what is told, when, and that nothing waits for it."""
+"""The hook: what the command of `on_event` is told, and that nothing waits for it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from mirror.app.notify import heartbeat, hook
+from mirror.app.notify import hook
 from mirror.ledger import LedgerThread
 from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Vms
-from tests.afternoon import MINUTE, Scene
-from tests.site import Site
+from tests.afternoon import HandmadeSite
+from tests.site import Site, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
     monkeypatch.setattr(hook, "LOOK_S", 0.05)
-    monkeypatch.setattr(heartbeat, "BEAT_S", 0.1)
 
 
 @pytest.fixture
@@ -52,14 +50,6 @@ def noted(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "told").read_text().splitlines()]
 
 
-async def lose(site: Site, vms: Vms) -> None:
-    await site.until(site.swept)
-    gone = vms.add(then="status_404")
-    await site.until(lambda: bool(vms.file_requests(gone)))
-    vms.delete_file(gone)
-    await site.until_state(gone, State.LOST)
-
-
 async def test_each_change_is_told_once(tmp_path, vms):
     """Of exports, sources and targets; the command gets its words as they are."""
     notes = tmp_path / "notes"
@@ -71,7 +61,7 @@ async def test_each_change_is_told_once(tmp_path, vms):
     async with site.service():
         kept = vms.add(size=20_000)
         await site.until_state(kept, State.SAVED)
-        await lose(site, vms)
+        await site.lose_one(vms)
         vms.token = "another"
         await site.until(lambda: "source.lost" in (notes / "told").read_text())
         (tmp_path / "token").write_text("another")
@@ -108,8 +98,8 @@ async def teller(
     folder: Path, command: list[str]
 ) -> AsyncIterator[tuple[LedgerThread, Callable[[str], float]]]:
     """Run a teller on a ledger of its own; give the ledger, and the counts."""
-    scene = Scene.make(folder)
-    ledger = LedgerThread(scene.ledger)
+    site = HandmadeSite.make(folder)
+    ledger = LedgerThread(site.ledger)
     metrics = Metrics(CollectorRegistry())
     await ledger(lambda opened: opened.node_id(1))
     running = asyncio.create_task(
@@ -137,22 +127,6 @@ def happen(ledger: Ledger, times: int) -> None:
         ledger.target_checked(
             "nas", marker_id="m", free_bytes=1, problem=problem, now_us=number
         )
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
-async def still(count: Callable[[], int]) -> None:
-    """Wait until a count stays as it is for many beats."""
-    async with asyncio.timeout(60):
-        while True:
-            seen = count()
-            await asyncio.sleep(0.6)
-            if count() == seen:
-                return
 
 
 async def test_a_command_that_hangs_is_killed_with_all_it_started(
@@ -217,102 +191,3 @@ async def test_a_command_that_is_not_there_is_told_of_once(tmp_path):
             await until(lambda: count("failed") == 7)
     assert [one["event"] for one in logs] == ["event.failed"]
     assert "nowhere" in logs[0]["error"]
-
-
-class Watcher:
-    """A service that waits for heartbeats."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.status = 200
-        self.hangs = False
-
-    async def __call__(self, request: web.BaseRequest) -> web.Response:
-        self.asked.append(request.path_qs)
-        if self.hangs:
-            await asyncio.sleep(60)
-        return web.Response(status=self.status)
-
-    @contextlib.asynccontextmanager
-    async def served(self) -> AsyncIterator[str]:
-        server = web.Server(self)
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
-
-async def test_a_heartbeat_while_fresh_and_fail_once_on_a_loss(tmp_path, vms):
-    watcher = Watcher()
-    async with watcher.served() as url:
-        site = Site.make(
-            tmp_path, vms, file_lifetime="1s", heartbeat_url=f"{url}/secret-hq?k=v"
-        )
-        site.tables["heartbeat_url"] = f"{url}/secret-all"
-        with capture_logs() as logs:
-            async with site.service():
-                await site.until(lambda: len(set(watcher.asked)) == 2)
-                await lose(site, vms)
-                await site.until(lambda: len(set(watcher.asked)) == 4)
-                before = len(watcher.asked)
-                await site.until(lambda: len(watcher.asked) > before + 12)
-                assert watcher.asked.count("/secret-hq/fail?k=v") == 1
-                assert watcher.asked.count("/secret-all/fail") == 1
-
-                vms.token = "another"
-                await site.until(lambda: any("source.lost" in str(x) for x in logs))
-                await still(lambda: len(watcher.asked))
-    assert "secret" not in str(logs)
-
-
-async def test_a_watcher_that_hangs_or_fails_delays_nothing(tmp_path, vms):
-    watcher = Watcher()
-    watcher.hangs = True
-    async with watcher.served() as url:
-        site = Site.make(tmp_path, vms)
-        site.tables["heartbeat_url"] = f"{url}/secret"
-        async with site.service():
-            await site.until(lambda: bool(watcher.asked))
-            await site.until_state(vms.add(size=20_000), State.SAVED)
-        watcher.hangs, watcher.status = False, 500
-        watcher.asked.clear()
-        with capture_logs() as logs:
-            async with site.service():
-                await site.until(lambda: len(watcher.asked) > 5)
-                watcher.status = 200
-                await site.until(
-                    lambda: any(one["event"] == "heartbeat.recovered" for one in logs)
-                )
-    failed = [one for one in logs if one["event"] == "heartbeat.failed"]
-    assert [one["error"] for one in failed] == ["it answers 500"]
-    assert "secret" not in str(logs)
-
-
-async def test_a_fail_that_is_not_heard_is_said_again(tmp_path):
-    watcher = Watcher()
-    scene = Scene.make(tmp_path)
-    reader = LedgerThread(scene.ledger)
-    async with watcher.served() as url:
-        path = tmp_path / "archive-mirror.toml"
-        path.write_text(f'heartbeat_url = "{url}/all"\n{path.read_text()}')
-        settings = scene.settings.__class__.model_validate(
-            {**dict(scene.settings), "heartbeat_url": f"{url}/all"}
-        )
-        watcher.status = 503
-        beats = heartbeat.Heartbeats(settings, reader=reader, secret=lambda _: None)
-        running = asyncio.create_task(beats.run())
-        await asyncio.sleep(0.3)
-        await reader(
-            lambda _: scene.add("hq", State.LOST, made_us=5 * MINUTE, reason="expired")
-        )
-        await until(lambda: watcher.asked.count("/all/fail") > 2)
-        watcher.status = 200
-        await still(lambda: watcher.asked.count("/all/fail"))
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-    await reader.close()

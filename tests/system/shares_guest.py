@@ -269,4 +269,5 @@ async def lose_both(shares: Shares) -> None:
     await shares.saved(ids)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

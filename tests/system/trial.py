@@ -2,8 +2,8 @@
 
 `make deb-trial` installs the package on a clean Debian beside two VMS and the real
 Prometheus and Alertmanager, all with the settings of `deploy/`, and follows what
-`docs/runbook.md` says. Pictures go to `build/trial/`. Needs what `check` needs, and
-chromium and pngquant for the pictures.
+`docs/runbook.md` says. Pictures go to `build/trial/`. Needs what `make deb-check`
+needs, and chromium and pngquant for the pictures.
 """
 
 from __future__ import annotations
@@ -18,9 +18,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.debian.check import _INSTALL, _newest, _suite, expect, tell
-from deploy.debian.installation import PROGRAM, healthy, listed, write
-from deploy.debian.machine import FailedError, Machine, wait
+from tests.system.installation import PROGRAM, healthy, listed, write
+from tests.system.machine import (
+    INSTALL,
+    FailedError,
+    Machine,
+    expect,
+    newest_package,
+    suite,
+    tell,
+    wait,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,9 +120,9 @@ class Trial:
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """Return what Alertmanager would send now, by name and what it is about."""
-        found = json.loads(self.get("http://127.0.0.1:9093/api/v2/alerts"))
+        alerts = json.loads(self.get("http://127.0.0.1:9093/api/v2/alerts"))
         named = {}
-        for alert in found:
+        for alert in alerts:
             labels = alert["labels"]
             about = labels.get("source") or labels.get("target") or ""
             short = labels["alertname"].removeprefix("ArchiveMirror")
@@ -145,9 +153,9 @@ class Trial:
 
 def main() -> None:
     """Let five things go wrong, and mend each."""
-    package = Path(sys.argv[1]) if sys.argv[1:] else _newest()
+    package = Path(sys.argv[1]) if sys.argv[1:] else newest_package()
     _OUT.mkdir(parents=True, exist_ok=True)
-    with Machine(_suite()) as machine:
+    with Machine(suite()) as machine:
         trial = Trial(machine)
         try:
             install(trial, package)
@@ -185,7 +193,7 @@ def install(trial: Trial, package: Path) -> None:
     shutil.copy(deploy / "scrape.yml", rules.parent / "prometheus.yml")
     shutil.copy(deploy / "alertmanager.yml", rules.parent)
     machine.boot()
-    machine.shell(f"{_INSTALL} /root/new.deb")
+    machine.shell(f"{INSTALL} /root/new.deb")
     for port, name in ((8080, "hq"), (8081, "shop")):
         trial.serve(port, f"token-of-{name}")
     write(machine, _CONFIG, _CONFIGURATION)
@@ -321,10 +329,10 @@ def settle(trial: Trial) -> None:
     run = trial.machine.shell
     run("runuser -u archive-mirror -- archive-mirror verify")
     lost = [
-        one["id"]
+        export["id"]
         for name in ("hq", "shop")
-        for one in listed(trial.machine, name)
-        if one["state"] == "lost"
+        for export in listed(trial.machine, name)
+        if export["state"] == "lost"
     ]
     expect(not lost, f"lost: {lost}")
     tell(f"{trial.minutes()}  {_saved(trial)} exports saved and verified, none lost")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from deploy.debian.machine import wait
+from tests.system.machine import wait
 
 if TYPE_CHECKING:
-    from deploy.debian.machine import Machine
+    from tests.system.machine import Machine
 
 UNIT: Final = "archive-mirror.service"
 PROGRAM: Final = "/opt/archive-mirror/bin/archive-mirror"
@@ -41,8 +41,10 @@ def saved(machine: Machine, source: str, number: int) -> None:
     """Wait until so many exports of a source are saved."""
 
     def enough() -> bool:
-        found = [one for one in listed(machine, source) if one["state"] == "saved"]
-        return len(found) >= number
+        done = [
+            export for export in listed(machine, source) if export["state"] == "saved"
+        ]
+        return len(done) >= number
 
     wait(f"{number} of {source} saved", enough, limit_s=120)
 

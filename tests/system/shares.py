@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from deploy.debian.machine import Machine
+from tests.system.machine import Machine, newest_package
 
 _PROJECT: Final = Path(__file__).parents[2]
 _MODULES: Final = Path("/usr/lib/uml/modules")
@@ -76,7 +76,7 @@ _EXPORTS: Final = """\
 
 def main() -> None:
     """Prepare a machine, boot it and show what it says."""
-    package = max(_PROJECT.glob("dist/*.deb"), key=lambda path: path.stat().st_mtime)
+    package = newest_package()
     if os.geteuid() != 0 or shutil.which("linux.uml") is None:
         sys.exit("needs root, debootstrap, systemd-container and user-mode-linux")
     with Machine("bookworm") as machine:
@@ -88,7 +88,7 @@ def main() -> None:
             "iproute2 procps"
         )
         shutil.copytree(_MODULES, root / "lib/modules", dirs_exist_ok=True)
-        for source in ("deploy/debian/shares_guest.py", "tests/proof/hostile_names.py"):
+        for source in ("tests/system/shares_guest.py", "tests/proof/hostile_names.py"):
             shutil.copy(_PROJECT / source, root / "root")
         (root / "etc/exports").write_text(_EXPORTS)
         (root / "etc/samba/smb.conf").write_text(_SAMBA)

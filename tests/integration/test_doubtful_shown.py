@@ -14,7 +14,7 @@ from mirror.app.status import metrics_snapshot
 from mirror.ledger import rows
 from mirror.metrics import Metrics
 from mirror.model import State
-from tests.afternoon import HOUR, MINUTE, NOW_US, Scene
+from tests.afternoon import HOUR, MINUTE, NOW_US, HandmadeSite
 from tests.integration.test_cli import run
 
 HELD = {
@@ -28,31 +28,31 @@ HELD = {
 
 
 @pytest.fixture
-def scene(tmp_path):
-    with Scene.open(tmp_path) as scene:
-        yield scene
+def site(tmp_path):
+    with HandmadeSite.open(tmp_path) as site:
+        yield site
 
 
-def told(scene: Scene, *words: str) -> str:
-    """Return what a command prints of a scene, its ledger being closed."""
-    with contextlib.closing(scene.ledger):
-        ran = run(*words, "-c", scene.folder / "archive-mirror.toml")
+def told(site: HandmadeSite, *words: str) -> str:
+    """Return what a command prints of a site, its ledger being closed."""
+    with contextlib.closing(site.ledger):
+        ran = run(*words, "-c", site.folder / "archive-mirror.toml")
     assert (ran.code, ran.err) == (0, ""), ran
     return ran.out
 
 
-def test_list_says_in_short_what_is_doubted(scene):
+def test_list_says_in_short_what_is_doubted(site):
     """Of what is kept and of what is held; the long text below fits a terminal."""
-    scene.doubt("hq", kept_us=HOUR, then=State.SAVED)
-    scene.add("hq", State.READY, made_us=MINUTE, **HELD)
-    doubted = f"hq/{scene.ids - 1}"
+    site.doubt("hq", kept_us=HOUR, then=State.SAVED)
+    site.add("hq", State.READY, made_us=MINUTE, **HELD)
+    doubted = f"hq/{site.ids - 1}"
 
-    lines = told(scene, "list").splitlines()
+    lines = told(site, "list").splitlines()
     of = {line.split()[0]: line for line in lines if line.startswith("hq/")}
 
     assert "doubtful: mdat ends at 900, the file at 700 " in of[doubted]
     assert " saved " in of[f"{doubted}~2"]
-    assert "ready     held: its moov describes no track " in of[f"hq/{scene.ids}"]
+    assert "ready     held: its moov describes no track " in of[f"hq/{site.ids}"]
     below = lines[lines.index("") + 1 :]
     assert {line.split(":")[0] for line in below if line[0] != " "} == {
         "doubtful",
@@ -61,73 +61,77 @@ def test_list_says_in_short_what_is_doubted(scene):
     assert max(map(len, below)) <= 80
 
 
-def test_list_by_state_names_the_doubtful_alone(scene):
-    scene.doubt("hq", kept_us=HOUR, then=State.SAVED)
-    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+def test_list_by_state_names_the_doubtful_alone(site):
+    """`--state doubtful` gives these only, with what is doubted."""
+    site.doubt("hq", kept_us=HOUR, then=State.SAVED)
+    site.keep("hq", made_us=HOUR, took_us=MINUTE)
 
-    text = told(scene, "list", "--state", "doubtful", "--json")
+    text = told(site, "list", "--state", "doubtful", "--json")
 
     (line,) = map(json.loads, text.splitlines())
     assert (line["id"], line["version"], line["proof"]) == (
-        scene.ids - 1,
+        site.ids - 1,
         1,
         "doubtful",
     )
     assert line["doubt"] == "mdat ends at 900, the file at 700"
 
 
-def test_show_tells_the_doubt_and_the_other_versions(scene):
+def test_show_tells_the_doubt_and_the_other_versions(site):
     """One line each; the newest is shown unless another is asked for."""
-    number = scene.doubt("hq", kept_us=HOUR, then=State.SAVED)
+    number = site.doubt("hq", kept_us=HOUR, then=State.SAVED)
 
-    newest = told(scene, "show", f"hq/{number}").splitlines()
+    newest = told(site, "show", f"hq/{number}").splitlines()
 
     assert "proof            whole" in newest
     assert "version          ~1: doubtful, 700 B" in newest
 
 
-def test_show_of_a_doubtful_version(scene):
-    number = scene.doubt(
+def test_show_of_a_doubtful_version(site):
+    """It says what is doubted, how the file is called, and which versions there are."""
+    number = site.doubt(
         "hq", kept_us=HOUR, then=State.READY, more={"reason": "changed"}
     )
 
-    text = told(scene, "show", f"hq/{number}~1")
+    text = told(site, "show", f"hq/{number}~1")
 
     assert "doubt            mdat ends at 900, the file at 700\n" in text
     assert "it is kept as NAME.doubtful.mp4" in " ".join(text.split())
     assert "version          ~2: ready, changed\n" in text
 
 
-def test_show_of_a_held_body(scene):
-    number = scene.add("hq", State.READY, made_us=MINUTE, **HELD)
+def test_show_of_a_held_body(site):
+    """It says how much is held, why, and until when."""
+    number = site.add("hq", State.READY, made_us=MINUTE, **HELD)
 
-    text = told(scene, "show", f"hq/{number}")
+    text = told(site, "show", f"hq/{number}")
 
     assert "held_bytes       900000\n" in text
     assert "held_doubt       its moov describes no track\n" in text
     assert "held_until       2026-11-23T15:20:00.000Z\n" in text
 
 
-def test_status_counts_it_by_state(scene):
-    scene.doubt("hq", kept_us=HOUR)
-    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+def test_status_counts_it_by_state(site):
+    """Doubtful exports have a count of their own."""
+    site.doubt("hq", kept_us=HOUR)
+    site.keep("hq", made_us=HOUR, took_us=MINUTE)
 
-    assert told(scene, "status").startswith("exports   doubtful 1   saved 1\n")
+    assert told(site, "status").startswith("exports   doubtful 1   saved 1\n")
 
 
-def test_the_command_of_on_event_is_told_of_it(scene):
+def test_the_command_of_on_event_is_told_of_it(site):
     """By an event of its own, with what is doubted."""
-    scene.ledger.node_id(1)
-    scene.ledger.events.listen(wanted=True)
+    site.ledger.node_id(1)
+    site.ledger.events.listen(wanted=True)
     given = {"proof": "doubtful", "doubt": "it holds no samples"}
-    scene.add("hq", State.SPOOLED, made_us=MINUTE, **given)
-    with scene.ledger._db.transaction() as connection:
-        (spooled,) = scene.ledger.by_state(State.SPOOLED)
+    site.add("hq", State.SPOOLED, made_us=MINUTE, **given)
+    with site.ledger._db.transaction() as connection:
+        (spooled,) = site.ledger.by_state(State.SPOOLED)
         rows.update(
             connection, spooled, dataclasses.replace(spooled, state=State.DOUBTFUL)
         )
 
-    (event,) = scene.ledger.events.take(5)
+    (event,) = site.ledger.events.take(5)
     shown = hook._told(event)
 
     assert shown["event"] == "export.doubtful"
@@ -135,20 +139,20 @@ def test_the_command_of_on_event_is_told_of_it(scene):
     assert shown["export"]["doubt"] == "it holds no samples"
 
 
-def test_what_is_to_be_fetched_is_not_what_waits(scene):
+def test_what_is_to_be_fetched_is_not_what_waits(site):
     """Neither a held body nor a changed file before its time makes an alarm."""
-    scene.add("hq", State.READY, made_us=MINUTE)
-    scene.add("hq", State.PARKED, made_us=MINUTE)
-    scene.add("hq", State.READY, made_us=MINUTE, **HELD)
+    site.add("hq", State.READY, made_us=MINUTE)
+    site.add("hq", State.PARKED, made_us=MINUTE)
+    site.add("hq", State.READY, made_us=MINUTE, **HELD)
     later = {"due_us": NOW_US + HOUR, "not_before_us": NOW_US + HOUR}
-    scene.add("hq", State.READY, made_us=MINUTE, reason="changed", version=2, **later)
-    scene.add("hq", State.READY, made_us=MINUTE, reason="changed", **later, **HELD)
-    scene.add("depot", State.READY, made_us=MINUTE, reason="changed", **later)
-    scene.keep("harbour", made_us=HOUR, took_us=MINUTE)
+    site.add("hq", State.READY, made_us=MINUTE, reason="changed", version=2, **later)
+    site.add("hq", State.READY, made_us=MINUTE, reason="changed", **later, **HELD)
+    site.add("depot", State.READY, made_us=MINUTE, reason="changed", **later)
+    site.keep("harbour", made_us=HOUR, took_us=MINUTE)
     counted = CollectorRegistry()
     metrics = Metrics(counted)
     metrics.declare(["hq", "depot", "harbour"], [])
-    metrics.show(metrics_snapshot.take(scene.ledger, scene.now_us))
+    metrics.show(metrics_snapshot.take(site.ledger, site.now_us))
 
     def unfetched(source: str) -> float | None:
         return counted.get_sample_value(

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from deploy.debian.installation import (
+from tests.system.installation import (
     UNIT,
     footage,
     healthy,
@@ -28,9 +28,17 @@ from deploy.debian.installation import (
     spooled_bytes,
     write,
 )
-from deploy.debian.machine import FailedError, Machine, wait
+from tests.system.machine import (
+    INSTALL,
+    FailedError,
+    Machine,
+    expect,
+    newest_package,
+    suite,
+    tell,
+    wait,
+)
 
-_PROJECT = Path(__file__).parents[2]
 _CONFIGURATION = """\
 [sources.hq]
 url = "http://127.0.0.1:8080"
@@ -74,7 +82,6 @@ _BLOCKING = """\
 import signal, time
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 """
-_INSTALL = "apt-get install -y -qq -o Dpkg::Use-Pty=0"
 _AS_SERVICE = "runuser -u archive-mirror -- archive-mirror"
 _EXPOSURE = 1.5
 _GRACE_S = 25.0
@@ -82,11 +89,11 @@ _GRACE_S = 25.0
 
 def main() -> None:
     """Go through the life of an installation."""
-    package = Path(sys.argv[1]) if sys.argv[1:] else _newest()
+    package = Path(sys.argv[1]) if sys.argv[1:] else newest_package()
     for tool in ("debootstrap", "systemd-nspawn", "ip", "dpkg-deb"):
         if shutil.which(tool) is None or os.geteuid() != 0:
             sys.exit("needs root, debootstrap, systemd-container, iproute2 and dpkg")
-    with tempfile.TemporaryDirectory() as folder, Machine(_suite()) as machine:
+    with tempfile.TemporaryDirectory() as folder, Machine(suite()) as machine:
         shutil.copy(package, machine.root / "root/new.deb")
         newer = _with_a_migration(package, Path(folder))
         shutil.copy(newer, machine.root / "root/newer.deb")
@@ -115,7 +122,7 @@ def install(machine: Machine) -> float:
         "apt-get -qq update && apt-get -qq install -y --download-only /root/new.deb"
     )
     machine.boot()
-    said = machine.shell(f"{_INSTALL} /root/new.deb")
+    said = machine.shell(f"{INSTALL} /root/new.deb")
     took_s = time.monotonic() - began
     expect("archive-mirror token set SOURCE" in said, said)
     state = machine.shell(
@@ -199,8 +206,8 @@ def configure_more(machine: Machine) -> None:
     checked = json.loads(
         machine.shell(f"{_in_its_place(machine)} check --json 2>/dev/null || :")
     )
-    found = {one["name"]: one["result"] for one in checked["checks"]}
-    expect(found["source slow"] in {"pass", "warn"}, str(checked))
+    results = {check["name"]: check["result"] for check in checked["checks"]}
+    expect(results["source slow"] in {"pass", "warn"}, str(checked))
     tell("a token from a credential, readable by root alone; `check` finds it too")
 
 
@@ -240,8 +247,8 @@ def stops(machine: Machine) -> None:
 def reboots(machine: Machine) -> None:
     """It comes back by itself after a reboot and after a cut, and resumes."""
     for again in (machine.reboot, machine.cut_power):
-        held = spooled_bytes(machine)
-        expect(held > 1_000_000, f"{held} bytes were held before the reboot")
+        size_bytes = spooled_bytes(machine)
+        expect(size_bytes > 1_000_000, f"{size_bytes} bytes were held before it")
         state = listed(machine, "slow")[0]["state"]
         expect(state == "fetching", f"not in mid-download: {state}")
         again()
@@ -261,26 +268,31 @@ def upgrade(machine: Machine) -> None:
     before = footage(machine)
     example = "etc/archive-mirror/archive-mirror.toml.example"
     write(machine, example, "# changed by the operator\n")
-    kept = {one["id"]: one["sha256"] for one in listed(machine, "hq")}
-    machine.shell(f"{_INSTALL} /root/newer.deb")
+    digests = _digests(machine)
+    machine.shell(f"{INSTALL} /root/newer.deb")
     wait("it serves after the upgrade", lambda: healthy(machine))
-    expect(
-        {one["id"]: one["sha256"] for one in listed(machine, "hq")} == kept, "ledger"
-    )
+    expect(_digests(machine) == digests, "ledger")
     ledger = machine.shell("ls /var/lib/archive-mirror")
     expect(".v" in ledger, f"no copy of the ledger before its migration: {ledger}")
     expect((machine.root / example).read_text()[:9] == "# changed", "the example")
     expect(footage(machine) == before, "footage changed by the upgrade")
-    machine.shell(f"{_INSTALL} --allow-downgrades /root/new.deb")
+    machine.shell(f"{INSTALL} --allow-downgrades /root/new.deb")
     refused = "is of version"
     wait(
-        "the older one refuses the ledger", lambda: refused in log(machine), limit_s=20
+        "the older one refuses the ledger",
+        lambda: refused in log(machine),
+        limit_s=20,
     )
     tell(
         "upgraded, with a migration; a downgrade is refused: " + last(machine, refused)
     )
-    machine.shell(f"{_INSTALL} /root/newer.deb")
+    machine.shell(f"{INSTALL} /root/newer.deb")
     wait("it serves again", lambda: healthy(machine))
+
+
+def _digests(machine: Machine) -> dict[int, str]:
+    """Return what the ledger has of the bytes of each export, by its id."""
+    return {export["id"]: export["sha256"] for export in listed(machine, "hq")}
 
 
 def remove(machine: Machine) -> None:
@@ -292,7 +304,7 @@ def remove(machine: Machine) -> None:
     expect(not machine.succeeds("pgrep -f archive-mirror/bin"), "it still runs")
     expect(footage(machine) == before, "footage changed by the removal")
     expect(not (machine.root / "opt/archive-mirror").exists(), "/opt is not empty")
-    machine.shell(f"{_INSTALL} /root/newer.deb")
+    machine.shell(f"{INSTALL} /root/newer.deb")
     wait("it serves after its return", lambda: healthy(machine))
     expect(footage(machine) == before, "footage changed by the return")
     machine.shell(f"systemctl stop {UNIT}")
@@ -307,45 +319,17 @@ def remove(machine: Machine) -> None:
     tokens = machine.shell("ls -A /etc/archive-mirror /etc/systemd/system/*.wants || :")
     expect("token" not in tokens and "archive-mirror" not in tokens.split(), tokens)
     shutil.rmtree(waiting.parent)
-    machine.shell(f"{_INSTALL} /root/newer.deb")
+    machine.shell(f"{INSTALL} /root/newer.deb")
     said = machine.shell("apt-get purge -y archive-mirror")
     expect(not ledger.exists() and "kept all footage" in said, said)
     left = machine.shell("ls -A /var/lib/archive-mirror 2>/dev/null || :").split()
-    expect(not [one for one in left if one.startswith("ledger")], f"left: {left}")
+    expect(not [name for name in left if name.startswith("ledger")], f"left: {left}")
     expect(footage(machine) == before, "footage changed by the second purge")
     expect(
         machine.succeeds("systemctl --failed -q | grep -c . | grep -qx 0"),
         "a failed unit",
     )
     tell(f"removed and purged: {len(before)} files of footage are as they were")
-
-
-def expect(true: bool, otherwise: str) -> None:
-    """Make sure that something is so.
-
-    Raises:
-        FailedError: It is not.
-    """
-    if not true:
-        raise FailedError(otherwise)
-
-
-def tell(text: str) -> None:
-    """Print at once."""
-    print(text, flush=True)
-
-
-def _newest() -> Path:
-    return max((_PROJECT / "dist").glob("*.deb"), key=lambda each: each.stat().st_mtime)
-
-
-def _suite() -> str:
-    release = Path("/etc/os-release").read_text().splitlines()
-    return next(
-        line.split("=")[1].strip('"')
-        for line in release
-        if line[:17] == "VERSION_CODENAME="
-    )
 
 
 def _with_a_migration(package: Path, folder: Path) -> Path:

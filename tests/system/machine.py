@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CACHE = Path(__file__).parents[2] / "build" / "debian"
-MIRROR = os.environ.get("DEBIAN_MIRROR", "")
+INSTALL = "apt-get install -y -qq -o Dpkg::Use-Pty=0"
+_PROJECT = Path(__file__).parents[2]
+_CACHE = _PROJECT / "build" / "debian"
+_DEBIAN_MIRROR = os.environ.get("DEBIAN_MIRROR", "")
 """Where to get Debian from; debootstrap knows a place."""
 _APT = 'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
 _BOOT_S = 60.0
@@ -40,16 +42,46 @@ def wait(what: str, ready: Callable[[], object], *, limit_s: float = 60.0) -> fl
     return time.monotonic() - began
 
 
+def expect(true: bool, otherwise: str) -> None:
+    """Make sure that something is so.
+
+    Raises:
+        FailedError: It is not.
+    """
+    if not true:
+        raise FailedError(otherwise)
+
+
+def tell(text: str) -> None:
+    """Print at once."""
+    print(text, flush=True)
+
+
+def newest_package() -> Path:
+    """Return the package that was built last."""
+    return max((_PROJECT / "dist").glob("*.deb"), key=lambda each: each.stat().st_mtime)
+
+
+def suite() -> str:
+    """Return the name of the Debian that this machine runs."""
+    release = Path("/etc/os-release").read_text().splitlines()
+    return next(
+        line.split("=")[1].strip('"')
+        for line in release
+        if line[:17] == "VERSION_CODENAME="
+    )
+
+
 def bootstrap(suite: str) -> Path:
     """Return a clean Debian, made once and kept in `build/debian/`."""
-    root = CACHE / suite
+    root = _CACHE / suite
     if not (root / "complete").exists():
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         with_systemd = "--include=systemd,systemd-sysv,dbus"
         command = ["debootstrap", "--variant=minbase", with_systemd, suite]
         subprocess.run(
-            [*command, str(root), *filter(None, [MIRROR])],
+            [*command, str(root), *filter(None, [_DEBIAN_MIRROR])],
             check=True,
             stdout=subprocess.DEVNULL,
         )

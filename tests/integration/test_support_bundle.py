@@ -16,6 +16,7 @@ URL = "https://files.example/canary-path-2342?sig=canary-sig-99"
 
 
 async def test_a_bundle_helps_and_holds_no_secret(tmp_path):
+    """Configuration, log, status and figures; no token, no url, no user."""
     bundle, log = tmp_path / "help.tar.gz", tmp_path / "log"
     lines = [f"{number} {TOKEN} {URL}" for number in range(9000)]
     log.write_text("\n".join(lines))

@@ -1,0 +1,63 @@
+"""Bugs in how the answers of a VMS are taken: its lists, the bodies of its files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import msgspec
+from aiohttp import StreamReader
+
+from mirror.errors import ListError
+from mirror.vms import schema
+from mirror.vms.body import Body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def unchecked_numbers() -> None:
+    """Take what a row says for a number without looking."""
+    decode = schema.decode_page
+
+    def decoded(body: Any, **more: Any) -> Any:
+        page = decode(body, **more)
+        for row in page.rows:
+            int(msgspec.json.decode(row.raw.decode("utf-8", "replace"))["user_id"] or 0)
+        return page
+
+    patch.object(schema, "decode_page", decoded).start()
+
+
+def strict_pages() -> None:
+    """Refuse a page for one bad row."""
+    decode = schema.decode_page
+
+    def decoded(body: Any, **more: Any) -> Any:
+        page = decode(body, **more)
+        if page.bad_rows:
+            raise ListError("not_a_list", "it holds a bad row")
+        return page
+
+    patch.object(schema, "decode_page", decoded).start()
+
+
+def boundless_pages() -> None:
+    """Hold a page in memory however long it is."""
+
+    async def whole(self: StreamReader) -> AsyncIterator[bytes]:
+        yield await self.read()
+
+    patch.object(StreamReader, "iter_any", whole).start()
+
+
+def hoarded_bodies() -> None:
+    """Keep all bytes of all files in memory."""
+    read, hoard = Body.read, []
+
+    async def hoarding(self: Body) -> bytes:
+        chunk = await read(self)
+        hoard.append(chunk)
+        return chunk
+
+    patch.object(Body, "read", hoarding).start()
