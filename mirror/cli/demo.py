@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from mirror.model import Export
     from mirror.simulator import Export as Served
 
-_LIFETIME = timedelta(seconds=4)
+_LIFETIME = timedelta(seconds=30)
+_LEFT = timedelta(seconds=4)
+"""What is left of its lifetime to the file that is never there."""
 _LOOK_S = 0.15
 _RESTART_S = 2.5
-_LONGEST_S = 18.0
+_LONGEST_S = 120.0
 _MB = 1_000_000
 _SLOW = Fault(kind=Kind.RATE, rate=400_000)
 _CONFIGURATION = """\
@@ -154,7 +156,7 @@ def _list_exports(vms: Vms) -> list[_Case]:
             expected=State.PARKED,
         ),
         _Case(
-            served=add(then="status_404"),
+            served=add(then="status_404", created_at=vms.now() - (_LIFETIME - _LEFT)),
             told="the file is never there, and expires",
             expected=State.LOST,
         ),
