@@ -164,8 +164,8 @@ async def claimed(engine: Engine) -> Export | None:
 
 async def fetch(engine: Engine, export: Export) -> None:
     """Run one attempt, as the pool would."""
-    lane = engine.pool.lanes["hq"]
-    await engine.pool._attempt(lane, export)
+    source = engine.pool.sources["hq"]
+    await engine.pool._attempt(source, export)
 
 
 async def publish_one(engine: Engine, name: str) -> bool:
