@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def finish(work: Awaitable[T]) -> T:
+async def run_to_end(work: Awaitable[T]) -> T:
     """Await `work` to its end; if cancelled meanwhile, raise that afterwards."""
     task = asyncio.ensure_future(work)
     try:

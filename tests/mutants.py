@@ -49,7 +49,7 @@ _SWAPPED = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.Div: ast.Mult,
     ast.FloorDiv: ast.Mult, ast.BitOr: ast.BitAnd,
 }  # fmt: skip
-_WRAPPERS = {"finish", "shield", "max", "min", "round", "frozenset"}
+_WRAPPERS = {"run_to_end", "shield", "max", "min", "round", "frozenset"}
 _FORK = multiprocessing.get_context("fork")
 _LARGEST_FILE, _MOST_MEMORY = 2**28, 2**33
 

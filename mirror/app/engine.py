@@ -23,8 +23,8 @@ from mirror.pipeline.discover.rules import Rule, first_match
 from mirror.pipeline.discover.walker import Walker, WalkRules
 from mirror.pipeline.fetch.attempt import Fetcher
 from mirror.pipeline.fetch.first_byte import Patience
-from mirror.pipeline.fetch.origin_limit import Gate
-from mirror.pipeline.fetch.pool import FetchPool, Lane
+from mirror.pipeline.fetch.origin_limit import OriginLimit
+from mirror.pipeline.fetch.pool import FetchPool, FetchSource
 from mirror.pipeline.fetch.receive import PumpLimits
 from mirror.pipeline.fetch.second_looks import SecondLooks
 from mirror.pipeline.progress import Progress
@@ -33,7 +33,7 @@ from mirror.pipeline.publish.publisher import Publisher, Surroundings
 from mirror.pipeline.spool.space import Space
 from mirror.pipeline.spool.spool import Spool
 from mirror.targets.directory.target import DirectoryTarget
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Engine:
             ledger=ledger,
             spool=self.spool,
             metrics=metrics,
-            lanes=self.pool.lanes,
+            sources=self.pool.sources,
             targets=lambda: sorted(settings.targets),
             spooled=self._looked,
             now=now,
@@ -224,7 +224,7 @@ class Engine:
 
         A claim that was cancelled on its way from the ledger has no task to undo it.
         """
-        await finish(self._recover())
+        await run_to_end(self._recover())
         self.spool.close()
         for publisher in self.publishers.values():
             await publisher.target.close()
@@ -359,7 +359,7 @@ class Engine:
             ledger=self.ledger,
             fetcher=fetcher,
             progress=self.progress,
-            lanes=self._lanes(),
+            sources=self._fetch_sources(),
             concurrency=transfer.concurrency,
             longest_wait=self._pace.maximum,
             spool_pause_s=self._pace.initial.total_seconds(),
@@ -370,19 +370,19 @@ class Engine:
             now=self._now,
         )
 
-    def _lanes(self) -> dict[str, Lane]:
-        """Give each source its lane; sources with one origin share the largest gate."""
-        gates: dict[str, Gate] = {}
-        limits: dict[str, int] = {}
+    def _fetch_sources(self) -> dict[str, FetchSource]:
+        """Give sources of one origin one limit, the largest of theirs."""
+        limits: dict[str, OriginLimit] = {}
+        most: dict[str, int] = {}
         for name, source in self.settings.sources.items():
             origin = self.sources[name].origin
-            limits[origin] = max(limits.get(origin, 0), source.concurrency)
-        for origin, limit in limits.items():
-            gates[origin] = Gate(
-                limit=limit, longest_pause_s=self._pace.maximum.total_seconds()
+            most[origin] = max(most.get(origin, 0), source.concurrency)
+        for origin, number in most.items():
+            limits[origin] = OriginLimit(
+                most=number, longest_pause_s=self._pace.maximum.total_seconds()
             )
         return {
-            name: Lane(client, gates[client.origin])
+            name: FetchSource(client, limits[client.origin])
             for name, client in self.sources.items()
         }
 

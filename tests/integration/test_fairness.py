@@ -144,7 +144,7 @@ async def test_files_that_never_answer_stop_only_themselves(tmp_path, concurrenc
             good = await saved(site, ["hq"], 40)
             engine = await engine_of(site, service)
             await site.until(lambda: max(site.export(o).timeouts for o in mute) > 1)
-            allowed = engine.pool.lanes["hq"].gate.allowed
+            allowed = engine.pool.sources["hq"].limit.allowed
             told = [one["text"] for one in (await service._status())["concerns"]]
 
     assert {one.attempts for one in good} == {1}

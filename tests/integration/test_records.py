@@ -310,7 +310,7 @@ async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
     async with asyncio.timeout(60):
         export = await bench.claimed()
         assert export is not None
-        await bench.engine.pool._attempt(bench.engine.pool.lanes["hq"], export)
+        await bench.engine.pool._attempt(bench.engine.pool.sources["hq"], export)
     (attempt,) = bench.site.dossier(served).attempts
 
     assert bench.site.export(served).state is State.READY

@@ -164,8 +164,8 @@ async def claimed(engine: Engine) -> Export | None:
 
 async def fetch(engine: Engine, export: Export) -> None:
     """Run one attempt, as the pool would."""
-    lane = engine.pool.lanes["hq"]
-    await engine.pool._attempt(lane, export)
+    source = engine.pool.sources["hq"]
+    await engine.pool._attempt(source, export)
 
 
 async def publish_one(engine: Engine, name: str) -> bool:
@@ -379,7 +379,7 @@ def _leave_open(part: Part) -> None:
 PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
     "what was begun is let go": (
         "fetching",
-        [(module, "finish", _let_go) for module in (fetching, receive, spool)],
+        [(module, "run_to_end", _let_go) for module in (fetching, receive, spool)],
     ),
     "a part stays open": ("state/spool", [(Part, "close", _leave_open)]),
     "an export stays claimed": ("fetching", [(fetching.Fetcher, "_settle", _forget)]),

@@ -28,7 +28,7 @@ from mirror.pipeline.fetch.fair_share import by_time
 from mirror.pipeline.fetch.receive import ErrorPageError, Pump, look
 from mirror.pipeline.progress import Progress, Transfer
 from mirror.pipeline.spool.part import Part
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -105,7 +105,7 @@ class Fetcher:
                 if not await self._confirmed(source, export, run):
                     receipt = await self._transfer(source, export, run)
         except asyncio.CancelledError:
-            await finish(self._settle(key, began_us, run, None, None))
+            await run_to_end(self._settle(key, began_us, run, None, None))
             raise
         except TimeoutError:
             failure = FetchError(
@@ -117,8 +117,8 @@ class Fetcher:
                 exc.began = run.began
         finally:
             self._progress.transfers.pop(key, None)
-        after = await finish(self._settle(key, began_us, run, receipt, failure))
-        await finish(self._discard(export, run, after))
+        after = await run_to_end(self._settle(key, began_us, run, receipt, failure))
+        await run_to_end(self._discard(export, run, after))
         self._metrics.fetch_ended(
             source.name, run.ended_as(failure, receipt), time.monotonic() - began
         )
@@ -165,7 +165,7 @@ class Fetcher:
             run.proven = True
             return receipt
         finally:
-            await finish(self._put_away(export, part, run))
+            await run_to_end(self._put_away(export, part, run))
 
     async def _fill(
         self, source: Source, export: Export, part: Part, run: _Run

@@ -10,31 +10,28 @@ from mirror.errors import FetchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SLOW = frozenset({"timeout"})
-_BUSY = frozenset({"busy"})
 
-
-class Gate:
-    """Admits fetches to one origin.
+class OriginLimit:
+    """How many fetches one origin may have under way.
 
     Concurrency is halved on 429 or 503, or when the bodies of two different exports
     stall with no success between, and grows back by one per fetched file. An answer
     that does not begin says nothing of the load: the file may be made on demand.
 
     Args:
-        limit: The most at once.
+        most: The most at once.
         longest_pause_s: Retry-After is honoured up to here.
     """
 
     def __init__(
         self,
         *,
-        limit: int,
+        most: int,
         longest_pause_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.limit = limit
-        self.allowed = limit
+        self.most = most
+        self.allowed = most
         self.running = 0
         self._longest_pause_s = longest_pause_s
         self._clock = clock
@@ -42,7 +39,7 @@ class Gate:
         self._slow: set[int] = set()
 
     @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         """One more may start now."""
         return self.running < self.allowed and self.pause_s <= 0
 
@@ -61,15 +58,15 @@ class Gate:
         """
         if failure is None:
             self._slow.clear()
-            self.allowed = min(self.limit, self.allowed + 1)
+            self.allowed = min(self.most, self.allowed + 1)
             return
         if not isinstance(failure, FetchError):
             return
-        if failure.reason in _BUSY:
+        if failure.reason == "busy":
             self._fall()
             pause = min(failure.retry_after_s or 0.0, self._longest_pause_s)
             self._paused_until = max(self._paused_until, self._clock() + pause)
-        elif failure.reason in _SLOW and began:
+        elif failure.reason == "timeout" and began:
             self._slow.add(key)
             if len(self._slow) > 1:
                 self._fall()

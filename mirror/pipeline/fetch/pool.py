@@ -11,7 +11,7 @@ import structlog
 from mirror.errors import FetchError, LedgerError, NoRoomError, SpoolError
 from mirror.model import to_us
 from mirror.pipeline.fetch import fair_share
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mirror.ledger import LedgerThread
     from mirror.model import Export
     from mirror.pipeline.fetch.attempt import Fetcher
-    from mirror.pipeline.fetch.origin_limit import Gate
+    from mirror.pipeline.fetch.origin_limit import OriginLimit
     from mirror.pipeline.progress import Progress
     from mirror.ports import Source
 
@@ -31,19 +31,19 @@ _MISSED_S = 0.5
 _log = structlog.get_logger()
 
 
-class Lane:
-    """A source and the gate of its origin, which sources may share.
+class FetchSource:
+    """A source, and the limit of its origin, which sources may share.
 
     Attributes:
         waits_until: Nothing is claimed before, by the loop's clock: the spool has no
             room for what this source has.
     """
 
-    __slots__ = ("gate", "running", "source", "waits_until")
+    __slots__ = ("client", "limit", "running", "waits_until")
 
-    def __init__(self, source: Source, gate: Gate) -> None:
-        self.source = source
-        self.gate = gate
+    def __init__(self, client: Source, limit: OriginLimit) -> None:
+        self.client = client
+        self.limit = limit
         self.running = 0
         self.waits_until = 0.0
 
@@ -60,7 +60,7 @@ class _Fetch:
         late: So it does because it took too long.
     """
 
-    lane: Lane
+    source: FetchSource
     export: Export
     since: float
     seen_at: float
@@ -97,7 +97,7 @@ class FetchPool:
         ledger: LedgerThread,
         fetcher: Fetcher,
         progress: Progress,
-        lanes: Mapping[str, Lane],
+        sources: Mapping[str, FetchSource],
         concurrency: int,
         longest_wait: timedelta,
         spool_pause_s: float,
@@ -111,7 +111,7 @@ class FetchPool:
         self._ledger = ledger
         self._fetcher = fetcher
         self._progress = progress
-        self.lanes = dict(lanes)
+        self.sources = dict(sources)
         self._concurrency = concurrency
         self._horizon_us = round(longest_wait.total_seconds() * 1e6)
         self._spool_pause_s = spool_pause_s
@@ -163,9 +163,9 @@ class FetchPool:
         if due_us is not None:
             wait_s = min(wait_s, (due_us - to_us(self._now())) / 1e6)
         if wait_s <= 0:
-            lanes = self.lanes.values()
-            pauses = [lane.gate.pause_s for lane in lanes]
-            pauses += [self._left_s(lane.waits_until) for lane in lanes]
+            sources = self.sources.values()
+            pauses = [source.limit.pause_s for source in sources]
+            pauses += [self._left_s(source.waits_until) for source in sources]
             pauses.append(self._left_s(self._spool_free_at))
             wait_s = min([each for each in pauses if each > 0], default=_MISSED_S)
             wait_s = min(wait_s, _MISSED_S) if self._fetches else wait_s
@@ -217,16 +217,16 @@ class FetchPool:
     def _claimants(self, work: Mapping[str, bool]) -> list[fair_share.Claimant]:
         """Return each source with what it may do now, given what is due of it."""
         claimants = []
-        for name, lane in self.lanes.items():
-            held = name in self.paused or lane.gate.pause_s > 0
-            held = held or self._left_s(lane.waits_until) > 0
+        for name, source in self.sources.items():
+            held = name in self.paused or source.limit.pause_s > 0
+            held = held or self._left_s(source.waits_until) > 0
             claimants.append(
                 fair_share.Claimant(
                     name=name,
-                    origin=id(lane.gate),
-                    allowed=lane.gate.allowed,
-                    asks=lane.gate.room,
-                    running=lane.running,
+                    origin=id(source.limit),
+                    allowed=source.limit.allowed,
+                    asks=source.limit.has_room,
+                    running=source.running,
                     due=name in work and not held,
                     untried=work.get(name, False) and not held,
                 )
@@ -239,7 +239,7 @@ class FetchPool:
             fair_share.Running(
                 key=key,
                 source=fetch.export.source,
-                origin=id(fetch.lane.gate),
+                origin=id(fetch.source.limit),
                 since=fetch.since,
                 late=fetch.export.timeouts > 0,
                 began=key in transfers and transfers[key].began,
@@ -275,40 +275,42 @@ class FetchPool:
             fetch.seen_at, fetch.seen_bytes = now, transfer.done_bytes
 
     def _start(self, group: asyncio.TaskGroup, export: Export) -> None:
-        lane, key = self.lanes[export.source], export.key or 0
-        lane.running += 1
-        lane.gate.running += 1
+        source, key = self.sources[export.source], export.key or 0
+        source.running += 1
+        source.limit.running += 1
         now = asyncio.get_running_loop().time()
         fetch = self._fetches[key] = _Fetch(
-            lane=lane,
+            source=source,
             export=export,
             since=now,
             seen_at=now,
             seen_bytes=export.part_bytes,
         )
         fetch.task = group.create_task(
-            self._attempt(lane, export), name=f"fetch {export.label}"
+            self._attempt(source, export), name=f"fetch {export.label}"
         )
 
         def ended(_: asyncio.Task[None]) -> None:
-            lane.running -= 1
-            lane.gate.running -= 1
+            source.running -= 1
+            source.limit.running -= 1
             self._fetches.pop(key, None)
             self._wake.set()
             self._fetched()
 
         fetch.task.add_done_callback(ended)
 
-    async def _attempt(self, lane: Lane, export: Export) -> None:
+    async def _attempt(self, source: FetchSource, export: Export) -> None:
         key = export.key or 0
         try:
-            failure = await self._fetcher.attempt(lane.source, export)
+            failure = await self._fetcher.attempt(source.client, export)
         except LedgerError:
             raise
         except asyncio.CancelledError:
             fetch = self._fetches.get(key)
             if fetch is not None and fetch.late:
-                await finish(self._ledger(lambda ledger: ledger.fetches.gave_way(key)))
+                await run_to_end(
+                    self._ledger(lambda ledger: ledger.fetches.gave_way(key))
+                )
             raise
         except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this file only
             _log.error("fetch.crashed", export=export.label, exc_info=exc)
@@ -317,10 +319,10 @@ class FetchPool:
             failure = FetchError("unexpected", text)
             await self._fetcher.give_back(export, failure)
         began = not isinstance(failure, FetchError) or failure.began
-        lane.gate.ended(key, failure, began=began)
-        self._note_spool(lane, failure)
+        source.limit.ended(key, failure, began=began)
+        self._note_spool(source, failure)
 
-    def _note_spool(self, lane: Lane, failure: Exception | None) -> None:
+    def _note_spool(self, source: FetchSource, failure: Exception | None) -> None:
         """Claim nothing for a while after the spool failed; say so once.
 
         One without room for a file is none of other sources' business.
@@ -330,7 +332,7 @@ class FetchPool:
             if not isinstance(failure, NoRoomError):
                 self._spool_free_at = again_at
             elif not failure.never:
-                lane.waits_until = again_at
+                source.waits_until = again_at
             self.spool_failures += 1
             if not isinstance(failure, NoRoomError) and not self._spool_lost:
                 self._spool_lost = True

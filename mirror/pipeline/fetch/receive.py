@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mirror import mp4
 from mirror.errors import FetchError, SpoolError
 from mirror.pipeline.spool.part import Part
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -119,12 +119,12 @@ class Pump:
             await self._take_all(body)
         except asyncio.CancelledError:
             with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
-                await finish(self._drain(_TELLING_BYTES))
+                await run_to_end(self._drain(_TELLING_BYTES))
             raise
         except BaseException:
-            await finish(self._drain(_TELLING_BYTES))
+            await run_to_end(self._drain(_TELLING_BYTES))
             raise
-        await finish(self._drain(1))
+        await run_to_end(self._drain(1))
         if not self._part.size:
             raise ErrorPageError(b"")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mirror.ledger import LedgerThread, LookDue
     from mirror.metrics import Metrics
     from mirror.model import Export
-    from mirror.pipeline.fetch.pool import Lane
+    from mirror.pipeline.fetch.pool import FetchSource
     from mirror.pipeline.spool.spool import Spool
     from mirror.ports import Seen, Source
 
@@ -34,7 +34,7 @@ class SecondLooks:
     """Takes the looks that are due, each in a slot of its origin.
 
     Args:
-        lanes: By source.
+        sources: By name.
         targets: Names of the targets that will be owed a copy.
         spooled: Called when a held body became the file of its export.
 
@@ -49,7 +49,7 @@ class SecondLooks:
         ledger: LedgerThread,
         spool: Spool,
         metrics: Metrics,
-        lanes: Mapping[str, Lane],
+        sources: Mapping[str, FetchSource],
         targets: Callable[[], list[str]],
         spooled: Callable[[], None],
         now: Callable[[], datetime],
@@ -57,7 +57,7 @@ class SecondLooks:
         self._ledger = ledger
         self._spool = spool
         self._metrics = metrics
-        self._lanes = lanes
+        self._sources = sources
         self._targets = targets
         self._spooled = spooled
         self._now = now
@@ -115,10 +115,10 @@ class SecondLooks:
     def _spooled_doubtful(self, export: Export, now_us: int) -> Export:
         """Return the export whose file is its held body; it may still be growing."""
         after = held_body.spooled_doubtful(export)
-        lane = self._lanes.get(export.source)
-        if lane is None or not lane.source.second_look:
+        source = self._sources.get(export.source)
+        if source is None or not source.client.second_look:
             return after
-        due_us = second_look.first_due(after, now_us, lane.source.lifetime_us)
+        due_us = second_look.first_due(after, now_us, source.client.lifetime_us)
         return dataclasses.replace(after, look_due_us=due_us)
 
     async def pending(self) -> bool:
@@ -127,23 +127,23 @@ class SecondLooks:
         return any(due_us <= now_us for due_us in await self._dues())
 
     async def _dues(self) -> list[int]:
-        sources = self._sources()
+        sources = self._open_sources()
         found = [
             await self._ledger(lambda ledger: ledger.fetches.held_until()),
             await self._ledger(lambda ledger: ledger.looks.next_due(sources)),
         ]
         return [due_us for due_us in found if due_us is not None]
 
-    def _sources(self) -> list[str]:
+    def _open_sources(self) -> list[str]:
         return [
             name
-            for name, lane in self._lanes.items()
-            if lane.source.second_look and name not in self.paused
+            for name, source in self._sources.items()
+            if source.client.second_look and name not in self.paused
         ]
 
     async def _start_all(self, group: asyncio.TaskGroup) -> bool:
         """Start the looks there is room for; tell whether one that is due waits."""
-        sources, waits = self._sources(), False
+        sources, waits = self._open_sources(), False
         while sources:
             now_us = to_us(self._now())
             due = await self._ledger(
@@ -159,35 +159,37 @@ class SecondLooks:
                 sources.remove(name)
                 waits = True
                 continue
-            lane = self._lanes[name]
-            lane.gate.running += 1
+            source = self._sources[name]
+            source.limit.running += 1
             self._tasks[key] = group.create_task(
-                self._take(lane, due), name=f"look at {due.export.label}"
+                self._take(source, due), name=f"look at {due.export.label}"
             )
-            self._tasks[key].add_done_callback(self._ended(key, lane))
+            self._tasks[key].add_done_callback(self._ended(key, source))
             # Its look is due until it has been taken.
             sources.remove(name)
         return waits
 
     async def _may_start(self, due: LookDue, now_us: int) -> bool:
         """Let go first, for a while, what is due at that origin and not held."""
-        lane = self._lanes[due.export.source]
-        if not lane.gate.room:
+        source = self._sources[due.export.source]
+        if not source.limit.has_room:
             return False
         until_us = second_look.yields_until(
-            due.export.look_due_us or 0, lane.source.lifetime_us
+            due.export.look_due_us or 0, source.client.lifetime_us
         )
         if now_us >= until_us:
             return True
-        same = [name for name, other in self._lanes.items() if other.gate is lane.gate]
+        same = [
+            name for name, other in self._sources.items() if other.limit is source.limit
+        ]
         return not await self._ledger(
             lambda ledger: ledger.fetches.has_due(same, now_us=now_us)
         )
 
-    def _ended(self, key: int, lane: Lane) -> Callable[[object], None]:
+    def _ended(self, key: int, source: FetchSource) -> Callable[[object], None]:
         def ended(_: object) -> None:
             self._tasks.pop(key, None)
-            lane.gate.running -= 1
+            source.limit.running -= 1
             self.wake.set()
             self._spooled()
 
@@ -206,13 +208,13 @@ class SecondLooks:
         except TimeoutError:
             return
 
-    async def _take(self, lane: Lane, due: LookDue) -> None:
+    async def _take(self, source: FetchSource, due: LookDue) -> None:
         """Look at one file and record what was seen."""
-        source, key = lane.source, due.export.key or 0
-        seen, failure = await self._look(source, due)
+        client, key = source.client, due.export.key or 0
+        seen, failure = await self._look(client, due)
         if failure is not None:
-            lane.gate.ended(key, failure)
-        empty = await self._ledger(lambda ledger: ledger.looks.empty(source.name))
+            source.limit.ended(key, failure)
+        empty = await self._ledger(lambda ledger: ledger.looks.empty(client.name))
         now_us = to_us(self._now())
 
         def shown_of(export: Export) -> Shown:
@@ -233,10 +235,10 @@ class SecondLooks:
                 shown_of(export),
                 seen,
                 now_us=now_us,
-                lifetime_us=source.lifetime_us,
+                lifetime_us=client.lifetime_us,
             )
 
-        self._metrics.looked(source.name, shown_of(due.export))
+        self._metrics.looked(client.name, shown_of(due.export))
         after, newest = await self._ledger(
             lambda ledger: ledger.looks.settle(key, decide)
         )

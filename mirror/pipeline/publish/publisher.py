@@ -16,7 +16,7 @@ from mirror.layout import doubtful_form, whole_form, with_number
 from mirror.model import to_us
 from mirror.pipeline.publish.target_health import CHECK_S, Standing
 from mirror.ports import PathTakenError, Publication, SpoolFileError
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,9 +189,9 @@ class Publisher:
         """Publish one copy and record how it ended."""
         key = duty.export.key or 0
         try:
-            kept = await finish(self._keep(duty))
+            kept = await run_to_end(self._keep(duty))
         except asyncio.CancelledError:
-            await finish(self._release(key))
+            await run_to_end(self._release(key))
             raise
         except TargetError as exc:
             await self._failed(duty, exc)
@@ -206,7 +206,7 @@ class Publisher:
             failure = TargetError("unexpected", text)
             await self._failed(duty, failure)
         else:
-            await finish(self._saved(duty, kept))
+            await run_to_end(self._saved(duty, kept))
 
     async def _keep(self, duty: Duty) -> Kept:
         """Publish from the first file that can be read and is whole."""

@@ -10,7 +10,7 @@ import structlog
 
 from mirror.errors import LedgerError, TargetError
 from mirror.model import to_us
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +192,7 @@ class Standing:
         try:
             done, _ = await asyncio.wait([looking], timeout=LOOK_S)
         except asyncio.CancelledError:
-            await finish(asyncio.wait([looking]))
+            await run_to_end(asyncio.wait([looking]))
             looking.exception()
             raise
         if not done:

@@ -15,7 +15,7 @@ from mirror.errors import NoRoomError, SpoolError
 from mirror.ledger import SpoolUse
 from mirror.model import to_us, utc_now
 from mirror.pipeline.spool import reservation
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 from mirror.wording import size
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class Space:
             yield
         finally:
             self._asking.discard(folder)
-            await finish(self._wake_others())
+            await run_to_end(self._wake_others())
 
     async def _wake_others(self) -> None:
         async with self._turns:

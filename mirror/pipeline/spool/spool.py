@@ -17,7 +17,7 @@ from mirror.disk.lanes import HungError, Pulse, Workers
 from mirror.errors import FetchError, SpoolError
 from mirror.pipeline.spool.part import Part, PartName
 from mirror.pipeline.spool.space import Space
-from mirror.tasks import finish
+from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,7 +254,7 @@ class Spool:
                 raise _no_answer(folder) from exc
 
         try:
-            return await finish(run())
+            return await run_to_end(run())
         except OSError as exc:
             full = exc.errno in _FULL
             raise SpoolError(
@@ -293,7 +293,7 @@ class Spool:
             with contextlib.suppress(SpoolError):
                 await self._remove(old)
         except asyncio.CancelledError:
-            await finish(self.put_away(part))
+            await run_to_end(self.put_away(part))
             raise
 
     async def _remove(self, path: Path) -> None:
