@@ -85,7 +85,7 @@ class Shares:
     def offer_named(self, name: object) -> int:
         """List a new export under any name; return its id."""
         export = self._vms.add(name="clip", size=_SMALL)
-        row = json.loads(row_json(export, self._vms.manners, self._vms.url))
+        row = json.loads(row_json(export, self._vms.behaviour, self._vms.url))
         row["name"] = row["stream"]["type"] = name
         export.literal = row
         return self._take(export)

@@ -20,7 +20,7 @@ from mirror.cli import render
 from mirror.ledger import Dossier, Filter, Ledger
 from mirror.metrics import Metrics
 from mirror.model import State
-from mirror.simulator import Fault, Kind, Manners, Stage, Unmade, Vms
+from mirror.simulator import Behaviour, Fault, Kind, Stage, Unmade, Vms
 from mirror.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ async def demonstrate(keep: Path | None, redactor: logs.Redactor) -> int:
     with _folder(keep) as folder:
         with (folder / "demo.log").open("w", encoding="utf-8") as log:
             logs.configure("debug", "json", log, redactor=redactor)
-            manners = Manners(unmade=Unmade.FLAGGED_FOLDER_URL, folder_files=False)
-            async with Vms(manners=manners) as vms:
+            behaviour = Behaviour(unmade=Unmade.FLAGGED_FOLDER_URL, folder_files=False)
+            async with Vms(behaviour=behaviour) as vms:
                 cases = _list_exports(vms)
                 settings = _configure(folder, vms)
                 typer.echo(

@@ -1,6 +1,6 @@
 """A VMS that can be told to misbehave, for the demo, the tests and the benchmark."""
 
-from mirror.simulator.behaviour import INTERNAL_ORIGIN, Etag, Manners, Unmade
+from mirror.simulator.behaviour import INTERNAL_ORIGIN, Behaviour, Etag, Unmade
 from mirror.simulator.exports import Export, Stage, Truth, Version
 from mirror.simulator.faults import FAULTS, Chaos, Fault, Kind, Step, fault
 from mirror.simulator.footage import CLIPS
@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_TOKEN",
     "FAULTS",
     "INTERNAL_ORIGIN",
+    "Behaviour",
     "Chaos",
     "Etag",
     "Export",
@@ -20,7 +21,6 @@ __all__ = [
     "Journal",
     "Kind",
     "Life",
-    "Manners",
     "Request",
     "Stage",
     "Step",

@@ -108,7 +108,7 @@ class Responder:
         if request.authorization != f"Bearer {self._vms.token}":
             return _refusal(HTTPStatus.UNAUTHORIZED, request.headers)
         try:
-            wanted = parse_query(query, request.headers, self._vms.manners)
+            wanted = parse_query(query, request.headers, self._vms.behaviour)
         except InvalidQueryError as exc:
             return _refusal(
                 HTTPStatus.UNPROCESSABLE_ENTITY, request.headers, exc.errors
@@ -123,7 +123,7 @@ class Responder:
             body=Body.of(page.to_json()),
         )
         accepted = request.headers.get("Accept-Encoding", "")
-        if self._vms.manners.gzip_lists and "gzip" in accepted:
+        if self._vms.behaviour.gzip_lists and "gzip" in accepted:
             gzip(answer)
         return answer
 
@@ -149,7 +149,7 @@ class Responder:
             before=before,
             total=len(found),
             rows=[
-                row_json(export, vms.manners, vms.url)
+                row_json(export, vms.behaviour, vms.url)
                 for export in found[before : before + wanted.per_page]
             ],
             last_page=last_page,
@@ -166,8 +166,8 @@ class Responder:
             for each in faults:
                 before_file(export, each, scene.now)
         answer, terms = self._honest_file(request, export, faults, scene.now)
-        if self._vms.manners.rate is not None:
-            answer.rate = self._vms.manners.rate
+        if self._vms.behaviour.rate is not None:
+            answer.rate = self._vms.behaviour.rate
         for each in faults:
             if terms is not None:
                 mangle_file(answer, each, terms)
@@ -175,8 +175,8 @@ class Responder:
         return answer
 
     def _find(self, path: str) -> Export | None:
-        manners = self._vms.manners
-        if manners.folder_urls and manners.folder_files:
+        behaviour = self._vms.behaviour
+        if behaviour.folder_urls and behaviour.folder_files:
             return self._vms.catalogue.in_folder(path)
         return self._vms.catalogue.at_path(path)
 
@@ -201,25 +201,25 @@ class Responder:
         faults: tuple[Fault, ...],
         now: datetime,
     ) -> tuple[Answer, Terms | None]:
-        manners = self._vms.manners
-        if manners.files_need_token and (
+        behaviour = self._vms.behaviour
+        if behaviour.files_need_token and (
             request.authorization != f"Bearer {self._vms.token}"
         ):
             return _refusal(HTTPStatus.UNAUTHORIZED, request.headers), None
         version = None
-        if export is not None and manners.serve_files:
+        if export is not None and behaviour.serve_files:
             version = export.current
         if export is None or version is None or export.stage is not Stage.MADE:
-            return _refusal(manners.gone_status, request.headers), None
+            return _refusal(behaviour.gone_status, request.headers), None
         etag: str | None = version.etag
-        if manners.etag is Etag.WEAK:
+        if behaviour.etag is Etag.WEAK:
             etag = f"W/{etag}"
-        elif manners.etag is Etag.NONE:
+        elif behaviour.etag is Etag.NONE:
             etag = None
         terms = Terms(
             content=version.content,
             etag=etag,
-            last_modified=version.last_modified if manners.last_modified else None,
+            last_modified=version.last_modified if behaviour.last_modified else None,
             range=request.range,
             if_range=request.if_range,
             name=export.file_name,

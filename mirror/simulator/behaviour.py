@@ -27,8 +27,8 @@ class Unmade(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
-    """All settable habits; replace `Vms.manners` to change them while it runs.
+class Behaviour:
+    """All settable habits; replace `Vms.behaviour` to change them while it runs.
 
     Attributes:
         max_per_page: More is clamped without a word.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
-from mirror.simulator.behaviour import INTERNAL_ORIGIN, Manners, Unmade
+from mirror.simulator.behaviour import INTERNAL_ORIGIN, Behaviour, Unmade
 from mirror.simulator.exports import Stage
 from mirror.simulator.faults import Chaos, fault
 from mirror.simulator.life import Life
@@ -127,7 +127,7 @@ def build(options: SimulatorOptions) -> Vms:
         host=options.host,
         port=options.port,
         token=options.token,
-        manners=Manners(
+        behaviour=Behaviour(
             max_per_page=options.max_per_page,
             internal_host=options.internal_host,
             folder_urls=options.folder_urls,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mirror.simulator.behaviour import Manners  # noqa: TC001 -- part of signatures
+from mirror.simulator.behaviour import Behaviour  # noqa: TC001 -- part of signatures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ class InvalidQueryError(Exception):
 
 
 def parse_query(
-    query: Mapping[str, str], headers: Mapping[str, str], manners: Manners
+    query: Mapping[str, str], headers: Mapping[str, str], behaviour: Behaviour
 ) -> ListQuery:
     """Return what is asked for.
 
@@ -58,19 +58,19 @@ def parse_query(
         InvalidQueryError: Something is missing or malformed; names all of it.
     """
     errors: dict[str, list[str]] = {}
-    if manners.strict_headers:
+    if behaviour.strict_headers:
         if headers.get("X-Client") not in CLIENTS | _SDK_CLIENTS:
             errors["X-Client"] = ["The selected X-Client is invalid."]
         if not headers.get("X-UUID", "").strip():
             errors["X-UUID"] = ["The X-UUID field is required."]
     per_page = _positive(query, "per_page", errors)
     page = _positive(query, "page", errors)
-    since = _moment(query, "from", errors, bare_dates=manners.bare_dates)
-    until = _moment(query, "to", errors, bare_dates=manners.bare_dates)
+    since = _moment(query, "from", errors, bare_dates=behaviour.bare_dates)
+    until = _moment(query, "to", errors, bare_dates=behaviour.bare_dates)
     if errors or since is None or until is None:
         raise InvalidQueryError(errors)
-    if manners.max_per_page is not None:
-        per_page = min(per_page, manners.max_per_page)
+    if behaviour.max_per_page is not None:
+        per_page = min(per_page, behaviour.max_per_page)
     return ListQuery(per_page=per_page, page=page, since=since, until=until)
 
 

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mirror.simulator.behaviour import INTERNAL_ORIGIN, Manners, Unmade
+from mirror.simulator.behaviour import INTERNAL_ORIGIN, Behaviour, Unmade
 from mirror.simulator.exports import Stage
 
 if TYPE_CHECKING:
@@ -43,34 +43,34 @@ def archive_path(export: Export, *, quoted: bool) -> str:
     return f"{ARCHIVE}{export.camera_id}/{bucket}/{export.export_id}/{name}"
 
 
-def file_url(export: Export, manners: Manners, origin: str) -> str:
+def file_url(export: Export, behaviour: Behaviour, origin: str) -> str:
     """Return the url its row shows while it has a file."""
-    base = INTERNAL_ORIGIN if manners.internal_host else origin
-    if manners.relative_urls:
+    base = INTERNAL_ORIGIN if behaviour.internal_host else origin
+    if behaviour.relative_urls:
         base = ""
-    if manners.folder_urls:
+    if behaviour.folder_urls:
         return base + FOLDER
-    return base + archive_path(export, quoted=manners.quote_urls)
+    return base + archive_path(export, quoted=behaviour.quote_urls)
 
 
-def _listed_url(export: Export, manners: Manners, origin: str) -> Any:  # noqa: ANN401 -- any JSON may be listed
+def _listed_url(export: Export, behaviour: Behaviour, origin: str) -> Any:  # noqa: ANN401 -- any JSON may be listed
     if export.stage is Stage.ASKED:
-        if manners.unmade is Unmade.NULL_URL:
+        if behaviour.unmade is Unmade.NULL_URL:
             return None
-        if manners.unmade is Unmade.EMPTY_URL:
+        if behaviour.unmade is Unmade.EMPTY_URL:
             return ""
-        base = INTERNAL_ORIGIN if manners.internal_host else origin
-        return ("" if manners.relative_urls else base) + FOLDER
-    return file_url(export, manners, origin) if export.url is ... else export.url
+        base = INTERNAL_ORIGIN if behaviour.internal_host else origin
+        return ("" if behaviour.relative_urls else base) + FOLDER
+    return file_url(export, behaviour, origin) if export.url is ... else export.url
 
 
-def _flag(export: Export, manners: Manners) -> bool:
+def _flag(export: Export, behaviour: Behaviour) -> bool:
     if export.stage is Stage.ASKED:
-        return manners.unmade is Unmade.FLAGGED_FOLDER_URL
+        return behaviour.unmade is Unmade.FLAGGED_FOLDER_URL
     return export.stage is Stage.MADE
 
 
-def row_json(export: Export, manners: Manners, origin: str) -> str:
+def row_json(export: Export, behaviour: Behaviour, origin: str) -> str:
     """Return one row as JSON."""
     if export.literal is not None:
         return json.dumps(export.literal, ensure_ascii=False)
@@ -80,12 +80,12 @@ def row_json(export: Export, manners: Manners, origin: str) -> str:
         "attributes": [],
         "name": export.name,
         "type": "mp4",
-        "url": _listed_url(export, manners, origin),
+        "url": _listed_url(export, behaviour, origin),
         "from": f"{export.footage_from:%Y-%m-%d %H:%M:%S}",
         "to": f"{export.footage_to:%Y-%m-%d %H:%M:%S}",
         "created_at": stamp(export.created_at),
         "updated_at": stamp(export.updated_at),
-        "is_file_exists": _flag(export, manners),
+        "is_file_exists": _flag(export, behaviour),
         "stream": {
             "id": 2 * export.camera_id - is_high,
             "type": export.stream_type,

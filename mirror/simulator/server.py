@@ -10,7 +10,7 @@ from aiohttp import web
 from mirror.model import utc_now
 from mirror.simulator.answer import send
 from mirror.simulator.answers import Responder
-from mirror.simulator.behaviour import Manners
+from mirror.simulator.behaviour import Behaviour
 from mirror.simulator.journal import Journal, Request
 from mirror.simulator.life import Life
 from mirror.simulator.store import Holdings
@@ -45,7 +45,7 @@ class Vms(Holdings):
         host: str = "127.0.0.1",
         port: int = 0,
         token: str = DEFAULT_TOKEN,
-        manners: Manners | None = None,
+        behaviour: Behaviour | None = None,
         life: Life | None = None,
         clock: Callable[[], datetime] = utc_now,
         ssl_context: ssl.SSLContext | None = None,
@@ -60,9 +60,9 @@ class Vms(Holdings):
             host: Address to listen on.
             port: 0 is any free one.
             token: What list requests must carry.
-            manners: How it behaves.
+            behaviour: How it behaves.
             life: What happens by itself.
-            clock: Gives the true time, aware; `manners.clock_skew` comes on top.
+            clock: Gives the true time, aware; `behaviour.clock_skew` comes on top.
             ssl_context: Serves https.
             other_origin: Listen on a second port too, always with plain http.
             journal_capacity: How many requests are kept.
@@ -70,7 +70,7 @@ class Vms(Holdings):
             seed: Makes all bytes of all files others than those of another seed.
         """
         super().__init__(
-            manners=manners or Manners(),
+            behaviour=behaviour or Behaviour(),
             life=life or Life(),
             clock=clock,
             seed=seed,

@@ -15,7 +15,7 @@ from mirror.simulator.rows import FOLDER, archive_path, seed_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mirror.simulator.behaviour import Manners
+    from mirror.simulator.behaviour import Behaviour
 
 _FOOTAGE = timedelta(minutes=9, seconds=7)
 
@@ -24,19 +24,19 @@ class Holdings:
     """All exports of a simulated VMS, and their life.
 
     Attributes:
-        manners: How it behaves; may be replaced at any time.
+        behaviour: How it behaves; may be replaced at any time.
         catalogue: All exports.
     """
 
     def __init__(
         self,
         *,
-        manners: Manners,
+        behaviour: Behaviour,
         life: Life,
         clock: Callable[[], datetime],
         seed: int,
     ) -> None:
-        self.manners = manners
+        self.behaviour = behaviour
         self.catalogue = Catalogue()
         self._clock = clock
         self._seed = seed
@@ -46,7 +46,7 @@ class Holdings:
 
     def now(self) -> datetime:
         """Return the time by the clock of the VMS."""
-        return self._clock() + self.manners.clock_skew
+        return self._clock() + self.behaviour.clock_skew
 
     def add(
         self,
@@ -197,7 +197,7 @@ class Holdings:
         """Return the path of an export's file, with its query if it has one."""
         found = self._found(export)
         path = archive_path(found, quoted=True)
-        if self.manners.folder_urls:
+        if self.behaviour.folder_urls:
             return FOLDER + path.rpartition("/")[2]
         return path
 
@@ -225,7 +225,7 @@ class Holdings:
 
     def _served(self, export: Export | int) -> Export:
         found = self._found(export)
-        if self.manners.folder_urls and self.manners.folder_files:
+        if self.behaviour.folder_urls and self.behaviour.folder_files:
             return self.catalogue.named(found.name) or found
         return found
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.simulator import Life, Manners, Vms
+from mirror.simulator import Behaviour, Life, Vms
 from tests.prometheus import DEPLOY, faster, free_port, need, running, watching
 from tests.site import FAST, Site
 
@@ -233,7 +233,7 @@ async def _world(folder: Path) -> AsyncIterator[World]:
         "well": {"life": lively},
         "revoked": {},
         "expiring": {"token": _jwt(86_400)},
-        "skewed": {"manners": Manners(clock_skew=timedelta(minutes=-10))},
+        "skewed": {"behaviour": Behaviour(clock_skew=timedelta(minutes=-10))},
         "late": {},
         "branch": {},
         "lossy": {},

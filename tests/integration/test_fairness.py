@@ -14,7 +14,7 @@ import pytest
 from mirror.ledger import Filter, Ledger
 from mirror.model import State
 from mirror.pipeline.spool import reservation
-from mirror.simulator import Manners, Vms, fault
+from mirror.simulator import Behaviour, Vms, fault
 from tests.site import Site
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ async def test_files_larger_than_their_share_of_the_spool_take_turns(
     disk = Disk(tmp_path / "spool", 10 * MIB)
     disk.patch(monkeypatch)
     async with servers(1) as (vms,):
-        vms.manners = Manners(rate=2_000_000)
+        vms.behaviour = Behaviour(rate=2_000_000)
         site = site_of(tmp_path, vms)
         site.tables["spool_dir"] = str(disk.folder)
         served = [vms.add(size=4_000_000) for _ in range(4)]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from mirror.model import State, utc_now
-from mirror.simulator import Fault, Kind, Manners, Vms
+from mirror.simulator import Fault, Kind, Vms
 from mirror.simulator.behaviour import Etag
 from mirror.simulator.faults import fault, resolve
 from tests.site import IMPATIENT, Site
@@ -645,7 +645,7 @@ async def test_an_allowed_origin_gets_no_credentials(tmp_path, vms):
 @pytest.mark.parametrize("dated", [True, False])
 async def test_no_two_versions_meet_whatever_guards_them(site, vms, etag, dated):
     """The file is made anew between the two requests, of the same length."""
-    vms.manners = replace(Manners(), etag=etag, last_modified=dated)
+    vms.behaviour = replace(vms.behaviour, etag=etag, last_modified=dated)
     cells = {
         label: vms.add(
             size=SIZE,

@@ -17,7 +17,7 @@ import pytest
 from mirror.ledger import Ledger
 from mirror.model import State, utc_now
 from mirror.pipeline.discover import walker
-from mirror.simulator import Fault, Kind, Manners, Stage, Vms
+from mirror.simulator import Behaviour, Fault, Kind, Stage, Vms
 from mirror.simulator.faults import fault
 from tests.site import IMPATIENT, Site
 
@@ -276,7 +276,7 @@ async def test_an_odd_list_is_read_all_the_same(tmp_path, vms, name):
 
 async def test_gzipped_lists_are_read(tmp_path, vms):
     """A list may be compressed; a file may not."""
-    vms.manners = Manners(gzip_lists=True)
+    vms.behaviour = Behaviour(gzip_lists=True)
     site = Site.make(tmp_path, vms, per_page=2)
     served = [vms.add(size=50_000) for _ in range(3)]
     await site.once()

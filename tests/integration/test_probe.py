@@ -12,7 +12,7 @@ from mirror import config
 from mirror.app import probe
 from mirror.app.probe import asker
 from mirror.metrics import Metrics
-from mirror.simulator import Etag, Fault, Kind, Manners, Vms, query
+from mirror.simulator import Behaviour, Etag, Fault, Kind, Vms, query
 from mirror.simulator.answers import LIST_PATHS
 from tests.integration.test_cli import run_beside
 from tests.site import Site
@@ -32,7 +32,7 @@ async def asked(site: Site) -> tuple[probe.Report, dict[str, str], dict[str, obj
 
 async def test_a_vms_of_good_manners_leaves_nothing_open_but_the_token(tmp_path):
     """Each question of the fact sheet has its answer."""
-    async with Vms(manners=Manners(max_per_page=40)) as vms:
+    async with Vms(behaviour=Behaviour(max_per_page=40)) as vms:
         for _ in range(60):
             vms.add(size=300_000)
         vms.advance()
@@ -59,29 +59,29 @@ async def test_a_vms_of_good_manners_leaves_nothing_open_but_the_token(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("manners", "topic", "told"),
+    ("behaviour", "topic", "told"),
     [
-        (Manners(etag=Etag.WEAK), "validators", "weak"),
-        (Manners(etag=Etag.NONE, last_modified=False), "validators", "starts over"),
-        (Manners(gone_status=410), "missing file", "410"),
-        (Manners(gone_status=500), "missing file", "not understood as gone"),
-        (Manners(bare_dates=True), "date format", "%S+00:00, %Y-%m-%d"),
-        (Manners(clock_skew=timedelta(minutes=3)), "clock", "+1"),
-        (Manners(relative_urls=True), "url", "file relative, with file"),
-        (Manners(folder_urls=True), "file", "under folder + name"),
-        (Manners(gzip_lists=True), "compression of lists", "gzip"),
-        (Manners(serve_files=False), "file", "404"),
-        (Manners(files_need_token=True), "file", "no token"),
+        (Behaviour(etag=Etag.WEAK), "validators", "weak"),
+        (Behaviour(etag=Etag.NONE, last_modified=False), "validators", "starts over"),
+        (Behaviour(gone_status=410), "missing file", "410"),
+        (Behaviour(gone_status=500), "missing file", "not understood as gone"),
+        (Behaviour(bare_dates=True), "date format", "%S+00:00, %Y-%m-%d"),
+        (Behaviour(clock_skew=timedelta(minutes=3)), "clock", "+1"),
+        (Behaviour(relative_urls=True), "url", "file relative, with file"),
+        (Behaviour(folder_urls=True), "file", "under folder + name"),
+        (Behaviour(gzip_lists=True), "compression of lists", "gzip"),
+        (Behaviour(serve_files=False), "file", "404"),
+        (Behaviour(files_need_token=True), "file", "no token"),
     ],
 )
-async def test_each_habit_is_seen(tmp_path, manners, topic, told):
-    async with Vms(manners=manners) as vms:
+async def test_each_habit_is_seen(tmp_path, behaviour, topic, told):
+    async with Vms(behaviour=behaviour) as vms:
         vms.add(size=300_000)
         _, words, keys = await asked(Site.make(tmp_path, vms))
 
     assert told in words[topic]
-    assert ("folder_url" in keys) == manners.folder_urls
-    assert ("send_token_to_files" in keys) == manners.files_need_token
+    assert ("folder_url" in keys) == behaviour.folder_urls
+    assert ("send_token_to_files" in keys) == behaviour.files_need_token
 
 
 async def test_the_other_path_and_the_other_dates_are_found(tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ async def test_dates_that_are_taken_and_not_heeded_are_told(tmp_path, monkeypatc
 
 async def test_dates_without_a_time_are_no_suggestion(tmp_path, monkeypatch):
     """No key can hold them."""
-    async with Vms(manners=Manners(bare_dates=True)) as vms:
+    async with Vms(behaviour=Behaviour(bare_dates=True)) as vms:
         monkeypatch.setattr(query, "_MOMENT", query._BARE_DATE)
         vms.add(size=300_000)
         report, words, keys = await asked(Site.make(tmp_path, vms))
@@ -220,7 +220,7 @@ async def test_there_is_an_end_of_requests(tmp_path, monkeypatch):
 
 async def test_the_printed_keys_are_a_configuration(tmp_path):
     """Pasted, they load; the words are for people, secrets are not among them."""
-    async with Vms(manners=Manners(max_per_page=40)) as vms:
+    async with Vms(behaviour=Behaviour(max_per_page=40)) as vms:
         for _ in range(50):
             vms.add(size=300_000)
         site = Site.make(tmp_path, vms)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from mirror.model import EtagUse, State, utc_now
-from mirror.simulator import Fault, Kind, Manners, Vms
+from mirror.simulator import Behaviour, Fault, Kind, Vms
 from mirror.simulator.behaviour import Etag
 from tests.site import Site
 
@@ -87,7 +87,7 @@ async def test_what_was_learnt_is_known_to_the_next_attempt(site, vms, more):
 @pytest.mark.parametrize("by", [1, 10_000, 100_000])
 async def test_other_bytes_under_the_same_date_are_not_joined(site, vms, etag, by):
     """A change within the overlap is seen, whatever the server says of it."""
-    vms.manners = replace(Manners(), etag=etag)
+    vms.behaviour = replace(Behaviour(), etag=etag)
     served = vms.add(
         size=SIZE,
         made_at=utc_now() - MADE,
@@ -104,7 +104,7 @@ async def test_other_bytes_under_the_same_date_are_not_joined(site, vms, etag, b
 
 async def test_a_date_of_now_guards_nothing(site, vms):
     """Within its second the file may have been made again."""
-    vms.manners = replace(Manners(), etag=Etag.NONE)
+    vms.behaviour = replace(Behaviour(), etag=Etag.NONE)
     served = vms.add(
         size=SIZE, faults=[("modified_now", Fault(kind=Kind.CUT, after=CUT))]
     )

@@ -18,12 +18,12 @@ from multidict import CIMultiDict
 
 from mirror.simulator import (
     FAULTS,
+    Behaviour,
     Etag,
     Export,
     Fault,
     Kind,
     Life,
-    Manners,
     Stage,
     Step,
     Unmade,
@@ -221,7 +221,7 @@ class TestList:
         assert (await ask(vms, "/api/v1/token", HEADERS)).status == 404
 
     async def test_the_clock_of_the_vms_may_be_wrong(self, vms: Vms) -> None:
-        vms.manners = replace(vms.manners, clock_skew=timedelta(hours=-2))
+        vms.behaviour = replace(vms.behaviour, clock_skew=timedelta(hours=-2))
         vms.add()
         reply = await get_list(vms)
 
@@ -245,14 +245,14 @@ class TestList:
     async def test_a_row_without_its_file_yet_looks_as_told(
         self, vms: Vms, unmade: Unmade, url: str | None, flag: bool
     ) -> None:
-        vms.manners = Manners(unmade=unmade, internal_host=True)
+        vms.behaviour = Behaviour(unmade=unmade, internal_host=True)
         vms.add(stage=Stage.ASKED)
         row = json.loads((await get_list(vms)).body)["data"][0]
 
         assert (row["url"], row["is_file_exists"]) == (url, flag)
 
     async def test_lists_are_compressed_for_who_accepts_it(self, vms: Vms) -> None:
-        vms.manners = Manners(gzip_lists=True)
+        vms.behaviour = Behaviour(gzip_lists=True)
         vms.add()
         headers = {**HEADERS, "Accept-Encoding": "gzip, deflate"}
         packed = await ask(vms, list_path(), headers)
@@ -310,7 +310,7 @@ class TestFile:
         assert by_tag.digest == vms.truth(export).sha256
 
     async def test_a_weak_tag_never_allows_a_part(self, vms: Vms) -> None:
-        vms.manners = Manners(etag=Etag.WEAK)
+        vms.behaviour = Behaviour(etag=Etag.WEAK)
         export = vms.add(size=SIZE)
         tag = (await get_file(vms, export)).headers["ETag"]
 
@@ -318,7 +318,7 @@ class TestFile:
         assert (await get_file(vms, export, 9, If_Range=tag)).status == 200
 
     async def test_validators_can_be_left_out(self, vms: Vms) -> None:
-        vms.manners = Manners(etag=Etag.NONE, last_modified=False)
+        vms.behaviour = Behaviour(etag=Etag.NONE, last_modified=False)
         reply = await get_file(vms, vms.add(size=SIZE))
 
         assert "ETag" not in reply.headers
@@ -328,7 +328,7 @@ class TestFile:
     async def test_life_from_row_to_file_to_none_to_another(
         self, vms: Vms, status: int
     ) -> None:
-        vms.manners = Manners(gone_status=status)
+        vms.behaviour = Behaviour(gone_status=status)
         export = vms.add(size=SIZE, stage=Stage.ASKED)
         seen = []
 
@@ -369,7 +369,7 @@ class TestFile:
         assert statuses == [404, 200, 200, 404]
 
     async def test_in_one_folder_a_file_is_found_by_its_name(self, vms: Vms) -> None:
-        vms.manners = Manners(folder_urls=True)
+        vms.behaviour = Behaviour(folder_urls=True)
         first, second = vms.add_seed_rows(size=SIZE)[:2]
         rows = json.loads((await get_list(vms)).body)["data"]
         folder = urlsplit(rows[0]["url"]).path
@@ -381,7 +381,7 @@ class TestFile:
         assert (await ask(vms, folder)).status == 404
 
     async def test_a_folder_may_hold_nothing(self, vms: Vms) -> None:
-        vms.manners = Manners(folder_urls=True, folder_files=False)
+        vms.behaviour = Behaviour(folder_urls=True, folder_files=False)
         export = vms.add(size=SIZE)
 
         assert (await get_file(vms, export)).status == 404
@@ -397,7 +397,7 @@ class TestFile:
         assert reply.body == vms.read(export, size - 1000)
 
     async def test_a_limited_rate_is_kept(self, vms: Vms) -> None:
-        vms.manners = Manners(rate=400_000)
+        vms.behaviour = Behaviour(rate=400_000)
         export = vms.add(size=SIZE)
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -24,7 +24,7 @@ from yarl import URL
 from mirror.errors import AuthError, FetchError, ListError, OriginRefusedError
 from mirror.model import to_us
 from mirror.ports import Held
-from mirror.simulator import Manners, Vms, fault
+from mirror.simulator import Behaviour, Vms, fault
 from mirror.vms import Origins, Sessions, Tls, TokenFile, VmsClient, VmsOptions
 from mirror.vms.token import expiry
 from tests.certificates import make_certificates
@@ -503,7 +503,7 @@ async def test_the_configured_date_format(tmp_path, monkeypatch, form, since):
 async def test_the_window_is_by_the_clock_of_the_vms(tmp_path):
     """Its clock is two hours ahead of ours; so is the window, once that is known."""
     skew = timedelta(hours=2)
-    async with Vms(manners=Manners(clock_skew=skew)) as vms:
+    async with Vms(behaviour=Behaviour(clock_skew=skew)) as vms:
         site = Site.make(tmp_path, vms, lookback="1h")
         served = vms.add()
         assert (await site.once()).exit_code == 0
@@ -543,7 +543,7 @@ async def test_a_configured_device_id_is_used(tmp_path):
 
 async def test_a_compressed_list_is_read(tmp_path):
     """The API's session decompresses what it asked for."""
-    async with Vms(token=SECRET, manners=Manners(gzip_lists=True)) as vms:
+    async with Vms(token=SECRET, behaviour=Behaviour(gzip_lists=True)) as vms:
         served = [vms.add() for _ in range(30)]
         async with client(tmp_path, vms.url) as made:
             page = await ask_wide(made)

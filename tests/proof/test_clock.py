@@ -20,7 +20,7 @@ from mirror.ledger.copies import Copies
 from mirror.ledger.fetches import Fetches
 from mirror.model import State, from_us, to_us
 from mirror.schedule import Schedule
-from mirror.simulator import FAULTS, Manners, Vms, fault
+from mirror.simulator import FAULTS, Behaviour, Vms, fault
 from mirror.simulator.rows import stamp
 from mirror.targets.directory.target import DirectoryTarget
 from tests.proof.checker import Checker, Offered
@@ -90,13 +90,13 @@ class World:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
         *,
-        manners: Manners | None = None,
+        behaviour: Behaviour | None = None,
         **source: Any,
     ) -> AsyncIterator[World]:
         """Set it up in an empty folder."""
         clock = _true_clock()
         with time_machine.travel(clock(), tick=True) as wall:
-            async with Vms(clock=clock, manners=manners, other_origin=False) as vms:
+            async with Vms(clock=clock, behaviour=behaviour, other_origin=False) as vms:
                 source = {
                     "poll_interval": f"{POLL_S * 1000:.0f}ms",
                     "sweep_interval": f"{SWEEP_S * 1000:.0f}ms",
@@ -154,7 +154,7 @@ async def world(tmp_path, monkeypatch) -> AsyncIterator[World]:
 @pytest.mark.parametrize("hours", [-3, 1])
 async def test_a_step_while_files_are_fetched(world: World, hours, effort: Effort):
     """What runs goes on, what comes later comes in time, and back again."""
-    world.vms.manners = Manners(rate=200 * KIB)
+    world.vms.behaviour = Behaviour(rate=200 * KIB)
     async with world.site.service():
         for step in (hours * HOUR, -hours * HOUR):
             for _ in range(4):
@@ -178,7 +178,7 @@ async def test_steps_at_any_time(tmp_path, monkeypatch, effort: Effort):
         folder = tmp_path / str(number)
         folder.mkdir()
         async with World.open(
-            folder, monkeypatch, manners=Manners(rate=400 * KIB)
+            folder, monkeypatch, behaviour=Behaviour(rate=400 * KIB)
         ) as world:
             async with world.site.service():
                 for _ in range(4):
@@ -309,9 +309,9 @@ async def test_the_order_outlives_a_step(world: World, hours, restart, effort: E
 @pytest.mark.parametrize("hours", [-1, 1])
 async def test_a_vms_whose_clock_is_wrong(tmp_path, monkeypatch, hours, effort: Effort):
     """Deadlines are by the truth, the order too, and new exports are found."""
-    manners = Manners(clock_skew=hours * HOUR)
+    behaviour = Behaviour(clock_skew=hours * HOUR)
     async with World.open(
-        tmp_path, monkeypatch, manners=manners, concurrency=1, lookback="30m"
+        tmp_path, monkeypatch, behaviour=behaviour, concurrency=1, lookback="30m"
     ) as world:
         now = world.vms.now()
         served = [world.add(created_at=now - HOUR * (2.9 - 0.3 * n)) for n in range(8)]
@@ -321,7 +321,7 @@ async def test_a_vms_whose_clock_is_wrong(tmp_path, monkeypatch, hours, effort: 
             (truly,) = (e for e in served if e.export_id == export.export_id)
             assert export.deadline_us is not None
             off = from_us(export.deadline_us) - (truly.created_at + 3 * HOUR)
-            assert abs(off + manners.clock_skew) < timedelta(seconds=3)
+            assert abs(off + behaviour.clock_skew) < timedelta(seconds=3)
         await _moved(world, served)
         async with world.site.service():
             world.add()
@@ -339,8 +339,8 @@ async def test_two_vms_whose_clocks_differ(tmp_path, monkeypatch, effort: Effort
     async with contextlib.AsyncExitStack() as stack:
         open_, vms = stack.enter_async_context, {}
         for name, skew in (("fast", HOUR), ("slow", -HOUR)):
-            manners = Manners(clock_skew=skew)
-            vms[name] = await open_(Vms(clock=clock, manners=manners))
+            behaviour = Behaviour(clock_skew=skew)
+            vms[name] = await open_(Vms(clock=clock, behaviour=behaviour))
         site = Site.make(tmp_path, vms["fast"])
         tables = site.tables["sources"]
         tables["fast"] = tables.pop("hq")
@@ -428,7 +428,7 @@ def _naive(moment: datetime, zone: ZoneInfo) -> datetime:
 async def test_a_machine_that_slept(tmp_path, effort: Effort):
     """Stopped in the middle of transfers, it goes on where it was."""
     async with Nursery.open() as nursery:
-        async with Vms(manners=Manners(rate=200 * KIB), other_origin=False) as vms:
+        async with Vms(behaviour=Behaviour(rate=200 * KIB), other_origin=False) as vms:
             stage = Stage.make(tmp_path, vms, nursery)
             for _ in range(4):
                 stage.offer(vms.add(size=600 * KIB))

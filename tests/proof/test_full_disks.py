@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.simulator import Manners, Vms
+from mirror.simulator import Behaviour, Vms
 from tests.proof.disk_images import Volume
 from tests.proof.processes import Nursery, Stage
 
@@ -184,7 +184,7 @@ async def _live(folder: Path, role: str, nursery: Nursery, disk: str) -> int:
         await life.started()
         await life.steps(during=False)
         await life.step(None)
-        vms.manners = Manners(rate=1000 * _KIB)
+        vms.behaviour = Behaviour(rate=1000 * _KIB)
         await life.steps(during=True)
         assert await child.stop() == 0
         await stage.settle()

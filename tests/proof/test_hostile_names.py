@@ -67,7 +67,7 @@ class Scene:
     def offer(self, name: object, **more: Any) -> Export:
         """List an export under any name, with a real file of its own behind it."""
         export = self.vms.add(name="clip", **more)
-        row = json.loads(row_json(export, self.vms.manners, self.vms.url))
+        row = json.loads(row_json(export, self.vms.behaviour, self.vms.url))
         row["name"] = row["stream"]["type"] = name
         export.literal = row
         self.names[export.export_id, stamp(export.created_at)] = name

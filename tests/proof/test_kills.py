@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mirror.simulator import FAULTS, Manners, Vms
+from mirror.simulator import FAULTS, Behaviour, Vms
 from tests.proof.processes import Nursery, Stage
 from tests.proof.shim import Action, Shim, library
 
@@ -122,7 +122,7 @@ async def _campaign(
         stage.hear(child)
         stage.checker.look()
         assert stage.checker.breaks == []
-    vms.manners = Manners()
+    vms.behaviour = Behaviour()
     await stage.settle()
     return hits
 
@@ -139,8 +139,8 @@ async def _random_kills(
     folder: Path, rng: random.Random, nursery: Nursery, kills: int, **how: str
 ) -> int:
     folder.mkdir()
-    manners = Manners(rate=1000 * _KIB)
-    async with Vms(manners=manners, other_origin=False) as vms:
+    behaviour = Behaviour(rate=1000 * _KIB)
+    async with Vms(behaviour=behaviour, other_origin=False) as vms:
         stage = Stage.make(folder, vms, nursery, concurrency=_IN_FLIGHT)
         stage.add_target("vault")
         hits = await _campaign(stage, rng, kills, plant=how.get("plant"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mirror.simulator import Manners, Vms
+from mirror.simulator import Behaviour, Vms
 from tests.proof.disk_images import Volume, hung
 from tests.proof.processes import Nursery, Stage
 
@@ -83,7 +83,7 @@ class _Life:
             for name in ("blank_disk", "other_disk"):
                 other = Volume.make(folder, name=name, at=own.path)
                 disks[name] = await held.enter_async_context(other)
-            vms = Vms(manners=Manners(rate=1500 * _KIB), other_origin=False)
+            vms = Vms(behaviour=Behaviour(rate=1500 * _KIB), other_origin=False)
             await held.enter_async_context(vms)
             stage = Stage.make(folder, vms, nursery)
             life = cls(stage, disks, mount=mount, beside=beside, plant=plant)

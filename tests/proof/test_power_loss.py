@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mirror.simulator import Manners, Vms
+from mirror.simulator import Behaviour, Vms
 from tests.proof.processes import Nursery, Stage
 
 if TYPE_CHECKING:
@@ -101,8 +101,11 @@ async def _campaign(
     What was called saved before the power went must be there after it.
     """
     folder.mkdir()
-    hits, rates = 0, Manners(rate=800 * _KIB)
-    async with Disk.make(folder) as disk, Vms(manners=rates, other_origin=False) as vms:
+    hits, rates = 0, Behaviour(rate=800 * _KIB)
+    async with (
+        Disk.make(folder) as disk,
+        Vms(behaviour=rates, other_origin=False) as vms,
+    ):
         stage = Stage.make(folder, vms, nursery, kept_in=disk.path)
         stage.add_target("vault")
         await _do("sync", "-f", disk.path)

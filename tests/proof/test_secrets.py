@@ -160,7 +160,7 @@ class Scene:
         vms = (at or self.hq).vms
         number = 1 + len(self.expected)
         export = vms.add(export_id=number, name=f"{self.canaries.url}.mp4")
-        row = json.loads(row_json(export, vms.manners, vms.url))
+        row = json.loads(row_json(export, vms.behaviour, vms.url))
         path = f"{vms.file_path(export)}?sig={self.canaries.url}&do={deed}"
         row["url"] = (vms.url if origin is None else origin) + path
         row["name"] = f"Gate {number}"

@@ -12,7 +12,7 @@ import pytest
 
 from mirror.ledger import Ledger
 from mirror.model import State
-from mirror.simulator import Manners, Vms
+from mirror.simulator import Behaviour, Vms
 from tests.proof.processes import Nursery, Stage
 
 if TYPE_CHECKING:
@@ -150,7 +150,9 @@ def _left(root: Path) -> list[str]:
 async def test_two_machines_share_a_target(tmp_path, links, effort: Effort):
     """Both save all exports there; each file once, and none of one by the other."""
     async with Nursery.open() as nursery:
-        async with Vms(manners=Manners(rate=2000 * _KIB), other_origin=False) as vms:
+        async with Vms(
+            behaviour=Behaviour(rate=2000 * _KIB), other_origin=False
+        ) as vms:
             stage = Stage.make(tmp_path, vms, nursery)
             if not links:
                 stage.add_target("vault")
@@ -176,7 +178,7 @@ async def test_a_copy_of_the_state_directory_does_no_harm(tmp_path, effort: Effo
     The second starts from the copy when the first is far ahead of it.
     """
     async with Nursery.open() as nursery:
-        async with Vms(manners=Manners(rate=300 * _KIB), other_origin=False) as vms:
+        async with Vms(behaviour=Behaviour(rate=300 * _KIB), other_origin=False) as vms:
             stage = Stage.make(tmp_path, vms, nursery, concurrency=8)
             states = [stage.site.folder / "state", tmp_path / "copy"]
             for _ in range(8):

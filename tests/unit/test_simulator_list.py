@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mirror.simulator import Manners
+from mirror.simulator import Behaviour
 from mirror.simulator.paging import Page, shown_pages
 from mirror.simulator.query import InvalidQueryError, parse_query
 from mirror.simulator.rows import seed_rows, stamp
@@ -32,7 +32,7 @@ QUERY = {
     ],
 )
 def test_these_forms_of_a_moment_are_taken(text: str, moment: datetime) -> None:
-    query = parse_query({**QUERY, "from": text}, HEADERS, Manners())
+    query = parse_query({**QUERY, "from": text}, HEADERS, Behaviour())
 
     assert query.since == moment
 
@@ -42,14 +42,14 @@ def test_these_forms_of_a_moment_are_taken(text: str, moment: datetime) -> None:
 )
 def test_these_are_not(text: str) -> None:
     with pytest.raises(InvalidQueryError) as caught:
-        parse_query({**QUERY, "to": text}, HEADERS, Manners())
+        parse_query({**QUERY, "to": text}, HEADERS, Behaviour())
 
     assert list(caught.value.errors) == ["to"]
 
 
 def test_a_bare_date_is_taken_where_the_vms_is_told_to() -> None:
     query = parse_query(
-        {**QUERY, "to": "2026-11-23"}, HEADERS, Manners(bare_dates=True)
+        {**QUERY, "to": "2026-11-23"}, HEADERS, Behaviour(bare_dates=True)
     )
 
     assert query.until == datetime(2026, 11, 23, tzinfo=UTC)
@@ -60,7 +60,7 @@ def test_each_parameter_is_required(name: str) -> None:
     query = {key: value for key, value in QUERY.items() if key != name}
 
     with pytest.raises(InvalidQueryError) as caught:
-        parse_query(query, HEADERS, Manners())
+        parse_query(query, HEADERS, Behaviour())
 
     assert list(caught.value.errors) == [name]
 
@@ -68,23 +68,25 @@ def test_each_parameter_is_required(name: str) -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "ten", "1.5", ""])
 def test_a_page_number_is_a_whole_one_from_one_up(text: str) -> None:
     with pytest.raises(InvalidQueryError) as caught:
-        parse_query({**QUERY, "page": text, "per_page": text}, HEADERS, Manners())
+        parse_query({**QUERY, "page": text, "per_page": text}, HEADERS, Behaviour())
 
     assert set(caught.value.errors) == {"page", "per_page"}
 
 
 def test_unknown_clients_are_refused_unless_headers_are_left_alone() -> None:
     with pytest.raises(InvalidQueryError) as caught:
-        parse_query(QUERY, {"X-Client": "toaster"}, Manners())
+        parse_query(QUERY, {"X-Client": "toaster"}, Behaviour())
 
     assert set(caught.value.errors) == {"X-Client", "X-UUID"}
     for client in ("ios-cctv", "android-cctv", "thick-legal", "web", "ios", "android"):
-        parse_query(QUERY, {**HEADERS, "X-Client": client}, Manners())
-    assert parse_query(QUERY, {}, Manners(strict_headers=False)).page == 1
+        parse_query(QUERY, {**HEADERS, "X-Client": client}, Behaviour())
+    assert parse_query(QUERY, {}, Behaviour(strict_headers=False)).page == 1
 
 
 def test_a_page_size_is_clamped_without_a_word() -> None:
-    query = parse_query({**QUERY, "per_page": "500"}, HEADERS, Manners(max_per_page=50))
+    query = parse_query(
+        {**QUERY, "per_page": "500"}, HEADERS, Behaviour(max_per_page=50)
+    )
 
     assert query.per_page == 50
 
