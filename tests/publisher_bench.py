@@ -24,7 +24,7 @@ from mirror.metrics import Metrics
 from mirror.model import Attempt, Copy, Export, Receipt, from_us, to_us
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.publish import publisher, target_health
-from mirror.pipeline.publish.publisher import Publisher, Surroundings
+from mirror.pipeline.publish.publisher import Publisher
 from mirror.pipeline.spool.spool import Place, Spool
 from mirror.targets.directory.target import DirectoryTarget
 from tests import builders
@@ -204,19 +204,6 @@ class Desk:
 
     def publisher(self) -> Publisher:
         """Return a publisher as after a restart."""
-        around = Surroundings(
-            node_id="n0de",
-            path_for=lambda export: (
-                "hq/same.mp4" if self.same_path else f"hq/{export.export_id}.mp4"
-            ),
-            may_link=lambda: self.may_link,
-            sibling=lambda target, path: (
-                self.siblings[target] / path if target in self.siblings else None
-            ),
-            source_url=lambda _: "https://vms.example",
-            required=lambda: frozenset(self.required),
-            targets=lambda: frozenset(self.targets),
-        )
         ledger: Any = self.ledger
         return Publisher(
             self.nas,
@@ -224,7 +211,15 @@ class Desk:
             spool=self.spool,
             metrics=self.metrics,
             progress=self.progress,
-            around=around,
+            node_id="n0de",
+            path_for=lambda export: (
+                "hq/same.mp4" if self.same_path else f"hq/{export.export_id}.mp4"
+            ),
+            may_link=lambda: self.may_link,
+            roots=self.siblings,
+            source_urls={"hq": "https://vms.example"},
+            required=frozenset(self.required),
+            targets=frozenset(self.targets),
             concurrency=self.concurrency,
             pace=self.pace,
             changed=self._changed,

@@ -12,8 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mirror import config
-from mirror.app import instance, once
-from mirror.app.engine import Engine
+from mirror.app import build, instance, once
 from mirror.app.service import Service
 from mirror.ledger import Dossier, Filter, Ledger
 from mirror.metrics import Metrics
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from mirror.app.once import OnceReport
     from mirror.model import Export, State
+    from mirror.pipeline.engine import Engine
     from mirror.simulator import Export as Served
     from mirror.simulator import Vms
 
@@ -95,9 +95,7 @@ class Site:
         """Run `once`."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(once, "_LOOK_S", 0.02)
-            return await once.run(
-                self.settings(), metrics=Metrics(CollectorRegistry()), secret=_ignore
-            )
+            return await once.run(self.settings(), secret=_ignore)
 
     @contextlib.asynccontextmanager
     async def service(self) -> AsyncIterator[Service]:
@@ -123,17 +121,22 @@ class Site:
         """Give a built engine whose parts a test drives itself."""
         settings = self.settings()
         async with (
-            instance.held(settings) as held,
-            instance.sessions_for(settings) as sessions,
+            instance.open_instance(settings) as node,
+            build.sessions_for(settings) as sessions,
         ):
-            engine = Engine(
+            engine = build.engine_for(
                 settings,
-                ledger=held.ledger,
-                node_id=held.node_id,
-                sessions=sessions,
+                clients=build.clients_for(
+                    settings,
+                    sessions=sessions,
+                    device_uuids=await instance.device_uuids(
+                        node.ledger, settings.sources
+                    ),
+                    secret=_ignore,
+                ),
+                ledger=node.ledger,
+                node_id=node.node_id,
                 metrics=Metrics(CollectorRegistry()),
-                secret=_ignore,
-                device_uuids=await held.device_uuids(list(settings.sources)),
             )
             try:
                 yield engine

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from mirror.app import lock
+from mirror.app.instance import spool_folders
 from mirror.disk import filesystem, mounts
 from mirror.errors import MirrorError
 from mirror.ledger import LEDGER_NAME, Ledger
@@ -94,7 +95,7 @@ def _of_target(
     ledger: Ledger, settings: Settings, now_us: int, until_us: int
 ) -> list[str]:
     """Return what a pause of a target does, and what it endangers."""
-    spool = settings.spool_dir or settings.state_dir / "spool"
+    spool = spool_folders(settings)[0]
     free = filesystem.free_bytes(os.statvfs(mounts.nearest(spool)))
     told = [
         "nothing new is copied there; copies under way end first",

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
-from mirror.app import instance, memory
-from mirror.app.engine import Engine
+from mirror.app import build, instance, memory
 from mirror.app.notify.heartbeat import Heartbeats
-from mirror.app.notify.hook import Teller
+from mirror.app.notify.hook import EventHook
 from mirror.app.status import metrics_snapshot, overview
-from mirror.app.status.overview import Surroundings
 from mirror.errors import ConfigError, TransientError
 from mirror.model import to_us, utc_now
 from mirror.schedule import Schedule
@@ -27,11 +25,12 @@ from mirror.web import HttpServer, ListenError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from mirror.app.instance import Ground
+    from mirror.app.instance import Instance
     from mirror.config import Settings
     from mirror.metrics import Metrics
+    from mirror.pipeline.engine import Engine
     from mirror.systemd import Notifier
-    from mirror.vms import Sessions
+    from mirror.vms import Sessions, VmsClient
 
 _TICK_S = 1.0
 _LEDGER_ANSWERS_S = 5.0
@@ -48,7 +47,7 @@ class Service:
         settings: The configuration to begin with.
         reread: Gives the configuration as it is now; raises ConfigError.
         metrics: On the registry that is served.
-        secret: Told each token that must never be shown.
+        secret: Given each text that must never be shown.
         notifier: Tells systemd.
         signals: SIGTERM and SIGINT stop it, SIGHUP reloads.
     """
@@ -71,7 +70,8 @@ class Service:
         self._signals = signals
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._ground: Ground | None = None
+        self._instance: Instance | None = None
+        self._clients: dict[str, VmsClient] = {}
         self._proving: asyncio.Future[None] | None = None
         self._engine: Engine | None = None
         self._inflow: deque[tuple[float, int]] = deque()
@@ -87,10 +87,9 @@ class Service:
         if self._signals:
             self._listen_to_signals()
         async with (
-            instance.held(self._settings, check=False) as held,
-            instance.proving(self._settings.state_dir) as self._proving,
+            instance.open_instance(self._settings, check=False) as self._instance,
+            instance.check_in_background(self._settings.state_dir) as self._proving,
         ):
-            self._ground = held
             server = HttpServer(
                 self._metrics.registry,
                 healthy=self._ill,
@@ -105,8 +104,8 @@ class Service:
             listening = asyncio.create_task(self._listen(server), name="listen")
             try:
                 while not self._stop.is_set():
-                    async with instance.sessions_for(self._settings) as sessions:
-                        await self._serve(held, sessions)
+                    async with build.sessions_for(self._settings) as sessions:
+                        await self._serve(self._instance, sessions)
             finally:
                 self._notifier.stopping()
                 listening.cancel()
@@ -128,29 +127,32 @@ class Service:
             else:
                 return
 
-    async def _serve(self, held: Ground, sessions: Sessions) -> None:
+    async def _serve(self, node: Instance, sessions: Sessions) -> None:
         """Run one configuration until it is replaced or the service stops."""
         settings = self._settings
-        engine = Engine(
+        self._clients = build.clients_for(
             settings,
-            ledger=held.ledger,
-            node_id=held.node_id,
             sessions=sessions,
-            metrics=self._metrics,
+            device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=self._secret,
-            device_uuids=await held.device_uuids(list(settings.sources)),
         )
-        self._engine = engine
+        self._engine = engine = build.engine_for(
+            settings,
+            clients=self._clients,
+            ledger=node.ledger,
+            node_id=node.node_id,
+            metrics=self._metrics,
+        )
         self._inflow.clear()
         self._metrics.declare(list(settings.sources), list(settings.targets))
         running = asyncio.create_task(engine.run(), name="engine")
         beside = [
             asyncio.create_task(_beside(work))
             for work in (
-                Teller(
-                    settings.on_event, ledger=held.ledger, metrics=self._metrics
+                EventHook(
+                    settings.on_event, ledger=node.ledger, metrics=self._metrics
                 ).run(),
-                Heartbeats(settings, reader=held.reader, secret=self._secret).run(),
+                Heartbeats(settings, reader=node.reader, secret=self._secret).run(),
             )
         ]
         schedule = Schedule()
@@ -176,7 +178,7 @@ class Service:
             "give memory back", memory.EVERY, memory.give_back, immediately=True
         )
         for name, lister in engine.listers.items():
-            source = engine.settings.sources[name]
+            source = self._settings.sources[name]
             for kind, interval, due in (
                 ("poll", source.poll_interval, lister.poll_due),
                 ("sweep", source.sweep_interval, lister.sweep_due),
@@ -276,9 +278,9 @@ class Service:
 
     async def _ill(self) -> list[str]:
         """Return why the service is not healthy; nothing if it is."""
-        if self._ground is None:
+        if self._instance is None:
             return ["the ledger is not open yet"]
-        return await _answers(self._ground.ledger(lambda ledger: ledger.ping()))
+        return await _answers(self._instance.ledger(lambda ledger: ledger.ping()))
 
     async def _unready(self) -> list[str]:
         """Return why the service is not ready; nothing if it is."""
@@ -293,36 +295,39 @@ class Service:
 
     async def _refresh(self) -> None:
         """Bring the metrics up to date before they are read."""
-        if self._ground is None or self._engine is None:
+        if self._instance is None or self._engine is None:
             return
         now_us = to_us(utc_now())
-        taken = await self._ground.reader(
+        taken = await self._instance.reader(
             lambda ledger: metrics_snapshot.take(ledger, now_us)
         )
         self._metrics.show(taken)
-        spool = await self._ground.reader(lambda ledger: ledger.reads.spooled_bytes())
+        spool = await self._instance.reader(lambda ledger: ledger.reads.spooled_bytes())
         free = await asyncio.to_thread(self._engine.places.free_bytes)
         self._metrics.spool_measured(used_bytes=spool, free_bytes=free)
         if free is not None:
             self._tell_holdup(self._engine, free)
-        for name, client in self._engine.sources.items():
+        for name, client in self._clients.items():
             self._metrics.token_expiry(name, client.token_expiry_s)
 
     async def _status(self) -> dict[str, Any]:
         """Return what the status page shows."""
-        ground, engine = self._ground, self._engine
-        if ground is None or engine is None:
+        node, engine, settings = self._instance, self._engine, self._settings
+        if node is None or engine is None:
             raise TransientError("starting", "the service has not begun yet")
-        around = Surroundings(
-            spool_free_bytes=await asyncio.to_thread(engine.places.free_bytes),
-            token_expiry_s={
-                name: client.token_expiry_s for name, client in engine.sources.items()
-            },
-            ledger_problem=ground.ledger.problem,
-        )
-        settings, now_us = engine.settings, to_us(utc_now())
-        return await ground.reader(
-            lambda ledger: overview.take(ledger, settings, around, now_us)
+        free_bytes = await asyncio.to_thread(engine.places.free_bytes)
+        expiry_s = {
+            name: client.token_expiry_s for name, client in self._clients.items()
+        }
+        return await node.reader(
+            lambda ledger: overview.take(
+                ledger,
+                settings,
+                now_us=to_us(utc_now()),
+                token_expiry_s=expiry_s,
+                spool_free_bytes=free_bytes,
+                ledger_problem=node.ledger.problem,
+            )
         )
 
     def _tell_holdup(self, engine: Engine, free_bytes: int) -> None:

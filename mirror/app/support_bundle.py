@@ -13,7 +13,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from mirror import __version__
-from mirror.app import instance, lock
+from mirror.app import lock
+from mirror.app.build import proxies_of
 from mirror.app.status import public_json
 from mirror.errors import MirrorError
 from mirror.ledger import LEDGER_NAME, Ledger
@@ -36,7 +37,7 @@ _LIBRARIES = ("aiohttp", "aiofiles", "pydantic", "structlog", "typer")
 def learn_secrets(settings: Settings, redactor: Redactor) -> None:
     """Have the redactor know each token, password and address that is a secret."""
     for source in settings.sources.values():
-        for hidden in instance.proxies_of(source).secrets:
+        for hidden in proxies_of(source).secrets:
             redactor.add(hidden)
         token = tokens.content_of(source.token_path)
         if token is not None:

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from mirror.app import lock
-from mirror.app.engine import target_for
+from mirror.app.build import target_for
 from mirror.ledger import Ledger, LedgerThread
 from mirror.model import to_us, utc_now
 from mirror.pipeline.verify.read_copy import Examiner

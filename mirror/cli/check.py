@@ -9,7 +9,7 @@ import typer
 
 from mirror.app.refuse_root import refuse_root
 from mirror.cli import render
-from mirror.cli.globals import given
+from mirror.cli.globals import globals_of
 
 
 def register(app: typer.Typer) -> None:
@@ -27,21 +27,17 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Check the configuration and all it names; exits 1 if a check failed."""
-    globals_ = given(context)
+    globals_ = globals_of(context)
     settings = globals_.settings()
     if adopt is not None and adopt not in settings.targets:
         raise typer.BadParameter(f"--adopt: there is no target {adopt}")
     refuse_root(settings.state_dir, globals_.arguments)
 
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
-
-    from mirror.app import check as checks  # noqa: PLC0415
-    from mirror.metrics import Metrics  # noqa: PLC0415
+    from mirror.app import check as checks  # noqa: PLC0415 -- slow imports
 
     findings = asyncio.run(
         checks.run(
             settings,
-            metrics=Metrics(CollectorRegistry()),
             secret=globals_.redactor.add,
             adopt=adopt,
         )

@@ -71,7 +71,7 @@ class Globals:
         return config.default_config_path(os.environ)
 
 
-def given(context: typer.Context) -> Globals:
+def globals_of(context: typer.Context) -> Globals:
     """Return the global options of a command's context."""
     found = context.obj
     if not isinstance(found, Globals):

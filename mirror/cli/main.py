@@ -12,17 +12,25 @@ import typer
 
 from mirror import __version__, errors
 from mirror.cli import (
+    ack,
+    backup,
     check,
-    maintenance,
+    config,
+    demo,
+    once,
     pause,
     probe,
     rebuild,
+    retry,
     run,
     show,
-    simulate,
+    simulate_vms,
+    status,
     support_bundle,
+    token,
     verify,
 )
+from mirror.cli import list as list_command
 from mirror.cli.globals import Globals
 
 if TYPE_CHECKING:
@@ -89,15 +97,23 @@ def _globals(
 
 for _module in (
     run,
+    once,
+    status,
+    list_command,
     show,
+    retry,
     check,
     probe,
     verify,
     rebuild,
     pause,
+    ack,
     support_bundle,
-    maintenance,
-    simulate,
+    backup,
+    token,
+    config,
+    demo,
+    simulate_vms,
 ):
     _module.register(app)
 

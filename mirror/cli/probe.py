@@ -10,7 +10,7 @@ import typer
 
 from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
-from mirror.cli.globals import given
+from mirror.cli.globals import globals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,23 +35,19 @@ def probe(
     It reads only (GET), one request at a time, at most 40 within three minutes. Exits
     1 if the list could not be read.
     """
-    globals_ = given(context)
+    globals_ = globals_of(context)
     settings = globals_.settings()
     if source not in settings.sources:
         known = ", ".join(settings.sources)
         raise typer.BadParameter(f"no source {source}; there are: {known}")
     refuse_root(settings.state_dir, globals_.arguments)
 
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
-
-    from mirror.app import probe  # noqa: PLC0415
-    from mirror.metrics import Metrics  # noqa: PLC0415
+    from mirror.app import probe  # noqa: PLC0415 -- slow imports
 
     report = signals.run(
         probe.probe(
             settings,
             source,
-            metrics=Metrics(CollectorRegistry()),
             secret=globals_.redactor.add,
         )
     )

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mirror.cli import render
-from mirror.cli.globals import given
+from mirror.cli.globals import globals_of
 
 
 def register(app: typer.Typer) -> None:
@@ -36,21 +36,17 @@ def support_bundle(
 
     It is mode 0600. Look into it before you send it: it names hosts, paths and sources.
     """
-    globals_ = given(context)
+    globals_ = globals_of(context)
     settings = globals_.settings()
 
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
-
-    from mirror import config  # noqa: PLC0415
+    from mirror import config  # noqa: PLC0415 -- slow imports
     from mirror.app import check  # noqa: PLC0415
     from mirror.app import support_bundle as support  # noqa: PLC0415
-    from mirror.metrics import Metrics  # noqa: PLC0415
 
     support.learn_secrets(settings, globals_.redactor)
     findings = asyncio.run(
         check.run(
             settings,
-            metrics=Metrics(CollectorRegistry()),
             secret=globals_.redactor.add,
         )
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
-from mirror.cli.globals import given
+from mirror.cli.globals import globals_of
 
 if TYPE_CHECKING:
     from mirror.pipeline.verify.judge import Finding, Tally
@@ -48,20 +47,19 @@ def verify(
     Exits 4 if damage was found, else 1 if something could not be checked. Without
     --repair nothing on a target is changed.
     """
-    settings = given(context).settings()
+    settings = globals_of(context).settings()
     for name in target or []:
         if name not in settings.targets:
             raise typer.BadParameter(f"--target: there is no target {name}")
     size = _sample(sample)
     if repair:
-        refuse_root(settings.state_dir, given(context).arguments)
+        refuse_root(settings.state_dir, globals_of(context).arguments)
 
     from mirror.app import verify as verifying  # noqa: PLC0415 -- slow imports
-    from mirror.cli.progress import ReadBars, ReadLines  # noqa: PLC0415
+    from mirror.cli import progress  # noqa: PLC0415
 
     found: list[Finding] = []
-    shown = ReadBars() if sys.stderr.isatty() else ReadLines()
-    try:
+    with progress.of_reads() as watch:
         tally = signals.run(
             verifying.run(
                 settings,
@@ -69,11 +67,9 @@ def verify(
                 sample=size,
                 repair=repair,
                 told=found.append if as_json else _print_finding,
-                watch=shown.update,
+                watch=watch,
             )
         )
-    finally:
-        shown.close()
     if as_json:
         render.as_json(_counts(tally) | {"findings": [_record(one) for one in found]})
     else:

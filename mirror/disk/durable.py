@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
 READ_BYTES: Final = 1024 * 1024
 _CANNOT_CHMOD: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -203,6 +204,12 @@ def move_numbered(name: str, *, source: int, within: int) -> str:
             number += 1
         else:
             return free
+
+
+def flush(path: Path) -> None:
+    """Bring what was written to a file, or the names in a folder, onto its disk."""
+    with closing(os.open(path, os.O_RDONLY)) as fd:
+        os.fsync(fd)
 
 
 def exists(name: str, *, within: int) -> bool:

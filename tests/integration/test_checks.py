@@ -16,11 +16,9 @@ from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from mirror.app import check
 from mirror.app.check import finding, places
-from mirror.metrics import Metrics
 from mirror.simulator import Vms
 from mirror.targets.directory.target import DirectoryTarget
 from tests.certificates import make_certificates
@@ -33,7 +31,6 @@ async def findings(site: Site) -> dict[str, tuple[str, str]]:
     """Return what `check` finds: grade and words by name."""
     found = await check.run(
         site.settings(),
-        metrics=Metrics(CollectorRegistry()),
         secret=lambda _: None,
     )
     return {one.name: (one.grade.value, one.detail) for one in found}
@@ -243,7 +240,6 @@ async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
                 async with asyncio.timeout(60):
                     found = await check.run(
                         settings,
-                        metrics=Metrics(CollectorRegistry()),
                         secret=lambda _: None,
                     )
     finally:

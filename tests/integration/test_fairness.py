@@ -20,9 +20,9 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from mirror.app.engine import Engine
     from mirror.app.service import Service
     from mirror.model import Export
+    from mirror.pipeline.engine import Engine
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -148,7 +148,7 @@ class Bench:
                 initial=timedelta(seconds=600.0501), maximum=timedelta(seconds=1200)
             ),
             patience=Patience(timedelta(seconds=60)),
-            targets=lambda: ["nas"],
+            targets=["nas"],
             now=lambda: from_us(made.tick()),
         )
         made = cls(thread, watched, spool, fetcher, Vms(), progress, folder)

@@ -6,12 +6,10 @@ import tomllib
 from datetime import timedelta
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from mirror import config
 from mirror.app import probe
 from mirror.app.probe import asker
-from mirror.metrics import Metrics
 from mirror.simulator import Behaviour, Etag, Fault, Kind, Vms, query
 from mirror.simulator.answers import LIST_PATHS
 from tests.integration.test_cli import run_beside
@@ -23,7 +21,6 @@ async def asked(site: Site) -> tuple[probe.Report, dict[str, str], dict[str, obj
     report = await probe.probe(
         site.settings(),
         "hq",
-        metrics=Metrics(CollectorRegistry()),
         secret=lambda _: None,
     )
     words = {one.topic: one.text for one in report.learnt}

@@ -7,11 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import structlog
-from prometheus_client import CollectorRegistry
 
 from mirror.app import check
 from mirror.app.notify import heartbeat
-from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Vms
 from tests.certificates import make_certificates
@@ -31,9 +29,7 @@ def bare(monkeypatch):
 
 async def found(site: Site) -> dict[str, tuple[str, str]]:
     """Return what `check` finds, by name."""
-    findings = await check.run(
-        site.settings(), metrics=Metrics(CollectorRegistry()), secret=lambda _: None
-    )
+    findings = await check.run(site.settings(), secret=lambda _: None)
     return {one.name: (one.grade.value, one.detail) for one in findings}
 
 

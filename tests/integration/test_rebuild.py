@@ -32,7 +32,7 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.app.rebuild.rebuild import Odd, Progress
+    from mirror.app.rebuild.rebuild import OddCopy, RebuildReport
     from mirror.simulator import Export as Served
 
 SIZE = 20_000
@@ -59,7 +59,7 @@ class Kept:
     site: Site
     vms: Vms
     served: list[Served]
-    odd: list[Odd] = field(default_factory=list)
+    odd: list[OddCopy] = field(default_factory=list)
 
     @property
     def ledger(self) -> Path:
@@ -94,7 +94,7 @@ class Kept:
         copies = self.site.dossier(self.served[number]).copies
         return {one.target: (str(one.state), one.path) for one in copies}
 
-    async def rebuild(self, *targets: str, force: bool = False) -> Progress:
+    async def rebuild(self, *targets: str, force: bool = False) -> RebuildReport:
         """Rebuild within this process, so that faults can be played."""
         settings = self.site.settings()
         self.odd = []
@@ -740,9 +740,9 @@ async def test_a_target_that_goes_away_meanwhile_leaves_the_old_ledger(
     assert not list(kept.ledger.parent.glob("rebuilding*"))
 
 
-@pytest.mark.parametrize("call", ["_flush", "_replace"])
-async def test_a_full_disk_leaves_the_old_ledger(tmp_path, vms, monkeypatch, call):
-    """Exit 74, with what to do."""
+@pytest.mark.parametrize(("of", "call"), [(durable, "flush"), (Ledger, "count_on")])
+async def test_a_full_disk_leaves_the_old_ledger(tmp_path, vms, monkeypatch, of, call):
+    """Be it full for the new ledger's rows or for its last flush: told what to do."""
     kept = await keep(tmp_path, vms, 1)
     before = kept.rows()
 
@@ -750,7 +750,7 @@ async def test_a_full_disk_leaves_the_old_ledger(tmp_path, vms, monkeypatch, cal
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(rebuilding, call, full)
+        patched.setattr(of, call, full)
         with pytest.raises(LedgerError, match="free some space"):
             await kept.rebuild(force=True)
 
@@ -1033,7 +1033,10 @@ async def test_a_stop_does_not_wait_for_the_ledger_to_be_read(
         connection.execute(f"SELECT count(*) FROM ({count} n)").fetchone()
 
     monkeypatch.setattr(checksums, "problem", endless)
-    async with asyncio.timeout(30), instance.proving(kept.ledger.parent) as reading:
+    async with (
+        asyncio.timeout(30),
+        instance.check_in_background(kept.ledger.parent) as reading,
+    ):
         await asyncio.sleep(0.1)
 
         assert not reading.done()

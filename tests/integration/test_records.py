@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mirror.app.engine import Engine
+    from mirror.pipeline.engine import Engine
     from mirror.ports import Kept, Publication
     from mirror.simulator import Export as Served
 
@@ -68,7 +68,7 @@ class Bench:
             while (export := await self.claimed()) is None:
                 await asyncio.sleep(0.01)
             return await self.engine.pool._fetcher.attempt(
-                self.engine.sources["hq"], export
+                self.engine.pool.sources["hq"].client, export
             )
 
     async def claimed(self) -> Export | None:
@@ -341,7 +341,7 @@ async def test_a_path_that_is_taken_gets_a_number(bench: Bench):
     served = await bench.add()
     await bench.fetch()
     publisher = bench.engine.publishers["nas"]
-    wanted = bench.site.archive / publisher._around.path_for(bench.site.export(served))
+    wanted = bench.site.archive / publisher.path_for(bench.site.export(served))
     wanted.parent.mkdir(parents=True, exist_ok=True)
     wanted.write_bytes(b"of a stranger")
     with structlog.testing.capture_logs() as events:

@@ -22,7 +22,7 @@ import pytest
 from mirror.app import lock
 from mirror.app import verify as verifying
 from mirror.app.status import metrics_snapshot as snapshot_of_ledger
-from mirror.cli.progress import ReadLines
+from mirror.cli import progress
 from mirror.disk import durable
 from mirror.errors import LockedError, TargetError
 from mirror.ledger import Ledger
@@ -605,8 +605,8 @@ async def test_progress_is_told(tmp_path, vms, monkeypatch, capsys):
     """A line now and then, on stderr."""
     kept = await keep(tmp_path, vms, 3)
     monkeypatch.setattr("mirror.cli.progress._LINE_S", 0.0)
-    lines = ReadLines()
-    await kept.verify(watch=lines.update)
+    with progress.of_reads() as watch:
+        await kept.verify(watch=watch)
     told = capsys.readouterr().err.splitlines()
 
     assert re.fullmatch(

@@ -31,8 +31,8 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from mirror.app.engine import Engine
     from mirror.model import Export
+    from mirror.pipeline.engine import Engine
     from mirror.simulator import Export as Served
     from tests.proof.figures import Effort
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mirror.app.check.finding import FILES_S, Finding, Grade, bounded
+from mirror.app.instance import spool_folders
 from mirror.disk import filesystem, mounts
 from mirror.errors import MirrorError, TargetError
 from mirror.ledger import LEDGER_NAME
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from mirror.config import Settings, TargetSettings
     from mirror.ledger import LedgerThread
-    from mirror.pipeline.publish.publisher import Publisher
     from mirror.pipeline.spool.spool import Place
+    from mirror.ports import Target
 
 _DAY_S = 86_400
 _DAY_US = 86_400_000_000
@@ -68,7 +69,7 @@ def _barred(folder: Path) -> tuple[Path, Path | None, bool]:
 
 async def spool(settings: Settings, ledger: LedgerThread) -> Finding:
     """Judge where files wait while a target is away, and for how long they can."""
-    folder = settings.spool_dir or settings.state_dir / "spool"
+    folder = spool_folders(settings)[0]
     name = "spool"
     if mounts.is_network(folder):
         detail = f"{folder} lies on a network file system: while that is away nothing "
@@ -163,16 +164,16 @@ async def _of_a_day(ledger: LedgerThread) -> int:
     return await ledger(lambda opened: opened.pauses.received(since_us))
 
 
-async def target(
-    publisher: Publisher,
+async def check_target(
+    target: Target,
     settings: TargetSettings,
     ledger: LedgerThread,
     *,
     adopt: bool,
 ) -> Finding:
     """Write to a target, read that and remove it; one never used gets its marker."""
-    name = f"target {publisher.name}"
-    remembered = await ledger(lambda opened: opened.marker(publisher.name))
+    name = f"target {target.name}"
+    remembered = await ledger(lambda opened: opened.marker(target.name))
     try:
         async with asyncio.timeout(_TARGET_S):
             first = remembered is None and not settings.mount
@@ -180,7 +181,7 @@ async def target(
                 detail = f"{settings.path} is not there; it is made at the first run. "
                 detail += "Mount it first if it is to be a mount, and set mount = true"
                 return Finding(name=name, grade=Grade.WARN, detail=detail)
-            health = await publisher.target.open(None if adopt else remembered)
+            health = await target.open(None if adopt else remembered)
     except TimeoutError:
         detail = "it does not answer; is the mount dead?"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
@@ -196,7 +197,7 @@ async def target(
     left = "it does not say how much is free" if free is None else f"{size(free)} free"
     detail = f"writable, {left}"
     if adopt:
-        detail += await _adopted(ledger, publisher.name, health.marker_id, remembered)
+        detail += await _adopted(ledger, target.name, health.marker_id, remembered)
     if free is not None and free < day:
         detail += f"; {size(day)} came in on the last day: free some space there"
         return Finding(name=name, grade=Grade.WARN, detail=detail)

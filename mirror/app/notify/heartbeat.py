@@ -9,7 +9,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from mirror.app import instance
+from mirror.app.build import proxies_of
 from mirror.app.status.overview import Freshness, freshness_of
 from mirror.model import to_us, utc_now
 from mirror.vms import Proxies
@@ -57,9 +57,9 @@ class Heartbeats:
             for name, url in given.items()
             if url is not None
         }
-        self._proxies = {
-            name: instance.proxies_of(source) for name, source in sources
-        } | {_ALL: Proxies()}
+        self._proxies = {name: proxies_of(source) for name, source in sources} | {
+            _ALL: Proxies()
+        }
         for url in self._urls.values():
             secret(str(url))
             secret(url.raw_path_qs)

@@ -31,7 +31,7 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ")
 _log = structlog.get_logger()
 
 
-class Teller:
+class EventHook:
     """Tells a command of what happens; each event once, none for ever.
 
     Sources take turns, so that one of which much is told delays no other.

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.app import instance
-from mirror.app.engine import Engine
+from mirror.app import build
 from mirror.app.probe.asker import Asker, EnoughError, Learnt, Suggestion
 from mirror.app.probe.file_questions import FileQuestions
 from mirror.app.probe.list_questions import ListQuestions
-from mirror.ledger import Ledger, LedgerThread
 from mirror.model import iso, to_us, utc_now
 from mirror.wording import span
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirror.config import Settings
-    from mirror.metrics import Metrics
     from mirror.vms import VmsClient
 
 __all__ = ["Learnt", "Report", "Suggestion", "probe"]
@@ -45,7 +42,6 @@ async def probe(
     settings: Settings,
     name: str,
     *,
-    metrics: Metrics,
     secret: Callable[[str], None],
 ) -> Report:
     """Ask one source's VMS; by GET, one request at a time, few in number.
@@ -53,47 +49,38 @@ async def probe(
     Args:
         settings: The configuration.
         name: Of a source in it.
-        metrics: Not shown.
-        secret: Told the token.
+        secret: Given each text that must never be shown.
     """
     source = settings.sources[name]
-    ledger = LedgerThread(Ledger.read(settings.state_dir))
-    try:
-        async with instance.sessions_for(settings) as sessions:
-            engine = Engine(
-                settings,
-                ledger=ledger,
-                node_id="probe",
-                sessions=sessions,
-                metrics=metrics,
-                secret=secret,
-                device_uuids=dict.fromkeys(settings.sources, "archive-mirror-probe"),
-            )
-            client = engine.sources[name]
-            asker = Asker(client=client)
-            about_list = ListQuestions(
-                asker=asker,
-                url=source.url,
-                path=source.list_path,
-                configured_form=source.date_format,
-                now=utc_now(),
-            )
-            about_files = FileQuestions(
-                asker=asker, url=source.url, max_bytes=settings.transfer.max_file_size
-            )
-            cut_short: list[Learnt] = []
-            try:
-                await about_list.ask()
-                page = about_list.page
-                about_files.rows = page.rows if page else []
-                about_files.listed = page is not None
-                if about_list.answers or asker.last_list is not None:
-                    await about_files.ask()
-            except EnoughError as exc:
-                cut_short = [Learnt(topic="the rest", text=str(exc), known=False)]
-            await engine.close()
-    finally:
-        await ledger.close()
+    async with build.sessions_for(settings) as sessions:
+        client = build.client_for(
+            settings,
+            name,
+            sessions=sessions,
+            device_uuid="archive-mirror-probe",
+            secret=secret,
+        )
+        asker = Asker(client=client)
+        about_list = ListQuestions(
+            asker=asker,
+            url=source.url,
+            path=source.list_path,
+            configured_form=source.date_format,
+            now=utc_now(),
+        )
+        about_files = FileQuestions(
+            asker=asker, url=source.url, max_bytes=settings.transfer.max_file_size
+        )
+        cut_short: list[Learnt] = []
+        try:
+            await about_list.ask()
+            page = about_list.page
+            about_files.rows = page.rows if page else []
+            about_files.listed = page is not None
+            if about_list.answers or asker.last_list is not None:
+                await about_files.ask()
+        except EnoughError as exc:
+            cut_short = [Learnt(topic="the rest", text=str(exc), known=False)]
     return Report(
         learnt=[
             *about_list.learnt,

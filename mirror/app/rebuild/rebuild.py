@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from mirror import sidecar
 from mirror.app import lock
-from mirror.app.engine import target_for
+from mirror.app.build import target_for
 from mirror.app.rebuild import spool_files
+from mirror.disk import durable
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
 from mirror.ledger import LEDGER_NAME, Ledger, Taken
 from mirror.model import to_us, utc_now
@@ -50,7 +51,7 @@ class Oddity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Odd:
+class OddCopy:
     """One such thing, in words."""
 
     oddity: Oddity
@@ -60,7 +61,7 @@ class Odd:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class TargetReport:
     """What one target came to, or has come to so far.
 
     Attributes:
@@ -75,7 +76,7 @@ class Tally:
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class RebuildReport:
     """How far a rebuild is, and in the end what it came to.
 
     Attributes:
@@ -91,7 +92,7 @@ class Progress:
     aside: Path | None = None
     carried: int = 0
     unsound: int = 0
-    targets: dict[str, Tally] = field(default_factory=dict)
+    targets: dict[str, TargetReport] = field(default_factory=dict)
     exports: dict[str, int] = field(default_factory=dict)
     unclaimed: list[Unclaimed] = field(default_factory=list)
 
@@ -101,9 +102,9 @@ async def run(
     *,
     targets: Collection[str],
     force: bool,
-    told: Callable[[Odd], None],
-    watch: Callable[[Progress], None],
-) -> Progress:
+    told: Callable[[OddCopy], None],
+    watch: Callable[[RebuildReport], None],
+) -> RebuildReport:
     """Make a new ledger; the old one is moved aside at the end.
 
     Args:
@@ -111,7 +112,7 @@ async def run(
         targets: Names of those to be read.
         force: Replace a ledger that is not damaged, too.
         told: Given each oddity as it comes.
-        watch: Called from time to time, to show progress.
+        watch: Called from time to time, to show how far it is.
 
     Raises:
         ConfigError: The state directory cannot be used.
@@ -121,14 +122,16 @@ async def run(
             is as it was.
     """
     with lock.held(settings.state_dir):
-        progress = Progress(targets={name: Tally() for name in sorted(targets)})
-        progress.old = await asyncio.to_thread(_judge, settings.state_dir, force=force)
+        report = RebuildReport(
+            targets={name: TargetReport() for name in sorted(targets)}
+        )
+        report.old = await asyncio.to_thread(_judge, settings.state_dir, force=force)
         folder = settings.state_dir / _FOLDER
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(mode=0o700)
-            await _Rebuild(settings, folder, progress, told, watch).run()
-            progress.aside = _replace(settings.state_dir, folder)
+            await _Rebuild(settings, folder, report, told, watch).run()
+            report.aside = _replace(settings.state_dir, folder)
         except (OSError, sqlite3.Error) as exc:
             raise LedgerError(
                 f"a new ledger cannot be written to {settings.state_dir} ({exc}); free "
@@ -136,7 +139,7 @@ async def run(
             ) from exc
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return progress
+        return report
 
 
 def _judge(state_dir: Path, *, force: bool) -> str:
@@ -178,13 +181,13 @@ class _Rebuild:
         self,
         settings: Settings,
         folder: Path,
-        progress: Progress,
-        told: Callable[[Odd], None],
-        watch: Callable[[Progress], None],
+        report: RebuildReport,
+        told: Callable[[OddCopy], None],
+        watch: Callable[[RebuildReport], None],
     ) -> None:
         self._settings = settings
         self._folder = folder
-        self._progress = progress
+        self._report = report
         self._told = told
         self._watch = watch
         self._now_us = to_us(utc_now())
@@ -193,7 +196,7 @@ class _Rebuild:
         """Fill the new ledger."""
         built = {
             name: target_for(self._settings.targets[name], node_id=_NODE_ID)
-            for name in self._progress.targets
+            for name in self._report.targets
         }
         found = {name: await self._identify(one) for name, one in built.items()}
         with closing(Ledger.open(self._folder)) as ledger:
@@ -206,23 +209,23 @@ class _Rebuild:
             await asyncio.to_thread(ledger.stock.settle)
             await asyncio.to_thread(self._keep_spooled, ledger)
             ledger.count_on(self._settings.state_dir)
-            for name, tally in self._progress.targets.items():
-                tally.copies = ledger.stock.counts(name)
+            for name, counts in self._report.targets.items():
+                counts.copies = ledger.stock.counts(name)
             for (_, state), number in ledger.reads.counts().items():
-                exports = self._progress.exports
+                exports = self._report.exports
                 exports[state] = exports.get(state, 0) + number
         for target in built.values():
             await target.close()
 
     def _carry(self, ledger: Ledger) -> None:
         def carried(number: int) -> None:
-            self._progress.carried = number
-            self._watch(self._progress)
+            self._report.carried = number
+            self._watch(self._report)
 
         old = self._settings.state_dir / LEDGER_NAME
         if old.is_file() and old.stat().st_size:
-            self._progress.unsound = ledger.carry(old, carried)
-        for target in self._progress.targets:
+            self._report.unsound = ledger.carry(old, carried)
+        for target in self._report.targets:
             ledger.stock.doubt(target)
 
     def _keep_spooled(self, ledger: Ledger) -> None:
@@ -230,7 +233,7 @@ class _Rebuild:
         if known is None:
             known = spool_files.node_of_spool(self._settings, ledger)
         ledger.node_id(self._now_us, known)
-        self._progress.unclaimed = spool_files.keep(self._settings, ledger, known)
+        self._report.unclaimed = spool_files.keep(self._settings, ledger, known)
 
     async def _identify(self, target: DirectoryTarget) -> str:
         return await unless_hung(target.identify(), target.name)
@@ -251,14 +254,14 @@ class _Rebuild:
     async def _read(
         self, ledger: Ledger, target: DirectoryTarget, marker_id: str
     ) -> None:
-        tally = self._progress.targets[target.name]
+        counts = self._report.targets[target.name]
         survey = target.survey(marker_id)
         while found := await unless_hung(anext(survey, None), target.name):
             with ledger.together():
                 for one in found:
                     self._take(ledger, target.name, one)
-            tally.sidecars += len(found)
-            self._watch(self._progress)
+            counts.sidecars += len(found)
+            self._watch(self._report)
 
     def _take(self, ledger: Ledger, target: str, found: Beside) -> None:
         try:
@@ -295,12 +298,12 @@ class _Rebuild:
                     text = "it was saved, and neither it nor its sidecar is there"
                     self._odd(Oddity.DAMAGED, target.name, one.path, text)
             after = bare[-1].key
-            self._watch(self._progress)
+            self._watch(self._report)
 
     def _odd(self, oddity: Oddity, target: str, path: str, text: str) -> None:
-        counts = self._progress.targets[target].odd
+        counts = self._report.targets[target].odd
         counts[oddity] = counts.get(oddity, 0) + 1
-        self._told(Odd(oddity=oddity, target=target, path=path, text=text))
+        self._told(OddCopy(oddity=oddity, target=target, path=path, text=text))
 
 
 async def _lies(target: DirectoryTarget, marker_id: str, bare: Bare) -> bool:
@@ -338,15 +341,7 @@ def _replace(state_dir: Path, folder: Path) -> Path | None:
         # The service's user must be able to use what root has made.
         owner = state_dir.stat()
         os.chown(new, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    _flush(new)
+    durable.flush(new)
     new.rename(path)
-    _flush(state_dir)
+    durable.flush(state_dir)
     return aside
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -7,7 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mirror.app.instance import spool_folders
 from mirror.pipeline.spool.part import PartName
+from mirror.pipeline.spool.places import folder_on
 from mirror.targets.directory.root import HIDDEN
 
 if TYPE_CHECKING:
@@ -69,11 +71,8 @@ def keep(settings: Settings, ledger: Ledger, node_id: str | None) -> list[Unclai
 
 
 def _parts(settings: Settings) -> Iterator[tuple[Path, PartName]]:
-    folders = {one.path / HIDDEN / "spool" for one in settings.targets.values()}
-    folders.add(settings.state_dir / "spool")
-    if settings.spool_dir is not None:
-        folders.add(settings.spool_dir)
-    for folder in folders:
+    on_targets = (folder_on(target.path) for target in settings.targets.values())
+    for folder in {*spool_folders(settings), *on_targets}:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for path in folder.iterdir():
                 name = PartName.read(path.name.removesuffix(_KEPT))

@@ -9,10 +9,18 @@ from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from mirror.app import lock
+from mirror.app.status import overview
+from mirror.errors import ConfigError, MirrorError
+from mirror.ledger import Ledger
+from mirror.model import to_us, utc_now
+from mirror.vms import token as tokens
 from mirror.wording import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from mirror.config import Settings
 
 _LONGEST = 480
 """With the figures it stays below 1024 bytes, more than which some agents cut off."""
@@ -26,6 +34,36 @@ class Result(IntEnum):
     WARNING = 1
     CRITICAL = 2
     UNKNOWN = 3
+
+
+def answer(read: Callable[[], Settings]) -> tuple[Result, str]:
+    """Return the exit code and the line, whatever happens.
+
+    Args:
+        read: Gives the configuration; raises ConfigError.
+    """
+    try:
+        return _look(read())
+    except ConfigError as exc:
+        text = f"configuration: {exc.problems[0]}"
+    except MirrorError as exc:
+        text = str(exc)
+    except Exception as exc:  # noqa: BLE001 -- a plugin answers, whatever happens
+        text = f"unexpected failure ({type(exc).__name__}); see `archive-mirror status`"
+    return Result.UNKNOWN, line(Result.UNKNOWN, text)
+
+
+def _look(settings: Settings) -> tuple[Result, str]:
+    token_expiry_s = {
+        name: tokens.expiry_of(source.token_path)
+        for name, source in settings.sources.items()
+    }
+    running = lock.is_held(settings.state_dir)
+    with Ledger.reading(settings.state_dir, check=not running) as ledger:
+        status = overview.take(
+            ledger, settings, now_us=to_us(utc_now()), token_expiry_s=token_expiry_s
+        )
+    return judge(status, running=running)
 
 
 def line(result: Result, text: str, figures: str = "") -> str:

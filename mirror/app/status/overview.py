@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -41,26 +41,26 @@ class Freshness(StrEnum):
 _UNFETCHED = frozenset({State.READY, State.FETCHING, State.PARKED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What the page shows that the ledger does not know.
-
-    Attributes:
-        token_expiry_s: By source, seconds since 1970; None if unknown.
-        ledger_problem: Why the ledger cannot be written just now.
-    """
-
-    spool_free_bytes: int | None = None
-    token_expiry_s: Mapping[str, int | None]
-    ledger_problem: str | None = None
-
-
 def take(
-    ledger: Ledger, settings: Settings, around: Surroundings, now_us: int
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    now_us: int,
+    token_expiry_s: Mapping[str, int | None],
+    spool_free_bytes: int | None = None,
+    ledger_problem: str | None = None,
 ) -> dict[str, Any]:
     """Return what `/status.json` gives; for the reader's thread.
 
     No question reads all the exports there are.
+
+    Args:
+        ledger: Open for questions.
+        settings: The configuration.
+        now_us: Now.
+        token_expiry_s: By source, seconds since 1970; None or left out if unknown.
+        spool_free_bytes: Free where the spool lies now.
+        ledger_problem: Why the ledger cannot be written just now.
     """
     reads = ledger.reads
     status = public_json.status(reads.counts(), reads, now_us)
@@ -72,7 +72,7 @@ def take(
             name: _freshness(
                 known.get(name),
                 source,
-                around.token_expiry_s.get(name),
+                token_expiry_s.get(name),
                 now_us,
             )
             for name, source in settings.sources.items()
@@ -80,9 +80,9 @@ def take(
         "configured_targets": list(settings.targets),
         "spool": {
             "bytes": reads.spooled_bytes(),
-            "free_bytes": around.spool_free_bytes,
+            "free_bytes": spool_free_bytes,
         },
-        "ledger_problem": around.ledger_problem,
+        "ledger_problem": ledger_problem,
         "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT, now_us)],
         "recent": [
             _row(one, [public_json.copy(each) for each in copies], now_us)

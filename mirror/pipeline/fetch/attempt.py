@@ -31,7 +31,7 @@ from mirror.pipeline.spool.part import Part
 from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -70,7 +70,7 @@ class Fetcher:
         limits: PumpLimits,
         pace: outcome.Pace,
         patience: Patience,
-        targets: Callable[[], list[str]],
+        targets: Sequence[str],
         patient: bool = True,
         now: Callable[[], datetime],
     ) -> None:
@@ -367,7 +367,7 @@ class Fetcher:
             error=_error(failure, receipt),
         )
         jitter = random.random()  # noqa: S311 -- spreads load, hides nothing
-        targets = self._targets()
+        targets = self._targets
 
         def decide(export: Export) -> Export:
             export = run.noted(export, failure)

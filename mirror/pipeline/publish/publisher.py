@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from mirror.ports import PathTakenError, Publication, SpoolFileError
 from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -37,37 +36,23 @@ _MAX_DOWN = timedelta(seconds=60)
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a publisher knows of the rest.
-
-    Attributes:
-        path_for: Renders an export's path by the target's layout.
-        may_link: A kept file may be the spooled file itself; for one target only.
-        sibling: Where another target's copy can be read, if it can.
-        source_url: Base URL of a source, by its name.
-        required: Targets that an export must lie on to be saved.
-        targets: All configured targets.
-    """
-
-    node_id: str
-    path_for: Callable[[Export], str]
-    may_link: Callable[[], bool]
-    sibling: Callable[[str, str], Path | None]
-    source_url: Callable[[str], str]
-    required: Callable[[], frozenset[str]]
-    targets: Callable[[], frozenset[str]]
-
-
 class Publisher:
     """Claims copies for one target and publishes them.
 
     Args:
-        wake: Set by whoever made a copy pending.
-        changed: Called after each publish.
+        node_id: Of this machine.
+        path_for: Renders an export's path by the target's layout.
+        may_link: A kept file may be the spooled file itself; for one target only.
+        roots: The folders of all targets, where their copies can be read.
+        source_urls: Base URLs of the sources.
+        required: Targets that an export must lie on to be saved.
+        targets: All configured targets.
         pace: Of the retries.
+        changed: Called after each publish.
 
     Attributes:
+        wake: Set by whoever made a copy pending.
+        path_for: See above.
         standing: Whether the target can be used.
         paused: Nothing new is published, and the target not looked at.
     """
@@ -80,7 +65,13 @@ class Publisher:
         spool: Spool,
         metrics: Metrics,
         progress: Progress,
-        around: Surroundings,
+        node_id: str,
+        path_for: Callable[[Export], str],
+        may_link: Callable[[], bool],
+        roots: Mapping[str, Path],
+        source_urls: Mapping[str, str],
+        required: frozenset[str],
+        targets: frozenset[str],
         concurrency: int,
         pace: Pace,
         changed: Callable[[], None],
@@ -91,7 +82,13 @@ class Publisher:
         self._spool = spool
         self._metrics = metrics
         self._progress = progress
-        self._around = around
+        self._node_id = node_id
+        self.path_for = path_for
+        self._may_link = may_link
+        self._roots = roots
+        self._source_urls = source_urls
+        self._required = required
+        self._targets = targets
         self._concurrency = concurrency
         self._pace = pace
         self._changed = changed
@@ -105,10 +102,6 @@ class Publisher:
     def name(self) -> str:
         """The target's name."""
         return self.target.name
-
-    def path_for(self, export: Export) -> str:
-        """Return where the layout puts an export."""
-        return self._around.path_for(export)
 
     @property
     def running(self) -> int:
@@ -227,15 +220,18 @@ class Publisher:
             # A copy that was kept once was found damaged: what lies there now, be it
             # the spooled file itself, is taken for ours only after it was read.
             again = duty.copy.saved_us is not None
-            return [(path, self._around.may_link() and not again)]
-        siblings = [self._around.sibling(*one) for one in duty.siblings]
-        return [(path, False) for path in siblings if path is not None]
+            return [(path, self._may_link() and not again)]
+        return [
+            (self._roots[target] / path, False)
+            for target, path in duty.siblings
+            if target in self._roots
+        ]
 
     async def _place(self, duty: Duty, spooled: Path, *, linkable: bool) -> Kept:
         """Find the path that is free or ours, and publish there."""
-        export, around = duty.export, self._around
+        export = duty.export
         key = export.key or 0
-        first = whole_form(duty.copy.path or around.path_for(export))
+        first = whole_form(duty.copy.path or self.path_for(export))
         for number in range(1, MAX_NUMBER):
             base = with_number(first, number)
             path = doubtful_form(base) if export.doubtful else base
@@ -251,14 +247,14 @@ class Publisher:
                 sidecar=sidecar.record(
                     export,
                     item=duty.item,
-                    source_url=around.source_url(export.source),
-                    node_id=around.node_id,
+                    source_url=self._source_urls.get(export.source, ""),
+                    node_id=self._node_id,
                     target=self.name,
                     path=path,
                 ),
                 size_bytes=export.size_bytes or 0,
                 sha256=export.sha256 or "",
-                token=f"{around.node_id}-{key}",
+                token=f"{self._node_id}-{key}",
                 may_link=linkable,
             )
             try:
@@ -269,7 +265,7 @@ class Publisher:
 
     async def _saved(self, duty: Duty, kept: Kept) -> None:
         key, now_us = duty.export.key or 0, to_us(self._now())
-        required = self._around.required()
+        required = self._required
         saved = await self._ledger(
             lambda ledger: ledger.copies.saved(
                 key,
@@ -292,7 +288,7 @@ class Publisher:
 
     async def free(self, key: int) -> None:
         """Free the spool of a file that no target waits for any more."""
-        targets = self._around.targets()
+        targets = self._targets
         done = await self._ledger(lambda ledger: ledger.copies.may_free(key, targets))
         if done is None:
             return

@@ -8,12 +8,12 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from mirror.app.spool_places import SpoolPlaces
 from mirror.disk import durable
 from mirror.errors import ListError
 from mirror.ledger import Ledger, ledger, preallocation
 from mirror.pipeline.publish.publisher import Publisher
 from mirror.pipeline.spool.part import Part
+from mirror.pipeline.spool.places import SpoolPlaces
 from mirror.ports import Kept
 from mirror.targets.directory.place import Placing
 from mirror.targets.directory.root import Root
@@ -21,7 +21,6 @@ from mirror.vms import client, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 _fsync = os.fsync
 
@@ -160,8 +159,10 @@ def any_disk() -> None:
     def opened(self: Any) -> Any:
         return durable.closing(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
 
-    def guard(self: Any, name: str, root: Path) -> None:
-        (root / ".archive-mirror/spool").mkdir(parents=True, exist_ok=True)
+    def guard(self: Any) -> None:
+        (self._roots[self._only] / ".archive-mirror/spool").mkdir(
+            parents=True, exist_ok=True
+        )
 
     Root.expect = lambda *_: None  # type: ignore[method-assign]
     Root.opened = opened  # type: ignore[method-assign]

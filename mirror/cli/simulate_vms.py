@@ -1,42 +1,17 @@
-"""Commands around the bundled VMS simulator."""
+"""The command that runs the bundled VMS simulator."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path  # noqa: TC003 -- typer reads the annotation
 from typing import Annotated
 
 import typer
 
-from mirror.cli import signals
-from mirror.cli.globals import given
-
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("demo")(demo)
+    """Add the command."""
     app.command("simulate-vms")(simulate_vms)
-
-
-def demo(
-    context: typer.Context,
-    *,
-    keep: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep all that was made in this folder."),
-    ] = None,
-) -> None:
-    """Mirror real files from a VMS that misbehaves, and tell what happened."""
-    from mirror.cli.demo import demonstrate  # noqa: PLC0415 -- slow imports
-
-    if (
-        keep is not None
-        and keep.exists()
-        and (not keep.is_dir() or any(keep.iterdir()))
-    ):
-        raise typer.BadParameter(f"--keep: {keep} is not an empty folder")
-    raise typer.Exit(signals.run(demonstrate(keep, given(context).redactor)))
 
 
 def simulate_vms(
