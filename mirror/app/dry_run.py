@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aiofiles.tempfile import TemporaryDirectory
 from prometheus_client import CollectorRegistry
 
 from mirror.app import build, instance
@@ -45,7 +45,7 @@ async def run(settings: Settings, *, secret: Callable[[str], None]) -> Intent:
         settings: The configuration.
         secret: Given each text that must never be shown.
     """
-    with tempfile.TemporaryDirectory(prefix="archive-mirror-") as folder:
+    async with TemporaryDirectory(prefix="archive-mirror-") as folder:
         Ledger.copy(settings.state_dir, Path(folder))
         ledger = LedgerThread(Ledger.open(Path(folder)))
         try:

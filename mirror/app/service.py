@@ -1,41 +1,35 @@
-"""The service: runs until told to stop, takes up new configuration, tells health."""
+"""The service: runs until it is told to stop, reloads its configuration."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
-import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
 from mirror.app import build, instance, memory
+from mirror.app.health import Health
 from mirror.app.notify.heartbeat import Heartbeats
 from mirror.app.notify.hook import EventHook
-from mirror.app.status import metrics_snapshot, overview
-from mirror.errors import ConfigError, TransientError
-from mirror.model import to_us, utc_now
+from mirror.errors import ConfigError
 from mirror.schedule import Schedule
 from mirror.web import HttpServer, ListenError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from mirror.app.instance import Instance
     from mirror.config import Settings
     from mirror.metrics import Metrics
     from mirror.pipeline.engine import Engine
     from mirror.systemd import Notifier
-    from mirror.vms import Sessions, VmsClient
+    from mirror.vms import Sessions
 
 _TICK_S = 1.0
-_LEDGER_ANSWERS_S = 5.0
 _JITTER = 0.1
-_INFLOW_S = 3600.0
 _LISTEN_AGAIN_S = 5.0
 _log = structlog.get_logger()
 
@@ -50,6 +44,10 @@ class Service:
         secret: Given each text that must never be shown.
         notifier: Tells systemd.
         signals: SIGTERM and SIGINT stop it, SIGHUP reloads.
+
+    Attributes:
+        engine: Of the configuration that runs now; None before the first.
+        health: None before the ledger is open.
     """
 
     def __init__(
@@ -70,11 +68,8 @@ class Service:
         self._signals = signals
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._instance: Instance | None = None
-        self._clients: dict[str, VmsClient] = {}
-        self._proving: asyncio.Future[None] | None = None
-        self._engine: Engine | None = None
-        self._inflow: deque[tuple[float, int]] = deque()
+        self.engine: Engine | None = None
+        self.health: Health | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -87,15 +82,16 @@ class Service:
         if self._signals:
             self._listen_to_signals()
         async with (
-            instance.open_instance(self._settings, check=False) as self._instance,
-            instance.check_in_background(self._settings.state_dir) as self._proving,
+            instance.open_instance(self._settings, check=False) as node,
+            instance.check_in_background(self._settings.state_dir) as ledger_check,
         ):
+            self.health = health = Health(node, self._metrics)
             server = HttpServer(
                 self._metrics.registry,
-                healthy=self._ill,
-                ready=self._unready,
-                refresh=self._refresh,
-                status=self._status,
+                healthy=health.problems,
+                ready=health.unready,
+                refresh=health.refresh,
+                status=health.status,
                 pages=self._settings.http.pages,
                 zone=self._settings.timezone,
                 hosts=self._settings.http.hosts,
@@ -105,7 +101,7 @@ class Service:
             try:
                 while not self._stop.is_set():
                     async with build.sessions_for(self._settings) as sessions:
-                        await self._serve(self._instance, sessions)
+                        await self._serve(node, health, ledger_check, sessions)
             finally:
                 self._notifier.stopping()
                 listening.cancel()
@@ -115,39 +111,44 @@ class Service:
     async def _listen(self, server: HttpServer) -> None:
         """Listen, when the address can be had: footage is rescued meanwhile."""
         listen = self._settings.http.listen
-        told = False
+        logged = False
         while True:
             try:
                 await server.start(listen.host, listen.port)
             except ListenError as exc:
-                if not told:
+                if not logged:
                     _log.error("http.lost", error=str(exc))
-                told = True
+                logged = True
                 await asyncio.sleep(_LISTEN_AGAIN_S)
             else:
                 return
 
-    async def _serve(self, node: Instance, sessions: Sessions) -> None:
+    async def _serve(
+        self,
+        node: Instance,
+        health: Health,
+        ledger_check: asyncio.Future[None],
+        sessions: Sessions,
+    ) -> None:
         """Run one configuration until it is replaced or the service stops."""
         settings = self._settings
-        self._clients = build.clients_for(
+        clients = build.clients_for(
             settings,
             sessions=sessions,
             device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=self._secret,
         )
-        self._engine = engine = build.engine_for(
+        self.engine = engine = build.engine_for(
             settings,
-            clients=self._clients,
+            clients=clients,
             ledger=node.ledger,
             node_id=node.node_id,
             metrics=self._metrics,
         )
-        self._inflow.clear()
-        self._metrics.declare(list(settings.sources), list(settings.targets))
+        health.watch(settings, engine, clients)
         running = asyncio.create_task(engine.run(), name="engine")
         beside = [
-            asyncio.create_task(_beside(work))
+            asyncio.create_task(_apart(work))
             for work in (
                 EventHook(
                     settings.on_event, ledger=node.ledger, metrics=self._metrics
@@ -165,7 +166,7 @@ class Service:
                 sources=len(settings.sources),
                 targets=len(settings.targets),
             )
-            await self._watch(running, engine, schedule)
+            await self._watch(running, engine, health, ledger_check, schedule)
         finally:
             schedule.stop()
             for task in beside:
@@ -192,36 +193,41 @@ class Service:
                 )
 
     async def _watch(
-        self, running: asyncio.Task[None], engine: Engine, schedule: Schedule
+        self,
+        running: asyncio.Task[None],
+        engine: Engine,
+        health: Health,
+        ledger_check: asyncio.Future[None],
+        schedule: Schedule,
     ) -> None:
-        """Turn once a second until there is something else to do."""
+        """Check once a second what has changed, until this configuration ends."""
         seen = -1
         while not running.done():
-            if self._stop.is_set() or await self._take_up():
+            if self._stop.is_set() or await self._reloaded():
                 return
-            if self._proving is not None and self._proving.done():
-                self._proving.result()
+            if ledger_check.done():
+                ledger_check.result()
             step_s = schedule.check_clock()
             if step_s is not None:
                 _log.warning("clock.stepped", seconds=round(step_s, 1))
                 engine.wake()
-            seen = await self._notice_others(engine, seen)
+            seen = await self._wake_if_changed(engine, seen)
             await engine.heed_pauses()
-            if not await self._ill():
+            if not await health.problems():
                 self._notifier.watchdog()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
                     await self._stop.wait()
 
-    async def _notice_others(self, engine: Engine, seen: int) -> int:
+    async def _wake_if_changed(self, engine: Engine, seen: int) -> int:
         """Wake the engine when another process has changed the ledger."""
         version = await engine.ledger(lambda ledger: ledger.changed_elsewhere())
         if seen not in {-1, version}:
             engine.wake()
         return version
 
-    async def _take_up(self) -> bool:
-        """Re-read the configuration if asked to; tell whether it is another."""
+    async def _reloaded(self) -> bool:
+        """Read the configuration again if asked to; tell whether it has changed."""
         if not self._reload.is_set():
             return False
         self._reload.clear()
@@ -241,8 +247,8 @@ class Service:
         self._settings = fresh.model_copy(update=kept)
         _log.info("config.reloaded", changed=self._settings != old)
         self._notifier.ready()
-        if self._settings == old and self._engine is not None:
-            for lister in self._engine.listers.values():
+        if self._settings == old and self.engine is not None:
+            for lister in self.engine.listers.values():
                 lister.poll_due.set()
             return False
         return True
@@ -266,7 +272,7 @@ class Service:
             os._exit(0)
         _log.info("service.stopping")
         self.stop()
-        # Whatever holds it up, be it a ledger whose disk is dead.
+        # Whatever delays it, be it a ledger whose disk is dead.
         grace_s = self._settings.transfer.shutdown_grace.total_seconds()
         asyncio.get_running_loop().call_later(grace_s + _TICK_S, _abandon)
 
@@ -276,91 +282,16 @@ class Service:
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
-    async def _ill(self) -> list[str]:
-        """Return why the service is not healthy; nothing if it is."""
-        if self._instance is None:
-            return ["the ledger is not open yet"]
-        return await _answers(self._instance.ledger(lambda ledger: ledger.ping()))
-
-    async def _unready(self) -> list[str]:
-        """Return why the service is not ready; nothing if it is."""
-        reasons = await self._ill()
-        listers = {} if self._engine is None else self._engine.listers
-        reasons += [
-            f"source {name} has not been asked yet"
-            for name, lister in listers.items()
-            if lister.going.is_set() and not lister.tried
-        ]
-        return reasons
-
-    async def _refresh(self) -> None:
-        """Bring the metrics up to date before they are read."""
-        if self._instance is None or self._engine is None:
-            return
-        now_us = to_us(utc_now())
-        taken = await self._instance.reader(
-            lambda ledger: metrics_snapshot.take(ledger, now_us)
-        )
-        self._metrics.show(taken)
-        spool = await self._instance.reader(lambda ledger: ledger.reads.spooled_bytes())
-        free = await asyncio.to_thread(self._engine.places.free_bytes)
-        self._metrics.spool_measured(used_bytes=spool, free_bytes=free)
-        if free is not None:
-            self._tell_holdup(self._engine, free)
-        for name, client in self._clients.items():
-            self._metrics.token_expiry(name, client.token_expiry_s)
-
-    async def _status(self) -> dict[str, Any]:
-        """Return what the status page shows."""
-        node, engine, settings = self._instance, self._engine, self._settings
-        if node is None or engine is None:
-            raise TransientError("starting", "the service has not begun yet")
-        free_bytes = await asyncio.to_thread(engine.places.free_bytes)
-        expiry_s = {
-            name: client.token_expiry_s for name, client in self._clients.items()
-        }
-        return await node.reader(
-            lambda ledger: overview.take(
-                ledger,
-                settings,
-                now_us=to_us(utc_now()),
-                token_expiry_s=expiry_s,
-                spool_free_bytes=free_bytes,
-                ledger_problem=node.ledger.problem,
-            )
-        )
-
-    def _tell_holdup(self, engine: Engine, free_bytes: int) -> None:
-        """Say how long the spool lasts at the inflow of the last hour."""
-        now, received = time.monotonic(), engine.progress.received_bytes
-        self._inflow.append((now, received))
-        while now - self._inflow[0][0] > _INFLOW_S:
-            self._inflow.popleft()
-        then, before = self._inflow[0]
-        gained = max(0, received - before)
-        lasts_s = free_bytes * (now - then) / gained if gained else math.inf
-        for name in engine.publishers:
-            self._metrics.holdup(name, lasts_s)
-
 
 def _abandon() -> NoReturn:
-    """End at once; all that matters is durable, and taken up at the next start."""
+    """Exit at once; all that matters is durable, and continued at the next start."""
     _log.error("service.abandoned", reason="work did not end within the grace")
     os._exit(0)
 
 
-async def _beside(work: Coroutine[Any, Any, None]) -> None:
-    """Do what the rescue of footage never waits for, nor fails by."""
+async def _apart(work: Coroutine[Any, Any, None]) -> None:
+    """Do work that the rescue of footage never waits for, nor fails by."""
     try:
         await work
     except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this work only
         _log.error("telling.crashed", exc_info=exc)
-
-
-async def _answers(asked: Awaitable[object]) -> list[str]:
-    try:
-        async with asyncio.timeout(_LEDGER_ANSWERS_S):
-            await asked
-    except TimeoutError:
-        return ["the ledger does not answer"]
-    return []

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiofiles
 import typer
 from prometheus_client import CollectorRegistry
 
@@ -88,7 +89,7 @@ async def demonstrate(keep: Path | None, redactor: logs.Redactor) -> int:
             behaviour = Behaviour(unmade=Unmade.FLAGGED_FOLDER_URL, folder_files=False)
             async with Vms(behaviour=behaviour) as vms:
                 cases = _list_exports(vms)
-                settings = _configure(folder, vms)
+                settings = await _configure(folder, vms)
                 typer.echo(
                     f"a VMS on {vms.url} keeps each file for {_LIFETIME.seconds} s; "
                     f"archive-mirror keeps them in {folder}/archive\n"
@@ -110,13 +111,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _configure(folder: Path, vms: Vms) -> config.Settings:
-    (folder / "demo.token").write_text(vms.token, encoding="utf-8")
+async def _configure(folder: Path, vms: Vms) -> config.Settings:
     path = folder / "archive-mirror.toml"
     text = _CONFIGURATION.format(
         folder=folder, url=vms.url, lifetime_s=_LIFETIME.seconds
     )
-    path.write_text(text, encoding="utf-8")
+    for file_path, content in ((folder / "demo.token", vms.token), (path, text)):
+        async with aiofiles.open(file_path, "w", encoding="utf-8") as file:
+            await file.write(content)
     return config.load(path, {})
 
 

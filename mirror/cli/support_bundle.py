@@ -40,22 +40,20 @@ def support_bundle(
     settings = globals_.settings()
 
     from mirror import config  # noqa: PLC0415 -- slow imports
-    from mirror.app import check  # noqa: PLC0415
     from mirror.app import support_bundle as support  # noqa: PLC0415
 
-    support.learn_secrets(settings, globals_.redactor)
-    findings = asyncio.run(
-        check.run(
-            settings,
-            secret=globals_.redactor.add,
-        )
-    )
-    effective = config.explain(globals_.config_path(), os.environ)
-    texts = support.gather(settings, effective=effective, findings=findings, log=log)
     name = f"archive-mirror-support-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz"
     path = path or Path(name)
-    size = support.write(path, texts, globals_.redactor)
-    typer.echo(f"{path} ({render.size(size)}): {', '.join(texts)}")
+    size, names = asyncio.run(
+        support.make(
+            path,
+            settings,
+            effective=config.explain(globals_.config_path(), os.environ),
+            log=log,
+            redactor=globals_.redactor,
+        )
+    )
+    typer.echo(f"{path} ({render.size(size)}): {', '.join(names)}")
     typer.echo(
         "it names hosts, paths and sources, and no secrets: look before you send"
     )

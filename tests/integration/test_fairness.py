@@ -99,9 +99,9 @@ async def servers(number: int) -> AsyncIterator[list[Vms]]:
 
 async def engine_of(site: Site, service: Service) -> Engine:
     """Wait until the service has its parts."""
-    await site.until(lambda: service._engine is not None)
-    assert service._engine is not None
-    return service._engine
+    await site.until(lambda: service.engine is not None)
+    assert service.engine is not None
+    return service.engine
 
 
 def of(site: Site, source: str) -> list[Export]:
@@ -145,7 +145,8 @@ async def test_files_that_never_answer_stop_only_themselves(tmp_path, concurrenc
             engine = await engine_of(site, service)
             await site.until(lambda: max(site.export(o).timeouts for o in mute) > 1)
             allowed = engine.pool.sources["hq"].limit.allowed
-            told = [one["text"] for one in (await service._status())["concerns"]]
+            assert service.health is not None
+            told = [one["text"] for one in (await service.health.status())["concerns"]]
 
     assert {one.attempts for one in good} == {1}
     assert allowed == concurrency

@@ -67,14 +67,14 @@ async def test_a_paused_source_is_left_alone_until_it_is_resumed(site, vms):
         asked = await quiet(vms)
     new = vms.add(size=30_000)
     async with site.service() as service:
-        await site.until(lambda: service._engine is not None)
+        await site.until(lambda: service.engine is not None)
         await asyncio.sleep(1.5)
         assert len(vms.requests) == asked
-        assert not await service._unready()
+        assert not await service.health.unready()
         shown = run("status", "--json", *on(site)).lines[0]
         assert shown["sources"][0]["paused_until"] > shown["targets"][0]["checked"]
         assert "PAUSED until" in run("status", *on(site)).out
-        await service._refresh()
+        await service.health.refresh()
         told = service._metrics.registry.get_sample_value
         assert told("archive_mirror_source_paused", {"source": "hq"}) == 1
 
@@ -88,7 +88,7 @@ async def test_a_pause_ends_by_itself(site, vms):
     async with site.service() as service:
         await run_beside("pause", "hq", "--for", "4s", *on(site))
         await site.until(
-            lambda: (engine := service._engine) and "hq" in engine.pool.paused
+            lambda: (engine := service.engine) and "hq" in engine.pool.paused
         )
         until = run("status", "--json", *on(site)).lines[0]["sources"][0]
         new = vms.add(size=30_000)
@@ -113,7 +113,7 @@ async def test_a_paused_target_gets_nothing_and_fetching_goes_on(site, vms):
     async with site.service() as service:
         await run_beside("pause", "nas", "--for", "1h", *on(site))
         await site.until(
-            lambda: (engine := service._engine) and engine.publishers["nas"].paused
+            lambda: (engine := service.engine) and engine.publishers["nas"].paused
         )
         new = vms.add(size=30_000)
         await site.until_state(new, State.SPOOLED)
@@ -293,7 +293,7 @@ async def test_what_cannot_be_acknowledged_is_said(site, vms, arguments, code, w
 
 async def test_the_plugin_answers_whatever_happens(site, tmp_path):
     async with site.service() as service:
-        await site.until(lambda: service._engine is not None)
+        await site.until(lambda: service.engine is not None)
         assert (await run_beside("status", "--nagios", *on(site))).code == 0
     dead = run("status", "--nagios", *on(site))
     assert (dead.code, "does not run" in dead.out) == (2, True)

@@ -475,8 +475,8 @@ async def test_a_mirror_that_trusts_the_clock_is_seen(world: World, plant, monke
 
         await world.site.until(backs_off)
         if plant == "no horizon":
-            assert service._engine is not None
-            service._engine.pool._horizon_us = 10**18
+            assert service.engine is not None
+            service.engine.pool._horizon_us = 10**18
         else:
             monkeypatch.setattr(Schedule, "check_clock", lambda _: None)
         world.wall.shift(-3 * HOUR)
