@@ -208,7 +208,7 @@ class Scene:
 
     def status(self) -> dict[str, Any]:
         """Return what `/status.json` gives."""
-        return overview.take(
+        return overview.read(
             self.ledger,
             self.settings,
             now_us=self.now_us,

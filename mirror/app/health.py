@@ -103,7 +103,7 @@ class Health:
         clients = self._clients.items()
         expiry_s = {name: client.token_expiry_s for name, client in clients}
         return await self._node.reader(
-            lambda ledger: overview.take(
+            lambda ledger: overview.read(
                 ledger,
                 settings,
                 now_us=to_us(utc_now()),

@@ -360,7 +360,7 @@ async def test_token_clock_and_ledger_are_told(scene):
         connection.execute(
             "UPDATE sources SET clock_offset_us = ? WHERE name = 'hq'", (-3 * MINUTE,)
         )
-    status = overview.take(
+    status = overview.read(
         scene.ledger,
         scene.settings,
         now_us=scene.now_us,
@@ -552,7 +552,7 @@ def test_its_cost_does_not_grow_with_the_ledger(scene):
     seen: list[str] = []
     connection = scene.ledger._db.connection
     connection.set_trace_callback(seen.append)
-    overview.take(scene.ledger, scene.settings, now_us=scene.now_us, token_expiry_s={})
+    overview.read(scene.ledger, scene.settings, now_us=scene.now_us, token_expiry_s={})
     connection.set_trace_callback(None)
 
     questions = [one for one in seen if one.startswith("SELECT")]

@@ -34,7 +34,7 @@ def status(site: Site) -> dict[str, Any]:
     settings = site.settings()
     ledger = Ledger.read(settings.state_dir)
     try:
-        return overview.take(
+        return overview.read(
             ledger, settings, now_us=time.time_ns() // 1000, token_expiry_s={}
         )
     finally:

@@ -60,7 +60,7 @@ def _look(settings: Settings) -> tuple[Result, str]:
     }
     running = lock.is_held(settings.state_dir)
     with Ledger.reading(settings.state_dir, check=not running) as ledger:
-        status = overview.take(
+        status = overview.read(
             ledger, settings, now_us=to_us(utc_now()), token_expiry_s=token_expiry_s
         )
     return judge(status, running=running)
