@@ -15,7 +15,7 @@ from mirror.ledger import rows
 from mirror.metrics import Metrics
 from mirror.model import State
 from tests.afternoon import HOUR, MINUTE, NOW_US, Scene
-from tests.integration.test_cli import run
+from tests.command import run
 
 HELD = {
     "held_sha256": "ab" * 32,

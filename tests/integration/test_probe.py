@@ -12,7 +12,7 @@ from mirror.app import probe
 from mirror.app.probe import asker
 from mirror.simulator import Behaviour, Etag, Fault, Kind, Vms, query
 from mirror.simulator.answers import LIST_PATHS
-from tests.integration.test_cli import run_beside
+from tests.command import run_beside
 from tests.site import Site
 
 

@@ -24,7 +24,7 @@ from mirror.web import HttpServer, status_page
 from mirror.web import server as http
 from tests.afternoon import HOUR, MINUTE, SECOND, Scene, afternoon
 from tests.browser import Browser
-from tests.integration.test_cli import on, run_beside
+from tests.command import on, run_beside
 from tests.prometheus import free_port
 from tests.site import Site
 

@@ -18,7 +18,7 @@ from mirror.model import State
 from mirror.simulator import Export as Served
 from mirror.simulator import Vms
 from tests.afternoon import HOUR, MINUTE, Scene
-from tests.integration.test_cli import on, run, run_beside
+from tests.command import on, run, run_beside
 from tests.site import Site
 
 
