@@ -1,4 +1,4 @@
-"""One sweep of each source and all that follows, then stop."""
+"""Sweep each source once, mirror what that brings, and stop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnceReport:
-    """What one run came to.
+    """The result of one run.
 
     Attributes:
         unread: Sources whose list could not be read.

@@ -9,8 +9,7 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mirror.app.notify import hook
-from mirror.app.status import metrics_snapshot
+from mirror.app.status import metrics_snapshot, public_json
 from mirror.ledger import rows
 from mirror.metrics import Metrics
 from mirror.model import State
@@ -128,7 +127,7 @@ def test_the_command_of_on_event_is_told_of_it(scene):
         )
 
     (event,) = scene.ledger.events.take(5)
-    shown = hook._told(event)
+    shown = public_json.event(event)
 
     assert shown["event"] == "export.doubtful"
     assert shown["export"]["state"] == shown["export"]["proof"] == "doubtful"

@@ -1,4 +1,4 @@
-"""The status as one line of a monitoring plugin.
+"""`status --nagios`: the status as one line of a monitoring plugin.
 
 Format and exit codes: https://www.monitoring-plugins.org/doc/guidelines.html
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 480
 """With the figures it stays below 1024 bytes, more than which some agents cut off."""
-_TOLD = 3
+_NAMED = 3
 
 
 class Result(IntEnum):
@@ -85,21 +85,23 @@ def judge(status: Mapping[str, Any], *, running: bool) -> tuple[Result, str]:
         running: Somebody holds the state directory.
     """
     concerns = status["concerns"]
-    told = [f"{one['text']} {one['remedy']}" for one in concerns]
+    texts = [f"{concern['text']} {concern['remedy']}" for concern in concerns]
     result = Result.WARNING if concerns else Result.OK
-    if status["unacknowledged"] or any(one["level"] == "risk" for one in concerns):
+    if status["unacknowledged"] or any(
+        concern["level"] == "risk" for concern in concerns
+    ):
         result = Result.CRITICAL
     if not running:
         result = Result.CRITICAL
-        told.insert(
+        texts.insert(
             0,
             "The service does not run: nothing is fetched. "
             "`systemctl status archive-mirror` tells why.",
         )
-    more = len(told) - _TOLD
-    text = " ".join(told[:_TOLD]) or _well(status)
+    more = len(texts) - _NAMED
+    text = " ".join(texts[:_NAMED]) or _well(status)
     if more > 0:
-        text = f"{more + _TOLD} things: {text}"
+        text = f"{more + _NAMED} things: {text}"
     return result, line(result, text, " ".join(_figures(status)))
 
 
@@ -120,9 +122,9 @@ def _figures(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"doubtful={status['exports'].get('doubtful', 0)};;;0"
     yield f"unacknowledged={status['unacknowledged']};;0;0"
     read = [
-        one["last_success"]
-        for one in status["sources"]
-        if one["name"] in status["freshness"]
+        source["last_success"]
+        for source in status["sources"]
+        if source["name"] in status["freshness"]
     ]
     if read and all(read):
         age = now - datetime.fromisoformat(min(read))
@@ -131,9 +133,12 @@ def _figures(status: Mapping[str, Any]) -> Iterator[str]:
         left = datetime.fromisoformat(status["earliest_deadline"]) - now
         yield f"deadline_left={left.total_seconds():.0f}s;;1800:"
     targets = [
-        one for one in status["targets"] if one["name"] in status["configured_targets"]
+        target
+        for target in status["targets"]
+        if target["name"] in status["configured_targets"]
     ]
-    yield f"targets_down={sum(one['problem'] is not None for one in targets)};0;;0"
-    for one in targets:
-        if one["free_bytes"] is not None:
-            yield f"free_{one['name']}={one['free_bytes']}B;;;0"
+    down = sum(target["problem"] is not None for target in targets)
+    yield f"targets_down={down};0;;0"
+    for target in targets:
+        if target["free_bytes"] is not None:
+            yield f"free_{target['name']}={target['free_bytes']}B;;;0"
