@@ -30,9 +30,9 @@ def ack(
         raise typer.BadParameter("--note takes one line of text that says something")
     with reading(globals_of(context).settings()) as ledger:
         chosen = [find(ledger, name) for name in exports]
-        others = [one for one in chosen if one.state is not State.LOST]
+        others = [each for each in chosen if each.state is not State.LOST]
         if others:
-            labels = ", ".join(f"{one.label} ({one.state})" for one in others)
+            labels = ", ".join(f"{each.label} ({each.state})" for each in others)
             raise MirrorError(
                 f"only a lost export can be acknowledged, not {labels}; none was"
             )

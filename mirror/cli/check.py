@@ -1,4 +1,4 @@
-"""The command that looks before any work."""
+"""The command that checks the configuration and all it names."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def check(
             adopt=adopt,
         )
     )
-    failed = any(found.grade is checks.Grade.FAIL for found in findings)
+    failed = any(finding.grade is checks.Grade.FAIL for finding in findings)
     if as_json:
         shown = [
-            {"name": one.name, "result": one.grade, "detail": one.detail}
-            for one in findings
+            {"name": each.name, "result": each.grade, "detail": each.detail}
+            for each in findings
         ]
         render.as_json({"ok": not failed, "checks": shown})
     else:
-        for one in findings:
-            typer.echo(f"{one.grade:<5} {one.name}: {render.clean(one.detail)}")
+        for each in findings:
+            typer.echo(f"{each.grade:<5} {each.name}: {render.clean(each.detail)}")
     raise typer.Exit(1 if failed else 0)

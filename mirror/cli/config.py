@@ -33,17 +33,19 @@ def config_show(
     settings = config.explain(globals_of(context).config_path(), os.environ)
     if as_json:
         shown = {
-            ".".join(one.path): {"value": one.value, "from": one.origin}
-            for one in settings
+            ".".join(setting.path): {"value": setting.value, "from": setting.origin}
+            for setting in settings
         }
         render.as_json(shown)
         return
     table: tuple[str, ...] = ()
-    for one in sorted(settings, key=lambda each: len(each.path) > 1):
-        if one.path[:-1] != table:
-            table = one.path[:-1]
+    for setting in sorted(settings, key=lambda each: len(each.path) > 1):
+        if setting.path[:-1] != table:
+            table = setting.path[:-1]
             typer.echo(f"\n[{'.'.join(table)}]")
-        line = f"{one.path[-1]} = {one.value}"
-        if one.value is None:
-            line = f"# {one.path[-1]} is not set"
-        typer.echo(f"{line:<40}  # {one.origin}" if one.value is not None else line)
+        line = f"{setting.path[-1]} = {setting.value}"
+        if setting.value is None:
+            line = f"# {setting.path[-1]} is not set"
+        typer.echo(
+            f"{line:<40}  # {setting.origin}" if setting.value is not None else line
+        )

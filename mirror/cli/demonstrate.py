@@ -67,12 +67,12 @@ class _Case:
 
     Attributes:
         served: On the simulated VMS.
-        told: What the VMS does to it.
+        behaviour: What the VMS does to it.
         expected: The state it must end in.
     """
 
     served: Served
-    told: str
+    behaviour: str
     expected: State = State.SAVED
 
 
@@ -127,37 +127,45 @@ def _list_exports(vms: Vms) -> list[_Case]:
     twin = "Yard, gate 2.20261123-080000-080900.mp4"
     add = vms.add
     return [
-        _Case(served=add(size=2 * _MB), told="a file, moov first"),
-        _Case(served=add(size=2 * _MB, clip="moov-last"), told="a file, moov last"),
-        _Case(served=add(clip="fragmented"), told="a fragmented file"),
-        _Case(served=add(name=twin), told="one name ..."),
-        _Case(served=add(name=twin), told="... for two exports"),
-        _Case(served=add(name="../../etc/passwd"), told="a name that leads out"),
+        _Case(served=add(size=2 * _MB), behaviour="a file, moov first"),
+        _Case(
+            served=add(size=2 * _MB, clip="moov-last"), behaviour="a file, moov last"
+        ),
+        _Case(served=add(clip="fragmented"), behaviour="a fragmented file"),
+        _Case(served=add(name=twin), behaviour="one name ..."),
+        _Case(served=add(name=twin), behaviour="... for two exports"),
+        _Case(served=add(name="../../etc/passwd"), behaviour="a name that leads out"),
         _Case(
             served=add(size=2 * _MB, stage=Stage.ASKED),
-            told="a folder url first, the file's url later",
+            behaviour="a folder url first, the file's url later",
         ),
-        _Case(served=add(size=6 * _MB, faults=["cut"]), told="cut in the middle"),
+        _Case(served=add(size=6 * _MB, faults=["cut"]), behaviour="cut in the middle"),
         _Case(
             served=add(size=6 * _MB, faults=["reset", "change"]),
-            told="cut, then another file at the same url",
+            behaviour="cut, then another file at the same url",
         ),
         _Case(
             served=add(size=2 * _MB, faults=[_SLOW]),
-            told="slow; we are stopped and started meanwhile",
+            behaviour="slow; we are stopped and started meanwhile",
         ),
-        _Case(served=add(size=2 * _MB, faults=["gzip"]), told="compressed by a proxy"),
-        _Case(served=add(faults=["html"]), told="an HTML page instead of the file"),
-        _Case(served=add(faults=["truncated_mp4"]), told="half a file, called whole"),
-        _Case(served=add(faults=["busy_503"]), told="503, come back in 2 s"),
+        _Case(
+            served=add(size=2 * _MB, faults=["gzip"]), behaviour="compressed by a proxy"
+        ),
+        _Case(
+            served=add(faults=["html"]), behaviour="an HTML page instead of the file"
+        ),
+        _Case(
+            served=add(faults=["truncated_mp4"]), behaviour="half a file, called whole"
+        ),
+        _Case(served=add(faults=["busy_503"]), behaviour="503, come back in 2 s"),
         _Case(
             served=add(then="redirect_other"),
-            told="sends us to another host",
+            behaviour="sends us to another host",
             expected=State.PARKED,
         ),
         _Case(
             served=add(then="status_404"),
-            told="the file is never there, and expires",
+            behaviour="the file is never there, and expires",
             expected=State.LOST,
         ),
     ]
@@ -198,19 +206,15 @@ async def _mirror(settings: config.Settings, vms: Vms, cases: list[_Case]) -> No
 
 
 def _ended(settings: config.Settings, cases: list[_Case]) -> bool:
-    found = {export.export_id: export for export, _ in _exports(settings)}
-    return all(
-        case.served.export_id in found
-        and found[case.served.export_id].state is case.expected
-        for case in cases
-    )
+    states = {export.export_id: export.state for export, _ in _exports(settings)}
+    return all(states.get(case.served.export_id) is case.expected for case in cases)
 
 
 def _exports(settings: config.Settings) -> list[tuple[Export, Dossier]]:
     ledger = Ledger.read(settings.state_dir)
     try:
-        found = [export for export, _ in ledger.reads.exports(Filter())]
-        return [(export, ledger.reads.dossier(export)) for export in found]
+        exports = [export for export, _ in ledger.reads.exports(Filter())]
+        return [(export, ledger.reads.dossier(export)) for export in exports]
     finally:
         ledger.close()
 
@@ -245,13 +249,13 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
         truth = vms.truth(case.served).sha256
         well = export is not None and export.state is case.expected
         if export is None or dossier is None or not well:
-            wrong.append(f"{case.served.export_id}: {case.told}")
+            wrong.append(f"{case.served.export_id}: {case.behaviour}")
         if export is None or dossier is None:
             continue
         digest = export.sha256 or "-"
         if export.state is State.SAVED and digest != truth:
             wrong.append(f"{export.label}: its SHA-256 is not the VMS's")
-        rows.append((export.label, case.told, _done(dossier), digest))
+        rows.append((export.label, case.behaviour, _done(dossier), digest))
     typer.echo("")
     render.table(("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256"), rows)
     kept = sum(export.state is State.SAVED for export, _ in _exports(settings))

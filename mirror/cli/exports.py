@@ -33,26 +33,26 @@ def find(ledger: Ledger, name: str) -> Export:
     Raises:
         MirrorError: None, or more than one.
     """
-    export, _, version = name.partition("~")
-    head, _, created_at = export.partition("@")
+    unversioned, _, version = name.partition("~")
+    head, _, created_at = unversioned.partition("@")
     source, slash, number = head.rpartition("/")
     if not _is_number(number) or (version and not _is_number(version)):
         raise typer.BadParameter(
             f"{name} is not of the form SOURCE/ID, SOURCE/ID@CREATED_AT or SOURCE/ID~2"
         )
-    found = ledger.reads.find(
+    exports = ledger.reads.find(
         min(int(number), MAX_ID),
         source=source if slash else None,
         created_at=created_at or None,
         version=min(int(version), MAX_ID) if version else None,
     )
-    if not found:
+    if not exports:
         raise MirrorError(f"no export {name} is known; `archive-mirror list` shows all")
-    sources = sorted({export.source for export in found})
+    sources = sorted({each.source for each in exports})
     if len(sources) > 1:
-        choices = ", ".join(f"{one}/{number}" for one in sources)
+        choices = ", ".join(f"{source}/{number}" for source in sources)
         raise MirrorError(f"{name} is known to several sources: {choices}")
-    return found[0]
+    return exports[0]
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What every command is given: where the configuration is, how to log."""
+"""The options of every command: where the configuration is, how to log."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Globals:
 
 def globals_of(context: typer.Context) -> Globals:
     """Return the global options of a command's context."""
-    found = context.obj
-    if not isinstance(found, Globals):
+    globals_ = context.obj
+    if not isinstance(globals_, Globals):
         raise TypeError("the command was called without its context")
-    return found
+    return globals_

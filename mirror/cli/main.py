@@ -90,9 +90,10 @@ def _globals(
         ),
     ] = False,
 ) -> None:
-    found = context.ensure_object(Globals)
-    found.config, found.log_level, found.log_format = config, log_level, log_format
-    found.configure_logs()
+    globals_ = context.ensure_object(Globals)
+    globals_.config, globals_.log_level = config, log_level
+    globals_.log_format = log_format
+    globals_.configure_logs()
 
 
 for _module in (
@@ -121,11 +122,11 @@ for _module in (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     _open_closed_streams()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    globals_ = Globals(arguments=tuple(given))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    globals_ = Globals(arguments=tuple(words))
     try:
         try:
-            app(_globals_first(given), standalone_mode=True, obj=globals_)
+            app(_globals_first(words), standalone_mode=True, obj=globals_)
         finally:
             globals_.end_logs()
     except SystemExit as exc:

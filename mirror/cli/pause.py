@@ -69,16 +69,16 @@ def resume(context: typer.Context, name: _Name) -> None:
 def _meant(settings: Settings, name: str) -> tuple[Kind, str]:
     """Return what a name means; `sources.NAME` and `targets.NAME` are never unclear."""
     table, _, bare = name.rpartition(".")
-    found: list[Kind] = []
+    kinds: list[Kind] = []
     if bare in settings.sources and table in {"", "sources"}:
-        found.append("source")
+        kinds.append("source")
     if bare in settings.targets and table in {"", "targets"}:
-        found.append("target")
-    if not found:
-        known = ", ".join([*settings.sources, *settings.targets])
-        raise typer.BadParameter(f"no source or target {name}; there are: {known}")
-    if len(found) > 1:
+        kinds.append("target")
+    if not kinds:
+        names = ", ".join([*settings.sources, *settings.targets])
+        raise typer.BadParameter(f"no source or target {name}; there are: {names}")
+    if len(kinds) > 1:
         raise typer.BadParameter(
             f"{name} is a source and a target: write sources.{name} or targets.{name}"
         )
-    return found[0], bare
+    return kinds[0], bare

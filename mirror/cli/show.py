@@ -31,11 +31,11 @@ def show(
     """Show all that is known of one export: each attempt, each copy."""
     with reading(globals_of(context).settings()) as ledger:
         try:
-            found = find(ledger, export)
+            chosen = find(ledger, export)
         except MirrorError as exc:
             typer.echo(str(exc), err=True)
             raise typer.Exit(1) from exc
-        full = public_json.dossier(ledger.reads.dossier(found))
+        full = public_json.dossier(ledger.reads.dossier(chosen))
     if as_json:
         render.as_json(full)
     else:

@@ -102,8 +102,8 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
                 "`list --state doubtful`"
             )
         left_out = f"   LEFT OUT {source['left_out']} rows" * bool(source["left_out"])
-        told = f"{well}{_standing(source, configured)}{left_out}{problem}"
-        typer.echo(f"source    {source['name']}   {told}")
+        text = f"{well}{_remark(source, configured)}{left_out}{problem}"
+        typer.echo(f"source    {source['name']}   {text}")
     for target in shown["targets"]:
         owed = f"owed {target['owed_files']} files"
         owed += f", {render.size(target['owed_bytes'])}"
@@ -111,17 +111,17 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
             owed += f"   DAMAGED {target['damaged_files']} files: see `verify`"
         problem = ""
         if target["problem"]:
-            said = target["problem"].removeprefix(f"target {target['name']}: ")
-            problem = f"   PROBLEM {render.clean(said)} (as of {target['checked']})"
+            text = target["problem"].removeprefix(f"target {target['name']}: ")
+            problem = f"   PROBLEM {render.clean(text)} (as of {target['checked']})"
         elif target["warning"]:
             problem = f"   NOTE {render.clean(target['warning'])}"
         free = render.size(target["free_bytes"])
-        told = f"free {free}   {owed}{_standing(target, configured)}{problem}"
-        typer.echo(f"target    {target['name']}   {told}")
+        text = f"free {free}   {owed}{_remark(target, configured)}{problem}"
+        typer.echo(f"target    {target['name']}   {text}")
 
 
-def _standing(one: dict[str, Any], configured: set[str]) -> str:
-    if one["name"] not in configured:
+def _remark(status: dict[str, Any], configured: set[str]) -> str:
+    if status["name"] not in configured:
         return "   no longer configured"
-    until = one["paused_until"]
+    until = status["paused_until"]
     return f"   PAUSED until {until}" if until else ""

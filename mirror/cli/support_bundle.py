@@ -1,4 +1,4 @@
-"""The command that gathers what somebody far away needs to help."""
+"""The command that writes the support bundle."""
 
 from __future__ import annotations
 

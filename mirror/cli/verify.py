@@ -1,4 +1,4 @@
-"""The command that reads what is kept again."""
+"""The command that reads kept copies again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def verify(
     from mirror.app import verify as verifying  # noqa: PLC0415 -- slow imports
     from mirror.cli import progress  # noqa: PLC0415
 
-    found: list[Finding] = []
+    findings: list[Finding] = []
     with progress.of_reads() as watch:
         tally = signals.run(
             verifying.run(
@@ -66,12 +66,14 @@ def verify(
                 targets=sorted(set(target or settings.targets)),
                 sample=size,
                 repair=repair,
-                told=found.append if as_json else _print_finding,
+                told=findings.append if as_json else _print_finding,
                 watch=watch,
             )
         )
     if as_json:
-        render.as_json(_counts(tally) | {"findings": [_record(one) for one in found]})
+        render.as_json(
+            _counts(tally) | {"findings": [_record(each) for each in findings]}
+        )
     else:
         counts = _counts(tally).items()
         typer.echo(", ".join(f"{name.replace('_', ' ')} {n}" for name, n in counts))
@@ -105,22 +107,23 @@ def _counts(tally: Tally) -> dict[str, object]:
     }
 
 
-def _record(found: Finding) -> dict[str, object]:
+def _record(finding: Finding) -> dict[str, object]:
     return {
-        "source": found.source,
-        "id": found.export_id,
-        "created_at": found.created_at,
-        "target": found.target,
-        "path": found.path,
-        "problem": found.problem,
-        "text": found.text,
-        "repaired": found.repaired,
+        "source": finding.source,
+        "id": finding.export_id,
+        "created_at": finding.created_at,
+        "target": finding.target,
+        "path": finding.path,
+        "problem": finding.problem,
+        "text": finding.text,
+        "repaired": finding.repaired,
     }
 
 
-def _print_finding(found: Finding) -> None:
-    text = found.text
-    if found.path is not None:
-        text = f"{found.source}/{found.export_id}  {found.target}:{found.path}: {text}"
-    mark = "repaired " if found.repaired else ""
-    typer.echo(f"{mark}{found.problem}  {render.clean(text)}")
+def _print_finding(finding: Finding) -> None:
+    text = finding.text
+    if finding.path is not None:
+        export = f"{finding.source}/{finding.export_id}"
+        text = f"{export}  {finding.target}:{finding.path}: {text}"
+    mark = "repaired " if finding.repaired else ""
+    typer.echo(f"{mark}{finding.problem}  {render.clean(text)}")

@@ -1,4 +1,4 @@
-"""Ask a real VMS what its documentation leaves open; nothing is changed there."""
+"""Ask a VMS what its documentation leaves open; nothing is changed there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirror.app import build
-from mirror.app.probe.asker import Asker, EnoughError, Learnt, Suggestion
+from mirror.app.probe.asker import Asker, Fact, ProbeLimitError, Suggestion
 from mirror.app.probe.file_questions import FileQuestions
 from mirror.app.probe.list_questions import ListQuestions
 from mirror.model import iso, to_us, utc_now
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mirror.config import Settings
     from mirror.vms import VmsClient
 
-__all__ = ["Learnt", "Report", "Suggestion", "probe"]
+__all__ = ["Fact", "Report", "Suggestion", "probe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one `probe` brought.
+    """The result of one `probe`.
 
     Attributes:
         suggestions: For the table of the source.
@@ -31,7 +31,7 @@ class Report:
         complete: All questions were asked.
     """
 
-    learnt: list[Learnt]
+    facts: list[Fact]
     suggestions: list[Suggestion]
     requests: int
     answers: bool
@@ -71,7 +71,7 @@ async def probe(
         about_files = FileQuestions(
             asker=asker, url=source.url, max_bytes=settings.transfer.max_file_size
         )
-        cut_short: list[Learnt] = []
+        cut_short: list[Fact] = []
         try:
             await about_list.ask()
             page = about_list.page
@@ -79,12 +79,12 @@ async def probe(
             about_files.listed = page is not None
             if about_list.answers or asker.last_list is not None:
                 await about_files.ask()
-        except EnoughError as exc:
-            cut_short = [Learnt(topic="the rest", text=str(exc), known=False)]
+        except ProbeLimitError as exc:
+            cut_short = [Fact(topic="the rest", text=str(exc), known=False)]
     return Report(
-        learnt=[
-            *about_list.learnt,
-            *about_files.learnt,
+        facts=[
+            *about_list.facts,
+            *about_files.facts,
             *_of_answers(asker),
             *_token(client),
             *cut_short,
@@ -96,19 +96,19 @@ async def probe(
     )
 
 
-def _of_answers(asker: Asker) -> list[Learnt]:
-    """Tell what every answer of the list carries."""
+def _of_answers(asker: Asker) -> list[Fact]:
+    """Return what every answer of the list carries."""
     answered = asker.last_list
     if answered is None:
         return []
-    told = ", ".join(f"{name} {value}" for name, value in asker.met.items())
+    limits = ", ".join(f"{name} {value}" for name, value in asker.rate_limit.items())
     coding = answered.headers.get("Content-Encoding", "none")
-    known = coding if coding in {"none", "gzip", "br", "deflate"} else "a strange one"
+    shown = coding if coding in {"none", "gzip", "br", "deflate"} else "a strange one"
     offset_us = answered.clock_offset_us
     return [
-        Learnt(topic="rate limit", text=told or "the list names none"),
-        Learnt(topic="compression of lists", text=known),
-        Learnt(
+        Fact(topic="rate limit", text=limits or "the list names none"),
+        Fact(topic="compression of lists", text=shown),
+        Fact(
             topic="clock",
             text="it sends no Date: deadlines cannot be corrected"
             if offset_us is None
@@ -118,11 +118,11 @@ def _of_answers(asker: Asker) -> list[Learnt]:
     ]
 
 
-def _token(client: VmsClient) -> list[Learnt]:
+def _token(client: VmsClient) -> list[Fact]:
     end_s = client.token_expiry_s
     if end_s is None:
         text = "it does not say when it ends: only a refusal (401) will tell"
-        return [Learnt(topic="token", text=text, known=False)]
+        return [Fact(topic="token", text=text, known=False)]
     left = span(max(0.0, end_s - to_us(utc_now()) / 1e6))
     text = f"good until {iso(end_s * 1_000_000)}, {left} from now"
-    return [Learnt(topic="token", text=text)]
+    return [Fact(topic="token", text=text)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from yarl import URL
 
-from mirror.app.probe.asker import Learnt, Suggestion
+from mirror.app.probe.asker import Fact, Suggestion
 from mirror.errors import MirrorError
 from mirror.model import is_folder, utc_now
 from mirror.ports import Held
@@ -30,7 +30,7 @@ _OTHER_TAG = '"archive-mirror-probe"'
 
 @dataclass(slots=True, kw_only=True)
 class FileQuestions:
-    """Asks about files, and keeps what was learnt.
+    """Asks about files, and keeps the answers.
 
     Attributes:
         url: Of the source.
@@ -44,38 +44,38 @@ class FileQuestions:
     max_bytes: int
     rows: list[Row] = field(default_factory=list)
     listed: bool = False
-    learnt: list[Learnt] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     suggestions: list[Suggestion] = field(default_factory=list)
 
     async def ask(self) -> None:
         """Ask all.
 
         Raises:
-            EnoughError: No more may be asked.
+            ProbeLimitError: No more requests may be made.
         """
         address = await self._first_part()
         await self._ask_expired()
         await self._ask_missing(address)
 
     def _say(self, topic: str, text: str) -> None:
-        self.learnt.append(Learnt(topic=topic, text=text))
+        self.facts.append(Fact(topic=topic, text=text))
 
     def _unknown(self, topic: str, text: str) -> None:
-        self.learnt.append(Learnt(topic=topic, text=text, known=False))
+        self.facts.append(Fact(topic=topic, text=text, known=False))
 
     async def _first_part(self) -> URL | None:
         """Ask for the beginning of the newest file; return where it is."""
         newest = sorted(self.rows, key=lambda row: row.created_us or 0, reverse=True)
-        found = [row for row in newest if row.has_file and row.url is not None]
+        with_file = [row for row in newest if row.has_file and row.url is not None]
         if not self.listed:
             return None
-        if not found:
+        if not with_file:
             why = "no row has a file now: ask for an export on the VMS with this "
             why += "account, and probe again within 3 hours"
             self._unknown("file", why)
             return None
         why = ""
-        for row in found[:_MOST_TRIES]:
+        for row in with_file[:_MOST_TRIES]:
             try:
                 address = self.asker.client.resolve(row.url or "", row.name)
                 part = {"Range": f"bytes=0-{_PART - 1}"}
@@ -140,12 +140,12 @@ class FileQuestions:
             etag=first.headers.get("ETag"),
             last_modified=first.headers.get("Last-Modified"),
         )
-        wanted = file_answer.range_headers(held)
-        if not wanted or held.total_bytes is None or held.total_bytes <= _PART:
+        asked = file_answer.range_headers(held)
+        if not asked or held.total_bytes is None or held.total_bytes <= _PART:
             self._say("Range", "taken (206); whether If-Range is heeded cannot be told")
             return
         try:
-            same = await self.asker.file(address, wanted)
+            same = await self.asker.file(address, asked)
             offer = file_answer.judge(
                 same.status,
                 same.headers,
@@ -155,7 +155,7 @@ class FileQuestions:
                 max_bytes=self.max_bytes,
                 now=utc_now(),
             )
-            other = await self.asker.file(address, wanted | {"If-Range": _OTHER_TAG})
+            other = await self.asker.file(address, asked | {"If-Range": _OTHER_TAG})
         except MirrorError as exc:
             self._unknown("Range", str(exc))
             return
