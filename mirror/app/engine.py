@@ -29,7 +29,9 @@ from mirror.pipeline.fetch.receive import PumpLimits
 from mirror.pipeline.fetch.second_looks import SecondLooks
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.publish.already_kept import Recall
-from mirror.pipeline.publish.publisher import Publisher, Surroundings
+from mirror.pipeline.publish.attempt import CopyPublisher
+from mirror.pipeline.publish.publisher import Publisher
+from mirror.pipeline.publish.target_health import TargetMonitor
 from mirror.pipeline.spool.space import Space
 from mirror.pipeline.spool.spool import Spool
 from mirror.targets.directory.target import DirectoryTarget
@@ -38,15 +40,14 @@ from mirror.vms import Origins, Tls, TokenFile, VmsClient, VmsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
     from mirror.ledger import Ledger, LedgerThread, Slice
     from mirror.metrics import Metrics
+    from mirror.ports import Target
     from mirror.vms import Sessions
 
 _EPOCH_US = 0
-_STARTUP_CHECK_S = 20.0
 _TIDY_S = 60.0
 _log = structlog.get_logger()
 
@@ -94,7 +95,11 @@ class Engine:
         self.sources = {
             name: self._client(source) for name, source in settings.sources.items()
         }
-        self.places = SpoolPlaces(settings)
+        self.targets: dict[str, Target] = {
+            name: target_for(target, node_id=node_id)
+            for name, target in settings.targets.items()
+        }
+        self.places = SpoolPlaces(settings, self.targets)
         self.spool = Spool(
             node_id=node_id,
             places=self.places.now,
@@ -157,13 +162,13 @@ class Engine:
         await self._recover()
         await self.heed_pauses()
         looks = [
-            asyncio.create_task(publisher.standing.check(), name=f"check {name}")
+            asyncio.create_task(publisher.monitor.check(), name=f"check {name}")
             for name, publisher in self.publishers.items()
             if not publisher.paused
         ]
         if looks:
-            # A hung mount must not keep the rest from starting.
-            await asyncio.wait(looks, timeout=_STARTUP_CHECK_S)
+            # A hung mount does not keep the rest from starting: no check lasts long.
+            await asyncio.wait(looks)
         await self.recall.warn_if_new(self.settings.sources)
         targets, required = self.target_names(), self.required()
         now_us = to_us(self._now())
@@ -406,36 +411,39 @@ class Engine:
                 )
             )
 
-        target = target_for(settings, node_id=self._node_id)
-        around = Surroundings(
-            node_id=self._node_id,
-            path_for=path_for,
-            may_link=lambda: self.places.linker() == settings.name,
-            sibling=self._sibling,
-            source_url=self._source_url,
-            required=self.required,
-            targets=self.target_names,
+        target = self.targets[settings.name]
+        monitor = TargetMonitor(
+            target,
+            ledger=self.ledger,
+            metrics=self.metrics,
+            pace=self._pace,
+            now=self._now,
         )
-        return Publisher(
+        copies = CopyPublisher(
             target,
             ledger=self.ledger,
             spool=self.spool,
             metrics=self.metrics,
             progress=self.progress,
-            around=around,
-            concurrency=settings.concurrency,
+            monitor=monitor,
+            node_id=self._node_id,
+            path_for=path_for,
+            may_link=lambda: self.places.linker() == settings.name,
+            source_urls={name: one.url for name, one in self.settings.sources.items()},
+            required=self.required(),
+            targets=self.targets,
             pace=self._pace,
+            now=self._now,
+        )
+        return Publisher(
+            target,
+            copies=copies,
+            monitor=monitor,
+            ledger=self.ledger,
+            longest_wait=self._pace.maximum,
             changed=self._wake.set,
             now=self._now,
         )
-
-    def _sibling(self, target: str, path: str) -> Path | None:
-        settings = self.settings.targets.get(target)
-        return None if settings is None else settings.path / path
-
-    def _source_url(self, name: str) -> str:
-        source = self.settings.sources.get(name)
-        return "" if source is None else source.url
 
     def _walked(self) -> None:
         self._wake.set()
@@ -458,12 +466,12 @@ def _fill(target: str, ledger: Ledger, after: int) -> Slice:
     return ledger.copies.fill(target, after)
 
 
-def target_for(settings: TargetSettings, *, node_id: str) -> DirectoryTarget:
+def target_for(settings: TargetSettings, *, node_id: str) -> Target:
     """Build a target.
 
     Args:
         settings: Of the target.
-        node_id: Begins the names of its temporary files; `open` removes those that
+        node_id: Begins the names of its temporary files; a probe removes those that
             another process of the same id left, or is writing.
     """
     return DirectoryTarget(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mirror.disk import filesystem, mounts
-from mirror.disk.durable import closing, make_folder, open_folder
 from mirror.pipeline.spool.spool import Place
-from mirror.targets.directory.root import HIDDEN, read_marker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +16,7 @@ if TYPE_CHECKING:
 
     from mirror.config import Settings
     from mirror.pipeline.publish.publisher import Publisher
-
-_SPOOL = "spool"
+    from mirror.ports import SpoolFolder, Target
 
 
 class SpoolPlaces:
@@ -32,8 +28,9 @@ class SpoolPlaces:
 
     publishers: Mapping[str, Publisher]
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, targets: Mapping[str, Target]) -> None:
         self._settings = settings
+        self._targets = targets
         self._fallback = Place(path=settings.state_dir / "spool", beside_ledger=True)
         self.publishers = {}
 
@@ -46,15 +43,14 @@ class SpoolPlaces:
             )
             return [chosen, self._fallback]
         name = self._only_target()
-        if name is None or mounts.is_network(self._settings.targets[name].path):
+        folder = None if name is None else self._targets[name].spool_folder
+        if name is None or folder is None or folder.network:
             return [self._fallback]
-        root = self._settings.targets[name].path
-        guard = partial(self._guard, name, root)
         here = Place(
-            path=root / HIDDEN / _SPOOL,
-            guard=guard,
-            min_free=self._settings.targets[name].min_free,
-            beside_ledger=self._beside_ledger(root),
+            path=folder.path,
+            guard=partial(self._guard, name, folder),
+            min_free=folder.min_free,
+            beside_ledger=self._beside_ledger(folder.path.parent),
         )
         return [here, self._fallback]
 
@@ -78,8 +74,9 @@ class SpoolPlaces:
         if self._only_target() is not None:
             return self._only_target()
         spool = self._settings.spool_dir or self._fallback.path
-        for name, target in self._settings.targets.items():
-            if mounts.same_device(target.path, spool):
+        for name, target in self._targets.items():
+            folder = target.traits.links_in
+            if folder is not None and mounts.same_device(folder, spool):
                 return name
         return None
 
@@ -87,30 +84,13 @@ class SpoolPlaces:
         return mounts.same_device(path, self._settings.state_dir)
 
     def _only_target(self) -> str | None:
-        names = list(self._settings.targets)
+        names = list(self._targets)
         return names[0] if len(names) == 1 else None
 
-    def _guard(self, name: str, root: Path) -> None:
+    def _guard(self, name: str, folder: SpoolFolder) -> None:
         """Make sure that the target's disk, and no other, lies at its path."""
         publisher = self.publishers[name]
-        expected = None if publisher.paused else publisher.standing.marker_id
-        if expected is None:
+        known = None if publisher.paused else publisher.monitor.marker_id
+        if known is None:
             raise OSError(errno.ENODEV, f"the target {name} is away")
-        with contextlib.ExitStack() as held:
-            top = held.enter_context(closing(os.open(root, os.O_RDONLY)))
-            hidden = held.enter_context(closing(open_folder(HIDDEN, within=top)))
-            try:
-                known = read_marker(hidden) == expected
-            except ValueError:
-                known = False
-            if not known:
-                raise OSError(errno.ENODEV, f"another disk lies at target {name}")
-            make_folder(_SPOOL, within=hidden, mode=0o700)
-            spool = held.enter_context(closing(open_folder(_SPOOL, within=hidden)))
-            us = filesystem.owners(os.fstat(top))
-            ours = (
-                filesystem.is_ours(os.fstat(each), owners=us)
-                for each in (hidden, spool)
-            )
-            if not all(ours) and publisher.standing.warning is None:
-                raise OSError(errno.EPERM, f"others may write to {root / HIDDEN}")
+        folder.ready(known, publisher.monitor.warning is not None)

@@ -122,7 +122,7 @@ class ReadBars:
 
     def update(self, scrub: Scrub) -> None:
         """Draw how far each target is read."""
-        for target, reading in scrub.readings.items():
+        for target, reading in scrub.progress.items():
             if target not in self._tasks:
                 self._tasks[target] = self._shown.add_task(
                     target, total=reading.total_bytes, files=""
@@ -150,7 +150,7 @@ class ReadLines:
         if now - self._last < _LINE_S:
             return
         self._last = now
-        readings = scrub.readings.values()
+        readings = scrub.progress.values()
         done_bytes = sum(one.done_bytes for one in readings)
         rate = done_bytes / (now - self._began)
         typer.echo(

@@ -12,7 +12,7 @@ from mirror.cli import render, signals
 from mirror.cli.globals import given
 
 if TYPE_CHECKING:
-    from mirror.pipeline.verify.judge import Finding, Tally
+    from mirror.pipeline.verify.judge import CopyFinding, VerifyTally
     from mirror.pipeline.verify.scrub import Sample
 
 
@@ -59,7 +59,7 @@ def verify(
     from mirror.app import verify as verifying  # noqa: PLC0415 -- slow imports
     from mirror.cli.progress import ReadBars, ReadLines  # noqa: PLC0415
 
-    found: list[Finding] = []
+    found: list[CopyFinding] = []
     shown = ReadBars() if sys.stderr.isatty() else ReadLines()
     try:
         tally = signals.run(
@@ -99,7 +99,7 @@ def _sample(text: str | None) -> Sample:
     raise typer.BadParameter("--sample takes a number above 0, or a share such as 5%")
 
 
-def _counts(tally: Tally) -> dict[str, object]:
+def _counts(tally: VerifyTally) -> dict[str, object]:
     return {
         "checked": tally.checked,
         "good": tally.good,
@@ -109,7 +109,7 @@ def _counts(tally: Tally) -> dict[str, object]:
     }
 
 
-def _record(found: Finding) -> dict[str, object]:
+def _record(found: CopyFinding) -> dict[str, object]:
     return {
         "source": found.source,
         "id": found.export_id,
@@ -122,7 +122,7 @@ def _record(found: Finding) -> dict[str, object]:
     }
 
 
-def _print_finding(found: Finding) -> None:
+def _print_finding(found: CopyFinding) -> None:
     text = found.text
     if found.path is not None:
         text = f"{found.source}/{found.export_id}  {found.target}:{found.path}: {text}"

@@ -74,7 +74,6 @@ async def run(
                     group.create_task(
                         places.target(
                             publisher,
-                            settings.targets[name],
                             ledger,
                             adopt=adopt == name,
                         )

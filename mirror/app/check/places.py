@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mirror.config import Settings, TargetSettings
+    from mirror.config import Settings
     from mirror.ledger import LedgerThread
     from mirror.pipeline.publish.publisher import Publisher
     from mirror.pipeline.spool.spool import Place
@@ -165,7 +164,6 @@ async def _of_a_day(ledger: LedgerThread) -> int:
 
 async def target(
     publisher: Publisher,
-    settings: TargetSettings,
     ledger: LedgerThread,
     *,
     adopt: bool,
@@ -174,22 +172,21 @@ async def target(
     name = f"target {publisher.name}"
     remembered = await ledger(lambda opened: opened.marker(publisher.name))
     try:
-        async with asyncio.timeout(_TARGET_S):
-            first = remembered is None and not settings.mount
-            if first and await bounded(partial(_can_be_made, settings.path)):
-                detail = f"{settings.path} is not there; it is made at the first run. "
-                detail += "Mount it first if it is to be a mount, and set mount = true"
-                return Finding(name=name, grade=Grade.WARN, detail=detail)
-            health = await publisher.target.open(None if adopt else remembered)
-    except TimeoutError:
-        detail = "it does not answer; is the mount dead?"
+        first = await publisher.target.first_use() if remembered is None else None
+        if first is not None:
+            detail = f"{first} at the first run. "
+            detail += "Mount it first if it is to be a mount, and set mount = true"
+            return Finding(name=name, grade=Grade.WARN, detail=detail)
+        known = None if adopt else remembered
+        health = await publisher.target.probe(known, write=True, patience_s=_TARGET_S)
+    except TargetError as exc:
+        detail = str(exc).removeprefix(f"{name}: ")
+        if exc.reason == "hung":
+            detail = "it does not answer; is the mount dead?"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
-    except (TargetError, OSError) as exc:
-        return Finding(
-            name=name, grade=Grade.FAIL, detail=str(exc).removeprefix(f"{name}: ")
-        )
     if health.full is not None:
-        detail = f"{settings.path} has no space left above min_free; free some there"
+        where = publisher.target.place
+        detail = f"{where} has no space left above min_free; free some there"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
     day = await _of_a_day(ledger)
     free = health.free_bytes
@@ -204,11 +201,6 @@ async def target(
         detail += f"; {health.warning}"
         return Finding(name=name, grade=Grade.WARN, detail=detail)
     return Finding(name=name, grade=Grade.PASS, detail=detail)
-
-
-def _can_be_made(path: Path) -> bool:
-    """Tell whether a root that is not there yet is one that `open` can make."""
-    return not path.exists() and os.access(path.parent, _USABLE)
 
 
 async def _adopted(
