@@ -122,6 +122,8 @@ class DirectoryTarget:
     async def publish(self, batch: Sequence[Publication]) -> list[Kept | Exception]:
         """Keep files and their sidecars; see `ports.Target`."""
         results: list[Kept | Exception] = []
+        if not batch:
+            return results
         heartbeat = Heartbeat()
         work = partial(
             self._store.publish,
