@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typing_extensions import override
 
-from mirror.disk import lanes
+from mirror.disk import durable, lanes
+from mirror.errors import TargetError
 from mirror.ledger import Ledger
 from mirror.model import CopyState, State
+from mirror.ports import Kept, KeptCopy
 from mirror.simulator import Vms
+from tests.integration.test_directory_target import World, publish_to
+from tests.memory_target import Memory, MemoryTarget
 from tests.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from mirror.model import Copy
     from mirror.simulator import Export as Served
 
-SIZE = 300_000
+SIZE = 20_000
 HIDDEN = ".archive-mirror"
 
 
@@ -33,7 +41,10 @@ async def vms() -> AsyncIterator[Vms]:
 
 
 class Stuck:
-    """Lets one call of `os` about a large file below a folder hang, the first.
+    """Lets one call of `os` about a large file below a folder hang.
+
+    Args:
+        after: So many such calls before do not.
 
     Attributes:
         began: It hangs.
@@ -41,21 +52,27 @@ class Stuck:
         ended: It has.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, root: Path) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, call: str, root: Path, after: int = 0
+    ) -> None:
+        self._left = after
         self.began, self.wakes = threading.Event(), threading.Event()
         self.ended = threading.Event()
         self._real, self._root = getattr(os, call), root
         monkeypatch.setattr(os, call, self)
 
     def __call__(self, fd: Any, *given: Any, **named: Any) -> Any:
-        if self._is_about_it(fd, named.get("dst_dir_fd")) and not self.began.is_set():
-            self.began.set()
-            assert self.wakes.wait(60)
-            try:
-                return self._real(fd, *given, **named)
-            finally:
-                self.ended.set()
-        return self._real(fd, *given, **named)
+        if not self._is_about_it(fd, named.get("dst_dir_fd")) or self.began.is_set():
+            return self._real(fd, *given, **named)
+        self._left -= 1
+        if self._left >= 0:
+            return self._real(fd, *given, **named)
+        self.began.set()
+        assert self.wakes.wait(60)
+        try:
+            return self._real(fd, *given, **named)
+        finally:
+            self.ended.set()
 
     def _is_about_it(self, fd: Any, folder: int | None) -> bool:
         """Tell whether a descriptor, or what is linked into a folder, is meant."""
@@ -131,3 +148,89 @@ async def test_a_publish_that_hangs_holds_up_nothing(
         str(vms.truth(served).sha256) for served in (first, second)
     )
     assert list((site.archive / HIDDEN / "tmp").iterdir()) == []
+
+
+async def test_a_late_end_names_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was kept before counts; what hung is as if it had never begun."""
+    (tmp_path / "root").mkdir()
+    world = World(root=tmp_path / "root", spool=tmp_path / "spooled")
+    batch = [
+        world.publication(path=f"hq/{number}.mp4", token=f"n-{number}", may_link=False)
+        for number in range(3)
+    ]
+    target = world.target()
+    known = (await target.probe(None, write=True)).marker_id
+    monkeypatch.setattr(lanes, "PATIENCE_S", 1.0)
+    stuck = Stuck(monkeypatch, "fsync", world.root, after=1)
+    try:
+        results = await target.publish(batch)
+        with pytest.raises(TargetError) as probed:
+            await target.probe(known, write=True)
+        before = world.visible()
+    finally:
+        stuck.wakes.set()
+    async with asyncio.timeout(60):
+        while target._lane.hangs:
+            await asyncio.sleep(0.01)
+    after = world.visible()
+    await target.probe(known, write=True)
+    again = await target.publish(batch)
+
+    assert [type(each) for each in results] == [Kept, TargetError, TargetError]
+    assert {each.reason for each in results if isinstance(each, TargetError)} == {
+        "hung"
+    }
+    assert probed.value.reason == "hung"
+    assert before.keys() == after.keys() == {"hq/0.mp4", "hq/0.mp4.json"}
+    assert [type(each) for each in again] == [Kept] * 3
+    assert len(world.visible()) == 6
+    assert world.temporaries() == []
+    await target.close()
+
+
+async def test_a_slow_publish_is_no_hung_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it gets on, be it from a slow disk or from a slow copy elsewhere."""
+    monkeypatch.setattr(lanes, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(durable, "READ_BYTES", 1000)
+    (tmp_path / "root").mkdir()
+    world = World(root=tmp_path / "root", spool=tmp_path / "spooled")
+    target, real = world.target(), durable.chunks_of
+    await target.probe(None, write=True)
+
+    def slowly(fd: int) -> Iterator[bytes]:
+        for chunk in real(fd):
+            time.sleep(0.05)
+            yield chunk
+
+    monkeypatch.setattr(durable, "chunks_of", slowly)
+    assert (await publish_to(target, world.publication(may_link=False))).verified
+    await target.close()
+
+
+async def test_a_copy_that_comes_slowly_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the other target gives no byte for long is no fault of this one."""
+    monkeypatch.setattr(lanes, "PATIENCE_S", 2.0)
+    (tmp_path / "root").mkdir()
+    world = World(root=tmp_path / "root", spool=tmp_path / "spooled")
+    wanted, memory = world.publication(), Memory()
+    other, target = MemoryTarget("usb", memory), world.target()
+    known = (await other.probe(None, write=True)).marker_id
+    await publish_to(other, wanted)
+    await target.probe(None, write=True)
+
+    class Slow(MemoryTarget):
+        @override
+        async def read(self, path: str, marker_id: str) -> AsyncGenerator[bytes, None]:
+            await asyncio.sleep(3.0)
+            async for chunk in super().read(path, marker_id):
+                yield chunk
+
+    copy = KeptCopy(target=Slow("usb", memory), marker_id=known, path=wanted.path)
+    assert (await publish_to(target, replace(wanted, content=copy))).verified
+    await target.close()
