@@ -27,7 +27,9 @@ from mirror.pipeline.fetch.receive import PumpLimits
 from mirror.pipeline.fetch.second_looks import SecondLooks
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.publish.already_kept import Recall
+from mirror.pipeline.publish.attempt import CopyPublisher
 from mirror.pipeline.publish.publisher import Publisher
+from mirror.pipeline.publish.target_health import TargetMonitor
 from mirror.pipeline.spool.places import SpoolPlaces
 from mirror.pipeline.spool.space import Space
 from mirror.pipeline.spool.spool import Spool
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from mirror.ledger import LedgerThread
     from mirror.metrics import Metrics
     from mirror.model import Export
+    from mirror.ports import Target
 
 _EPOCH_US = 0
 _log = structlog.get_logger()
@@ -78,13 +81,17 @@ def engine_for(
     """
     progress, wake = Progress(), asyncio.Event()
     publishers: dict[str, Publisher] = {}
-    places = places_for(settings, publishers)
+    targets = {
+        name: target_for(target, node_id=node_id)
+        for name, target in settings.targets.items()
+    }
+    places = places_for(settings, targets=targets, publishers=publishers)
     spool = spool_for(settings, node_id=node_id, places=places, ledger=ledger)
     publishers |= {
         name: publisher_for(
             settings,
             name,
-            target=target_for(target, node_id=node_id),
+            targets=targets,
             ledger=ledger,
             spool=spool,
             metrics=metrics,
@@ -93,7 +100,7 @@ def engine_for(
             places=places,
             published=wake.set,
         )
-        for name, target in settings.targets.items()
+        for name in targets
     }
     publishing = [each.wake for each in publishers.values()]
     sources = fetch_sources_for(settings, clients)
@@ -155,6 +162,11 @@ def required_targets(settings: Settings) -> frozenset[str]:
     """Return the names of the targets that an export must lie on to be saved."""
     targets = settings.targets.items()
     return frozenset(name for name, target in targets if target.required)
+
+
+def source_urls(settings: Settings) -> dict[str, str]:
+    """Return the base URL of each source."""
+    return {name: source.url for name, source in settings.sources.items()}
 
 
 def sessions_for(settings: Settings) -> Sessions:
@@ -250,12 +262,12 @@ def client_for(
     )
 
 
-def target_for(settings: TargetSettings, *, node_id: str) -> DirectoryTarget:
+def target_for(settings: TargetSettings, *, node_id: str) -> Target:
     """Build a target.
 
     Args:
         settings: Of the target.
-        node_id: Begins the names of its temporary files; `open` removes those that
+        node_id: Begins the names of its temporary files; a probe removes those that
             another process of the same id left, or is writing.
     """
     return DirectoryTarget(
@@ -331,27 +343,31 @@ def lister_for(
     )
 
 
-def places_for(settings: Settings, publishers: Mapping[str, Publisher]) -> SpoolPlaces:
+def places_for(
+    settings: Settings,
+    *,
+    targets: Mapping[str, Target],
+    publishers: Mapping[str, Publisher],
+) -> SpoolPlaces:
     """Build what says where the spool lies.
 
     Args:
         settings: The configuration.
-        publishers: By target, looked up when asked; they know whether it is there.
+        targets: By name.
+        publishers: By target; those of the only one know whether it is there.
     """
-    names = list(settings.targets)
-    only = names[0] if len(names) == 1 else ""
+    only = next(iter(targets), "")
 
     def marker_id() -> str | None:
         publisher = publishers[only]
-        return None if publisher.paused else publisher.standing.marker_id
+        return None if publisher.paused else publisher.monitor.marker_id
 
     return SpoolPlaces(
         spool_folders(settings),
         state_dir=settings.state_dir,
-        roots={name: target.path for name, target in settings.targets.items()},
-        min_free=settings.targets[only].min_free if only else 0,
+        targets=targets,
         marker_id=marker_id,
-        is_open=lambda: publishers[only].standing.warning is not None,
+        is_open=lambda: publishers[only].monitor.warning is not None,
     )
 
 
@@ -443,7 +459,7 @@ def publisher_for(
     settings: Settings,
     name: str,
     *,
-    target: DirectoryTarget,
+    targets: Mapping[str, Target],
     ledger: LedgerThread,
     spool: Spool,
     metrics: Metrics,
@@ -457,7 +473,7 @@ def publisher_for(
     Args:
         settings: The configuration.
         name: Of the target.
-        target: As `target_for` gives it.
+        targets: All, by name.
         ledger: Open for writing.
         spool: Holds the files.
         metrics: Count the copies.
@@ -466,24 +482,33 @@ def publisher_for(
         places: Say whether a kept file may be the spooled one.
         published: Called after each publish.
     """
-    zone, mine = settings.timezone, settings.targets[name]
-    return Publisher(
+    target, pace = targets[name], pace_of(settings)
+    layout = parse_layout(settings.targets[name].layout, zone=settings.timezone)
+    monitor = TargetMonitor(
+        target, ledger=ledger, metrics=metrics, pace=pace, now=utc_now
+    )
+    copies = CopyPublisher(
         target,
         ledger=ledger,
         spool=spool,
         metrics=metrics,
         progress=progress,
+        monitor=monitor,
         node_id=node_id,
-        path_for=partial(
-            _path_for, parse_layout(mine.layout, zone=zone), settings.cameras
-        ),
+        path_for=partial(_path_for, layout, settings.cameras),
         may_link=lambda: places.linker() == name,
-        roots={each.name: each.path for each in settings.targets.values()},
-        source_urls={each.name: each.url for each in settings.sources.values()},
+        source_urls=source_urls(settings),
         required=required_targets(settings),
-        targets=frozenset(settings.targets),
-        concurrency=mine.concurrency,
-        pace=pace_of(settings),
+        targets=targets,
+        pace=pace,
+        now=utc_now,
+    )
+    return Publisher(
+        target,
+        copies=copies,
+        monitor=monitor,
+        ledger=ledger,
+        longest_wait=pace.maximum,
         changed=published,
         now=utc_now,
     )

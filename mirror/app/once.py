@@ -153,7 +153,7 @@ async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
     if fetching or (ready and spool_gone < COPY_TRIES):
         return False
     for name, publisher in engine.publishers.items():
-        if publisher.paused or publisher.standing.failures >= COPY_TRIES:
+        if publisher.paused or publisher.monitor.failures >= COPY_TRIES:
             continue
         waiting = await engine.ledger(
             lambda ledger, name: ledger.copies.hopeful(name, COPY_TRIES), name

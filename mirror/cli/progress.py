@@ -195,12 +195,12 @@ def _bars_of_reads(scrub: Scrub) -> dict[object, Bar]:
             total_bytes=reading.total_bytes,
             note=f"{reading.done_files} of {reading.total_files} files",
         )
-        for target, reading in scrub.readings.items()
+        for target, reading in scrub.progress.items()
     }
 
 
 def _line_of_reads(scrub: Scrub, elapsed_s: float) -> str:
-    readings = scrub.readings.values()
+    readings = scrub.progress.values()
     done_bytes = sum(reading.done_bytes for reading in readings)
     return (
         f"{sum(reading.done_files for reading in readings)} of "

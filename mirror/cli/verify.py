@@ -11,7 +11,7 @@ from mirror.cli import render, signals
 from mirror.cli.globals import globals_of
 
 if TYPE_CHECKING:
-    from mirror.pipeline.verify.judge import Finding, Tally
+    from mirror.pipeline.verify.judge import CopyFinding, VerifyTally
     from mirror.pipeline.verify.scrub import Sample
 
 
@@ -58,7 +58,7 @@ def verify(
     from mirror.app import verify as verifying  # noqa: PLC0415 -- slow imports
     from mirror.cli import progress  # noqa: PLC0415
 
-    findings: list[Finding] = []
+    findings: list[CopyFinding] = []
     with progress.of_reads() as watch:
         tally = signals.run(
             verifying.run(
@@ -97,7 +97,7 @@ def _sample(text: str | None) -> Sample:
     raise typer.BadParameter("--sample takes a number above 0, or a share such as 5%")
 
 
-def _counts(tally: Tally) -> dict[str, object]:
+def _counts(tally: VerifyTally) -> dict[str, object]:
     return {
         "checked": tally.checked,
         "good": tally.good,
@@ -107,7 +107,7 @@ def _counts(tally: Tally) -> dict[str, object]:
     }
 
 
-def _record(finding: Finding) -> dict[str, object]:
+def _record(finding: CopyFinding) -> dict[str, object]:
     return {
         "source": finding.source,
         "id": finding.export_id,
@@ -120,7 +120,7 @@ def _record(finding: Finding) -> dict[str, object]:
     }
 
 
-def _print_finding(finding: Finding) -> None:
+def _print_finding(finding: CopyFinding) -> None:
     text = finding.text
     if finding.path is not None:
         export = f"{finding.source}/{finding.export_id}"

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mirror.pipeline.spool.places import SpoolPlaces
     from mirror.pipeline.spool.spool import Spool
 
-_STARTUP_CHECK_S = 20.0
 _TIDY_S = 60.0
 _log = structlog.get_logger()
 
@@ -104,13 +103,13 @@ class Engine:
         await self._recover()
         await self.heed_pauses()
         looks = [
-            asyncio.create_task(publisher.standing.check(), name=f"check {name}")
+            asyncio.create_task(publisher.monitor.check(), name=f"check {name}")
             for name, publisher in self.publishers.items()
             if not publisher.paused
         ]
         if looks:
-            # A hung mount must not keep the rest from starting.
-            await asyncio.wait(looks, timeout=_STARTUP_CHECK_S)
+            # A hung mount does not keep the rest from starting: no check lasts long.
+            await asyncio.wait(looks)
         await self._recall.warn_if_new(self.listers)
         required, now_us = self._required, to_us(utc_now())
         for target in sorted(self._targets):

@@ -20,7 +20,7 @@ import pytest
 from mirror.app import check
 from mirror.app.check import finding, places
 from mirror.simulator import Vms
-from mirror.targets.directory.target import DirectoryTarget
+from mirror.targets.directory.store import DirectoryStore
 from tests.certificates import make_certificates
 from tests.site import IMPATIENT, Site
 
@@ -224,8 +224,9 @@ async def test_what_hangs_holds_up_nothing(tmp_path, monkeypatch, hangs, name):
 
     monkeypatch.setattr(finding, "FILES_S", 1.0)
     monkeypatch.setattr(places, "_TARGET_S", 2.0)
+    monkeypatch.setattr("mirror.targets.directory.target.PROBE_S", 1.0)
     if hangs == "marker":
-        monkeypatch.setattr(DirectoryTarget, "_open", lambda *_: ends.wait(60))
+        monkeypatch.setattr(DirectoryStore, "probe", lambda *_, **__: ends.wait(60))
     try:
         async with Vms() as vms:
             vms.add()

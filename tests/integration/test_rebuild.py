@@ -648,10 +648,10 @@ async def test_a_folder_that_cannot_be_read_proves_nothing(tmp_path, vms, monkey
 
 def in_order(monkeypatch: pytest.MonkeyPatch, *, reverse: bool) -> None:
     """Let a target be read in the order of its paths."""
-    real = scan.sidecars
+    real = scan.scan
     monkeypatch.setattr(
         scan,
-        "sidecars",
+        "scan",
         lambda root: iter(
             sorted(real(root), key=lambda one: one.path, reverse=reverse)
         ),
@@ -732,7 +732,7 @@ async def test_a_target_that_goes_away_meanwhile_leaves_the_old_ledger(
     """Half of a tree proves nothing of the other half."""
     kept = await keep(tmp_path, vms, 2)
     before = kept.rows()
-    monkeypatch.setattr(scan, "sidecars", _stale)
+    monkeypatch.setattr(scan, "scan", _stale)
     with pytest.raises(TargetError, match="away"):
         await kept.rebuild(force=True)
 
@@ -767,14 +767,14 @@ def _stale(_: int) -> Any:
 async def test_a_target_that_hangs_is_given_up(tmp_path, vms, monkeypatch):
     """With the target's name; a mount that answers never must not hold it for ever."""
     kept = await keep(tmp_path, vms, 1)
-    monkeypatch.setattr("mirror.pipeline.verify.read_copy.HUNG_S", 0.2)
+    monkeypatch.setattr("mirror.targets.directory.target.READ_S", 0.2)
     release = threading.Event()
 
     def hang(_: int) -> Any:
         release.wait(20)
         yield from ()
 
-    monkeypatch.setattr(scan, "sidecars", hang)
+    monkeypatch.setattr(scan, "scan", hang)
     with pytest.raises(TargetError, match="hangs"):
         await kept.rebuild(force=True)
     release.set()
@@ -991,7 +991,7 @@ async def test_a_target_that_hangs_does_not_hold_up_the_walks(
     tmp_path, vms, monkeypatch
 ):
     """What is looked for there is looked for at a later walk."""
-    monkeypatch.setattr("mirror.pipeline.publish.already_kept.PATIENCE_S", 0.1)
+    monkeypatch.setattr("mirror.pipeline.publish.already_kept.LONGEST_S", 0.1)
     kept = await keep(tmp_path, vms, 1, file_lifetime="1s")
     served = vms.add(size=SIZE)
     async with kept.site.engine() as engine:
@@ -1002,7 +1002,7 @@ async def test_a_target_that_hangs_does_not_hold_up_the_walks(
     def hang(*_: Any) -> None:
         release.wait(20)
 
-    monkeypatch.setattr(scan, "beside", hang)
+    monkeypatch.setattr(scan, "find", hang)
     async with kept.site.service():
         await kept.site.until_state(served, State.LOST)
         release.set()

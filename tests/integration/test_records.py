@@ -23,7 +23,7 @@ from tests import builders
 from tests.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from mirror.pipeline.engine import Engine
@@ -52,7 +52,7 @@ class Bench:
                 counted = CollectorRegistry()
                 metrics = Metrics(counted)
                 engine.pool._fetcher._metrics = metrics
-                engine.publishers["nas"]._metrics = metrics
+                engine.publishers["nas"].copies._metrics = metrics
                 await engine.prepare()
                 yield cls(site, vms, engine, counted)
 
@@ -80,10 +80,10 @@ class Bench:
     async def publish(self) -> None:
         """Publish the copy that is due."""
         publisher = self.engine.publishers["nas"]
-        assert await publisher.standing.check()
-        duty = await publisher._claim()
+        assert await publisher.monitor.check()
+        duty = await publisher.claim()
         assert duty is not None
-        await publisher._publish(duty)
+        await publisher.copies.publish(duty)
 
     async def reaches(self, served: Served, state: State) -> None:
         """Wait until an export is in a state."""
@@ -323,9 +323,9 @@ async def test_a_cancelled_publish_gives_its_copy_back(bench: Bench):
     served = await bench.add()
     await bench.fetch()
     publisher = bench.engine.publishers["nas"]
-    duty = await publisher._claim()
+    duty = await publisher.claim()
     assert duty is not None
-    work = asyncio.create_task(publisher._publish(duty))
+    work = asyncio.create_task(publisher.copies.publish(duty))
     await asyncio.sleep(0)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -341,7 +341,7 @@ async def test_a_path_that_is_taken_gets_a_number(bench: Bench):
     served = await bench.add()
     await bench.fetch()
     publisher = bench.engine.publishers["nas"]
-    wanted = bench.site.archive / publisher.path_for(bench.site.export(served))
+    wanted = bench.site.archive / publisher.copies.path_for(bench.site.export(served))
     wanted.parent.mkdir(parents=True, exist_ok=True)
     wanted.write_bytes(b"of a stranger")
     with structlog.testing.capture_logs() as events:
@@ -402,7 +402,7 @@ async def test_a_copy_that_fails_is_tried_later(bench: Bench):
     assert (copy.attempts, postponed["reason"]) == (1, "marker_missing")
     assert 0 <= copy.due_us - before_us < 60_000_000
     assert bench.count("copies_total", target="nas", outcome="failed") == 1
-    assert not await bench.engine.publishers["nas"].standing.check()
+    assert not await bench.engine.publishers["nas"].monitor.check()
 
 
 async def test_a_fault_of_ours_stops_one_copy_only(bench: Bench, monkeypatch):
@@ -471,11 +471,11 @@ async def test_a_copy_is_tried_again_when_it_is_due(bench: Bench, monkeypatch):
     publisher, times = bench.engine.publishers["nas"], []
     place = publisher.target.publish
 
-    async def publish(wanted: Publication) -> Kept:
+    async def publish(batch: Sequence[Publication]) -> list[Kept | Exception]:
         times.append(to_us(utc_now()))
         if len(times) == 1:
-            raise TargetError("io", "for once")
-        return await place(wanted)
+            return [TargetError("io", "for once")]
+        return await place(batch)
 
     monkeypatch.setattr(publisher.target, "publish", publish)
     work = asyncio.create_task(publisher.run())

@@ -83,7 +83,7 @@ async def test_a_spool_that_others_may_write_to_is_left(
 
         with pytest.raises(PermissionError, match="others may write to"):
             place.guard()
-        engine.publishers["nas"].standing.warning = "its file system keeps no modes"
+        engine.publishers["nas"].monitor.warning = "its file system keeps no modes"
         place.guard()
 
 

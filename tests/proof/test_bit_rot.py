@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.app import verify
+from mirror.disk import durable
 from mirror.pipeline.verify import judge as findings
 from mirror.pipeline.verify.scrub import Sample
 from mirror.simulator import Vms
-from mirror.targets.directory import read as reading
-from mirror.targets.directory.target import DirectoryTarget
+from mirror.targets.directory.store import DirectoryStore
 from tests.site import Site
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from mirror.pipeline.verify.judge import Finding
+    from mirror.pipeline.verify.judge import CopyFinding
     from tests.proof.figures import Effort
 
 SIZE = 16_384
@@ -201,16 +201,16 @@ async def test_all_that_rots_is_found_and_nothing_is_changed(
 def _trust_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the sidecar's word for the bytes of a file of the right length."""
 
-    def digest(fd: int, read: Callable[[int], None]) -> str:
+    def digest(fd: int, came: Callable[[int], None] = lambda _: None) -> str:
         file = Path(f"/proc/self/fd/{fd}").readlink()
         try:
             raw = file.with_name(f"{file.name}.json").read_bytes()
             return str(json.loads(raw)["sha256"])
         except FileNotFoundError:
-            return real(fd, read)
+            return real(fd, came)
 
-    real = reading._digest
-    monkeypatch.setattr(reading, "_digest", digest)
+    real = durable.digest_on_disk
+    monkeypatch.setattr(durable, "digest_on_disk", digest)
 
 
 def _overlook_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,19 +229,20 @@ def _overlook_sidecars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _write_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open the target as for a publish, which proves that it is writable."""
-    real = DirectoryTarget._examine
+    """Probe the target as for a publish, which proves that it is writable."""
+    real = DirectoryStore.examine
 
-    def examine(self: DirectoryTarget, *arguments: Any) -> Any:
-        self._open(arguments[2])
-        return real(self, *arguments)
+    def examine(store: DirectoryStore, path: str, **named: Any) -> Any:
+        store.probe(named["marker_id"], write=True)
+        return real(store, path, **named)
 
-    monkeypatch.setattr(DirectoryTarget, "_examine", examine)
+    monkeypatch.setattr(DirectoryStore, "examine", examine)
 
 
 def _see_rot_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare with the digest of nothing."""
-    monkeypatch.setattr(reading, "_digest", lambda *_: hashlib.sha256().hexdigest())
+    nothing = hashlib.sha256().hexdigest()
+    monkeypatch.setattr(durable, "digest_on_disk", lambda *_: nothing)
 
 
 PLANTS = {
@@ -278,7 +279,7 @@ async def test_a_planted_bug_is_told(
 
 async def within(site: Site) -> dict[int, list[str]]:
     """Verify within this process; return the problems told, by the export's id."""
-    found: list[Finding] = []
+    found: list[CopyFinding] = []
     await verify.run(
         site.settings(),
         targets=["nas"],

@@ -171,11 +171,11 @@ async def fetch(engine: Engine, export: Export) -> None:
 async def publish_one(engine: Engine, name: str) -> bool:
     """Publish the next copy of a target, as its publisher would."""
     publisher = engine.publishers[name]
-    await publisher.standing.check()
-    duty = await publisher._claim()
+    await publisher.monitor.check()
+    duty = await publisher.claim()
     if duty is None:
         return False
-    await publisher._publish(duty)
+    await publisher.copies.publish(duty)
     return True
 
 
@@ -253,9 +253,9 @@ async def _cancelled_publish(bench: Bench, target: str, work: Suspensions) -> bo
     async with bench.site.engine() as engine:
         await fetch(engine, await _prepared(bench, engine, [None]))
         publisher = engine.publishers[target]
-        duty = await publisher._claim()
+        duty = await publisher.claim()
         assert duty is not None
-        await work.run(publisher._publish(duty))
+        await work.run(publisher.copies.publish(duty))
         assert bench.held() == []
     await bench.judge(work)
     await bench.go_on()

@@ -22,7 +22,7 @@ from mirror.model import State, from_us, to_us
 from mirror.schedule import Schedule
 from mirror.simulator import FAULTS, Behaviour, Vms, fault
 from mirror.simulator.rows import stamp
-from mirror.targets.directory.target import DirectoryTarget
+from mirror.targets.directory.store import DirectoryStore
 from tests.proof.checker import Checker, Offered
 from tests.proof.processes import Nursery, Stage
 from tests.site import IMPATIENT, Site
@@ -246,14 +246,14 @@ class _TargetAway:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._away = False
-        real = DirectoryTarget._publish
+        real = DirectoryStore.publish
 
-        def publish(target: Any, publication: Any) -> Any:
+        def publish(store: Any, *given: Any, **named: Any) -> Any:
             if self._away:
                 raise OSError(errno.EIO, "away")
-            return real(target, publication)
+            return real(store, *given, **named)
 
-        monkeypatch.setattr(DirectoryTarget, "_publish", publish)
+        monkeypatch.setattr(DirectoryStore, "publish", publish)
 
     def since_now(self) -> None:
         self._away = True

@@ -55,7 +55,7 @@ async def run(
                 name: build.target_for(target, node_id="check")
                 for name, target in settings.targets.items()
             }
-            spool_places = build.places_for(settings, publishers={})
+            spool_places = build.places_for(settings, targets=built, publishers={})
             wait_s = settings.transfer.first_byte_timeout.total_seconds()
             async with asyncio.TaskGroup() as group:
                 sources = [
@@ -72,9 +72,7 @@ async def run(
                 )
                 targets = [
                     group.create_task(
-                        places.check_target(
-                            target, settings.targets[name], ledger, adopt=adopt == name
-                        )
+                        places.check_target(target, ledger, adopt=adopt == name)
                     )
                     for name, target in built.items()
                 ]

@@ -20,7 +20,6 @@ from mirror.disk import durable
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
 from mirror.ledger import LEDGER_NAME, Ledger, Taken
 from mirror.model import to_us, utc_now
-from mirror.pipeline.verify.read_copy import unless_hung
 from mirror.sidecar import SidecarError
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
     from mirror.app.rebuild.spool_files import Unclaimed
     from mirror.config import Settings
     from mirror.ledger import Bare
-    from mirror.ports import Beside
-    from mirror.targets.directory.target import DirectoryTarget
+    from mirror.ports import StoredFile, Target
 
 _FOLDER = "rebuilding"
 _NODE_ID = "rebuild"
 _GROUP = 1000
+_PROBE_S = 60.0
 _BESIDE = ("-wal", "-shm")
 
 
@@ -198,14 +197,17 @@ class _Rebuild:
             name: target_for(self._settings.targets[name], node_id=_NODE_ID)
             for name in self._report.targets
         }
-        found = {name: await self._identify(one) for name, one in built.items()}
+        markers = {
+            name: (await target.probe(None, write=False, patience_s=_PROBE_S)).marker_id
+            for name, target in built.items()
+        }
         with closing(Ledger.open(self._folder)) as ledger:
             await asyncio.to_thread(self._carry, ledger)
             for name, target in built.items():
-                await self._adopt(ledger, target, found[name])
+                await self._adopt(ledger, target, markers[name])
             for target in built.values():
-                await self._read(ledger, target, found[target.name])
-                await self._read_bare(ledger, target, found[target.name])
+                await self._read(ledger, target, markers[target.name])
+                await self._read_bare(ledger, target, markers[target.name])
             await asyncio.to_thread(ledger.stock.settle)
             await asyncio.to_thread(self._keep_spooled, ledger)
             ledger.count_on(self._settings.state_dir)
@@ -235,35 +237,29 @@ class _Rebuild:
         ledger.node_id(self._now_us, known)
         self._report.unclaimed = spool_files.keep(self._settings, ledger, known)
 
-    async def _identify(self, target: DirectoryTarget) -> str:
-        return await unless_hung(target.identify(), target.name)
-
-    async def _adopt(self, ledger: Ledger, target: DirectoryTarget, found: str) -> None:
+    async def _adopt(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         """Remember a target's marker, if the old ledger knew no other."""
         known = ledger.marker(target.name)
-        if known not in {None, found}:
-            await target.look(known)
+        if known not in {None, marker_id}:
+            await target.probe(known, write=False)
         ledger.target_checked(
             target.name,
-            marker_id=found,
+            marker_id=marker_id,
             free_bytes=None,
             problem=None,
             now_us=self._now_us,
         )
 
-    async def _read(
-        self, ledger: Ledger, target: DirectoryTarget, marker_id: str
-    ) -> None:
+    async def _read(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         counts = self._report.targets[target.name]
-        survey = target.survey(marker_id)
-        while found := await unless_hung(anext(survey, None), target.name):
+        async for files in target.scan(marker_id):
             with ledger.together():
-                for one in found:
-                    self._take(ledger, target.name, one)
-            counts.sidecars += len(found)
+                for file in files:
+                    self._take(ledger, target.name, file)
+            counts.sidecars += len(files)
             self._watch(self._report)
 
-    def _take(self, ledger: Ledger, target: str, found: Beside) -> None:
+    def _take(self, ledger: Ledger, target: str, found: StoredFile) -> None:
         try:
             found.path.encode()
             told = sidecar.export_of(found, self._now_us)
@@ -285,9 +281,7 @@ class _Rebuild:
             text = f"{told.label}, {told.size_bytes} bytes: {beside} lies beside it"
             self._odd(Oddity(taken.value), target, found.path, text)
 
-    async def _read_bare(
-        self, ledger: Ledger, target: DirectoryTarget, marker_id: str
-    ) -> None:
+    async def _read_bare(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         """Look for files whose sidecars are gone, where the old ledger had them."""
         after = 0
         while bare := ledger.stock.bare(target.name, after, _GROUP):
@@ -306,12 +300,12 @@ class _Rebuild:
         self._told(OddCopy(oddity=oddity, target=target, path=path, text=text))
 
 
-async def _lies(target: DirectoryTarget, marker_id: str, bare: Bare) -> bool:
+async def _lies(target: Target, marker_id: str, bare: Bare) -> bool:
     """Tell whether a file lies where it was saved, or cannot be looked at just now."""
     try:
-        found = await unless_hung(target.beside(bare.path, marker_id), target.name)
+        found = await target.find(bare.path, marker_id)
     except TargetError:
-        await target.look(marker_id)
+        await target.probe(marker_id, write=False)
         return True
     return found is not None and found.size_bytes == bare.size_bytes
 

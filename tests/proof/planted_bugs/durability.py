@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mirror.disk import durable
 from mirror.errors import ListError
 from mirror.ledger import Ledger, ledger, preallocation
-from mirror.pipeline.publish.publisher import Publisher
+from mirror.ledger.copies import Copies
 from mirror.pipeline.spool.part import Part
-from mirror.pipeline.spool.places import SpoolPlaces
-from mirror.ports import Kept
-from mirror.targets.directory.place import Placing
+from mirror.targets.directory.place import Placement
 from mirror.targets.directory.root import Root
 from mirror.vms import client, schema
 
@@ -42,36 +40,35 @@ def no_folder_fsync() -> None:
 
 
 def saved_first() -> None:
-    """Call a copy saved before it is published."""
-    place, saved = Publisher._place, Publisher._saved
+    """Call a copy saved before it is published; leave the spooled file to publish."""
+    fix_path = Copies.fix_path
 
-    async def placed(self: Any, duty: Any, spooled: Any, *, linkable: bool) -> Kept:
-        await saved(self, duty, Kept(path="", verified=False))
-        return await place(self, duty, spooled, linkable=linkable)
+    def fixed(self: Any, key: int, target: str, path: str) -> bool:
+        done = fix_path(self, key, target, path)
+        if done:
+            self.saved(key, target, verified=False, now_us=0, required=[target])
+        return done
 
-    async def free(self: Any, key: int) -> None:
-        """Leave the spooled file, which is yet to be published."""
-
-    Publisher.free = free  # type: ignore[method-assign]
-    Publisher._place = placed  # type: ignore[method-assign]
+    Copies.fix_path = fixed  # type: ignore[method-assign]
+    Copies.may_free = lambda *_: None  # type: ignore[method-assign]
 
 
 def in_place() -> None:
     """Write a kept file under its final name from the first byte on, slowly."""
+    run = Placement.run
 
-    def written(self: Any, spool: int) -> bool:
-        flags = os.O_WRONLY | os.O_CREAT
-        fd = os.open(self._name, flags, 0o600, dir_fd=self.folder)
-        offset = 0
-        while chunk := os.pread(spool, 65536, offset):
-            os.write(fd, chunk)
-            time.sleep(0.02)
-            offset += len(chunk)
+    def written(self: Any) -> bool:
+        name = self.publication.path.rpartition("/")[2]
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=self.folder)
+        for chunk in self.content.chunks():
+            for start in range(0, len(chunk), 65536):
+                os.write(fd, chunk[start : start + 65536])
+                time.sleep(0.02)
         os.fsync(fd)
         os.close(fd)
-        return True
+        return run(self)
 
-    Placing._place_file = written  # type: ignore[method-assign]
+    Placement.run = written  # type: ignore[method-assign]
 
 
 def lax_ledger() -> None:
@@ -159,14 +156,8 @@ def any_disk() -> None:
     def opened(self: Any) -> Any:
         return durable.closing(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
 
-    def guard(self: Any) -> None:
-        (self._roots[self._only] / ".archive-mirror/spool").mkdir(
-            parents=True, exist_ok=True
-        )
-
     Root.expect = lambda *_: None  # type: ignore[method-assign]
     Root.opened = opened  # type: ignore[method-assign]
-    SpoolPlaces._guard = guard  # type: ignore[method-assign]
 
 
 PLANTS: dict[str, Callable[[], None]] = {

@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 from mirror import cli, layout, sidecar
 from mirror.logs import Redactor
 from mirror.pipeline.discover.lister import Lister
-from mirror.targets.directory import target as directory
+from mirror.targets.directory import store
 from mirror.vms import Origins, Tls, VmsClient, client
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def unsanitised() -> None:
 
 def unguarded() -> None:
     """Let a target take any path."""
-    directory._segments = lambda path, target: path.split("/")
+    store.segments_of = lambda path, target: path.split("/")
 
 
 def any_origin() -> None:
