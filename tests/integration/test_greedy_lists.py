@@ -14,7 +14,7 @@ from mirror.model import State
 from mirror.pipeline.discover import walker as walking
 from mirror.ports import BadRow, Page, Rows
 from tests.builders import HOUR, MINUTE, NOW
-from tests.integration.test_walk import World, listed, page
+from tests.integration.test_walker import World, listed, page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,7 @@ from mirror.model import Export, Reason, State
 from mirror.ports import Seen
 from tests import builders
 from tests.builders import HOUR, MINUTE
-from tests.integration.test_fetcher import WHOLE, Bench, Body, _met
+from tests.integration.test_attempt import WHOLE, Bench, Body, _met
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
