@@ -19,7 +19,7 @@ from mirror.ledger import Paused, in_slices
 from mirror.lifecycle.attempt import Pace
 from mirror.model import Export, from_us, to_us, utc_now
 from mirror.pipeline.discover.lister import Lister
-from mirror.pipeline.discover.rules import Rule, first_match
+from mirror.pipeline.discover.rules import Rule
 from mirror.pipeline.discover.walker import Walker, WalkRules
 from mirror.pipeline.fetch.attempt import Fetcher
 from mirror.pipeline.fetch.first_byte import Patience
@@ -306,7 +306,6 @@ class Engine:
 
     def _lister(self, source: SourceSettings) -> Lister:
         client = self.sources[source.name]
-        rules = tuple(_rule(rule) for rule in source.rules)
         start = source.history_start
         walker = Walker(
             client,
@@ -320,7 +319,7 @@ class Engine:
                 try_folders=source.folder_url == "append_name",
                 retry_max=self._pace.maximum,
                 second_look=source.second_look,
-                rule_for=lambda row, at_us: first_match(rules, row, at_us),
+                exclude=tuple(_rule(rule) for rule in source.rules),
             ),
             recall=self.recall.vanishing,
             now=self._now,

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from mirror.ledger import AT_ONCE, in_slices, walks
 from mirror.model import State
-from mirror.pipeline.discover import walker as walking
+from mirror.pipeline.discover import pages, walker
 from mirror.ports import BadRow, Page, Rows
 from tests.builders import HOUR, MINUTE, NOW
 from tests.integration.test_walker import World, listed, page
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 async def world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    monkeypatch.setattr(walking, "_PACE_S", 0.0)
+    monkeypatch.setattr(walker, "_PACE_S", 0.0)
     made = World(tmp_path)
     yield made
     await made.ledger.close()
@@ -143,7 +143,7 @@ async def test_pages_without_one_row_that_can_be_used_end_the_walk(world):
     world.source.answer = lambda n: nothing_said(f"row {n}", digest=b"%d" % n)
     report = await world.poll()
 
-    assert len(world.source.asked) == walking._FRUITLESS
+    assert len(world.source.asked) == pages.MAX_UNUSABLE
     assert not report.complete
 
 
@@ -157,7 +157,7 @@ async def test_requests_for_the_list_are_paced(world, monkeypatch, sweep):
         paces.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(walking, "_PACE_S", 0.05)
+    monkeypatch.setattr(walker, "_PACE_S", 0.05)
     monkeypatch.setattr(asyncio, "sleep", slept)
     world.source.pages(*(page(listed(n), total=3) for n in range(3)))
     await world.walker.walk(sweep=sweep)
@@ -167,7 +167,7 @@ async def test_requests_for_the_list_are_paced(world, monkeypatch, sweep):
 
 async def test_a_walk_has_no_more_rows_than_any_list(world, monkeypatch):
     """However large its pages are."""
-    monkeypatch.setattr(walking, "MAX_ROWS", 1000)
+    monkeypatch.setattr(pages, "MAX_ROWS", 1000)
     world.source.answer = lambda n: Page(
         rows=[listed(number) for number in range(400 * n, 400 * n + 400)],
         bad_rows=[],
@@ -270,7 +270,7 @@ async def test_one_source_does_not_use_up_the_room_of_another(world, monkeypatch
 async def many(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Return a world of more exports than are changed at once, of any kind."""
     monkeypatch.setattr("mirror.ledger.rows.AT_ONCE", 7)
-    monkeypatch.setattr(walking, "AT_ONCE", 7)
+    monkeypatch.setattr(walker, "AT_ONCE", 7)
     return world
 
 

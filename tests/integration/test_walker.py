@@ -10,7 +10,8 @@ import pytest
 from mirror.errors import ListError
 from mirror.ledger import Filter, Ledger, LedgerThread
 from mirror.model import Reason, State, from_us
-from mirror.pipeline.discover import walker as walking
+from mirror.pipeline.discover import pages, walker
+from mirror.pipeline.discover.rules import Rule
 from mirror.pipeline.discover.walker import Walker, WalkRules
 from mirror.ports import BadRow, Page
 from tests import builders
@@ -107,7 +108,6 @@ class World:
             "waiting_limit": timedelta(hours=24),
             "try_folders": True,
             "retry_max": timedelta(minutes=10),
-            "rule_for": lambda _, __: None,
         }
         rules = WalkRules(**(values | given))
         return Walker(self.source, ledger=self.ledger, rules=rules, now=self._now)
@@ -137,7 +137,7 @@ class World:
 async def world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    monkeypatch.setattr(walking, "_PACE_S", 0.0)
+    monkeypatch.setattr(walker, "_PACE_S", 0.0)
     made = World(tmp_path)
     yield made
     await made.ledger.close()
@@ -325,7 +325,7 @@ async def test_the_same_page_for_ever_ends(world):
 @pytest.mark.parametrize("total", [10, None])
 async def test_endless_pages_end(world, monkeypatch, total):
     """New rows on each page of a list that is said to be short, or to have no end."""
-    monkeypatch.setattr(walking, "MAX_PAGES", 40)
+    monkeypatch.setattr(pages, "MAX_PAGES", 40)
     world.source.answer = lambda n: Page(
         rows=[listed(n)],
         bad_rows=[],
@@ -422,23 +422,19 @@ async def test_a_poll_does_not_end_the_first_sweep(world):
 @pytest.mark.parametrize("offset", [0, 5 * HOUR, -5 * HOUR])
 async def test_the_age_for_rules_is_by_the_clock_of_the_vms(world, offset):
     """A VMS clock that is off makes no row older or younger than it is."""
-    seen = []
-
-    def rule_for(_: Row, at_us: int) -> str | None:
-        seen.append(at_us)
-        return None
-
-    world.walker = world.walker_with(rule_for=rule_for)
-    world.source.shows(listed(1), clock_offset_us=offset)
+    old = Rule(name="old", min_age_us=HOUR, max_age_us=HOUR)
+    world.walker = world.walker_with(exclude=(old,))
+    created_us = NOW + offset - HOUR
+    world.source.shows(listed(1, created_us=created_us), clock_offset_us=offset)
     await world.poll()
 
-    assert seen == [NOW + offset]
+    assert (await world.exports())[1].state is State.EXCLUDED
 
 
 async def test_a_rule_excludes_and_lets_go_again(world):
     """Checked at each walk."""
     world.source.shows(listed(1))
-    world.walker = world.walker_with(rule_for=lambda _, __: "lobby")
+    world.walker = world.walker_with(exclude=(Rule(name="lobby"),))
     await world.poll()
     assert (await world.exports())[1].state is State.EXCLUDED
 
@@ -722,7 +718,7 @@ async def test_a_page_of_bad_rows_alone_does_not_end_the_walk(world):
 
 async def test_pages_of_bad_rows_alone_without_a_total_end_too(world, monkeypatch):
     """Bounded all the same."""
-    monkeypatch.setattr(walking, "MAX_PAGES", 30)
+    monkeypatch.setattr(pages, "MAX_PAGES", 30)
     world.source.answer = lambda n: Page(
         rows=[],
         bad_rows=[bad(n)],

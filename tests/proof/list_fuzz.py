@@ -152,7 +152,6 @@ def _rules() -> WalkRules:
         waiting_limit=_DAY,
         try_folders=True,
         retry_max=timedelta(minutes=10),
-        rule_for=lambda _, __: None,
     )
 
 
