@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from mirror.model import Row
 
+UNFIT_RANGE: Final = "unfit_range"
+"""The reason of a `FetchError`: the answer does not fit the bytes that are held."""
+FIRST_BYTE: Final = "first_byte"
+"""The reason of a `FetchError`: no first byte came in time."""
 MAX_SIDECAR_BYTES: Final = 512 * 1024
 """No record that we write is longer; a longer one is none of ours, and is not read."""
 

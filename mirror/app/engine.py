@@ -121,7 +121,7 @@ class Engine:
             spool=self.spool,
             metrics=metrics,
             sources=self.pool.sources,
-            targets=lambda: sorted(settings.targets),
+            targets=sorted(settings.targets),
             spooled=self._looked,
             now=now,
         )
@@ -350,7 +350,7 @@ class Engine:
             ),
             pace=self._pace,
             patience=Patience(transfer.first_byte_timeout),
-            targets=lambda: sorted(self.settings.targets),
+            targets=sorted(self.settings.targets),
             patient=patient,
             now=self._now,
         )

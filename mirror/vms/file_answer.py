@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mirror import backoff
 from mirror.errors import FetchError, FileGoneError
 from mirror.model import Reason
-from mirror.ports import Seen
+from mirror.ports import UNFIT_RANGE, Seen
 from mirror.vms.http_errors import PROXY_ASKS
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ _NO_RANGE = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
 _GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _FIRM = timedelta(seconds=1)
-UNFIT = "unfit_range"
-"""The reason of an answer to Range that cannot be joined to what is held."""
 _TEXT = re.compile(r"^\s*text/|html|json|xml", re.IGNORECASE)
 _NOTHING = Seen(total_bytes=None, etag=None, last_modified=None)
 
@@ -126,7 +124,9 @@ def judge(
     if status == HTTPStatus.PARTIAL_CONTENT:
         offer = _rest(headers, held, length, firm=firm) if asked_range else None
         if offer is None:
-            raise FetchError(UNFIT, "the VMS answers 206 to a request without Range")
+            raise FetchError(
+                UNFIT_RANGE, "the VMS answers 206 to a request without Range"
+            )
     else:
         offer = _whole(headers, length, firm=firm)
     if offer.total_bytes is not None and offer.total_bytes > max_bytes:
@@ -187,26 +187,27 @@ def _rest(
     given = headers.get("Content-Range", "")
     match = _RANGE.fullmatch(given.strip())
     if match is None or match.group(3) == "*":
-        raise FetchError(UNFIT, "the 206 does not say which bytes it brings")
+        raise FetchError(UNFIT_RANGE, "the 206 does not say which bytes it brings")
     first, last, total = (int(part) for part in match.groups())
     asked = held.size_bytes - held.overlap_bytes
     if first != asked or not first <= last < total:
         raise FetchError(
-            UNFIT, f"asked for bytes from {asked}, the 206 brings {given[:60]}"
+            UNFIT_RANGE, f"asked for bytes from {asked}, the 206 brings {given[:60]}"
         )
     if held.total_bytes is not None and total != held.total_bytes:
         raise FetchError(
-            UNFIT, f"the file had {held.total_bytes} bytes and now has {total}"
+            UNFIT_RANGE, f"the file had {held.total_bytes} bytes and now has {total}"
         )
     if held.total_bytes is None and not _shows_version(headers, held):
-        raise FetchError(UNFIT, "the 206 does not show which version it is of")
+        raise FetchError(UNFIT_RANGE, "the 206 does not show which version it is of")
     if length is not None and length != last - first + 1:
-        raise FetchError(UNFIT, "the 206 announces another length than its range")
+        raise FetchError(UNFIT_RANGE, "the 206 announces another length than its range")
     _same_version(headers, held)
     dated = headers.get("Last-Modified")
     if held.overlap_bytes and not (dated and firm):
         raise FetchError(
-            UNFIT, "the 206 has no Last-Modified that shows which version it is of"
+            UNFIT_RANGE,
+            "the 206 has no Last-Modified that shows which version it is of",
         )
     return Offer(
         start_bytes=first,
@@ -225,7 +226,7 @@ def _beyond_end(headers: Mapping[str, str], held: Held) -> Offer:
     total = int(match.group(1)) if match else None
     beyond = total == held.size_bytes and not held.overlap_bytes
     if not beyond or held.total_bytes not in {None, total}:
-        raise FetchError(UNFIT, "the VMS has no bytes beyond those held (416)")
+        raise FetchError(UNFIT_RANGE, "the VMS has no bytes beyond those held (416)")
     _same_version(headers, held)
     return Offer(
         start_bytes=held.size_bytes,
@@ -250,7 +251,9 @@ def _same_version(headers: Mapping[str, str], held: Held) -> None:
     for name, known in (("ETag", held.etag), ("Last-Modified", held.last_modified)):
         given = headers.get(name)
         if given and known and given != known:
-            raise FetchError(UNFIT, f"the file has changed: another {name} than before")
+            raise FetchError(
+                UNFIT_RANGE, f"the file has changed: another {name} than before"
+            )
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

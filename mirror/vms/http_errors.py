@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from mirror.errors import FetchError
+from mirror.ports import FIRST_BYTE
 from mirror.vms.response import MOST_INTERIM, InterimFloodError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _NO_TLS = frozenset({"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMB
 def late(waited_s: float) -> FetchError:
     """Return the failure of a file whose first byte did not come in time."""
     return FetchError(
-        "first_byte",
+        FIRST_BYTE,
         f"no answer, or no byte of it, for too long ({waited_s:g} s, by "
         "first_byte_timeout; after each such try it is waited for longer)",
     )

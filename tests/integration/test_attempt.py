@@ -24,12 +24,13 @@ from mirror.lifecycle.row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.pipeline.fetch import attempt as fetch
-from mirror.pipeline.fetch.attempt import UNFIT_RANGE, Fetcher
+from mirror.pipeline.fetch.attempt import Fetcher
 from mirror.pipeline.fetch.first_byte import Patience
 from mirror.pipeline.fetch.receive import PumpLimits
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.spool.part import Part
 from mirror.pipeline.spool.spool import Place, Spool
+from mirror.ports import UNFIT_RANGE
 from tests import builders, mp4_boxes
 from tests.builders import FOLDER, HOUR, MINUTE, NOW
 from tests.publisher_bench import Watched
@@ -148,7 +149,7 @@ class Bench:
                 initial=timedelta(seconds=600.0501), maximum=timedelta(seconds=1200)
             ),
             patience=Patience(timedelta(seconds=60)),
-            targets=lambda: ["nas"],
+            targets=["nas"],
             now=lambda: from_us(made.tick()),
         )
         made = cls(thread, watched, spool, fetcher, Vms(), progress, folder)

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 from mirror import sidecar
 from mirror.errors import OriginRefusedError, SpoolError, TargetError
 from mirror.ledger import Partial
-from mirror.metrics import Metrics
 from mirror.model import CopyState, Export, State, to_us, utc_now
 from mirror.pipeline.fetch import attempt as fetch
+from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from tests import builders
@@ -49,12 +49,8 @@ class Bench:
         async with Vms() as vms:
             site = Site.make(folder, vms)
             async with site.engine() as engine:
-                counted = CollectorRegistry()
-                metrics = Metrics(counted)
-                engine.pool._fetcher._metrics = metrics
-                engine.publishers["nas"]._metrics = metrics
                 await engine.prepare()
-                yield cls(site, vms, engine, counted)
+                yield cls(site, vms, engine, engine.metrics.registry)
 
     async def add(self, *faults: str, size: int = SIZE) -> Served:
         """Offer a file and list it."""
@@ -306,7 +302,7 @@ async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
         raise ZeroDivisionError("secret")
 
     served = await bench.add()
-    monkeypatch.setattr(fetch.Fetcher, "_fill", crash)
+    monkeypatch.setattr(Downloader, "run", crash)
     async with asyncio.timeout(60):
         export = await bench.claimed()
         assert export is not None

@@ -11,7 +11,7 @@ import dataclasses
 import pytest
 
 from mirror.errors import FetchError
-from mirror.pipeline.fetch.attempt import Fetcher
+from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from mirror.vms import file_answer
@@ -130,7 +130,7 @@ def overlap_unread(monkeypatch) -> None:
             came += chunk
         return came[size:]
 
-    monkeypatch.setattr(Fetcher, "_compare", unread)
+    monkeypatch.setattr(Downloader, "_compare", unread)
 
 
 def nothing_is_gone(monkeypatch) -> None:

@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from mirror.errors import FetchError, FileGoneError
 from mirror.pipeline.fetch.fair_share import (
     Claimant,
     Running,
-    by_time,
     late_may_start,
     may_start,
     share_of,
@@ -178,17 +176,3 @@ MUTE: dict[str, Any] = {"late": True, "began": False}
 )
 def test_what_must_end_for_others(claimants, under_way, most, key):
     assert to_end(claimants, under_way, concurrency=most, before=10) == key
-
-
-@pytest.mark.parametrize(
-    ("failure", "is_so"),
-    [
-        (FetchError("timeout", ""), True),
-        (FetchError("too_slow", ""), True),
-        (FetchError("cut", ""), False),
-        (FileGoneError("file_gone", ""), False),
-        (None, False),
-    ],
-)
-def test_what_ended_because_it_took_too_long(failure, is_so):
-    assert by_time(failure) is is_so

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.errors import FetchError
-
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
 LEAST_RATE = 1024.0
 """Bytes per second; what brings less gives its slot to what waits."""
-_BY_TIME = frozenset({"timeout", "first_byte", "too_slow"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +51,6 @@ class Running:
     late: bool
     began: bool
     slow: bool
-
-
-def by_time(failure: Exception | None) -> bool:
-    """Tell whether an attempt ended because it took too long."""
-    return isinstance(failure, FetchError) and failure.reason in _BY_TIME
 
 
 def may_start(claimants: Sequence[Claimant], concurrency: int) -> list[str]:

@@ -317,7 +317,7 @@ class FetchPool:
             # By its name alone: its text may hold the url.
             text = f"the attempt failed: {type(exc).__name__}"
             failure = FetchError("unexpected", text)
-            await self._fetcher.give_back(export, failure)
+            await self._fetcher.give_back(source.client, export, failure)
         began = not isinstance(failure, FetchError) or failure.began
         source.limit.ended(key, failure, began=began)
         self._note_spool(source, failure)

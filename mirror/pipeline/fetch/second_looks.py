@@ -14,7 +14,7 @@ from mirror.lifecycle.second_look import Shown
 from mirror.model import EtagUse, to_us
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from mirror.ledger import LedgerThread, LookDue
@@ -50,7 +50,7 @@ class SecondLooks:
         spool: Spool,
         metrics: Metrics,
         sources: Mapping[str, FetchSource],
-        targets: Callable[[], list[str]],
+        targets: Sequence[str],
         spooled: Callable[[], None],
         now: Callable[[], datetime],
     ) -> None:
@@ -87,7 +87,6 @@ class SecondLooks:
 
     async def end_held(self) -> None:
         """Spool as doubtful what waits no longer to be confirmed."""
-        targets = self._targets()
         if self._room_needed:
             self._room_needed = False
             await self._ledger(lambda ledger: ledger.fetches.release_held())
@@ -96,7 +95,7 @@ class SecondLooks:
             ended = await self._ledger(
                 lambda ledger, now_us: ledger.fetches.end_held(
                     lambda export: self._spooled_doubtful(export, now_us),
-                    targets=targets,
+                    targets=self._targets,
                     now_us=now_us,
                 ),
                 now_us,
