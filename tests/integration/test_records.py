@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from prometheus_client import CollectorRegistry
 
 from mirror import sidecar
 from mirror.errors import OriginRefusedError, SpoolError, TargetError
@@ -25,6 +24,8 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
 
     from mirror.app.engine import Engine
     from mirror.ports import Kept, Publication
