@@ -277,7 +277,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class ResumePoint:
     """What we hold of a file, to be continued.
 
     Attributes:
@@ -300,7 +300,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class FileHeaders:
     """What the headers of an answer say of a file; None where they say nothing."""
 
     total_bytes: int | None
@@ -308,7 +308,7 @@ class Seen:
     last_modified: str | None
 
 
-class Body(Protocol):
+class FileBody(Protocol):
     """An open answer with the bytes of a file, checked to fit what was asked.
 
     Attributes:
@@ -316,7 +316,7 @@ class Body(Protocol):
             held less the overlap, or 0.
         total_bytes: Length of the whole file; None if not announced.
         explicit_end: The end of the body is announced by a length or by chunks.
-        firm: As in `Held`, of this answer.
+        firm: As in `ResumePoint`, of this answer.
     """
 
     start_bytes: int
@@ -372,14 +372,14 @@ class Source(Protocol):
         """
 
     def open_file(
-        self, url: str, name: str | None, held: Held, *, first_byte_s: float
-    ) -> AbstractAsyncContextManager[Body]:
+        self, url: str, name: str | None, point: ResumePoint, *, first_byte_s: float
+    ) -> AbstractAsyncContextManager[FileBody]:
         """Ask for a file, or for the rest of it.
 
         Args:
             url: As listed; a folder is completed with `name`.
             name: As listed.
-            held: What we have; the answer continues it or starts over.
+            point: What we have of it; the answer continues it or starts over.
             first_byte_s: How long the final status is waited for, redirects and all,
                 and then the first byte.
 
@@ -390,7 +390,7 @@ class Source(Protocol):
                 came within `first_byte_s`.
         """
 
-    async def look(self, url: str, name: str | None) -> Seen | None:
+    async def look(self, url: str, name: str | None) -> FileHeaders | None:
         """Ask for one byte of a file, for what the headers say of all of it.
 
         Returns:

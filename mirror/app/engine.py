@@ -22,10 +22,10 @@ from mirror.pipeline.discover.lister import Lister
 from mirror.pipeline.discover.rules import Rule
 from mirror.pipeline.discover.walker import Walker, WalkRules
 from mirror.pipeline.fetch.attempt import Fetcher
-from mirror.pipeline.fetch.first_byte import Patience
+from mirror.pipeline.fetch.first_byte import FirstByteWait
 from mirror.pipeline.fetch.origin_limit import OriginLimit
 from mirror.pipeline.fetch.pool import FetchPool, FetchSource
-from mirror.pipeline.fetch.receive import PumpLimits
+from mirror.pipeline.fetch.receive import ReceiveLimits
 from mirror.pipeline.fetch.second_looks import SecondLooks
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.publish.already_kept import Recall
@@ -343,13 +343,13 @@ class Engine:
             spool=self.spool,
             metrics=self.metrics,
             progress=self.progress,
-            limits=PumpLimits(
+            limits=ReceiveLimits(
                 max_bytes=transfer.max_file_size,
                 min_rate=transfer.min_rate,
                 batch_bytes=transfer.hop_bytes,
             ),
             pace=self._pace,
-            patience=Patience(transfer.first_byte_timeout),
+            first_byte_wait=FirstByteWait(transfer.first_byte_timeout),
             targets=sorted(self.settings.targets),
             patient=patient,
             now=self._now,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """A `ports.Body` over an open response.
+    """A `ports.FileBody` over an open response.
 
     Args:
         response: Its status is final.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from mirror.ports import Held, Page, Seen
+    from mirror.ports import FileHeaders, Page, ResumePoint
     from mirror.vms.origins import Origins
     from mirror.vms.sessions import Sessions, Tls
     from mirror.vms.token import TokenFile
@@ -241,10 +241,10 @@ class VmsClient:
 
     @contextlib.asynccontextmanager
     async def open_file(
-        self, url: str, name: str | None, held: Held, *, first_byte_s: float
+        self, url: str, name: str | None, point: ResumePoint, *, first_byte_s: float
     ) -> AsyncIterator[Body]:
         """Ask for a file or the rest of it; see `ports.Source`."""
-        wanted = file_answer.range_headers(held)
+        wanted = file_answer.range_headers(point)
         address = self._options.origins.resolve(url, name)
         first_by = asyncio.get_running_loop().time() + first_byte_s
         limit = asyncio.timeout_at(first_by)
@@ -263,7 +263,7 @@ class VmsClient:
             offer = file_answer.judge(
                 response.status,
                 response.headers,
-                held=held,
+                point=point,
                 asked_range="Range" in wanted,
                 folder=is_folder(url),
                 max_bytes=self._options.max_file_bytes,
@@ -279,7 +279,7 @@ class VmsClient:
         finally:
             response.close()
 
-    async def look(self, url: str, name: str | None) -> Seen | None:
+    async def look(self, url: str, name: str | None) -> FileHeaders | None:
         """Ask for one byte of a file; see `ports.Source`."""
         address = self._options.origins.resolve(url, name)
         answered = await self.sample(address, {"Range": "bytes=0-0"}, most_bytes=0)
@@ -372,21 +372,25 @@ def _end_of_certificate(response: aiohttp.ClientResponse) -> int | None:
 
 async def _whole(response: aiohttp.ClientResponse, folder: Path | None) -> _Body:
     """Return the body; a large one in a file, so that it takes no memory."""
-    held = bytearray()
+    unwritten = bytearray()
     answer: Scratch | None = None
     size = 0
     async for chunk in response.content.iter_any():
-        held += chunk
+        unwritten += chunk
         size += len(chunk)
         if size > MAX_PAGE_BYTES:
             raise ListError(
                 "too_large",
                 "a page of the list is larger than 64 MiB; set a lower per_page",
             )
-        if len(held) > (_HELD_BYTES if answer is None else _PIECE_BYTES):
-            answer = await _put(answer, bytes(held), folder)
-            held.clear()
-    return bytes(held) if answer is None else await _put(answer, bytes(held), folder)
+        if len(unwritten) > (_HELD_BYTES if answer is None else _PIECE_BYTES):
+            answer = await _put(answer, bytes(unwritten), folder)
+            unwritten.clear()
+    return (
+        bytes(unwritten)
+        if answer is None
+        else await _put(answer, bytes(unwritten), folder)
+    )
 
 
 async def _put(answer: Scratch | None, piece: bytes, folder: Path | None) -> Scratch:

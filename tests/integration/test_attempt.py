@@ -25,8 +25,8 @@ from mirror.metrics import Metrics
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.pipeline.fetch import attempt as fetch
 from mirror.pipeline.fetch.attempt import Fetcher
-from mirror.pipeline.fetch.first_byte import Patience
-from mirror.pipeline.fetch.receive import PumpLimits
+from mirror.pipeline.fetch.first_byte import FirstByteWait
+from mirror.pipeline.fetch.receive import ReceiveLimits
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.spool.part import Part
 from mirror.pipeline.spool.spool import Place, Spool
@@ -38,7 +38,7 @@ from tests.publisher_bench import Watched
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.ports import Held, Seen
+    from mirror.ports import FileHeaders, ResumePoint
 
 WHOLE = mp4_boxes.classic(
     (dataclasses.replace(mp4_boxes.VIDEO, samples=mp4_boxes.pictures(300)),)
@@ -79,14 +79,14 @@ class Vms:
     """Gives one answer after another, or raises it.
 
     Attributes:
-        held: What each request said that we hold.
+        points: From where each request resumed.
         seen: What a look sees, or raises.
         waits_s: How long each waits for its first byte.
     """
 
     answers: list[Body | Exception] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-    seen: list[Seen | Exception | None] = field(default_factory=list)
+    points: list[ResumePoint] = field(default_factory=list)
+    seen: list[FileHeaders | Exception | None] = field(default_factory=list)
     name: str = "hq"
     origin: str = "https://vms.example"
     oldest_us: int | None = None
@@ -94,7 +94,7 @@ class Vms:
     lifetime_us: int = 3 * HOUR
     second_look: bool = True
 
-    async def look(self, _: str, __: str | None) -> Seen | None:
+    async def look(self, _: str, __: str | None) -> FileHeaders | None:
         seen = self.seen.pop(0)
         if isinstance(seen, Exception):
             raise seen
@@ -102,10 +102,10 @@ class Vms:
 
     @contextlib.asynccontextmanager
     async def open_file(
-        self, _: str, __: str | None, held: Held, *, first_byte_s: float
+        self, _: str, __: str | None, point: ResumePoint, *, first_byte_s: float
     ) -> AsyncIterator[Any]:
         self.waits_s.append(first_byte_s)
-        self.held.append(held)
+        self.points.append(point)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -144,11 +144,11 @@ class Bench:
             spool=spool,
             metrics=Metrics(CollectorRegistry()),
             progress=progress,
-            limits=PumpLimits(max_bytes=1 << 30, min_rate=None),
+            limits=ReceiveLimits(max_bytes=1 << 30, min_rate=None),
             pace=Pace(
                 initial=timedelta(seconds=600.0501), maximum=timedelta(seconds=1200)
             ),
-            patience=Patience(timedelta(seconds=60)),
+            first_byte_wait=FirstByteWait(timedelta(seconds=60)),
             targets=["nas"],
             now=lambda: from_us(made.tick()),
         )
@@ -259,7 +259,7 @@ async def test_such_a_file_that_is_all_there_needs_no_request(bench):
     bench.now_us += 20 * MINUTE
 
     assert await bench.attempt() is None
-    assert len(bench.vms.held) == 1
+    assert len(bench.vms.points) == 1
     assert bench.parts() == [TO_END]
 
 
@@ -332,7 +332,7 @@ async def test_an_export_without_a_url_waits_for_one(bench):
     assert isinstance(failure, FileGoneError)
     assert (found.state, found.reason) == (State.WAITING, Reason.FILE_GONE)
     assert "no url" in (found.last_error or "")
-    assert bench.vms.held == []
+    assert bench.vms.points == []
 
 
 @pytest.mark.parametrize(("room", "reason"), [(0, None), (-1, "spool_full")])
@@ -357,7 +357,7 @@ async def test_a_range_that_did_not_fit_is_not_asked_for_again(bench):
     bench.now_us += 20 * MINUTE
     await bench.attempt(cut())
 
-    assert [one.size_bytes for one in bench.vms.held] == [0, 500, 0, 0, 0, 5000]
+    assert [one.size_bytes for one in bench.vms.points] == [0, 500, 0, 0, 0, 5000]
 
 
 # --- what is told ---------------------------------------------------------------

@@ -23,7 +23,7 @@ from yarl import URL
 
 from mirror.errors import AuthError, FetchError, ListError, OriginRefusedError
 from mirror.model import to_us
-from mirror.ports import Held
+from mirror.ports import ResumePoint
 from mirror.simulator import Manners, Vms, fault
 from mirror.vms import Origins, Sessions, Tls, TokenFile, VmsClient, VmsOptions
 from mirror.vms.token import expiry
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SECRET = "s3cret-bearer-token-0123456789"
 SINCE = to_us(datetime(2026, 11, 23, 7, 0, tzinfo=UTC))
 UNTIL = to_us(datetime(2026, 11, 24, 8, 30, 15, tzinfo=UTC))
-WHOLE = Held(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
+WHOLE = ResumePoint(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
 EMPTY = b'{"data":[],"meta":{"total":0,"last_page":1}}'
 
 

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from mirror.pipeline.fetch.first_byte import MOST_S, Patience
+from mirror.pipeline.fetch.first_byte import MOST_S, FirstByteWait
 
 HERE, THERE = "https://vms.example", "https://other.example"
 
 
 @pytest.fixture
-def patience():
-    return Patience(timedelta(seconds=60))
+def first_byte_wait():
+    return FirstByteWait(timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(
@@ -32,24 +32,24 @@ def patience():
         (3, -5, 60),
     ],
 )
-def test_the_wait_doubles_within_its_bounds(patience, late, left_s, expected):
+def test_the_wait_doubles_within_its_bounds(first_byte_wait, late, left_s, expected):
     """Up to 15 minutes and half the time left, and never less than the first wait."""
-    assert patience.wait_s(HERE, late=late, left_s=left_s) == expected
+    assert first_byte_wait.wait_s(HERE, late=late, left_s=left_s) == expected
 
 
 def test_a_first_wait_longer_than_the_bound_stands():
     """It is what the operator says."""
-    patience = Patience(timedelta(seconds=2000))
+    first_byte_wait = FirstByteWait(timedelta(seconds=2000))
 
-    assert patience.wait_s(HERE, late=0, left_s=None) == 2000
-    assert patience.wait_s(HERE, late=3, left_s=None) == 2000
+    assert first_byte_wait.wait_s(HERE, late=0, left_s=None) == 2000
+    assert first_byte_wait.wait_s(HERE, late=3, left_s=None) == 2000
 
 
-def test_the_next_exports_of_an_origin_begin_with_what_was_long_enough(patience):
+def test_the_next_exports_of_an_origin_begin_with_what_was_long_enough(first_byte_wait):
     """Those of another do not; a short wait takes nothing back."""
-    patience.answered(HERE, 100.0)
-    patience.answered(HERE, 3.0)
+    first_byte_wait.answered(HERE, 100.0)
+    first_byte_wait.answered(HERE, 3.0)
 
-    assert patience.wait_s(HERE, late=0, left_s=None) == 120
-    assert patience.wait_s(HERE, late=1, left_s=None) == 240
-    assert patience.wait_s(THERE, late=0, left_s=None) == 60
+    assert first_byte_wait.wait_s(HERE, late=0, left_s=None) == 120
+    assert first_byte_wait.wait_s(HERE, late=1, left_s=None) == 240
+    assert first_byte_wait.wait_s(THERE, late=0, left_s=None) == 60

@@ -12,7 +12,7 @@ from yarl import URL
 from mirror.app.probe.asker import Learnt, Suggestion
 from mirror.errors import MirrorError
 from mirror.model import is_folder, utc_now
-from mirror.ports import Held
+from mirror.ports import ResumePoint
 from mirror.vms import file_answer
 
 if TYPE_CHECKING:
@@ -134,14 +134,14 @@ class FileQuestions:
             self._say("Range", "ignored: a broken transfer starts over")
             return
         total = first.headers.get("Content-Range", "").rpartition("/")[2]
-        held = Held(
+        point = ResumePoint(
             size_bytes=_PART,
             total_bytes=int(total) if total.isascii() and total.isdigit() else None,
             etag=first.headers.get("ETag"),
             last_modified=first.headers.get("Last-Modified"),
         )
-        wanted = file_answer.range_headers(held)
-        if not wanted or held.total_bytes is None or held.total_bytes <= _PART:
+        wanted = file_answer.range_headers(point)
+        if not wanted or point.total_bytes is None or point.total_bytes <= _PART:
             self._say("Range", "taken (206); whether If-Range is heeded cannot be told")
             return
         try:
@@ -149,7 +149,7 @@ class FileQuestions:
             offer = file_answer.judge(
                 same.status,
                 same.headers,
-                held=held,
+                point=point,
                 asked_range=True,
                 folder=False,
                 max_bytes=self.max_bytes,

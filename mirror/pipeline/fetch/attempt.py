@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mirror.lifecycle.attempt import Pace
     from mirror.metrics import Metrics
     from mirror.model import Export, Receipt
-    from mirror.pipeline.fetch.first_byte import Patience
-    from mirror.pipeline.fetch.receive import PumpLimits
+    from mirror.pipeline.fetch.first_byte import FirstByteWait
+    from mirror.pipeline.fetch.receive import ReceiveLimits
     from mirror.pipeline.spool.spool import Spool
     from mirror.ports import Source
 
@@ -49,9 +49,9 @@ class Fetcher:
         spool: Spool,
         metrics: Metrics,
         progress: Progress,
-        limits: PumpLimits,
+        limits: ReceiveLimits,
         pace: Pace,
-        patience: Patience,
+        first_byte_wait: FirstByteWait,
         targets: Sequence[str],
         patient: bool = True,
         now: Callable[[], datetime],
@@ -70,7 +70,7 @@ class Fetcher:
             metrics=metrics,
             progress=progress,
             limits=limits,
-            patience=patience,
+            first_byte_wait=first_byte_wait,
             now=now,
         )
 

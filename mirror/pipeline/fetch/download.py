@@ -13,7 +13,7 @@ from mirror.errors import FetchError, FileGoneError, NoRoomError, SpoolError
 from mirror.ledger import Partial
 from mirror.model import Reason, Receipt, is_folder, to_us
 from mirror.pipeline.fetch import resume
-from mirror.pipeline.fetch.receive import ErrorPageError, Pump, look
+from mirror.pipeline.fetch.receive import ErrorPageError, Receiver, read_head
 from mirror.pipeline.spool.part import Part
 from mirror.ports import UNFIT_RANGE
 from mirror.tasks import run_to_end
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from mirror.lifecycle.second_look import Shown
     from mirror.metrics import Metrics
     from mirror.model import EtagUse, Export
-    from mirror.pipeline.fetch.first_byte import Patience
-    from mirror.pipeline.fetch.receive import PumpLimits
+    from mirror.pipeline.fetch.first_byte import FirstByteWait
+    from mirror.pipeline.fetch.receive import ReceiveLimits
     from mirror.pipeline.progress import Progress
     from mirror.pipeline.spool.spool import Spool
-    from mirror.ports import Body, Held, Source
+    from mirror.ports import FileBody, ResumePoint, Source
 
 _BEFORE_MARKUP = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 """White space and byte order marks."""
@@ -88,8 +88,8 @@ class Downloader:
         spool: Spool,
         metrics: Metrics,
         progress: Progress,
-        limits: PumpLimits,
-        patience: Patience,
+        limits: ReceiveLimits,
+        first_byte_wait: FirstByteWait,
         now: Callable[[], datetime],
     ) -> None:
         self._ledger = ledger
@@ -97,7 +97,7 @@ class Downloader:
         self._metrics = metrics
         self._progress = progress
         self._limits = limits
-        self._patience = patience
+        self._first_byte_wait = first_byte_wait
         self._now = now
 
     async def run(self, download: Download) -> Receipt:
@@ -133,7 +133,7 @@ class Downloader:
                 return await self._prove(download, part, explicit_end=True)
         if export.url is None:
             raise FileGoneError(Reason.FILE_GONE, "the list shows no url any more")
-        held = resume.held(
+        point = resume.point(
             0 if export.part_plain else part.size,
             download.validators,
             download.etag_use,
@@ -141,39 +141,43 @@ class Downloader:
         await self._ask_for_room(export, part)
         explicit_end: bool | None = None
         while explicit_end is None:
-            async with self._ask(download, held) as body:
+            async with self._ask(download, point) as body:
                 before = download.etag_use
                 download.etag_use = resume.learn(
-                    before, download.validators, held, body
+                    before, download.validators, point, body
                 )
                 learnt = download.etag_use is not before
-                if not (learnt and download.validators.firm and held.size_bytes):
+                if not (learnt and download.validators.firm and point.size_bytes):
                     explicit_end = await self._take(download, body, part)
             # It is the same file: ask for its rest, and do not give up its bytes.
-            held = resume.held(part.size, download.validators, download.etag_use)
+            point = resume.point(part.size, download.validators, download.etag_use)
         return await self._prove(download, part, explicit_end=explicit_end)
 
     @contextlib.asynccontextmanager
-    async def _ask(self, download: Download, held: Held) -> AsyncIterator[Body]:
+    async def _ask(
+        self, download: Download, point: ResumePoint
+    ) -> AsyncIterator[FileBody]:
         """Ask for the file or its rest, as long as it may take to come."""
         source, export, left_s = download.source, download.export, None
         if export.deadline_us is not None:
             left_s = (export.deadline_us - to_us(self._now())) / 1e6
-        wait_s = self._patience.wait_s(source.origin, late=export.late, left_s=left_s)
+        wait_s = self._first_byte_wait.wait_s(
+            source.origin, late=export.late, left_s=left_s
+        )
         began, url = time.monotonic(), export.url or ""
         async with source.open_file(
-            url, export.name, held, first_byte_s=wait_s
+            url, export.name, point, first_byte_s=wait_s
         ) as body:
-            self._patience.answered(source.origin, time.monotonic() - began)
+            self._first_byte_wait.answered(source.origin, time.monotonic() - began)
             yield body
 
-    async def _take(self, download: Download, body: Body, part: Part) -> bool:
+    async def _take(self, download: Download, body: FileBody, part: Part) -> bool:
         """Receive a body; tell whether its end was announced."""
         first = b""
         if body.start_bytes == 0 < part.size:
             # A page instead of the file must not cost the bytes held.
             with _named_error_page(download.export):
-                first = await look(body)
+                first = await read_head(body)
             await self._spool.use(part, Part.restart)
             download.offset_bytes = 0
         elif body.start_bytes < part.size:
@@ -187,7 +191,7 @@ class Downloader:
         await self._receive(download, body, part, first)
         return body.explicit_end or total_bytes is not None
 
-    async def _compare(self, body: Body, part: Part, size: int) -> bytes:
+    async def _compare(self, body: FileBody, part: Part, size: int) -> bytes:
         """Read again the last bytes of the part; return what came behind them.
 
         Raises:
@@ -218,7 +222,7 @@ class Downloader:
             await self._spool.make_room(part, None, begun=False)
 
     async def _receive(
-        self, download: Download, body: Body, part: Part, first: bytes
+        self, download: Download, body: FileBody, part: Part, first: bytes
     ) -> None:
         transfer = self._progress.transfers[download.key]
         transfer.done_bytes, transfer.total_bytes = part.size, download.total_bytes
@@ -229,7 +233,7 @@ class Downloader:
             self._progress.received_bytes += number
             transfer.done_bytes = size
 
-        pump = Pump(
+        receiver = Receiver(
             self._spool,
             part,
             limits=self._limits,
@@ -237,7 +241,7 @@ class Downloader:
             received=received,
         )
         with _named_error_page(download.export):
-            await pump.move(body, first)
+            await receiver.run(body, first)
         if download.total_bytes not in {None, part.size}:
             raise FetchError(
                 "cut",

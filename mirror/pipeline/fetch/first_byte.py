@@ -11,7 +11,7 @@ MOST_S = 900.0
 _MOST_DOUBLINGS = 32
 
 
-class Patience:
+class FirstByteWait:
     """Doubles with each time that an export's first byte came too late.
 
     Args:

@@ -189,13 +189,15 @@ class FetchPool:
             )
         )
         while self._left_s(self._spool_free_at) <= 0:
-            claimants = self._claimants(work)
-            sources = fair_share.may_start(claimants, self._concurrency)
+            demands = self._demands(work)
+            sources = fair_share.may_start(demands, self._concurrency)
             if not sources:
                 break
             running = self._running()
             late = {
-                one.name for one in claimants if fair_share.late_may_start(one, running)
+                demand.name
+                for demand in demands
+                if fair_share.late_may_start(demand, running)
             }
             export = await self._ledger(
                 lambda ledger, sources, late: ledger.fetches.claim(
@@ -214,29 +216,29 @@ class FetchPool:
             self._start(group, export)
         self._end_one(work)
 
-    def _claimants(self, work: Mapping[str, bool]) -> list[fair_share.Claimant]:
+    def _demands(self, work: Mapping[str, bool]) -> list[fair_share.SourceDemand]:
         """Return each source with what it may do now, given what is due of it."""
-        claimants = []
+        demands = []
         for name, source in self.sources.items():
             held = name in self.paused or source.limit.pause_s > 0
             held = held or self._left_s(source.waits_until) > 0
-            claimants.append(
-                fair_share.Claimant(
+            demands.append(
+                fair_share.SourceDemand(
                     name=name,
                     origin=id(source.limit),
                     allowed=source.limit.allowed,
-                    asks=source.limit.has_room,
+                    has_room=source.limit.has_room,
                     running=source.running,
                     due=name in work and not held,
                     untried=work.get(name, False) and not held,
                 )
             )
-        return claimants
+        return demands
 
-    def _running(self) -> list[fair_share.Running]:
+    def _running(self) -> list[fair_share.RunningFetch]:
         transfers = self._progress.transfers
         return [
-            fair_share.Running(
+            fair_share.RunningFetch(
                 key=key,
                 source=fetch.export.source,
                 origin=id(fetch.source.limit),
@@ -255,7 +257,7 @@ class FetchPool:
         for key, fetch in self._fetches.items():
             self._measure(key, fetch, now)
         last = fair_share.to_end(
-            self._claimants(work),
+            self._demands(work),
             self._running(),
             concurrency=self._concurrency,
             before=now - self._patience_s,

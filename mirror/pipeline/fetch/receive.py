@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from mirror.pipeline.spool.spool import Spool
-    from mirror.ports import Body
+    from mirror.ports import FileBody
 
 BATCH_BYTES = 256 * 1024
 """Bytes of one transfer that are handed to a thread in one hop, by default."""
@@ -41,7 +41,7 @@ class ErrorPageError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PumpLimits:
+class ReceiveLimits:
     """Bounds of one transfer.
 
     Attributes:
@@ -55,7 +55,7 @@ class PumpLimits:
     batch_bytes: int = BATCH_BYTES
 
 
-async def look(body: Body) -> bytes:
+async def read_head(body: FileBody) -> bytes:
     """Read the first bytes of a body that starts a file, and judge them.
 
     Raises:
@@ -70,7 +70,7 @@ async def look(body: Body) -> bytes:
     return head
 
 
-class Pump:
+class Receiver:
     """Gathers chunks into batches; one batch is written while the next gathers.
 
     Args:
@@ -86,7 +86,7 @@ class Pump:
         spool: Spool,
         part: Part,
         *,
-        limits: PumpLimits,
+        limits: ReceiveLimits,
         checkpoint: Callable[[], Awaitable[None]],
         received: Callable[[int, int], None],
     ) -> None:
@@ -96,12 +96,12 @@ class Pump:
         self._checkpoint = checkpoint
         self._received = received
         self._chunks: list[bytes] = []
-        self._gathered = 0
+        self._gathered_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         self._proven_at = time.monotonic()
         self._rate_since = (self._proven_at, part.size)
 
-    async def move(self, body: Body, first: bytes = b"") -> None:
+    async def run(self, body: FileBody, first: bytes = b"") -> None:
         """Read the body to its end; whatever ends it, what came is written.
 
         Args:
@@ -115,7 +115,7 @@ class Pump:
         """
         try:
             if first:
-                self._chunks, self._gathered = [first], len(first)
+                self._chunks, self._gathered_bytes = [first], len(first)
             await self._take_all(body)
         except asyncio.CancelledError:
             with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
@@ -128,12 +128,12 @@ class Pump:
         if not self._part.size:
             raise ErrorPageError(b"")
 
-    async def _take_all(self, body: Body) -> None:
+    async def _take_all(self, body: FileBody) -> None:
         while chunk := await body.read():
             self._chunks.append(chunk)
-            self._gathered += len(chunk)
+            self._gathered_bytes += len(chunk)
             due = time.monotonic() - self._proven_at >= CHECKPOINT_S
-            if self._gathered >= self._limits.batch_bytes or due:
+            if self._gathered_bytes >= self._limits.batch_bytes or due:
                 await self._hand_over()
             if due:
                 await self._prove()
@@ -149,14 +149,14 @@ class Pump:
             least: So many first bytes of a file tell what it is.
         """
         await self._written()
-        if not self._gathered:
+        if not self._gathered_bytes:
             return
         if not self._part.size:
-            if self._gathered < least:
+            if self._gathered_bytes < least:
                 return
             self._judge()
-        batch, size = self._chunks, self._gathered
-        self._chunks, self._gathered = [], 0
+        batch, size = self._chunks, self._gathered_bytes
+        self._chunks, self._gathered_bytes = [], 0
         self._writing = asyncio.create_task(self._write(batch, size))
 
     async def _write(self, batch: list[bytes], size: int) -> None:
@@ -173,7 +173,7 @@ class Pump:
             await asyncio.shield(self._writing)
         except (FetchError, SpoolError):
             # What follows must not be written behind a gap.
-            self._chunks, self._gathered = [], 0
+            self._chunks, self._gathered_bytes = [], 0
             raise
         finally:
             if self._writing.done():
@@ -183,7 +183,7 @@ class Pump:
         """Look at the first bytes of a file before one of them is kept."""
         head = b"".join(self._chunks)[: mp4.HEAD_BYTES]
         if mp4.is_error_page(head):
-            self._chunks, self._gathered = [], 0
+            self._chunks, self._gathered_bytes = [], 0
             raise ErrorPageError(head)
 
     async def _prove(self) -> None:
