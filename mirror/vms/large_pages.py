@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -15,6 +16,12 @@ from mirror.errors import ListError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aiohttp import ClientResponse
+
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""A page up to this size is decoded at once, from memory."""
+_PIECE_BYTES = 512 * 1024
 MAX_ROWS = 20_000
 """On one page."""
 MAX_ROW_BYTES = 4 * 1024 * 1024
@@ -62,6 +69,43 @@ class Scratch:
     def read(self, offset: int, size: int) -> bytes:
         """Return what lies there; less at its end."""
         return os.pread(self._fd, size, offset)
+
+
+async def read_page(response: ClientResponse, folder: Path | None) -> bytes | Scratch:
+    """Return the body of a list's answer; a large one in a file, to save memory.
+
+    Raises:
+        ListError: It is larger than any page, or there is no room for the file.
+    """
+    pending, size, scratch = bytearray(), 0, None
+    async for chunk in response.content.iter_any():
+        pending += chunk
+        size += len(chunk)
+        if size > MAX_PAGE_BYTES:
+            raise ListError(
+                "too_large",
+                "a page of the list is larger than 64 MiB; set a lower per_page",
+            )
+        if len(pending) > (_AT_ONCE_BYTES if scratch is None else _PIECE_BYTES):
+            scratch = await asyncio.to_thread(_put, scratch, bytes(pending), folder)
+            pending.clear()
+    if scratch is None:
+        return bytes(pending)
+    return await asyncio.to_thread(_put, scratch, bytes(pending), folder)
+
+
+def _put(scratch: Scratch | None, piece: bytes, folder: Path | None) -> Scratch:
+    try:
+        scratch = Scratch(folder) if scratch is None else scratch
+        scratch.write(piece)
+    except OSError as exc:
+        raise ListError(
+            "too_large",
+            "a page of the list is larger than 4 MiB, and there is no room in "
+            f"{folder or 'the folder for temporary files'} to take it in pieces "
+            f"({exc.strerror}); make room, or set a lower per_page",
+        ) from exc
+    return scratch
 
 
 class Split:

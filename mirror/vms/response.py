@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -22,13 +23,18 @@ class Response(aiohttp.ClientResponse):
     """An answer that is given up after `MOST_INTERIM` answers that are not final.
 
     aiohttp itself reads on for as long as they come.
-
-    Attributes:
-        peer_certificate: Of the server, as `ssl` decodes it; None without TLS, empty if
-            it is not verified.
     """
 
-    peer_certificate: dict[str, object] | None = None
+    _certificate: dict[str, object] | None = None
+
+    @property
+    def certificate_end_s(self) -> int | None:
+        """When the server's certificate ends, in seconds since 1970.
+
+        None without TLS, or if the certificate is not verified.
+        """
+        end = (self._certificate or {}).get("notAfter")
+        return int(ssl.cert_time_to_seconds(end)) if isinstance(end, str) else None
 
     @override
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
@@ -39,7 +45,7 @@ class Response(aiohttp.ClientResponse):
         """
         protocol, transport = connection.protocol, connection.transport
         if transport is not None:
-            self.peer_certificate = transport.get_extra_info("peercert")
+            self._certificate = transport.get_extra_info("peercert")
         if protocol is None:
             return await super().start(connection)
         read, interim = protocol.read, 0

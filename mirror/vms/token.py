@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import errno
@@ -79,8 +78,7 @@ class TokenFile:
             return self._token
         self._stamp, self._token = stamp, None
         try:
-            # One hop: cancelled between two, an open file would be nobody's.
-            raw = await asyncio.to_thread(_content, self._path)
+            raw = await _read_file(self._path)
         except FileNotFoundError as exc:
             raise AuthError(
                 "no_token",
@@ -118,6 +116,10 @@ def _content(path: Path) -> bytes:
         return os.read(fd, MAX_BYTES + 1)
     finally:
         os.close(fd)
+
+
+_read_file = aiofiles.os.wrap(_content)
+"""One call in a thread: cancelled between two, an open file would be nobody's."""
 
 
 def parse(raw: bytes, place: str) -> str:

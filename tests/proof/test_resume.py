@@ -11,6 +11,7 @@ import dataclasses
 import pytest
 
 from mirror.errors import FetchError
+from mirror.mp4.proof import Proof
 from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
@@ -74,7 +75,7 @@ def appended(monkeypatch) -> None:
         return offer
 
     monkeypatch.setattr(file_answer, "judge", judged)
-    monkeypatch.setattr(Part, "examine", lambda self, explicit_end: None)
+    monkeypatch.setattr(Part, "examine", lambda self, explicit_end: Proof(doubt=None))
 
 
 def validators_unread(monkeypatch) -> None:

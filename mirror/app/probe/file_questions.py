@@ -18,7 +18,7 @@ from mirror.vms import file_answer
 if TYPE_CHECKING:
     from mirror.app.probe.asker import Asker
     from mirror.model import Row
-    from mirror.vms import Answered
+    from mirror.vms import RawAnswer
 
 MISSING: Final = "archive-mirror-probe.mp4"
 _PART: Final = 1024
@@ -101,7 +101,7 @@ class FileQuestions:
         self._unknown("file", f"{why}; open it on the VMS's own page, to compare")
         return None
 
-    async def _tell_file(self, row: Row, address: URL, answered: Answered) -> None:
+    async def _tell_file(self, row: Row, address: URL, answered: RawAnswer) -> None:
         kind = answered.headers.get("Content-Type", "no type").split(";")[0].lower()
         what = kind if _WORD.fullmatch(kind) else "a strange type"
         mp4 = answered.body[4:8] == b"ftyp"
@@ -128,7 +128,7 @@ class FileQuestions:
         await self._ask_range(row.export_id, address, answered)
         await self._ask_compression(row.export_id, address)
 
-    async def _ask_range(self, of: int, address: URL, first: Answered) -> None:
+    async def _ask_range(self, of: int, address: URL, first: RawAnswer) -> None:
         """Ask for the rest as the service does, of this version and of another."""
         if first.status == HTTPStatus.OK:
             self._say("Range", "ignored: a broken transfer starts over")
@@ -221,7 +221,7 @@ class FileQuestions:
             return
         self._tell_code("missing file", answered)
 
-    def _tell_code(self, topic: str, answered: Answered) -> None:
+    def _tell_code(self, topic: str, answered: RawAnswer) -> None:
         status = answered.status
         kind = answered.headers.get("Content-Type", "").split(";")[0].strip().lower()
         if status in _GONE:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from mirror.vms import Answered, VmsClient
+    from mirror.vms import RawAnswer, VmsClient
 
 VERSION: Final = 1
 _FIRST_ID: Final = 1_000_000
@@ -52,7 +52,7 @@ class Recorder:
     _first_id: int | None = None
     _known: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def list(self, path: str, query: Mapping[str, str], answered: Answered) -> None:
+    def list(self, path: str, query: Mapping[str, str], answered: RawAnswer) -> None:
         """Keep a page of the list."""
         self.offset_us = answered.clock_offset_us or self.offset_us
         self.exchanges.append(
@@ -68,7 +68,7 @@ class Recorder:
         )
 
     def file(
-        self, export_id: int | None, headers: Mapping[str, str], answered: Answered
+        self, export_id: int | None, headers: Mapping[str, str], answered: RawAnswer
     ) -> None:
         """Keep how the beginning of a file was answered; None is the missing one."""
         number = None if export_id is None else self._id(export_id)
