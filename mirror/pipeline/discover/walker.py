@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MICROSECOND = timedelta(microseconds=1)
 _AHEAD_US = 86_400_000_000
 """So far ahead of the VMS's clock rows are asked for."""
-_PACE_S = 0.05
+PACE_S = 0.05
 _log = structlog.get_logger()
 
 
@@ -138,7 +138,7 @@ class Walker:
         cursor = PageCursor(theirs_us + _AHEAD_US)
         while not cursor.ended:
             if cursor.pages:
-                await asyncio.sleep(_PACE_S)
+                await asyncio.sleep(PACE_S)
             page = await self._source.page(
                 cursor.number, since_us=since_us, until_us=cursor.until_us
             )
