@@ -122,7 +122,7 @@ def short_write() -> None:
 
 def loose_numbers() -> None:
     """Take what a list says for a number without looking."""
-    row.number = lambda value: None if value is None else int(value)  # type: ignore[attr-defined]
+    row.number = lambda value: None if value is None else int(value)  # type: ignore[attr-defined, call-overload]
 
 
 def strict_pages() -> None:
