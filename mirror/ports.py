@@ -277,35 +277,35 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResumePoint:
-    """What we hold of a file, to be continued.
+class Validators:
+    """Which version of a file an answer is of; None where it does not say.
+
+    Attributes:
+        total_bytes: Length of the whole file.
+        etag: As sent.
+        last_modified: As sent.
+        firm: The file was not changed within the second of `last_modified` again: that
+            lay a second or more before the answer's own date.
+    """
+
+    total_bytes: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    firm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePoint(Validators):
+    """Where in a file a transfer goes on, and which version the bytes before are of.
 
     Attributes:
         size_bytes: Proven length of the partial; 0 asks for the whole file.
-        total_bytes: Length of the whole file, if known.
-        etag: As sent with the bytes held; None if it is no validator.
-        last_modified: As sent with the bytes held.
-        firm: The file was not changed within the second of `last_modified` again: that
-            lay a second or more before the answer's own date.
         overlap_bytes: So many of the last bytes held are asked for again, for the
             caller to compare; the date guards the rest then, not the ETag.
     """
 
     size_bytes: int
-    total_bytes: int | None
-    etag: str | None
-    last_modified: str | None
-    firm: bool = True
     overlap_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileHeaders:
-    """What the headers of an answer say of a file; None where they say nothing."""
-
-    total_bytes: int | None
-    etag: str | None
-    last_modified: str | None
 
 
 class FileBody(Protocol):
@@ -316,7 +316,7 @@ class FileBody(Protocol):
             held less the overlap, or 0.
         total_bytes: Length of the whole file; None if not announced.
         explicit_end: The end of the body is announced by a length or by chunks.
-        firm: As in `ResumePoint`, of this answer.
+        firm: As in `Validators`.
     """
 
     start_bytes: int
@@ -390,7 +390,7 @@ class Source(Protocol):
                 came within `first_byte_s`.
         """
 
-    async def look(self, url: str, name: str | None) -> FileHeaders | None:
+    async def look(self, url: str, name: str | None) -> Validators | None:
         """Ask for one byte of a file, for what the headers say of all of it.
 
         Returns:

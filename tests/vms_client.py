@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SECRET = "s3cret-bearer-token-0123456789"
 SINCE = to_us(datetime(2026, 11, 23, 7, 0, tzinfo=UTC))
 UNTIL = to_us(datetime(2026, 11, 24, 8, 30, 15, tzinfo=UTC))
-WHOLE = ResumePoint(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
+WHOLE = ResumePoint(size_bytes=0)
 EMPTY = b'{"data":[],"meta":{"total":0,"last_page":1}}'
 
 

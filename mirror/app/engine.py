@@ -22,6 +22,7 @@ from mirror.pipeline.discover.lister import Lister
 from mirror.pipeline.discover.rules import Rule
 from mirror.pipeline.discover.walker import Walker, WalkRules
 from mirror.pipeline.fetch.attempt import Fetcher
+from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.fetch.first_byte import FirstByteWait
 from mirror.pipeline.fetch.origin_limit import OriginLimit
 from mirror.pipeline.fetch.pool import FetchPool, FetchSource
@@ -338,7 +339,7 @@ class Engine:
 
     def _pool(self, *, unparks: bool, patient: bool) -> FetchPool:
         transfer = self.settings.transfer
-        fetcher = Fetcher(
+        downloader = Downloader(
             ledger=self.ledger,
             spool=self.spool,
             metrics=self.metrics,
@@ -348,8 +349,16 @@ class Engine:
                 min_rate=transfer.min_rate,
                 batch_bytes=transfer.hop_bytes,
             ),
-            pace=self._pace,
             first_byte_wait=FirstByteWait(transfer.first_byte_timeout),
+            now=self._now,
+        )
+        fetcher = Fetcher(
+            ledger=self.ledger,
+            spool=self.spool,
+            metrics=self.metrics,
+            progress=self.progress,
+            downloader=downloader,
+            pace=self._pace,
             targets=sorted(self.settings.targets),
             patient=patient,
             now=self._now,

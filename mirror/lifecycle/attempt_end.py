@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 _TIMEOUTS = frozenset({"timeout", FIRST_BYTE, "too_slow"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnd:
-    """How an attempt ended, and what it learnt of the file and of its server.
+@dataclass(slots=True, kw_only=True)
+class AttemptFacts:
+    """What is known of an attempt, collected until its end.
 
     Attributes:
-        offset_bytes: Where in the file the first byte received belongs.
-        held_bytes: Bytes that are durable in the part.
         oldest_us: See `row.past_deadline`; as it was when the attempt began.
         lifetime_us: How long the VMS keeps a file.
         second_look: The source allows second looks.
-        folder: Of the spool; empty if no part was opened.
-        began: A body had begun.
+        offset_bytes: Where in the file the first byte received belongs.
+        held_bytes: Bytes that are durable in the part.
+        folder: Of the spool; empty until a part is open.
+        began: A body has begun.
         complete: A body came to its end.
         etag_use: As learnt; None if nothing was asked.
         shown: What a look showed of the held body; None if none was taken.
@@ -40,19 +40,19 @@ class AttemptEnd:
     """
 
     started_us: int
-    ended_us: int
-    offset_bytes: int
-    held_bytes: int
     oldest_us: int | None
     lifetime_us: int
     second_look: bool
-    folder: str
-    began: bool
-    complete: bool
-    etag_use: EtagUse | None
-    shown: Shown | None
-    receipt: Receipt | None
-    failure: Exception | None
+    offset_bytes: int
+    held_bytes: int
+    folder: str = ""
+    began: bool = False
+    complete: bool = False
+    etag_use: EtagUse | None = None
+    shown: Shown | None = None
+    receipt: Receipt | None = None
+    failure: Exception | None = None
+    ended_us: int = 0
 
     @property
     def reason(self) -> str | None:
@@ -89,20 +89,20 @@ class AttemptEnd:
 
 
 def after_attempt(
-    export: Export, end: AttemptEnd, *, pace: Pace, jitter: float, patient: bool
+    export: Export, facts: AttemptFacts, *, pace: Pace, jitter: float, patient: bool
 ) -> Export:
     """Return the export after an attempt.
 
     Args:
         export: As it stands in the ledger now.
-        end: Of the attempt.
+        facts: Of the attempt, with its facts.
         pace: Of the retries.
         jitter: Uniform draw in [0, 1).
         patient: A doubtful body is asked for again later, not at once.
     """
-    export, receipt = _learn(export, end), end.receipt
+    export, receipt = _learn(export, facts), facts.receipt
     if receipt is None:
-        return held_body.rather_kept(_without_file(export, end, pace, jitter))
+        return held_body.rather_kept(_without_file(export, facts, pace, jitter))
     if export.held_until_us == 0:
         # Its row speaks of other footage by now; so may this body.
         return held_body.ending(export)
@@ -110,18 +110,18 @@ def after_attempt(
         return held_body.doubted(
             attempt.gave_bytes(export, receipt.size_bytes),
             receipt,
-            folder=end.folder,
-            started_us=end.started_us,
-            now_us=end.ended_us,
-            lifetime_us=end.lifetime_us,
+            folder=facts.folder,
+            started_us=facts.started_us,
+            now_us=facts.ended_us,
+            lifetime_us=facts.lifetime_us,
             pace=pace,
             jitter=jitter,
             patient=patient,
         )
-    export = dataclasses.replace(export, spool_dir=end.folder)
-    after = attempt.whole(export, receipt, end.attempt)
-    due_us = first_due(after, end.ended_us, end.lifetime_us)
-    return dataclasses.replace(after, look_due_us=due_us if end.second_look else None)
+    export = dataclasses.replace(export, spool_dir=facts.folder)
+    after = attempt.whole(export, receipt, facts.attempt)
+    due_us = first_due(after, facts.ended_us, facts.lifetime_us)
+    return dataclasses.replace(after, look_due_us=due_us if facts.second_look else None)
 
 
 def timed_out(failure: Exception | None) -> bool:
@@ -129,37 +129,39 @@ def timed_out(failure: Exception | None) -> bool:
     return isinstance(failure, FetchError) and failure.reason in _TIMEOUTS
 
 
-def _learn(export: Export, end: AttemptEnd) -> Export:
-    """Return the export with what the attempt learnt, whatever its end."""
-    late = 0 if end.began or end.failure is None else export.late
+def _learn(export: Export, facts: AttemptFacts) -> Export:
+    """Return the export with what the attempt learnt, whatever its facts."""
+    late = 0 if facts.began or facts.failure is None else export.late
     timeouts = export.timeouts
-    if end.complete or isinstance(end.failure, FetchError | FileGoneError):
-        timeouts = timeouts + 1 if timed_out(end.failure) else 0
-    looked = end.shown is not None
+    if facts.complete or isinstance(facts.failure, FetchError | FileGoneError):
+        timeouts = timeouts + 1 if timed_out(facts.failure) else 0
+    looked = facts.shown is not None
     return dataclasses.replace(
         export,
-        etag_use=end.etag_use or export.etag_use,
-        late=export.late + 1 if end.reason == FIRST_BYTE else late,
+        etag_use=facts.etag_use or export.etag_use,
+        late=export.late + 1 if facts.reason == FIRST_BYTE else late,
         timeouts=timeouts,
         looks=export.looks + looked,
-        looked_us=end.ended_us if looked else export.looked_us,
+        looked_us=facts.ended_us if looked else export.looked_us,
     )
 
 
-def _without_file(export: Export, end: AttemptEnd, pace: Pace, jitter: float) -> Export:
+def _without_file(
+    export: Export, facts: AttemptFacts, pace: Pace, jitter: float
+) -> Export:
     """Return the export after an attempt that brought no file."""
-    if end.shown is Shown.UNCHANGED:
+    if facts.shown is Shown.UNCHANGED:
         return held_body.ending(export)
-    plain = end.reason == UNFIT_RANGE or (export.part_plain and not end.began)
+    plain = facts.reason == UNFIT_RANGE or (export.part_plain and not facts.began)
     export = dataclasses.replace(export, part_plain=plain)
-    failure, error, now_us = end.failure, str(end.failure), end.ended_us
+    failure, error, now_us = facts.failure, str(facts.failure), facts.ended_us
     if isinstance(failure, FileGoneError):
         return attempt.gone(
             export,
             reason=Reason(failure.reason),
             error=error,
             now_us=now_us,
-            oldest_us=end.oldest_us,
+            oldest_us=facts.oldest_us,
             pace=pace,
         )
     if isinstance(failure, OriginRefusedError):

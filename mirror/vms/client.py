@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from mirror.ports import FileHeaders, Page, ResumePoint
+    from mirror.ports import Page, ResumePoint, Validators
     from mirror.vms.origins import Origins
     from mirror.vms.sessions import Sessions, Tls
     from mirror.vms.token import TokenFile
@@ -271,7 +271,6 @@ class VmsClient:
                 response.status,
                 response.headers,
                 point=point,
-                asked_range="Range" in headers,
                 folder=is_folder(url),
                 max_bytes=self._options.max_file_bytes,
                 now=self._options.now(),
@@ -286,7 +285,7 @@ class VmsClient:
         finally:
             response.close()
 
-    async def look(self, url: str, name: str | None) -> FileHeaders | None:
+    async def look(self, url: str, name: str | None) -> Validators | None:
         """Ask for one byte of a file; see `ports.Source`."""
         address = self._options.origins.resolve(url, name)
         answer = await self.sample(address, {"Range": "bytes=0-0"}, most_bytes=0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mirror import backoff
 from mirror.errors import FetchError, FileGoneError
 from mirror.model import Reason
-from mirror.ports import UNFIT_RANGE, FileHeaders
+from mirror.ports import UNFIT_RANGE, Validators
 from mirror.vms.http_errors import PROXY_ASKS
 
 if TYPE_CHECKING:
@@ -28,11 +28,10 @@ _GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _FIRM = timedelta(seconds=1)
 _TEXT = re.compile(r"^\s*text/|html|json|xml", re.IGNORECASE)
-_NOTHING = FileHeaders(total_bytes=None, etag=None, last_modified=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(Validators):
     """What an answer promises to bring; as `ports.FileBody`.
 
     Attributes:
@@ -40,17 +39,13 @@ class Offer:
     """
 
     start_bytes: int
-    total_bytes: int | None
     length: int | None
     explicit_end: bool
-    etag: str | None
-    last_modified: str | None
-    firm: bool
 
 
 def look(
     status: int, headers: Mapping[str, str], *, folder: bool, now: datetime
-) -> FileHeaders | None:
+) -> Validators | None:
     """Return what the answer to a request for the first byte says of the file.
 
     Raises:
@@ -70,12 +65,12 @@ def look(
         match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
         known = match is not None and match.group(3) != "*"
         total = int(match.group(3)) if match is not None and known else None
-    seen = FileHeaders(
+    seen = Validators(
         total_bytes=total,
         etag=headers.get("ETag"),
         last_modified=headers.get("Last-Modified"),
     )
-    return None if seen == _NOTHING else seen
+    return None if seen == Validators() else seen
 
 
 def range_headers(point: ResumePoint) -> dict[str, str]:
@@ -98,7 +93,6 @@ def judge(
     headers: Mapping[str, str],
     *,
     point: ResumePoint,
-    asked_range: bool,
     folder: bool,
     max_bytes: int,
     now: datetime,
@@ -109,6 +103,7 @@ def judge(
         FileGoneError: There is no file just now.
         FetchError: Anything else.
     """
+    asked_range = bool(range_headers(point))
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and asked_range:
         return _beyond_end(headers, point)
     _expect_file(status, headers, folder=folder, now=now)

@@ -25,6 +25,7 @@ from mirror.metrics import Metrics
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.pipeline.fetch import attempt as fetch
 from mirror.pipeline.fetch.attempt import Fetcher
+from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.fetch.first_byte import FirstByteWait
 from mirror.pipeline.fetch.receive import ReceiveLimits
 from mirror.pipeline.progress import Progress
@@ -38,7 +39,7 @@ from tests.publisher_bench import Watched
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.ports import FileHeaders, ResumePoint
+    from mirror.ports import ResumePoint, Validators
 
 WHOLE = mp4_boxes.classic(
     (dataclasses.replace(mp4_boxes.VIDEO, samples=mp4_boxes.pictures(300)),)
@@ -86,7 +87,7 @@ class Vms:
 
     answers: list[Body | Exception] = field(default_factory=list)
     points: list[ResumePoint] = field(default_factory=list)
-    seen: list[FileHeaders | Exception | None] = field(default_factory=list)
+    seen: list[Validators | Exception | None] = field(default_factory=list)
     name: str = "hq"
     origin: str = "https://vms.example"
     oldest_us: int | None = None
@@ -94,7 +95,7 @@ class Vms:
     lifetime_us: int = 3 * HOUR
     second_look: bool = True
 
-    async def look(self, _: str, __: str | None) -> FileHeaders | None:
+    async def look(self, _: str, __: str | None) -> Validators | None:
         seen = self.seen.pop(0)
         if isinstance(seen, Exception):
             raise seen
@@ -139,18 +140,25 @@ class Bench:
         watched: Any = Watched(thread)
         place, progress = Place(path=folder / "spool"), Progress()
         spool = Spool(node_id="n", places=lambda: [place], threads=2)
+        made: Bench
+        parts: dict[str, Any] = {
+            "ledger": watched,
+            "spool": spool,
+            "metrics": Metrics(CollectorRegistry()),
+            "progress": progress,
+            "now": lambda: from_us(made.tick()),
+        }
         fetcher = Fetcher(
-            ledger=watched,
-            spool=spool,
-            metrics=Metrics(CollectorRegistry()),
-            progress=progress,
-            limits=ReceiveLimits(max_bytes=1 << 30, min_rate=None),
+            **parts,
+            downloader=Downloader(
+                **parts,
+                limits=ReceiveLimits(max_bytes=1 << 30, min_rate=None),
+                first_byte_wait=FirstByteWait(timedelta(seconds=60)),
+            ),
             pace=Pace(
                 initial=timedelta(seconds=600.0501), maximum=timedelta(seconds=1200)
             ),
-            first_byte_wait=FirstByteWait(timedelta(seconds=60)),
             targets=["nas"],
-            now=lambda: from_us(made.tick()),
         )
         made = cls(thread, watched, spool, fetcher, Vms(), progress, folder)
         try:

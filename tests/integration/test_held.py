@@ -9,7 +9,7 @@ import pytest
 from mirror.errors import FetchError, FileGoneError, NoRoomError, OriginRefusedError
 from mirror.lifecycle import held_body
 from mirror.model import Export, Reason, State
-from mirror.ports import FileHeaders
+from mirror.ports import Validators
 from tests import builders
 from tests.builders import HOUR, MINUTE
 from tests.integration.test_attempt import WHOLE, Bench, Body, _met
@@ -129,12 +129,12 @@ async def test_the_bytes_of_another_try_lie_beside_it(bench):
     ("seen", "asks", "ends"),
     [
         (
-            FileHeaders(total_bytes=70 * KIB, etag='"e"', last_modified=None),
+            Validators(total_bytes=70 * KIB, etag='"e"', last_modified=None),
             False,
             True,
         ),
-        (FileHeaders(total_bytes=70 * KIB, etag=None, last_modified=None), True, True),
-        (FileHeaders(total_bytes=71 * KIB, etag='"e"', last_modified=None), True, True),
+        (Validators(total_bytes=70 * KIB, etag=None, last_modified=None), True, True),
+        (Validators(total_bytes=71 * KIB, etag='"e"', last_modified=None), True, True),
         (None, True, True),
         (FileGoneError(Reason.FILE_GONE, "404"), False, True),
         (FetchError("timeout", "slow"), False, False),

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from mirror.errors import FetchError, FileGoneError
-from mirror.ports import FileHeaders, ResumePoint
+from mirror.ports import ResumePoint, Validators
 from mirror.vms.file_answer import Offer, judge, look, range_headers
 
-NOTHING = ResumePoint(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
+NOTHING = ResumePoint(size_bytes=0)
 ETAG = '"v1"'
 DATE = "Mon, 23 Nov 2026 08:00:00 GMT"
 LATER = "Mon, 23 Nov 2026 09:00:00 GMT"
-HELD = ResumePoint(size_bytes=40, total_bytes=100, etag=ETAG, last_modified=DATE)
+HELD = ResumePoint(
+    size_bytes=40, total_bytes=100, etag=ETAG, last_modified=DATE, firm=True
+)
 REST = {"Content-Range": "bytes 40-99/100", "Content-Length": "60", "ETag": ETAG}
 NOW = datetime(2026, 11, 23, 8, 59, 30, tzinfo=UTC)
 MAX = 1_000_000
@@ -31,6 +33,7 @@ def point(**changes: Any) -> ResumePoint:
         "total_bytes": 100,
         "etag": ETAG,
         "last_modified": DATE,
+        "firm": True,
     }
     return ResumePoint(**(values | changes))
 
@@ -40,7 +43,6 @@ def offer(
 ):
     """Judge an answer to what would be asked with `have`."""
     terms: dict[str, Any] = {
-        "asked_range": bool(range_headers(have)),
         "folder": False,
         "max_bytes": MAX,
         "now": NOW,
@@ -453,7 +455,7 @@ WHOLE = {"Content-Length": "100", "ETag": ETAG, "Last-Modified": DATE}
 def test_what_the_headers_say_of_a_file(status, headers, seen):
     """A page, whatever its length, says nothing of the file."""
     names = ("total_bytes", "etag", "last_modified")
-    wanted = seen and FileHeaders(**dict(zip(names, seen, strict=True)))
+    wanted = seen and Validators(**dict(zip(names, seen, strict=True)))
 
     assert look(status, CIMultiDict(headers), folder=False, now=NOW) == wanted
 

@@ -12,7 +12,7 @@ from mirror.lifecycle import second_look
 from mirror.lifecycle.second_look import MOST_LOOKS, Empty, Shown
 from mirror.model import Reason, State, Verdict
 from mirror.mp4 import END_NOT_PROVABLE
-from mirror.ports import FileHeaders
+from mirror.ports import Validators
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 LATER = "Mon, 23 Nov 2026 12:05:00 GMT"
 LIFE = 3 * HOUR
-GROWN = FileHeaders(total_bytes=200, etag='"2"', last_modified=LATER)
+GROWN = Validators(total_bytes=200, etag='"2"', last_modified=LATER)
 
 
 def kept(**given: Any) -> Export:
@@ -39,7 +39,7 @@ def kept(**given: Any) -> Export:
 
 
 def look(
-    export: Export, shown: Shown, seen: FileHeaders | None = None, **given: Any
+    export: Export, shown: Shown, seen: Validators | None = None, **given: Any
 ) -> Any:
     newest = given.pop("newest", export)
     return second_look.after_look(
@@ -72,7 +72,7 @@ def test_what_a_look_shows(seen, empty, shown):
     """With only the total it may show a change, never that there is none."""
     names = ("total_bytes", "etag", "last_modified")
     found = second_look.compare(
-        seen and FileHeaders(**dict(zip(names, seen, strict=True))),
+        seen and Validators(**dict(zip(names, seen, strict=True))),
         size_bytes=100,
         etag='"1"',
         modified=DATE,

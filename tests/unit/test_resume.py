@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mirror.model import EtagUse
-from mirror.pipeline.fetch.resume import OVERLAP_BYTES, Validators, learn, point
+from mirror.pipeline.fetch.resume import OVERLAP_BYTES, learn, point
+from mirror.ports import Validators
 from mirror.vms.file_answer import range_headers
 
 E1, E2, WEAK = '"e1"', '"e2"', 'W/"e1"'

@@ -29,7 +29,7 @@ _DAY_US = 86_400_000_000
 _CLOCK_WARN_S = 60.0
 _FILE_S = 60.0
 _ENDS_SOON_S = 14 * _DAY_S
-_WHOLE_FILE = ResumePoint(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
+_WHOLE_FILE = ResumePoint(size_bytes=0)
 
 
 async def check(

@@ -139,6 +139,7 @@ class FileQuestions:
             total_bytes=int(total) if total.isascii() and total.isdigit() else None,
             etag=first.headers.get("ETag"),
             last_modified=first.headers.get("Last-Modified"),
+            firm=True,
         )
         wanted = file_answer.range_headers(point)
         if not wanted or point.total_bytes is None or point.total_bytes <= _PART:
@@ -150,7 +151,6 @@ class FileQuestions:
                 same.status,
                 same.headers,
                 point=point,
-                asked_range=True,
                 folder=False,
                 max_bytes=self.max_bytes,
                 now=utc_now(),

@@ -11,10 +11,10 @@ import structlog
 
 from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
 from mirror.lifecycle import held_body
-from mirror.lifecycle.attempt_end import AttemptEnd, after_attempt
+from mirror.lifecycle.attempt_end import after_attempt
 from mirror.lifecycle.second_look import MOST_LOOKS, Shown, compare
 from mirror.model import State, to_us
-from mirror.pipeline.fetch.download import Download, Downloader
+from mirror.pipeline.fetch.download import Download
 from mirror.pipeline.progress import Progress, Transfer
 from mirror.tasks import run_to_end
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from mirror.ledger import LedgerThread, Settled
     from mirror.lifecycle.attempt import Pace
     from mirror.metrics import Metrics
-    from mirror.model import Export, Receipt
-    from mirror.pipeline.fetch.first_byte import FirstByteWait
-    from mirror.pipeline.fetch.receive import ReceiveLimits
+    from mirror.model import Export
+    from mirror.pipeline.fetch.download import Downloader
     from mirror.pipeline.spool.spool import Spool
     from mirror.ports import Source
 
@@ -49,9 +48,8 @@ class Fetcher:
         spool: Spool,
         metrics: Metrics,
         progress: Progress,
-        limits: ReceiveLimits,
+        downloader: Downloader,
         pace: Pace,
-        first_byte_wait: FirstByteWait,
         targets: Sequence[str],
         patient: bool = True,
         now: Callable[[], datetime],
@@ -60,56 +58,47 @@ class Fetcher:
         self._spool = spool
         self._metrics = metrics
         self._progress = progress
+        self._downloader = downloader
         self._pace = pace
         self._targets = targets
         self._patient = patient
         self._now = now
-        self._downloader = Downloader(
-            ledger=ledger,
-            spool=spool,
-            metrics=metrics,
-            progress=progress,
-            limits=limits,
-            first_byte_wait=first_byte_wait,
-            now=now,
-        )
 
     async def attempt(self, source: Source, export: Export) -> Exception | None:
         """Try once and record it; return what failed, for whoever paces the tries."""
         download, began = self._begin(source, export), time.monotonic()
-        receipt: Receipt | None = None
-        failure: Exception | None = None
         transfer = Transfer(label=export.label, deadline_us=export.deadline_us)
         self._progress.transfers[download.key] = transfer
         try:
             async with asyncio.timeout(self._left_s(export)):
                 if not await self._confirmed(download):
-                    receipt = await self._downloader.run(download)
+                    await self._downloader.run(download)
         except asyncio.CancelledError:
-            await run_to_end(self._settle(download, self._end(download, None, None)))
+            await run_to_end(self._settle(download))
             raise
         except TimeoutError:
-            failure = FetchError(
+            download.failure = FetchError(
                 "held", "no whole body came in time; the doubtful one is kept"
             )
         except (FetchError, FileGoneError, OriginRefusedError, SpoolError) as exc:
-            failure = exc
+            download.failure = exc
             if isinstance(exc, FetchError):
                 exc.began = download.began
         finally:
             self._progress.transfers.pop(download.key, None)
-        end = self._end(download, receipt, failure)
-        after = await run_to_end(self._settle(download, end))
+        after = await run_to_end(self._settle(download))
         await run_to_end(self._discard(download, after))
-        self._metrics.fetch_ended(source.name, end.outcome, time.monotonic() - began)
-        return failure
+        took_s = time.monotonic() - began
+        self._metrics.fetch_ended(source.name, download.outcome, took_s)
+        return download.failure
 
     async def give_back(
         self, source: Source, export: Export, failure: FetchError
     ) -> None:
         """Record an attempt that ended in a way nobody foresaw."""
         download = self._begin(source, export)
-        await self._settle(download, self._end(download, None, failure))
+        download.failure = failure
+        await self._settle(download)
 
     def _begin(self, source: Source, export: Export) -> Download:
         return Download(
@@ -118,6 +107,8 @@ class Fetcher:
             key=_key(export),
             started_us=to_us(self._now()),
             oldest_us=source.oldest_us,
+            lifetime_us=source.lifetime_us,
+            second_look=source.second_look,
             offset_bytes=export.part_bytes,
             held_bytes=export.part_bytes,
         )
@@ -150,41 +141,22 @@ class Fetcher:
         self._metrics.looked(source.name, download.shown)
         return download.shown is Shown.UNCHANGED
 
-    def _end(
-        self, download: Download, receipt: Receipt | None, failure: Exception | None
-    ) -> AttemptEnd:
-        return AttemptEnd(
-            started_us=download.started_us,
-            ended_us=to_us(self._now()),
-            offset_bytes=download.offset_bytes,
-            held_bytes=download.held_bytes,
-            oldest_us=download.oldest_us,
-            lifetime_us=download.source.lifetime_us,
-            second_look=download.source.second_look,
-            folder=download.folder,
-            began=download.began,
-            complete=download.complete,
-            etag_use=download.etag_use,
-            shown=download.shown,
-            receipt=receipt,
-            failure=failure,
-        )
-
-    async def _settle(self, download: Download, end: AttemptEnd) -> Export:
+    async def _settle(self, download: Download) -> Export:
         """Record the attempt, and where it leaves the export."""
+        download.ended_us = to_us(self._now())
         jitter = random.random()  # noqa: S311 -- spreads load, hides nothing
 
         def decide(export: Export) -> Export:
             return after_attempt(
-                export, end, pace=self._pace, jitter=jitter, patient=self._patient
+                export, download, pace=self._pace, jitter=jitter, patient=self._patient
             )
 
         settled = await self._ledger(
             lambda ledger: ledger.fetches.settle(
-                download.key, decide, end.attempt, self._targets
+                download.key, decide, download.attempt, self._targets
             )
         )
-        self._log(settled, end)
+        self._log(settled, download)
         return settled.after
 
     async def _discard(self, download: Download, after: Export) -> None:
@@ -196,7 +168,7 @@ class Fetcher:
             except SpoolError as exc:
                 _log.warning("spool.failed", export=after.label, error=str(exc))
 
-    def _log(self, settled: Settled, end: AttemptEnd) -> None:
+    def _log(self, settled: Settled, download: Download) -> None:
         now_us, after = to_us(self._now()), settled.after
         if settled.dropped:
             _log.info("version.dropped", export=after.label, reason=after.reason)
@@ -205,21 +177,21 @@ class Fetcher:
             self._progress.fetched_files += 1
             if after.deadline_us is not None:
                 self._metrics.deadline_margin((after.deadline_us - now_us) / 1e6)
-        if after.held and end.failure is None:
+        if after.held and download.failure is None:
             _log.warning(
                 "body.held",
                 export=after.label,
                 doubt=after.held_doubt,
                 held_bytes=after.held_bytes,
             )
-        if end.failure is None:
+        if download.failure is None:
             return
         facts: dict[str, object] = {
             "export": after.label,
             "state": after.state,
             "reason": after.reason,
-            "error": str(end.failure),
-            "held_bytes": end.held_bytes,
+            "error": str(download.failure),
+            "held_bytes": download.held_bytes,
             "attempts": after.attempts,
         }
         if after.state is not State.WAITING:

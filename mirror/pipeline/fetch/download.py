@@ -11,11 +11,12 @@ import structlog
 
 from mirror.errors import FetchError, FileGoneError, NoRoomError, SpoolError
 from mirror.ledger import Partial
+from mirror.lifecycle.attempt_end import AttemptFacts
 from mirror.model import Reason, Receipt, is_folder, to_us
 from mirror.pipeline.fetch import resume
 from mirror.pipeline.fetch.receive import ErrorPageError, Receiver, read_head
 from mirror.pipeline.spool.part import Part
-from mirror.ports import UNFIT_RANGE
+from mirror.ports import UNFIT_RANGE, Validators
 from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.ledger import LedgerThread
-    from mirror.lifecycle.second_look import Shown
     from mirror.metrics import Metrics
-    from mirror.model import EtagUse, Export
+    from mirror.model import Export
     from mirror.pipeline.fetch.first_byte import FirstByteWait
     from mirror.pipeline.fetch.receive import ReceiveLimits
     from mirror.pipeline.progress import Progress
@@ -39,38 +39,20 @@ _log = structlog.get_logger()
 
 
 @dataclass(slots=True, kw_only=True)
-class Download:
-    """One file on its way into the spool.
+class Download(AttemptFacts):
+    """One file on its way into the spool, and what became of it.
 
     Attributes:
         key: Of the export in the ledger.
-        started_us: When the attempt began.
-        oldest_us: As the source had it then.
-        offset_bytes: Where in the file the first byte received belongs.
-        held_bytes: Bytes that are durable in the part.
-        folder: Of the spool; empty until the part is open.
         paths: Of the part, once it is open.
         validators: Which version of the file the part belongs to.
-        etag_use: As learnt; None if nothing was asked.
-        began: A body has begun.
-        complete: A body came to its end.
-        shown: What a look showed of the held body; None if none was taken.
     """
 
     source: Source
     export: Export
     key: int
-    started_us: int
-    oldest_us: int | None
-    offset_bytes: int
-    held_bytes: int
-    folder: str = ""
     paths: set[Path] = field(default_factory=set)
-    validators: resume.Validators = field(default_factory=resume.Validators)
-    etag_use: EtagUse | None = None
-    began: bool = False
-    complete: bool = False
-    shown: Shown | None = None
+    validators: Validators = field(default_factory=Validators)
 
     @property
     def total_bytes(self) -> int | None:
@@ -100,8 +82,8 @@ class Downloader:
         self._first_byte_wait = first_byte_wait
         self._now = now
 
-    async def run(self, download: Download) -> Receipt:
-        """Receive the file, or the rest of it, to its end, and prove it.
+    async def run(self, download: Download) -> None:
+        """Receive the file, or the rest of it, to its end; give it its receipt.
 
         Raises:
             FileGoneError: There is no file behind the url just now.
@@ -114,16 +96,16 @@ class Downloader:
         try:
             receipt = await self._fill(download, part)
             download.complete = True
-            return receipt
         finally:
             await run_to_end(self._close(download, part))
+        download.receipt = receipt
 
     async def _fill(self, download: Download, part: Part) -> Receipt:
         export = download.export
         download.offset_bytes = download.held_bytes = part.size
         download.etag_use = export.etag_use
         if part.size:
-            download.validators = resume.Validators(
+            download.validators = Validators(
                 total_bytes=export.part_total,
                 etag=export.part_etag,
                 last_modified=export.part_modified,
@@ -183,7 +165,7 @@ class Downloader:
         elif body.start_bytes < part.size:
             first = await self._compare(body, part, part.size - body.start_bytes)
         download.began = True
-        download.validators = resume.Validators.of(body)
+        download.validators = resume.validators_of(body)
         total_bytes = download.total_bytes
         await self._spool.make_room(
             part, None if total_bytes is None else total_bytes - part.size

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirror.model import EtagUse
-from mirror.ports import ResumePoint
+from mirror.ports import ResumePoint, Validators
 
 if TYPE_CHECKING:
     from mirror.ports import FileBody
@@ -14,24 +13,14 @@ if TYPE_CHECKING:
 OVERLAP_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validators:
-    """What was said of the file whose bytes are held; as in `ports.ResumePoint`."""
-
-    total_bytes: int | None = None
-    etag: str | None = None
-    last_modified: str | None = None
-    firm: bool = False
-
-    @classmethod
-    def of(cls, body: FileBody) -> Validators:
-        """Return what an answer says."""
-        return cls(
-            total_bytes=body.total_bytes,
-            etag=body.etag,
-            last_modified=body.last_modified,
-            firm=body.firm,
-        )
+def validators_of(body: FileBody) -> Validators:
+    """Return which version of a file a body is of."""
+    return Validators(
+        total_bytes=body.total_bytes,
+        etag=body.etag,
+        last_modified=body.last_modified,
+        firm=body.firm,
+    )
 
 
 def point(size_bytes: int, validators: Validators, use: EtagUse) -> ResumePoint:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mirror.model import Export
     from mirror.pipeline.fetch.pool import FetchSource
     from mirror.pipeline.spool.spool import Spool
-    from mirror.ports import FileHeaders, Source
+    from mirror.ports import Source, Validators
 
 _MOST_S = 60.0
 _LEAST_S = 0.05
@@ -248,7 +248,7 @@ class SecondLooks:
 
     async def _look(
         self, source: Source, due: LookDue
-    ) -> tuple[FileHeaders | None, FetchError | None]:
+    ) -> tuple[Validators | None, FetchError | None]:
         """Return what the VMS says of a file, or why nothing could be seen."""
         listed = due.listed
         if listed.url is None:
