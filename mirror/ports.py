@@ -230,7 +230,7 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A row that lacks what identifies an export.
+    """A row without what identifies an export.
 
     Attributes:
         raw: Its text as received.
@@ -256,7 +256,7 @@ class Page:
     Attributes:
         rows: The rows that can be used; of a large page the first of them.
         bad_rows: Those that cannot, likewise.
-        later: The rest of a large page, which is decoded as it is asked for.
+        later: The rest of a large page, decoded while it is read.
         digest: Of all its rows as received; empty if unknown.
         size: How many rows the server sent, good or bad.
         total: How many rows the server says the window holds.
@@ -330,8 +330,8 @@ class FileBody(Protocol):
         """Return the next bytes as received; empty at the announced end.
 
         Raises:
-            FetchError: The body was cut, or no byte came for too long; `first_byte` if
-                not one came.
+            FetchError: The body was cut, or no byte came for too long; its reason is
+                `FIRST_BYTE` if not one came.
         """
 
 
@@ -348,7 +348,7 @@ class Source(Protocol):
 
     @property
     def oldest_us(self) -> int | None:
-        """When a file was made that is deleted now, by the VMS's clock, if known."""
+        """When files deleted now were made, by the VMS's clock, if known."""
 
     @property
     def lifetime_us(self) -> int:
@@ -380,18 +380,17 @@ class Source(Protocol):
             url: As listed; a folder is completed with `name`.
             name: As listed.
             point: What we have of it; the answer continues it or starts over.
-            first_byte_s: How long the final status is waited for, redirects and all,
-                and then the first byte.
+            first_byte_s: How long to wait for the first byte, redirects included.
 
         Raises:
             FileGoneError: There is no file behind the url just now.
             OriginRefusedError: The url leads where we may not go.
-            FetchError: Anything else; `reason` says what: `first_byte` that nothing
-                came within `first_byte_s`.
+            FetchError: Anything else; its reason is `FIRST_BYTE` if nothing came within
+                `first_byte_s`.
         """
 
     async def look(self, url: str, name: str | None) -> Validators | None:
-        """Ask for one byte of a file, for what the headers say of all of it.
+        """Ask for one byte of a file, to learn its version from the headers.
 
         Returns:
             None if the answer says nothing of the file.

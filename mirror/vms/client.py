@@ -84,8 +84,8 @@ class VmsClient:
 
     Attributes:
         token_expiry_s: When the token ends, in seconds since 1970; None if unknown.
-        certificate_end_s: Likewise the certificate that the list last came under; None
-            also if it is not looked at by its dates.
+        certificate_end_s: When the certificate of the last list ends, likewise; None
+            also if its dates are not checked.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class VmsClient:
         return await self.judge(answer)
 
     async def ask(self, address: URL, query: Mapping[str, str]) -> RawAnswer:
-        """Ask the API, which has to be on the source's own origin.
+        """Send a request to the API, on the source's own origin.
 
         Raises:
             AuthError: There is no token.
@@ -197,10 +197,10 @@ class VmsClient:
             raise ListError(reason, f"the list could not be read: {text}") from exc
 
     async def judge(self, answer: RawAnswer) -> Page:
-        """Return the page of the list that came.
+        """Return the page of the list that an answer brings.
 
         Raises:
-            ListError: None did; the text says what to do.
+            ListError: It brings none; the text says what to do.
         """
         token = await self.token.read()
         list_answer.judge(
@@ -223,12 +223,12 @@ class VmsClient:
     async def sample(
         self, address: URL, headers: Mapping[str, str], *, most_bytes: int
     ) -> RawAnswer:
-        """Ask for a file and take no more than its first bytes.
+        """Ask for a file and read no more than its first bytes.
 
         Args:
             address: As `resolve` gives it.
             headers: Besides our own.
-            most_bytes: Of the body; none is read of what is compressed.
+            most_bytes: Of the body.
 
         Raises:
             FetchError: Nothing came.

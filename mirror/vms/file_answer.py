@@ -63,8 +63,8 @@ def look(
         total = None
     if status == HTTPStatus.PARTIAL_CONTENT:
         match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
-        known = match is not None and match.group(3) != "*"
-        total = int(match.group(3)) if match is not None and known else None
+        stated = match is not None and match.group(3) != "*"
+        total = int(match.group(3)) if match is not None and stated else None
     seen = Validators(
         total_bytes=total,
         etag=headers.get("ETag"),
@@ -97,7 +97,7 @@ def judge(
     max_bytes: int,
     now: datetime,
 ) -> Offer:
-    """Return what the answer brings, or say why it is of no use.
+    """Return what the answer brings, or raise why it is of no use.
 
     Raises:
         FileGoneError: There is no file just now.
@@ -179,15 +179,16 @@ def _whole(headers: Mapping[str, str], length: int | None, *, firm: bool) -> Off
 def _rest(
     headers: Mapping[str, str], point: ResumePoint, length: int | None, *, firm: bool
 ) -> Offer:
-    given = headers.get("Content-Range", "")
-    match = _RANGE.fullmatch(given.strip())
+    content_range = headers.get("Content-Range", "")
+    match = _RANGE.fullmatch(content_range.strip())
     if match is None or match.group(3) == "*":
         raise FetchError(UNFIT_RANGE, "the 206 does not say which bytes it brings")
     first, last, total = (int(part) for part in match.groups())
     asked = point.size_bytes - point.overlap_bytes
     if first != asked or not first <= last < total:
         raise FetchError(
-            UNFIT_RANGE, f"asked for bytes from {asked}, the 206 brings {given[:60]}"
+            UNFIT_RANGE,
+            f"asked for bytes from {asked}, the 206 brings {content_range[:60]}",
         )
     if point.total_bytes is not None and total != point.total_bytes:
         raise FetchError(
@@ -216,7 +217,7 @@ def _rest(
 
 
 def _beyond_end(headers: Mapping[str, str], point: ResumePoint) -> Offer:
-    """A 416: we hold the whole file if its length says so, else start over."""
+    """Judge a 416: the partial is the whole file if its length says so."""
     match = _NO_RANGE.fullmatch(headers.get("Content-Range", "").strip())
     total = int(match.group(1)) if match else None
     beyond = total == point.size_bytes and not point.overlap_bytes
@@ -243,9 +244,9 @@ def _shows_version(headers: Mapping[str, str], point: ResumePoint) -> bool:
 
 
 def _same_version(headers: Mapping[str, str], point: ResumePoint) -> None:
-    for name, known in (("ETag", point.etag), ("Last-Modified", point.last_modified)):
-        given = headers.get(name)
-        if given and known and given != known:
+    for name, before in (("ETag", point.etag), ("Last-Modified", point.last_modified)):
+        now = headers.get(name)
+        if now and before and now != before:
             raise FetchError(
                 UNFIT_RANGE, f"the file has changed: another {name} than before"
             )

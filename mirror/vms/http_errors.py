@@ -1,4 +1,4 @@
-"""Say what an HTTP failure was and what helps, with no address in it."""
+"""Name the cause of an HTTP failure and the remedy; the texts hold no address."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _NO_TLS = frozenset({"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMB
 
 
 def late(waited_s: float) -> FetchError:
-    """Return the failure of a file whose first byte did not come in time."""
+    """Return the error for a file whose first byte did not come in time."""
     return FetchError(
         FIRST_BYTE,
         f"no answer, or no byte of it, for too long ({waited_s:g} s, by "

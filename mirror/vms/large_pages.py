@@ -1,4 +1,4 @@
-"""A large answer of the list: kept on disk, split into rows, never held at once."""
+"""A large page of the list: kept on disk, split into rows, never in memory at once."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MAX_ROWS = 20_000
 """On one page."""
 MAX_ROW_BYTES = 4 * 1024 * 1024
 MAX_FRAME_BYTES = 1024 * 1024
-"""Of what is not in a row; a frame of bare numbers takes much memory."""
+"""Of what is not in a row: many bare numbers would take much memory."""
 MAX_VALUES = 4_000_000
-"""Texts, lists and objects on one page: two hundred a row."""
+"""Texts, lists and objects on one page: two hundred per row."""
 _QUOTE, _LIST = b'"['
 _OF_ROWS = 2
 """How deep the rows lie."""
 _KEY_BYTES = 16
-_WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 256 * 1024
 _TEXT = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _TOKEN = re.compile(rb'[\[\]{}]|"' + _TEXT + rb'("?)', re.DOTALL)
 _REST = re.compile(_TEXT, re.DOTALL)
@@ -42,7 +42,7 @@ PLACE = b"{}"
 
 
 class Scratch:
-    """A file without a name, which goes when nobody has it any more.
+    """A file without a name; it is gone when nobody refers to it.
 
     Args:
         folder: Where it lies; None leaves that to the system.
@@ -136,7 +136,7 @@ class Split:
 
     def _read(self) -> None:
         at, carried = 0, b""
-        while piece := self._answer.read(at, _WINDOW_BYTES):
+        while piece := self._answer.read(at, WINDOW_BYTES):
             window = carried + piece
             done = self._take(window, at - len(carried))
             carried = window[done:]
@@ -144,7 +144,7 @@ class Split:
         self._keep(carried)
 
     def _take(self, window: bytes, base: int) -> int:
-        """Take a window; return up to where, for a last backslash waits for more."""
+        """Read a window; return up to where: a last backslash needs what follows."""
         end = len(window)
         place = since = 0
         if self._in_text:
@@ -156,11 +156,11 @@ class Split:
                 end = place
             if self._depth == 1:
                 self._key = (self._key + window[:place])[:_KEY_BYTES]
-        for found in _TOKEN.finditer(window, place, end):
-            start, place = found.span()
+        for match in _TOKEN.finditer(window, place, end):
+            start, place = match.span()
             token = window[start]
             if token == _QUOTE:
-                if not self._text(found):
+                if not self._text(match):
                     end = place
             elif token in b"[{":
                 since = self._open(window, since, start, base)
@@ -169,12 +169,12 @@ class Split:
         (self._keep if self._row is None else self._digest.update)(window[since:end])
         return end
 
-    def _text(self, found: re.Match[bytes]) -> bool:
-        """Take a text; tell whether it ends in this window."""
+    def _text(self, match: re.Match[bytes]) -> bool:
+        """Read a text; tell whether it ends in this window."""
         self._count()
         if self._depth == 1:
-            self._key = found.group()[:_KEY_BYTES]
-        self._in_text = not found.group(1)
+            self._key = match.group()[:_KEY_BYTES]
+        self._in_text = not match.group(1)
         return not self._in_text
 
     def _open(self, window: bytes, since: int, start: int, base: int) -> int:
@@ -225,7 +225,7 @@ class Split:
 
 
 def too_many_rows() -> ListError:
-    """Return what is told of a page with more rows than any should have."""
+    """Return the error for a page with more rows than any should have."""
     return ListError(
         "too_large",
         f"a page of the list holds over {MAX_ROWS} rows; set a lower per_page",
@@ -233,5 +233,5 @@ def too_many_rows() -> ListError:
 
 
 def _rest_of_text(window: bytes) -> int:
-    found = _REST.match(window)
-    return found.end() if found else 0
+    match = _REST.match(window)
+    return match.end() if match else 0

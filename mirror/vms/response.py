@@ -1,4 +1,4 @@
-"""An answer: few interim ones (1xx) before it, and the certificate it came under."""
+"""An HTTP response: few interim ones (1xx) before it, and its certificate."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 MOST_INTERIM = 20
-"""A server sends one or two: 100 and 103 are all there are of use to a GET."""
+"""A server sends one or two: only 100 and 103 are of use to a GET."""
 
 
 class InterimFloodError(aiohttp.ClientError):
-    """More interim answers came than anybody sends in good faith."""
+    """More interim answers came than any sound server sends."""
 
 
 class Response(aiohttp.ClientResponse):
-    """An answer that is given up after `MOST_INTERIM` answers that are not final.
+    """A response that fails after `MOST_INTERIM` answers that are not final.
 
-    aiohttp itself reads on for as long as they come.
+    aiohttp itself reads on as long as they come.
     """
 
     _certificate: dict[str, object] | None = None

@@ -61,8 +61,8 @@ def decode_page(
         folder: Where an answer of very many values is put, to be taken in pieces.
 
     Raises:
-        ListError: It is not a list, or holds more than any page could; a bad row
-            alone is no reason.
+        ListError: It is not a list, or holds more than any page could. A bad row
+            alone does not raise.
     """
     if isinstance(body, bytes) and body.count(b",") > _MANY_VALUES:
         answer = large_pages.Scratch(folder)
@@ -98,9 +98,9 @@ def decode_page(
 
 
 def without(body: bytes, secret: str) -> bytes:
-    """Return the body without our token, should it be quoted: rows are kept.
+    """Return the body without our token, should the VMS quote it: rows are kept.
 
-    One that is too short for a secret might be part of anything.
+    A token that is too short may be part of anything, and is left.
     """
     if len(secret) < _SECRET_LENGTH:
         return body
@@ -119,12 +119,12 @@ def _framed(body: bytes) -> tuple[_Answer, bytes]:
 
 
 def _digest(rows: list[msgspec.Raw]) -> bytes:
-    """Return what tells a page that was met before; empty if it has no rows."""
-    made = hashlib.sha256()
+    """Return the digest that shows a repeated page; empty if it has no rows."""
+    digest = hashlib.sha256()
     for raw in rows:
-        made.update(b"%d," % len(bytes(raw)))
-        made.update(bytes(raw))
-    return made.digest() if rows else b""
+        digest.update(b"%d," % len(bytes(raw)))
+        digest.update(bytes(raw))
+    return digest.digest() if rows else b""
 
 
 def _rows(frame: _Answer, readable: bytes, body: bytes, zone: tzinfo) -> Rows:
@@ -139,7 +139,7 @@ def _rows(frame: _Answer, readable: bytes, body: bytes, zone: tzinfo) -> Rows:
 
 
 def _take(rows: Rows, text: bytes, received: bytes, zone: tzinfo) -> None:
-    """Decode one row, and put it where it belongs."""
+    """Decode one row, and add it to the good or the bad ones."""
     try:
         rows.rows.append(decode_row(text, received, zone))
     except ValueError as exc:
@@ -214,7 +214,7 @@ class _LaterRows:
 
 
 def _answer(body: bytes) -> tuple[_Answer, bytes]:
-    """Decode the frame; half a surrogate pair in one name costs no other row.
+    """Decode the frame; half a surrogate pair in one row spoils no other row.
 
     Returns:
         The frame, and the bytes it was decoded from, as many as in `body`.
@@ -228,8 +228,8 @@ def _answer(body: bytes) -> tuple[_Answer, bytes]:
         return msgspec.json.decode(whole, type=_Answer), whole
 
 
-def _whole_pair(found: re.Match[bytes]) -> bytes:
-    text = found.group()
+def _whole_pair(match: re.Match[bytes]) -> bytes:
+    text = match.group()
     return text if text == rb"\\" or len(text) == _PAIR else rb"\ufffd"
 
 

@@ -64,7 +64,7 @@ class Bench:
         async with asyncio.timeout(60):
             while (export := await self.claimed()) is None:
                 await asyncio.sleep(0.01)
-            return await self.engine.pool._fetcher.attempt(
+            return await self.engine.pool.fetcher.attempt(
                 self.engine.sources["hq"], export
             )
 
@@ -214,7 +214,7 @@ async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
 )
 async def test_where_each_attempt_begins(bench: Bench, faults, outcomes, offsets):
     """Behind the bytes that are surely of this file, else at its start."""
-    bench.engine.pool._fetcher._patient = False  # a doubtful body is asked for at once
+    bench.engine.pool.fetcher.patient = False  # a doubtful body is asked for at once
     served = await bench.add(*faults)
     failures = [await bench.fetch() for _ in outcomes]
     attempts = bench.site.dossier(served).attempts
@@ -307,7 +307,7 @@ async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
     async with asyncio.timeout(60):
         export = await bench.claimed()
         assert export is not None
-        await bench.engine.pool._attempt(bench.engine.pool.sources["hq"], export)
+        await bench.engine.pool.attempt(bench.engine.pool.sources["hq"], export)
     (attempt,) = bench.site.dossier(served).attempts
 
     assert bench.site.export(served).state is State.READY

@@ -165,7 +165,7 @@ async def claimed(engine: Engine) -> Export | None:
 async def fetch(engine: Engine, export: Export) -> None:
     """Run one attempt, as the pool would."""
     source = engine.pool.sources["hq"]
-    await engine.pool._attempt(source, export)
+    await engine.pool.attempt(source, export)
 
 
 async def publish_one(engine: Engine, name: str) -> bool:

@@ -61,7 +61,7 @@ class Fetcher:
         self._downloader = downloader
         self._pace = pace
         self._targets = targets
-        self._patient = patient
+        self.patient = patient
         self._now = now
 
     async def attempt(self, source: Source, export: Export) -> Exception | None:
@@ -122,7 +122,7 @@ class Fetcher:
     async def _confirmed(self, download: Download) -> bool:
         """Look whether the file is still the body that is held, if that can tell."""
         source, export = download.source, download.export
-        looks = self._patient and source.second_look and export.looks < MOST_LOOKS
+        looks = self.patient and source.second_look and export.looks < MOST_LOOKS
         if not looks or not held_body.can_look(export) or export.url is None:
             return False
         try:
@@ -148,7 +148,7 @@ class Fetcher:
 
         def decide(export: Export) -> Export:
             return after_attempt(
-                export, download, pace=self._pace, jitter=jitter, patient=self._patient
+                export, download, pace=self._pace, jitter=jitter, patient=self.patient
             )
 
         settled = await self._ledger(

@@ -1,4 +1,4 @@
-"""Move the bytes of one body into one part of the spool."""
+"""Receive one body into one part of the spool."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mirror.ports import FileBody
 
 BATCH_BYTES = 256 * 1024
-"""Bytes of one transfer that are handed to a thread in one hop, by default."""
+"""How many bytes of a transfer are given to a thread in one call, by default."""
 CHECKPOINT_S = 1.0
-"""So often the bytes of a running transfer are made durable."""
+"""How often the bytes of a running transfer are made durable."""
 RATE_SPAN_S = 300.0
-_TELLING_BYTES = 8
-"""Fewer than these from a body that broke off tell nothing of what it is."""
+_LEAST_HEAD_BYTES = 8
+"""Fewer bytes of a body that broke off do not show what it is."""
 
 
 class ErrorPageError(Exception):
@@ -47,7 +47,7 @@ class ReceiveLimits:
     Attributes:
         max_bytes: Larger files are refused.
         min_rate: Bytes per second over five minutes; None sets no floor.
-        batch_bytes: So many at least are handed to a thread in one hop.
+        batch_bytes: A thread is given at least so many in one call.
     """
 
     max_bytes: int
@@ -56,11 +56,11 @@ class ReceiveLimits:
 
 
 async def read_head(body: FileBody) -> bytes:
-    """Read the first bytes of a body that starts a file, and judge them.
+    """Read the first bytes of a body that begins with the file's first byte.
 
     Raises:
         ErrorPageError: They are those of an error page, or there are none.
-        FetchError: It broke off.
+        FetchError: The body broke off.
     """
     head = b""
     while len(head) < mp4.HEAD_BYTES and (chunk := await body.read()):
@@ -77,8 +77,8 @@ class Receiver:
         spool: Runs the writes.
         part: Where the bytes go; nothing else may touch it meanwhile.
         limits: Of the transfer.
-        checkpoint: Makes the part durable and remembers it.
-        received: Told each batch as (bytes, length of the part).
+        checkpoint: Makes the part durable and records its length.
+        received: Called with (bytes, length of the part) after each batch.
     """
 
     def __init__(
@@ -98,15 +98,15 @@ class Receiver:
         self._chunks: list[bytes] = []
         self._gathered_bytes = 0
         self._writing: asyncio.Task[None] | None = None
-        self._proven_at = time.monotonic()
-        self._rate_since = (self._proven_at, part.size)
+        self._checkpoint_at = time.monotonic()
+        self._rate_since = (self._checkpoint_at, part.size)
 
     async def run(self, body: FileBody, first: bytes = b"") -> None:
-        """Read the body to its end; whatever ends it, what came is written.
+        """Read the body to its end; what came is written, whatever ends it.
 
         Args:
             body: To be read.
-            first: What was read of it already.
+            first: Bytes already read from it.
 
         Raises:
             FetchError: It broke off, or is larger or slower than allowed.
@@ -119,10 +119,10 @@ class Receiver:
             await self._take_all(body)
         except asyncio.CancelledError:
             with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
-                await run_to_end(self._drain(_TELLING_BYTES))
+                await run_to_end(self._drain(_LEAST_HEAD_BYTES))
             raise
         except BaseException:
-            await run_to_end(self._drain(_TELLING_BYTES))
+            await run_to_end(self._drain(_LEAST_HEAD_BYTES))
             raise
         await run_to_end(self._drain(1))
         if not self._part.size:
@@ -132,21 +132,21 @@ class Receiver:
         while chunk := await body.read():
             self._chunks.append(chunk)
             self._gathered_bytes += len(chunk)
-            due = time.monotonic() - self._proven_at >= CHECKPOINT_S
+            due = time.monotonic() - self._checkpoint_at >= CHECKPOINT_S
             if self._gathered_bytes >= self._limits.batch_bytes or due:
                 await self._hand_over()
             if due:
-                await self._prove()
+                await self._make_durable()
 
     async def _drain(self, least: int) -> None:
         await self._hand_over(least)
         await self._written()
 
     async def _hand_over(self, least: int = mp4.HEAD_BYTES) -> None:
-        """Give what was gathered to a thread, once the batch before is written.
+        """Give the gathered bytes to a thread, once the batch before is written.
 
         Args:
-            least: So many first bytes of a file tell what it is.
+            least: How many first bytes of a file show what it is.
         """
         await self._written()
         if not self._gathered_bytes:
@@ -154,7 +154,7 @@ class Receiver:
         if not self._part.size:
             if self._gathered_bytes < least:
                 return
-            self._judge()
+            self._check_head()
         batch, size = self._chunks, self._gathered_bytes
         self._chunks, self._gathered_bytes = [], 0
         self._writing = asyncio.create_task(self._write(batch, size))
@@ -179,18 +179,18 @@ class Receiver:
             if self._writing.done():
                 self._writing = None
 
-    def _judge(self) -> None:
-        """Look at the first bytes of a file before one of them is kept."""
+    def _check_head(self) -> None:
+        """Check the first bytes of a file before any is written."""
         head = b"".join(self._chunks)[: mp4.HEAD_BYTES]
         if mp4.is_error_page(head):
             self._chunks, self._gathered_bytes = [], 0
             raise ErrorPageError(head)
 
-    async def _prove(self) -> None:
+    async def _make_durable(self) -> None:
         await self._written()
         await self._checkpoint()
         await self._spool.keep_room(self._part)
-        now = self._proven_at = time.monotonic()
+        now = self._checkpoint_at = time.monotonic()
         since, size = self._rate_since
         if self._limits.min_rate is None or now - since < RATE_SPAN_S:
             return

@@ -1,4 +1,4 @@
-"""Decide how the rest of a file is asked for, and what guards it: pure, no I/O."""
+"""Decide how to ask for the rest of a file, and what guards it: pure, no I/O."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def validators_of(body: FileBody) -> Validators:
 
 
 def point(size_bytes: int, validators: Validators, use: EtagUse) -> ResumePoint:
-    """Return from where and under which guard the file is asked for.
+    """Return from where, and under which guard, to ask for the rest.
 
-    Where the ETag does not guard the rest, the date does, and bytes that are held are
-    asked for again and compared.
+    If the ETag does not guard the rest, the date does: the last bytes of the partial
+    are then asked for again and compared.
     """
     overlap = 0 if use is EtagUse.GUARDS else OVERLAP_BYTES
     return ResumePoint(
@@ -43,11 +43,11 @@ def point(size_bytes: int, validators: Validators, use: EtagUse) -> ResumePoint:
 def learn(
     use: EtagUse, validators: Validators, asked: ResumePoint, body: FileBody
 ) -> EtagUse:
-    """Return what an export's ETag is good for, after an answer from its first byte.
+    """Return what an export's ETag is good for, after an answer with the whole file.
 
     Two answers of equal length and date are of one file. If their ETags differ, each
     backend has its own, or each answer. If they are equal, and the rest was asked for
-    by just that ETag, the server does not heed it there.
+    by that ETag, the server ignores it there.
     """
     same = (
         body.start_bytes == 0
