@@ -19,4 +19,5 @@ from mirror.lifecycle.attempt_end import timed_out
     ],
 )
 def test_what_ended_because_it_took_too_long(failure, is_so):
+    """Such an export yields to others at its next try."""
     assert timed_out(failure) is is_so

@@ -74,6 +74,7 @@ def running(key: int = 1, name: str = "a", **given: Any) -> RunningFetch:
     ],
 )
 def test_who_may_start(demands, most, named):
+    """A source with none running first, then those below their share."""
     assert may_start(demands, most) == named
 
 
@@ -90,6 +91,7 @@ def test_who_may_start(demands, most, named):
     ],
 )
 def test_the_share_of_a_source(demands, most, share):
+    """Of all fetches and of those of its origin, and one at least."""
     assert share_of(demands[0], demands, most) == share
 
 
@@ -175,4 +177,5 @@ MUTE: dict[str, Any] = {"late": True, "began": False}
     ],
 )
 def test_what_must_end_for_others(demands, under_way, most, key):
+    """Only an old fetch that brings too little, for work that has no slot."""
     assert to_end(demands, under_way, concurrency=most, before=10) == key

@@ -462,11 +462,13 @@ def test_what_the_headers_say_of_a_file(status, headers, seen):
 
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_a_look_at_nothing(status):
+    """403, 404 and 410 mean that there is no file just now."""
     with pytest.raises(FileGoneError):
         look(status, CIMultiDict(), folder=False, now=NOW)
 
 
 @pytest.mark.parametrize("status", [407, 429, 500, 302])
 def test_a_look_that_failed(status):
+    """A look fails with the errors of a fetch."""
     with pytest.raises(FetchError):
         look(status, CIMultiDict(), folder=False, now=NOW)

@@ -21,6 +21,7 @@ from mirror.tasks import run_to_end
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from mirror.ledger import LedgerThread, Settled
     from mirror.lifecycle.attempt import Pace
@@ -87,7 +88,8 @@ class Fetcher:
         finally:
             self._progress.transfers.pop(download.key, None)
         after = await run_to_end(self._settle(download))
-        await run_to_end(self._discard(download, after))
+        bodies = self._spool.paths_of(export) | download.paths
+        await run_to_end(discard(self._spool, bodies, after))
         took_s = time.monotonic() - began
         self._metrics.fetch_ended(source.name, download.outcome, took_s)
         return download.failure
@@ -159,15 +161,6 @@ class Fetcher:
         self._log(settled, download)
         return settled.after
 
-    async def _discard(self, download: Download, after: Export) -> None:
-        """Remove from the spool the bodies that the export does not need any more."""
-        bodies = self._spool.paths_of(download.export) | download.paths
-        for path in bodies - self._spool.paths_of(after):
-            try:
-                await self._spool.sweep(path)
-            except SpoolError as exc:
-                _log.warning("spool.failed", export=after.label, error=str(exc))
-
     def _log(self, settled: Settled, download: Download) -> None:
         now_us, after = to_us(self._now()), settled.after
         if settled.dropped:
@@ -201,6 +194,15 @@ class Fetcher:
         level("export.postponed", **facts)
         if after.state is State.LOST:
             _log.error("export.lost", export=after.label, reason=after.reason)
+
+
+async def discard(spool: Spool, bodies: set[Path], after: Export) -> None:
+    """Remove from the spool those bodies that the export does not need any more."""
+    for path in bodies - spool.paths_of(after):
+        try:
+            await spool.sweep(path)
+        except SpoolError as exc:
+            _log.warning("spool.failed", export=after.label, error=str(exc))
 
 
 def _key(export: Export) -> int:

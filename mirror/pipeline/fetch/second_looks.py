@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
+from mirror.errors import FetchError, FileGoneError, OriginRefusedError
 from mirror.lifecycle import held_body, second_look
 from mirror.lifecycle.second_look import Shown
 from mirror.model import EtagUse, to_us
+from mirror.pipeline.fetch.attempt import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -103,11 +104,7 @@ class SecondLooks:
             )
             for before, after in ended:
                 _log.info("export.spooled", export=after.label, doubt=after.doubt)
-                for path in self._spool.paths_of(before) - self._spool.paths_of(after):
-                    try:
-                        await self._spool.sweep(path)
-                    except SpoolError as exc:
-                        _log.warning("spool.failed", export=after.label, error=str(exc))
+                await discard(self._spool, self._spool.paths_of(before), after)
             if not ended:
                 return
             self._spooled()
