@@ -100,7 +100,6 @@ class WalkBench:
             "lookback": timedelta(hours=6),
             "sweep_depth": timedelta(days=30),
             "history_start_us": HISTORY,
-            "file_lifetime": timedelta(hours=3),
             "waiting_limit": timedelta(hours=24),
             "try_folders": True,
             "retry_max": timedelta(minutes=10),

@@ -139,28 +139,22 @@ def _of_proxy(exc: Exception, proxies: Collection[str]) -> tuple[str, str] | Non
 
 
 def _of_tls(exc: Exception) -> tuple[str, str] | None:
-    text = _tls_text(exc)
-    return None if text is None else ("tls", text)
-
-
-def _tls_text(exc: Exception) -> str | None:
-    """Return what is wrong with the certificate or with TLS; None if nothing."""
     if isinstance(exc, aiohttp.ServerFingerprintMismatch):
-        return (
+        return "tls", (
             "the certificate is not the one that is pinned; if the VMS has a new one, "
             f'set tls.fingerprint = "sha256:{exc.got.hex()}"'
         )
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        found = exc.certificate_error
-        code = getattr(found, "verify_code", 0)
+        fault = exc.certificate_error
+        code = getattr(fault, "verify_code", 0)
         remedy = _UNTRUSTED.get(code, "").format(host=exc.host)
-        return f"the certificate is not trusted: {remedy or found}"
+        return "tls", f"the certificate is not trusted: {remedy or fault}"
     if isinstance(exc, aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        return _no_tls(getattr(exc, "os_error", exc))
+        return "tls", _no_tls(getattr(exc, "os_error", exc))
     closed = getattr(exc, "os_error", None)
     if isinstance(closed, ConnectionError) and closed.errno is None:
         # It comes from asyncio, once there was a connection.
-        return (
+        return "tls", (
             "the connection was closed during the TLS handshake; does the VMS speak "
             "TLS of version 1.2 or later on this port?"
         )

@@ -65,6 +65,8 @@ class _Said:
 
     name = "hq"
     oldest_us = None
+    lifetime_us = 3 * 3_600_000_000
+    second_look = True
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -148,7 +150,6 @@ def _rules() -> WalkRules:
         lookback=_DAY,
         sweep_depth=90 * _DAY,
         history_start_us=0,
-        file_lifetime=timedelta(hours=3),
         waiting_limit=_DAY,
         try_folders=True,
         retry_max=timedelta(minutes=10),

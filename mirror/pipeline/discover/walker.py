@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from array import array
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,12 +16,11 @@ from mirror.ledger import AT_ONCE, KeySet, in_slices
 from mirror.lifecycle.absence import absent
 from mirror.lifecycle.row import RARELY_US, Walk, plan
 from mirror.model import State, to_us
-from mirror.pipeline.discover.absence import Absence
 from mirror.pipeline.discover.pages import PageCursor, PageRows
 from mirror.pipeline.discover.rules import Rule, first_match
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from datetime import datetime
 
     from mirror.ledger import Ledger, LedgerThread, Met
@@ -39,18 +40,15 @@ class WalkRules:
 
     Attributes:
         history_start_us: Where the first sweep begins.
-        second_look: Files that are ours are looked at again.
         exclude: Rules that exclude exports, in their order.
     """
 
     lookback: timedelta
     sweep_depth: timedelta
     history_start_us: int
-    file_lifetime: timedelta
     waiting_limit: timedelta
     try_folders: bool
     retry_max: timedelta
-    second_look: bool = True
     exclude: tuple[Rule, ...] = ()
 
 
@@ -123,18 +121,18 @@ class Walker:
                 previous=record.previous,
                 clock_offset_us=offset_us,
                 ours=record.first_sweep_us is not None,
-                lifetime_us=self.rules.file_lifetime // _MICROSECOND,
+                lifetime_us=self._source.lifetime_us,
                 waiting_limit_us=self.rules.waiting_limit // _MICROSECOND,
                 try_folders=self.rules.try_folders,
                 retry_max_us=self.rules.retry_max // _MICROSECOND,
-                second_look=self.rules.second_look,
+                second_look=self._source.second_look,
                 rule_for=lambda _: None,
             ),
             offset_us,
         )
-        absence, met = Absence(), KeySet()
+        met, expected = KeySet(), array("q")
         if sweep:
-            await self._expect(absence, since_us, theirs_us)
+            expected = await self._expected(since_us, theirs_us)
         cursor = PageCursor(theirs_us + _AHEAD_US)
         while not cursor.ended:
             if cursor.pages:
@@ -145,14 +143,12 @@ class Walker:
             if cursor.number == 1 and page.clock_offset_us is not None:
                 walk = self._with_clock(walk, page.clock_offset_us)
             rows = await self._meet_page(page, walk, report, met)
-            absence.meet(rows.keys)
             cursor.advance(page, rows)
         if cursor.endless:
             _log.error("list.endless", source=name, pages=cursor.pages)
         report.complete = cursor.whole
-        await self._conclude(
-            walk, report, sweep=sweep, since_us=since_us, absence=absence
-        )
+        unmet = (key for key in expected if key not in met)
+        await self._conclude(walk, report, sweep=sweep, since_us=since_us, unmet=unmet)
 
     async def _follow_clock(self, now_us: int) -> None:
         """Correct what was reckoned by our clock, if that was put back."""
@@ -174,9 +170,9 @@ class Walker:
             rule_for=lambda row: first_match(exclude, row, theirs_us),
         )
 
-    async def _expect(self, absence: Absence, since_us: int, until_us: int) -> None:
-        """Collect the exports that a sweep of this window should meet."""
-        name = self._source.name
+    async def _expected(self, since_us: int, until_us: int) -> array[int]:
+        """Return the keys of the exports that a sweep of this window should meet."""
+        name, expected = self._source.name, array("q")
         after: int | None = 0
         while after is not None:
             keys, after = await self._ledger(
@@ -185,7 +181,8 @@ class Walker:
                 ),
                 after,
             )
-            absence.expect(keys)
+            expected.extend(keys)
+        return expected
 
     def _since(self, now_us: int, first_sweep_us: int | None, *, sweep: bool) -> int:
         if not sweep:
@@ -243,12 +240,12 @@ class Walker:
         *,
         sweep: bool,
         since_us: int,
-        absence: Absence,
+        unmet: Iterator[int],
     ) -> None:
         """Decide what only a walk to the end of the list can tell."""
         now_us = to_us(self._now())
         if sweep and report.complete:
-            for keys in absence.batches(AT_ONCE):
+            while keys := list(islice(unmet, AT_ONCE)):
                 lost = await self._ledger(
                     lambda ledger, keys: ledger.listing.absent(
                         keys, lambda export: absent(export, now_us, walk.oldest_us)
