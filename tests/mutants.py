@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _WITH = {
     "attempt": ["attempt", "records"],
+    "download": ["attempt", "records"],
     "publisher": ["publisher", "records"],
     "spool": ["spool", "full_disk"],
     "part": ["spool", "full_disk"],
