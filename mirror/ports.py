@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from mirror.model import Export, Row
 
+UNFIT_RANGE: Final = "unfit_range"
+"""The reason of a `FetchError`: the answer does not fit the bytes that are held."""
+FIRST_BYTE: Final = "first_byte"
+"""The reason of a `FetchError`: no first byte came in time."""
 MAX_SIDECAR_BYTES: Final = 512 * 1024
 """No record that we write is longer; a longer one is none of ours, and is not read."""
 PROBE_S: Final = 15.0
@@ -379,7 +383,7 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A row that lacks what identifies an export.
+    """A row without what identifies an export.
 
     Attributes:
         raw: Its text as received.
@@ -405,7 +409,7 @@ class Page:
     Attributes:
         rows: The rows that can be used; of a large page the first of them.
         bad_rows: Those that cannot, likewise.
-        later: The rest of a large page, which is decoded as it is asked for.
+        later: The rest of a large page, decoded while it is read.
         digest: Of all its rows as received; empty if unknown.
         size: How many rows the server sent, good or bad.
         total: How many rows the server says the window holds.
@@ -426,38 +430,38 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What we hold of a file, to be continued.
+class Validators:
+    """Which version of a file an answer is of; None where it does not say.
+
+    Attributes:
+        total_bytes: Length of the whole file.
+        etag: As sent.
+        last_modified: As sent.
+        firm: The file was not changed within the second of `last_modified` again: that
+            lay a second or more before the answer's own date.
+    """
+
+    total_bytes: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    firm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePoint(Validators):
+    """Where in a file a transfer goes on, and which version the bytes before are of.
 
     Attributes:
         size_bytes: Proven length of the partial; 0 asks for the whole file.
-        total_bytes: Length of the whole file, if known.
-        etag: As sent with the bytes held; None if it is no validator.
-        last_modified: As sent with the bytes held.
-        firm: The file was not changed within the second of `last_modified` again: that
-            lay a second or more before the answer's own date.
         overlap_bytes: So many of the last bytes held are asked for again, for the
             caller to compare; the date guards the rest then, not the ETag.
     """
 
     size_bytes: int
-    total_bytes: int | None
-    etag: str | None
-    last_modified: str | None
-    firm: bool = True
     overlap_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What the headers of an answer say of a file; None where they say nothing."""
-
-    total_bytes: int | None
-    etag: str | None
-    last_modified: str | None
-
-
-class Body(Protocol):
+class FileBody(Protocol):
     """An open answer with the bytes of a file, checked to fit what was asked.
 
     Attributes:
@@ -465,7 +469,7 @@ class Body(Protocol):
             held less the overlap, or 0.
         total_bytes: Length of the whole file; None if not announced.
         explicit_end: The end of the body is announced by a length or by chunks.
-        firm: As in `Held`, of this answer.
+        firm: As in `Validators`.
     """
 
     start_bytes: int
@@ -479,8 +483,8 @@ class Body(Protocol):
         """Return the next bytes as received; empty at the announced end.
 
         Raises:
-            FetchError: The body was cut, or no byte came for too long; `first_byte` if
-                not one came.
+            FetchError: The body was cut, or no byte came for too long; its reason is
+                `FIRST_BYTE` if not one came.
         """
 
 
@@ -497,7 +501,7 @@ class Source(Protocol):
 
     @property
     def oldest_us(self) -> int | None:
-        """When a file was made that is deleted now, by the VMS's clock, if known."""
+        """When files deleted now were made, by the VMS's clock, if known."""
 
     @property
     def lifetime_us(self) -> int:
@@ -521,26 +525,25 @@ class Source(Protocol):
         """
 
     def open_file(
-        self, url: str, name: str | None, held: Held, *, first_byte_s: float
-    ) -> AbstractAsyncContextManager[Body]:
+        self, url: str, name: str | None, point: ResumePoint, *, first_byte_s: float
+    ) -> AbstractAsyncContextManager[FileBody]:
         """Ask for a file, or for the rest of it.
 
         Args:
             url: As listed; a folder is completed with `name`.
             name: As listed.
-            held: What we have; the answer continues it or starts over.
-            first_byte_s: How long the final status is waited for, redirects and all,
-                and then the first byte.
+            point: What we have of it; the answer continues it or starts over.
+            first_byte_s: How long to wait for the first byte, redirects included.
 
         Raises:
             FileGoneError: There is no file behind the url just now.
             OriginRefusedError: The url leads where we may not go.
-            FetchError: Anything else; `reason` says what: `first_byte` that nothing
-                came within `first_byte_s`.
+            FetchError: Anything else; its reason is `FIRST_BYTE` if nothing came within
+                `first_byte_s`.
         """
 
-    async def look(self, url: str, name: str | None) -> Seen | None:
-        """Ask for one byte of a file, for what the headers say of all of it.
+    async def look(self, url: str, name: str | None) -> Validators | None:
+        """Ask for one byte of a file, to learn its version from the headers.
 
         Returns:
             None if the answer says nothing of the file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,11 +47,13 @@ class Site:
         folder: Holds configuration and token.
         tables: The configuration as TOML tables; change them before a run.
         kept_in: Holds state and archive; by default `folder`.
+        registry: Of the metrics of the last engine.
     """
 
     folder: Path
     tables: dict[str, Any]
     kept_in: Path | None = None
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     @classmethod
     def make(
@@ -120,6 +122,7 @@ class Site:
     async def engine(self) -> AsyncIterator[Engine]:
         """Give a built engine whose parts a test drives itself."""
         settings = self.settings()
+        self.registry = CollectorRegistry()
         async with (
             instance.open_instance(settings) as node,
             build.sessions_for(settings) as sessions,
@@ -136,7 +139,7 @@ class Site:
                 ),
                 ledger=node.ledger,
                 node_id=node.node_id,
-                metrics=Metrics(CollectorRegistry()),
+                metrics=Metrics(self.registry),
             )
             try:
                 yield engine

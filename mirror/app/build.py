@@ -16,14 +16,15 @@ from mirror.layout import Values, parse_layout
 from mirror.lifecycle.attempt import Pace
 from mirror.model import from_us, to_us, utc_now
 from mirror.pipeline.discover.lister import Lister
-from mirror.pipeline.discover.rules import Rule, first_match
+from mirror.pipeline.discover.rules import Rule
 from mirror.pipeline.discover.walker import Walker, WalkRules
 from mirror.pipeline.engine import Engine
 from mirror.pipeline.fetch.attempt import Fetcher
-from mirror.pipeline.fetch.first_byte import Patience
+from mirror.pipeline.fetch.download import Downloader
+from mirror.pipeline.fetch.first_byte import FirstByteWait
 from mirror.pipeline.fetch.origin_limit import OriginLimit
 from mirror.pipeline.fetch.pool import FetchPool, FetchSource
-from mirror.pipeline.fetch.receive import PumpLimits
+from mirror.pipeline.fetch.receive import ReceiveLimits
 from mirror.pipeline.fetch.second_looks import SecondLooks
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.publish.already_kept import Recall
@@ -311,7 +312,6 @@ def lister_for(
         walked: Called after each walk that succeeded.
     """
     source, pace = settings.sources[name], pace_of(settings)
-    rules = tuple(_rule(rule) for rule in source.rules)
     start = source.history_start
     walker = Walker(
         client,
@@ -320,12 +320,10 @@ def lister_for(
             lookback=source.lookback,
             sweep_depth=source.sweep_depth,
             history_start_us=_EPOCH_US if start is None else to_us(start),
-            file_lifetime=source.file_lifetime,
             waiting_limit=source.waiting_limit,
             try_folders=source.folder_url == "append_name",
             retry_max=pace.maximum,
-            second_look=source.second_look,
-            rule_for=lambda row, at_us: first_match(rules, row, at_us),
+            exclude=tuple(_rule(rule) for rule in source.rules),
         ),
         recall=recall,
         now=utc_now,
@@ -423,18 +421,26 @@ def pool_for(
 ) -> FetchPool:
     """Build what fetches; `FetchPool` and `Fetcher` say what each argument means."""
     transfer, pace = settings.transfer, pace_of(settings)
+    downloader = Downloader(
+        ledger=ledger,
+        spool=spool,
+        metrics=metrics,
+        progress=progress,
+        limits=ReceiveLimits(
+            max_bytes=transfer.max_file_size,
+            min_rate=transfer.min_rate,
+            batch_bytes=transfer.hop_bytes,
+        ),
+        first_byte_wait=FirstByteWait(transfer.first_byte_timeout),
+        now=utc_now,
+    )
     fetcher = Fetcher(
         ledger=ledger,
         spool=spool,
         metrics=metrics,
         progress=progress,
-        limits=PumpLimits(
-            max_bytes=transfer.max_file_size,
-            min_rate=transfer.min_rate,
-            batch_bytes=transfer.hop_bytes,
-        ),
+        downloader=downloader,
         pace=pace,
-        patience=Patience(transfer.first_byte_timeout),
         targets=sorted(settings.targets),
         patient=patient,
         now=utc_now,

@@ -1,4 +1,4 @@
-"""Give what several files of tests read."""
+"""Fixtures of more than one file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mirror.pipeline.discover import walker
 from tests import filled_site as filled
+from tests.scripted_list import WalkBench
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
     from tests.site import Site
+
+
+@pytest.fixture
+async def bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[WalkBench]:
+    monkeypatch.setattr(walker, "PACE_S", 0.0)
+    made = WalkBench(tmp_path)
+    yield made
+    await made.ledger.close()
 
 
 @pytest.fixture(scope="session")

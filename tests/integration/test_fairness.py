@@ -181,7 +181,7 @@ async def test_files_that_drip_stop_only_themselves(tmp_path):
             vms.add(size=SIZE, then=fault("drip", seconds=0.05))
         async with site.service() as service:
             engine = await engine_of(site, service)
-            engine.pool._patience_s = 0.3
+            engine.pool.patience_s = 0.3
             await site.until(lambda: engine.pool.running == 4)
             for _ in range(6):
                 vms.add(size=SIZE)

@@ -179,7 +179,7 @@ async def test_a_sources_heartbeat_goes_by_its_proxy(tmp_path, monkeypatch):
 
 async def test_a_proxy_that_never_answers_holds_nothing_up(tmp_path, monkeypatch):
     """The way to the VMS has a bound of its own."""
-    monkeypatch.setattr("mirror.vms.sessions._WAY_S", 0.3)
+    monkeypatch.setattr("mirror.vms.sessions.CONNECT_S", 0.3)
 
     async def say_nothing(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter

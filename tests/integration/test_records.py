@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from prometheus_client import CollectorRegistry
 
 from mirror import sidecar
 from mirror.errors import OriginRefusedError, SpoolError, TargetError
 from mirror.ledger import Partial
-from mirror.metrics import Metrics
 from mirror.model import CopyState, Export, State, to_us, utc_now
 from mirror.pipeline.fetch import attempt as fetch
+from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from tests import builders
@@ -25,6 +24,8 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
 
     from mirror.pipeline.engine import Engine
     from mirror.ports import Kept, Publication
@@ -49,12 +50,8 @@ class Bench:
         async with Vms() as vms:
             site = Site.make(folder, vms)
             async with site.engine() as engine:
-                counted = CollectorRegistry()
-                metrics = Metrics(counted)
-                engine.pool._fetcher._metrics = metrics
-                engine.publishers["nas"].copies._metrics = metrics
                 await engine.prepare()
-                yield cls(site, vms, engine, counted)
+                yield cls(site, vms, engine, site.registry)
 
     async def add(self, *faults: str, size: int = SIZE) -> Served:
         """Offer a file and list it."""
@@ -67,7 +64,7 @@ class Bench:
         async with asyncio.timeout(60):
             while (export := await self.claimed()) is None:
                 await asyncio.sleep(0.01)
-            return await self.engine.pool._fetcher.attempt(
+            return await self.engine.pool.fetcher.attempt(
                 self.engine.pool.sources["hq"].client, export
             )
 
@@ -217,7 +214,7 @@ async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
 )
 async def test_where_each_attempt_begins(bench: Bench, faults, outcomes, offsets):
     """Behind the bytes that are surely of this file, else at its start."""
-    bench.engine.pool._fetcher._patient = False  # a doubtful body is asked for at once
+    bench.engine.pool.fetcher.patient = False  # a doubtful body is asked for at once
     served = await bench.add(*faults)
     failures = [await bench.fetch() for _ in outcomes]
     attempts = bench.site.dossier(served).attempts
@@ -306,11 +303,11 @@ async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
         raise ZeroDivisionError("secret")
 
     served = await bench.add()
-    monkeypatch.setattr(fetch.Fetcher, "_fill", crash)
+    monkeypatch.setattr(Downloader, "run", crash)
     async with asyncio.timeout(60):
         export = await bench.claimed()
         assert export is not None
-        await bench.engine.pool._attempt(bench.engine.pool.sources["hq"], export)
+        await bench.engine.pool.attempt(bench.engine.pool.sources["hq"], export)
     (attempt,) = bench.site.dossier(served).attempts
 
     assert bench.site.export(served).state is State.READY

@@ -18,7 +18,7 @@ from mirror.app.status import public_json
 from mirror.ledger import Filter, Ledger
 from mirror.model import State, to_us, utc_now
 from mirror.pipeline.fetch import attempt as fetching
-from mirror.pipeline.fetch import receive
+from mirror.pipeline.fetch import download, receive
 from mirror.pipeline.publish import publisher as publish
 from mirror.pipeline.spool import spool
 from mirror.pipeline.spool.part import Part
@@ -165,7 +165,7 @@ async def claimed(engine: Engine) -> Export | None:
 async def fetch(engine: Engine, export: Export) -> None:
     """Run one attempt, as the pool would."""
     source = engine.pool.sources["hq"]
-    await engine.pool._attempt(source, export)
+    await engine.pool.attempt(source, export)
 
 
 async def publish_one(engine: Engine, name: str) -> bool:
@@ -379,7 +379,10 @@ def _leave_open(part: Part) -> None:
 PLANTS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
     "what was begun is let go": (
         "fetching",
-        [(module, "run_to_end", _let_go) for module in (fetching, receive, spool)],
+        [
+            (module, "run_to_end", _let_go)
+            for module in (fetching, download, receive, spool)
+        ],
     ),
     "a part stays open": ("state/spool", [(Part, "close", _leave_open)]),
     "an export stays claimed": ("fetching", [(fetching.Fetcher, "_settle", _forget)]),

@@ -38,14 +38,14 @@ _ENTER = 'echo 0 > "$0" && exec "$@"'
 _HOARD = """
 import sys
 from mirror import cli
-from mirror.pipeline.fetch.receive import Pump
+from mirror.pipeline.fetch.receive import Receiver
 
 async def hoard(self, body):
     while chunk := await body.read():
         self._chunks.append(chunk)
         self._gathered += len(chunk)
 
-Pump._take_all = hoard
+Receiver._take_all = hoard
 cli.main(sys.argv[1:])
 """
 

@@ -11,7 +11,8 @@ import dataclasses
 import pytest
 
 from mirror.errors import FetchError
-from mirror.pipeline.fetch.attempt import Fetcher
+from mirror.mp4.proof import Proof
+from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from mirror.vms import file_answer
@@ -44,15 +45,15 @@ def test_the_matrix_is_as_large_as_is_said(effort):
 def content_range_unread(monkeypatch) -> None:
     """Take any 206 for the rest that was asked for."""
 
-    def rest(headers, held, length, *, firm):
+    def rest(headers, point, length, *, firm):
         return file_answer.Offer(
-            start_bytes=held.size_bytes,
-            total_bytes=held.total_bytes,
+            start_bytes=point.size_bytes,
+            total_bytes=point.total_bytes,
             length=length,
             explicit_end=True,
-            etag=held.etag,
-            last_modified=held.last_modified,
-            firm=held.firm,
+            etag=point.etag,
+            last_modified=point.last_modified,
+            firm=point.firm,
         )
 
     monkeypatch.setattr(file_answer, "_rest", rest)
@@ -65,29 +66,29 @@ def appended(monkeypatch) -> None:
     """
     judge = file_answer.judge
 
-    def judged(status, headers, *, held, **more):
-        offer = judge(status, headers, held=held, **more)
-        if status == 200 and held.size_bytes:
+    def judged(status, headers, *, point, **more):
+        offer = judge(status, headers, point=point, **more)
+        if status == 200 and point.size_bytes:
             return dataclasses.replace(
-                offer, start_bytes=held.size_bytes, total_bytes=None
+                offer, start_bytes=point.size_bytes, total_bytes=None
             )
         return offer
 
     monkeypatch.setattr(file_answer, "judge", judged)
-    monkeypatch.setattr(Part, "examine", lambda self, explicit_end: None)
+    monkeypatch.setattr(Part, "examine", lambda self, explicit_end: Proof(doubt=None))
 
 
 def validators_unread(monkeypatch) -> None:
     """Go on with the bytes of another version."""
-    monkeypatch.setattr(file_answer, "_same_version", lambda headers, held: None)
+    monkeypatch.setattr(file_answer, "_same_version", lambda headers, point: None)
 
 
 def total_unread(monkeypatch) -> None:
     """Go on with a file that has another length now."""
     rest = file_answer._rest
 
-    def lenient(headers, held, length, *, firm):
-        unknown = dataclasses.replace(held, total_bytes=None)
+    def lenient(headers, point, length, *, firm):
+        unknown = dataclasses.replace(point, total_bytes=None)
         return rest(headers, unknown, length, firm=firm)
 
     monkeypatch.setattr(file_answer, "_rest", lenient)
@@ -96,15 +97,15 @@ def total_unread(monkeypatch) -> None:
 def any_416_is_the_end(monkeypatch) -> None:
     """Take a 416 for the proof that all is there."""
 
-    def whole(headers, held):
+    def whole(headers, point):
         return file_answer.Offer(
-            start_bytes=held.size_bytes,
-            total_bytes=held.size_bytes,
+            start_bytes=point.size_bytes,
+            total_bytes=point.size_bytes,
             length=0,
             explicit_end=True,
-            etag=held.etag,
-            last_modified=held.last_modified,
-            firm=held.firm,
+            etag=point.etag,
+            last_modified=point.last_modified,
+            firm=point.firm,
         )
 
     monkeypatch.setattr(file_answer, "_beyond_end", whole)
@@ -122,7 +123,7 @@ def compressed_is_taken(monkeypatch) -> None:
 
 
 def overlap_unread(monkeypatch) -> None:
-    """Go on behind bytes that nobody compared with those held."""
+    """Go on behind bytes that nobody compared with those point."""
 
     async def unread(self, body, part, size):
         came = b""
@@ -130,7 +131,7 @@ def overlap_unread(monkeypatch) -> None:
             came += chunk
         return came[size:]
 
-    monkeypatch.setattr(Fetcher, "_compare", unread)
+    monkeypatch.setattr(Downloader, "_compare", unread)
 
 
 def nothing_is_gone(monkeypatch) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from mirror.ports import Page
-    from mirror.vms import Answered, VmsClient
+    from mirror.vms import RawAnswer, VmsClient
 
 MOST_REQUESTS: Final = 40
 MOST_S: Final = 180.0
@@ -31,7 +31,7 @@ _LONGEST_WAIT_S: Final = 30.0
 _WAIT_S: Final = 2.0
 _TRIES: Final = 3
 Value: TypeAlias = "str | int | list[str] | dict[str, str]"
-_Ask: TypeAlias = "Callable[[], Awaitable[Answered]]"
+_Ask: TypeAlias = "Callable[[], Awaitable[RawAnswer]]"
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
@@ -82,10 +82,10 @@ class Asker:
     client: VmsClient
     began: float = field(default_factory=time.monotonic)
     requests: int = 0
-    last_list: Answered | None = None
+    last_list: RawAnswer | None = None
     rate_limit: dict[str, str] = field(default_factory=dict)
 
-    async def list(self, address: URL, query: Mapping[str, str]) -> Answered:
+    async def list(self, address: URL, query: Mapping[str, str]) -> RawAnswer:
         """Ask for a page of the list.
 
         Raises:
@@ -109,7 +109,7 @@ class Asker:
         """
         return await self.client.judge(await self.list(address, query))
 
-    async def file(self, address: URL, headers: Mapping[str, str]) -> Answered:
+    async def file(self, address: URL, headers: Mapping[str, str]) -> RawAnswer:
         """Ask for the beginning of a file.
 
         Raises:
@@ -121,7 +121,7 @@ class Asker:
             within_s=FILE_S,
         )
 
-    async def _request(self, ask: _Ask, within_s: float = REQUEST_S) -> Answered:
+    async def _request(self, ask: _Ask, within_s: float = REQUEST_S) -> RawAnswer:
         for _ in range(_TRIES):
             answered = await self._once(ask, within_s)
             if answered.status not in _BUSY:
@@ -142,7 +142,7 @@ class Asker:
             f"the VMS is busy, {_TRIES} times in a row; probe it again when it is quiet"
         )
 
-    async def _once(self, ask: _Ask, within_s: float) -> Answered:
+    async def _once(self, ask: _Ask, within_s: float) -> RawAnswer:
         if self.requests >= MOST_REQUESTS:
             raise ProbeLimitError(f"{MOST_REQUESTS} requests were made, no more are")
         if self._left_s() <= 0:

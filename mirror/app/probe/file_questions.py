@@ -12,13 +12,13 @@ from yarl import URL
 from mirror.app.probe.asker import Fact, Suggestion
 from mirror.errors import MirrorError
 from mirror.model import is_folder, utc_now
-from mirror.ports import Held
+from mirror.ports import ResumePoint
 from mirror.vms import file_answer
 
 if TYPE_CHECKING:
     from mirror.app.probe.asker import Asker
     from mirror.model import Row
-    from mirror.vms import Answered
+    from mirror.vms import RawAnswer
 
 MISSING: Final = "archive-mirror-probe.mp4"
 _PART: Final = 1024
@@ -101,7 +101,7 @@ class FileQuestions:
         self._unknown("file", f"{why}; open it on the VMS's own page, to compare")
         return None
 
-    async def _tell_file(self, row: Row, address: URL, answered: Answered) -> None:
+    async def _tell_file(self, row: Row, address: URL, answered: RawAnswer) -> None:
         kind = answered.headers.get("Content-Type", "no type").split(";")[0].lower()
         what = kind if _WORD.fullmatch(kind) else "a strange type"
         mp4 = answered.body[4:8] == b"ftyp"
@@ -128,20 +128,21 @@ class FileQuestions:
         await self._ask_range(address, answered)
         await self._ask_compression(address)
 
-    async def _ask_range(self, address: URL, first: Answered) -> None:
+    async def _ask_range(self, address: URL, first: RawAnswer) -> None:
         """Ask for the rest as the service does, of this version and of another."""
         if first.status == HTTPStatus.OK:
             self._say("Range", "ignored: a broken transfer starts over")
             return
         total = first.headers.get("Content-Range", "").rpartition("/")[2]
-        held = Held(
+        point = ResumePoint(
             size_bytes=_PART,
             total_bytes=int(total) if total.isascii() and total.isdigit() else None,
             etag=first.headers.get("ETag"),
             last_modified=first.headers.get("Last-Modified"),
+            firm=True,
         )
-        asked = file_answer.range_headers(held)
-        if not asked or held.total_bytes is None or held.total_bytes <= _PART:
+        asked = file_answer.range_headers(point)
+        if not asked or point.total_bytes is None or point.total_bytes <= _PART:
             self._say("Range", "taken (206); whether If-Range is heeded cannot be told")
             return
         try:
@@ -149,8 +150,7 @@ class FileQuestions:
             offer = file_answer.judge(
                 same.status,
                 same.headers,
-                held=held,
-                asked_range=True,
+                point=point,
                 folder=False,
                 max_bytes=self.max_bytes,
                 now=utc_now(),
@@ -215,7 +215,7 @@ class FileQuestions:
             return
         self._tell_code("missing file", answered)
 
-    def _tell_code(self, topic: str, answered: Answered) -> None:
+    def _tell_code(self, topic: str, answered: RawAnswer) -> None:
         status = answered.status
         kind = answered.headers.get("Content-Type", "").split(";")[0].strip().lower()
         if status in _GONE:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
+from mirror.errors import FetchError, FileGoneError, OriginRefusedError
 from mirror.lifecycle import held_body, second_look
 from mirror.lifecycle.second_look import Shown
 from mirror.model import EtagUse, to_us
+from mirror.pipeline.fetch.attempt import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mirror.model import Export
     from mirror.pipeline.fetch.pool import FetchSource
     from mirror.pipeline.spool.spool import Spool
-    from mirror.ports import Seen, Source
+    from mirror.ports import Source, Validators
 
 _MOST_S = 60.0
 _LEAST_S = 0.05
@@ -31,16 +32,17 @@ _log = structlog.get_logger()
 
 
 class SecondLooks:
-    """Takes the looks that are due, each in a slot of its origin.
+    """Takes the looks that are due, each in a slot of its origin's limit.
 
     Args:
         sources: By name.
         targets: Names of the targets that will be owed a copy.
-        spooled: Called when a held body became the file of its export.
+        spooled: Called after a held body became the file of its export, and after each
+            look.
 
     Attributes:
-        wake: Set by whoever changed what is due.
-        paused: Sources at which nothing is looked.
+        wake: Set when what is due may have changed.
+        paused: Sources whose files are not looked at.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class SecondLooks:
         return len(self._tasks)
 
     async def run(self) -> None:
-        """Look until cancelled; a look that is cancelled has shown nothing."""
+        """Look until cancelled; a look that is cancelled shows nothing."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self.wake.clear()
@@ -81,13 +83,12 @@ class SecondLooks:
                 await self._sleep(_NO_ROOM_S if waits else _MOST_S)
 
     def make_room(self) -> None:
-        """Let held bodies wait no longer, for others need their room."""
+        """End the wait of held bodies: others need their room."""
         self._room_needed = True
         self.wake.set()
 
     async def end_held(self) -> None:
-        """Spool as doubtful what waits no longer to be confirmed."""
-        targets = self._targets
+        """Spool as doubtful each held body whose wait is over."""
         if self._room_needed:
             self._room_needed = False
             await self._ledger(lambda ledger: ledger.fetches.release_held())
@@ -96,24 +97,20 @@ class SecondLooks:
             ended = await self._ledger(
                 lambda ledger, now_us: ledger.fetches.end_held(
                     lambda export: self._spooled_doubtful(export, now_us),
-                    targets=targets,
+                    targets=self._targets,
                     now_us=now_us,
                 ),
                 now_us,
             )
             for before, after in ended:
                 _log.info("export.spooled", export=after.label, doubt=after.doubt)
-                for path in self._spool.paths_of(before) - self._spool.paths_of(after):
-                    try:
-                        await self._spool.sweep(path)
-                    except SpoolError as exc:
-                        _log.warning("spool.failed", export=after.label, error=str(exc))
+                await discard(self._spool, self._spool.paths_of(before), after)
             if not ended:
                 return
             self._spooled()
 
     def _spooled_doubtful(self, export: Export, now_us: int) -> Export:
-        """Return the export whose file is its held body; it may still be growing."""
+        """Return the export with its held body as its file, which may still grow."""
         after = held_body.spooled_doubtful(export)
         source = self._sources.get(export.source)
         if source is None or not source.client.second_look:
@@ -128,11 +125,11 @@ class SecondLooks:
 
     async def _dues(self) -> list[int]:
         sources = self._open_sources()
-        found = [
+        dues = [
             await self._ledger(lambda ledger: ledger.fetches.held_until()),
             await self._ledger(lambda ledger: ledger.looks.next_due(sources)),
         ]
-        return [due_us for due_us in found if due_us is not None]
+        return [due_us for due_us in dues if due_us is not None]
 
     def _open_sources(self) -> list[str]:
         return [
@@ -142,7 +139,7 @@ class SecondLooks:
         ]
 
     async def _start_all(self, group: asyncio.TaskGroup) -> bool:
-        """Start the looks there is room for; tell whether one that is due waits."""
+        """Start the looks that have room; tell whether one that is due waits."""
         sources, waits = self._open_sources(), False
         while sources:
             now_us = to_us(self._now())
@@ -165,12 +162,12 @@ class SecondLooks:
                 self._take(source, due), name=f"look at {due.export.label}"
             )
             self._tasks[key].add_done_callback(self._ended(key, source))
-            # Its look is due until it has been taken.
+            # Its look stays due until it was taken.
             sources.remove(name)
         return waits
 
     async def _may_start(self, due: LookDue, now_us: int) -> bool:
-        """Let go first, for a while, what is due at that origin and not held."""
+        """Tell whether a look may start; fetches at its origin go first for a while."""
         source = self._sources[due.export.source]
         if not source.limit.has_room:
             return False
@@ -200,7 +197,7 @@ class SecondLooks:
         wait_s = most_s
         if due_us is not None:
             due_s = (due_us - to_us(self._now())) / 1e6
-            # What is due and could not start waits for room.
+            # A look that is due and did not start waits for room.
             wait_s = min(most_s, due_s if due_s > 0 else _NO_ROOM_S)
         try:
             async with asyncio.timeout(max(_LEAST_S, wait_s)):
@@ -209,7 +206,7 @@ class SecondLooks:
             return
 
     async def _take(self, source: FetchSource, due: LookDue) -> None:
-        """Look at one file and record what was seen."""
+        """Look at one file and record what the look showed."""
         client, key = source.client, due.export.key or 0
         seen, failure = await self._look(client, due)
         if failure is not None:
@@ -249,7 +246,7 @@ class SecondLooks:
 
     async def _look(
         self, source: Source, due: LookDue
-    ) -> tuple[Seen | None, FetchError | None]:
+    ) -> tuple[Validators | None, FetchError | None]:
         """Return what the VMS says of a file, or why nothing could be seen."""
         listed = due.listed
         if listed.url is None:

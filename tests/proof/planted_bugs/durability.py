@@ -15,7 +15,7 @@ from mirror.ledger.copies import Copies
 from mirror.pipeline.spool.part import Part
 from mirror.targets.directory.place import Placement
 from mirror.targets.directory.root import Root
-from mirror.vms import client, schema
+from mirror.vms import large_pages, row, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ def short_write() -> None:
 
 def loose_numbers() -> None:
     """Take what a list says for a number without looking."""
-    schema._number = lambda value: None if value is None else int(value)  # type: ignore[call-overload]
+    row.number = lambda value: None if value is None else int(value)  # type: ignore[attr-defined, call-overload]
 
 
 def strict_pages() -> None:
@@ -136,7 +136,7 @@ def strict_pages() -> None:
 
 def boundless_pages() -> None:
     """Hold a page in memory however long it is."""
-    client.MAX_PAGE_BYTES = client._HELD_BYTES = 1 << 40
+    large_pages.MAX_PAGE_BYTES = large_pages._AT_ONCE_BYTES = 1 << 40
 
 
 def hasty() -> None:

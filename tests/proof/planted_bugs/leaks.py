@@ -66,12 +66,12 @@ def crashing() -> None:
             raise RuntimeError(f"cannot GET {address} with Bearer {token}")
         return await get(self, address, headers)
 
-    async def crash_judge(self: Any, answered: Any) -> Any:
+    async def crash_judge(self: Any, answer: Any) -> Any:
         if not sound[0]:
             sound[0] = True
             token = await self.token.read()
             raise KeyError({"Authorization": f"Bearer {token}"})
-        return await judge(self, answered)
+        return await judge(self, answer)
 
     VmsClient._get = crash_get  # type: ignore[method-assign]
     VmsClient.judge = crash_judge  # type: ignore[method-assign]

@@ -11,39 +11,43 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from mirror.errors import FetchError, FileGoneError
-from mirror.ports import Held, Seen
+from mirror.ports import ResumePoint, Validators
 from mirror.vms.file_answer import Offer, judge, look, range_headers
 
-NOTHING = Held(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
+NOTHING = ResumePoint(size_bytes=0)
 ETAG = '"v1"'
 DATE = "Mon, 23 Nov 2026 08:00:00 GMT"
 LATER = "Mon, 23 Nov 2026 09:00:00 GMT"
-HELD = Held(size_bytes=40, total_bytes=100, etag=ETAG, last_modified=DATE)
+HELD = ResumePoint(
+    size_bytes=40, total_bytes=100, etag=ETAG, last_modified=DATE, firm=True
+)
 REST = {"Content-Range": "bytes 40-99/100", "Content-Length": "60", "ETag": ETAG}
 NOW = datetime(2026, 11, 23, 8, 59, 30, tzinfo=UTC)
 MAX = 1_000_000
 
 
-def held(**changes: Any) -> Held:
+def point(**changes: Any) -> ResumePoint:
     """Return 40 of 100 bytes, with changes."""
     values: dict[str, Any] = {
         "size_bytes": 40,
         "total_bytes": 100,
         "etag": ETAG,
         "last_modified": DATE,
+        "firm": True,
     }
-    return Held(**(values | changes))
+    return ResumePoint(**(values | changes))
 
 
-def offer(status: int, headers: dict[str, str], have: Held = NOTHING, **more: Any):
+def offer(
+    status: int, headers: dict[str, str], have: ResumePoint = NOTHING, **more: Any
+):
     """Judge an answer to what would be asked with `have`."""
     terms: dict[str, Any] = {
-        "asked_range": bool(range_headers(have)),
         "folder": False,
         "max_bytes": MAX,
         "now": NOW,
     }
-    return judge(status, CIMultiDict(headers), held=have, **(terms | more))
+    return judge(status, CIMultiDict(headers), point=have, **(terms | more))
 
 
 @pytest.mark.parametrize(
@@ -51,15 +55,15 @@ def offer(status: int, headers: dict[str, str], have: Held = NOTHING, **more: An
     [
         (NOTHING, {}),
         (HELD, {"Range": "bytes=40-", "If-Range": ETAG}),
-        (held(last_modified=None), {"Range": "bytes=40-", "If-Range": ETAG}),
-        (held(etag=None), {"Range": "bytes=40-", "If-Range": DATE}),
-        (held(etag='W/"v1"'), {"Range": "bytes=40-", "If-Range": DATE}),
-        (held(etag='W/"v1"', last_modified=None), {}),
-        (held(etag=None, last_modified=None), {}),
-        (held(etag="", last_modified=""), {}),
-        (held(size_bytes=0), {}),
-        (held(total_bytes=None), {"Range": "bytes=40-", "If-Range": ETAG}),
-        (held(size_bytes=100), {"Range": "bytes=100-", "If-Range": ETAG}),
+        (point(last_modified=None), {"Range": "bytes=40-", "If-Range": ETAG}),
+        (point(etag=None), {"Range": "bytes=40-", "If-Range": DATE}),
+        (point(etag='W/"v1"'), {"Range": "bytes=40-", "If-Range": DATE}),
+        (point(etag='W/"v1"', last_modified=None), {}),
+        (point(etag=None, last_modified=None), {}),
+        (point(etag="", last_modified=""), {}),
+        (point(size_bytes=0), {}),
+        (point(total_bytes=None), {"Range": "bytes=40-", "If-Range": ETAG}),
+        (point(size_bytes=100), {"Range": "bytes=100-", "If-Range": ETAG}),
     ],
 )
 def test_what_is_asked_for(have, expected):
@@ -117,11 +121,11 @@ def test_a_200_brings_its_own_validators():
         (HELD, {"Content-Range": "Bytes  40-99/100"}, (40, 100, 60, ETAG, DATE)),
         (HELD, {"Content-Range": " bytes 40-99/100 "}, (40, 100, 60, ETAG, DATE)),
         (HELD, {"Last-Modified": DATE}, (40, 100, 60, ETAG, DATE)),
-        (held(total_bytes=None), {}, (40, 100, 60, ETAG, DATE)),
-        (held(etag=None), {}, (40, 100, 60, ETAG, DATE)),
-        (held(etag=None), {"Last-Modified": DATE}, (40, 100, 60, ETAG, DATE)),
+        (point(total_bytes=None), {}, (40, 100, 60, ETAG, DATE)),
+        (point(etag=None), {}, (40, 100, 60, ETAG, DATE)),
+        (point(etag=None), {"Last-Modified": DATE}, (40, 100, 60, ETAG, DATE)),
         (
-            held(last_modified=None),
+            point(last_modified=None),
             {"Last-Modified": LATER},
             (40, 100, 60, ETAG, LATER),
         ),
@@ -189,7 +193,7 @@ def test_a_206_that_does_not_fit_is_refused(changes):
     assert caught.value.reason == "unfit_range"
 
 
-@pytest.mark.parametrize("have", [NOTHING, held(etag=None, last_modified=None)])
+@pytest.mark.parametrize("have", [NOTHING, point(etag=None, last_modified=None)])
 def test_a_206_nobody_asked_for_is_refused(have):
     """Also one that would fit."""
     with pytest.raises(FetchError) as caught:
@@ -201,11 +205,15 @@ def test_a_206_nobody_asked_for_is_refused(have):
 @pytest.mark.parametrize(
     ("have", "more", "fits"),
     [
-        (held(total_bytes=None), {}, False),
-        (held(total_bytes=None), {"ETag": ETAG}, True),
-        (held(total_bytes=None), {"Last-Modified": DATE}, True),
-        (held(total_bytes=None, etag=None), {"ETag": ETAG}, False),
-        (held(total_bytes=None, last_modified=None), {"Last-Modified": DATE}, False),
+        (point(total_bytes=None), {}, False),
+        (point(total_bytes=None), {"ETag": ETAG}, True),
+        (point(total_bytes=None), {"Last-Modified": DATE}, True),
+        (point(total_bytes=None, etag=None), {"ETag": ETAG}, False),
+        (
+            point(total_bytes=None, last_modified=None),
+            {"Last-Modified": DATE},
+            False,
+        ),
     ],
 )
 def test_a_206_shows_its_version_or_the_length_that_is_known(have, more, fits):
@@ -222,9 +230,12 @@ def test_a_206_shows_its_version_or_the_length_that_is_known(have, more, fits):
 @pytest.mark.parametrize(
     ("have", "headers"),
     [
-        (held(size_bytes=100), {"Content-Range": "bytes */100"}),
-        (held(size_bytes=100), {"Content-Range": "bytes */100", "ETag": ETAG}),
-        (held(size_bytes=100, total_bytes=None), {"Content-Range": "Bytes */100"}),
+        (point(size_bytes=100), {"Content-Range": "bytes */100"}),
+        (point(size_bytes=100), {"Content-Range": "bytes */100", "ETag": ETAG}),
+        (
+            point(size_bytes=100, total_bytes=None),
+            {"Content-Range": "Bytes */100"},
+        ),
     ],
 )
 def test_a_416_at_the_end_means_that_we_have_it_all(have, headers):
@@ -241,13 +252,16 @@ def test_a_416_at_the_end_means_that_we_have_it_all(have, headers):
     [
         (HELD, {"Content-Range": "bytes */100"}),
         (HELD, {"Content-Range": "bytes */40"}),
-        (held(size_bytes=100), {}),
-        (held(size_bytes=100), {"Content-Range": "bytes */*"}),
-        (held(size_bytes=100), {"Content-Range": "bytes */99"}),
-        (held(size_bytes=100), {"Content-Range": "bytes 0-99/100"}),
-        (held(size_bytes=100), {"Content-Range": "bytes */100", "ETag": '"v2"'}),
+        (point(size_bytes=100), {}),
+        (point(size_bytes=100), {"Content-Range": "bytes */*"}),
+        (point(size_bytes=100), {"Content-Range": "bytes */99"}),
+        (point(size_bytes=100), {"Content-Range": "bytes 0-99/100"}),
         (
-            held(size_bytes=100),
+            point(size_bytes=100),
+            {"Content-Range": "bytes */100", "ETag": '"v2"'},
+        ),
+        (
+            point(size_bytes=100),
             {"Content-Range": "bytes */100", "Last-Modified": LATER},
         ),
     ],
@@ -357,7 +371,7 @@ def test_an_empty_file_is_refused():
         (
             206,
             {"Content-Range": f"bytes 40-{MAX}/{MAX + 1}", "ETag": ETAG},
-            held(total_bytes=None),
+            point(total_bytes=None),
         ),
     ],
 )
@@ -392,7 +406,7 @@ HEADER_TEXT = st.text(max_size=30) | st.from_regex(
         ),
         HEADER_TEXT,
     ),
-    have=st.sampled_from([NOTHING, HELD, held(size_bytes=100), held(etag=None)]),
+    have=st.sampled_from([NOTHING, HELD, point(size_bytes=100), point(etag=None)]),
     folder=st.booleans(),
 )
 def test_no_answer_is_misjudged(status, headers, have, folder):
@@ -412,7 +426,7 @@ def test_no_answer_is_misjudged(status, headers, have, folder):
 
 def test_a_weak_etag_alone_never_joins_bytes():
     """It may stay the same over two versions; the date must then guard."""
-    have = held(etag='W/"v1"', last_modified=None)
+    have = point(etag='W/"v1"', last_modified=None)
 
     assert range_headers(have) == {}
     found = offer(200, {"Content-Length": "100", "ETag": 'W/"v1"'}, have)
@@ -441,18 +455,20 @@ WHOLE = {"Content-Length": "100", "ETag": ETAG, "Last-Modified": DATE}
 def test_what_the_headers_say_of_a_file(status, headers, seen):
     """A page, whatever its length, says nothing of the file."""
     names = ("total_bytes", "etag", "last_modified")
-    wanted = seen and Seen(**dict(zip(names, seen, strict=True)))
+    wanted = seen and Validators(**dict(zip(names, seen, strict=True)))
 
     assert look(status, CIMultiDict(headers), folder=False, now=NOW) == wanted
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_a_look_at_nothing(status):
+    """403, 404 and 410 mean that there is no file just now."""
     with pytest.raises(FileGoneError):
         look(status, CIMultiDict(), folder=False, now=NOW)
 
 
 @pytest.mark.parametrize("status", [407, 429, 500, 302])
 def test_a_look_that_failed(status):
+    """A look fails with the errors of a fetch."""
     with pytest.raises(FetchError):
         look(status, CIMultiDict(), folder=False, now=NOW)

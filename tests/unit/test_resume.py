@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mirror.model import EtagUse
-from mirror.pipeline.fetch.resume import OVERLAP_BYTES, Validators, held, learn
+from mirror.pipeline.fetch.resume import OVERLAP_BYTES, learn, point
+from mirror.ports import Validators
 from mirror.vms.file_answer import range_headers
 
 E1, E2, WEAK = '"e1"', '"e2"', 'W/"e1"'
@@ -59,14 +60,14 @@ def known(**changes: Any) -> Validators:
 )
 def test_what_guards_the_rest(use, facts, start, by):
     """A date only if it is of one version alone, and an overlap where no ETag does."""
-    headers = range_headers(held(SIZE, facts, use))
+    headers = range_headers(point(SIZE, facts, use))
 
     assert headers.get("Range") == (None if start is None else f"bytes={start}-")
     assert headers.get("If-Range") == by
 
 
 def test_all_that_is_held_is_compared_if_it_is_less():
-    assert range_headers(held(7, KNOWN, EtagUse.NONE))["Range"] == "bytes=0-"
+    assert range_headers(point(7, KNOWN, EtagUse.NONE))["Range"] == "bytes=0-"
 
 
 @pytest.mark.parametrize("use", list(EtagUse))
@@ -92,7 +93,7 @@ def test_all_that_is_held_is_compared_if_it_is_less():
 )
 def test_what_a_full_answer_teaches(use, facts, answer, taught):
     """Only one of equal length and date does; what was learnt is never unlearnt."""
-    asked = held(SIZE, facts, use)
+    asked = point(SIZE, facts, use)
     expected = use
     if taught is EtagUse.NONE or (taught and use is EtagUse.GUARDS):
         expected = taught
@@ -101,7 +102,7 @@ def test_what_a_full_answer_teaches(use, facts, answer, taught):
 
 
 def test_an_answer_to_who_asked_for_the_whole_does_not_show_what_is_heeded():
-    asked = held(0, KNOWN, EtagUse.GUARDS)
+    asked = point(0, KNOWN, EtagUse.GUARDS)
 
     assert learn(EtagUse.GUARDS, KNOWN, asked, Answer()) is EtagUse.GUARDS
     assert learn(EtagUse.GUARDS, KNOWN, asked, Answer(etag=E2)) is EtagUse.NONE

@@ -42,6 +42,7 @@ def test_what_the_environment_says(environ, address, expected):
 
 
 def test_one_that_is_named_serves_all():
+    """The proxy of a source is used for http and for https."""
     proxies = Proxies.always(PLAIN)
 
     assert proxies.of(URL("http://a")) == proxies.of(URL("https://a")) == URL(PLAIN)

@@ -24,12 +24,14 @@ from mirror.lifecycle.row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.pipeline.fetch import attempt as fetch
-from mirror.pipeline.fetch.attempt import UNFIT_RANGE, Fetcher
-from mirror.pipeline.fetch.first_byte import Patience
-from mirror.pipeline.fetch.receive import PumpLimits
+from mirror.pipeline.fetch.attempt import Fetcher
+from mirror.pipeline.fetch.download import Downloader
+from mirror.pipeline.fetch.first_byte import FirstByteWait
+from mirror.pipeline.fetch.receive import ReceiveLimits
 from mirror.pipeline.progress import Progress
 from mirror.pipeline.spool.part import Part
 from mirror.pipeline.spool.spool import Place, Spool
+from mirror.ports import UNFIT_RANGE
 from tests import builders, mp4_boxes
 from tests.builders import FOLDER, HOUR, MINUTE, NOW
 from tests.publisher_bench import Watched
@@ -37,7 +39,7 @@ from tests.publisher_bench import Watched
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.ports import Held, Seen
+    from mirror.ports import ResumePoint, Validators
 
 WHOLE = mp4_boxes.classic(
     (dataclasses.replace(mp4_boxes.VIDEO, samples=mp4_boxes.pictures(300)),)
@@ -78,14 +80,14 @@ class Vms:
     """Gives one answer after another, or raises it.
 
     Attributes:
-        held: What each request said that we hold.
+        points: From where each request resumed.
         seen: What a look sees, or raises.
         waits_s: How long each waits for its first byte.
     """
 
     answers: list[Body | Exception] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-    seen: list[Seen | Exception | None] = field(default_factory=list)
+    points: list[ResumePoint] = field(default_factory=list)
+    seen: list[Validators | Exception | None] = field(default_factory=list)
     name: str = "hq"
     origin: str = "https://vms.example"
     oldest_us: int | None = None
@@ -93,7 +95,7 @@ class Vms:
     lifetime_us: int = 3 * HOUR
     second_look: bool = True
 
-    async def look(self, _: str, __: str | None) -> Seen | None:
+    async def look(self, _: str, __: str | None) -> Validators | None:
         seen = self.seen.pop(0)
         if isinstance(seen, Exception):
             raise seen
@@ -101,10 +103,10 @@ class Vms:
 
     @contextlib.asynccontextmanager
     async def open_file(
-        self, _: str, __: str | None, held: Held, *, first_byte_s: float
+        self, _: str, __: str | None, point: ResumePoint, *, first_byte_s: float
     ) -> AsyncIterator[Any]:
         self.waits_s.append(first_byte_s)
-        self.held.append(held)
+        self.points.append(point)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -138,18 +140,25 @@ class Bench:
         watched: Any = Watched(thread)
         place, progress = Place(path=folder / "spool"), Progress()
         spool = Spool(node_id="n", places=lambda: [place], threads=2)
+        made: Bench
+        parts: dict[str, Any] = {
+            "ledger": watched,
+            "spool": spool,
+            "metrics": Metrics(CollectorRegistry()),
+            "progress": progress,
+            "now": lambda: from_us(made.tick()),
+        }
         fetcher = Fetcher(
-            ledger=watched,
-            spool=spool,
-            metrics=Metrics(CollectorRegistry()),
-            progress=progress,
-            limits=PumpLimits(max_bytes=1 << 30, min_rate=None),
+            **parts,
+            downloader=Downloader(
+                **parts,
+                limits=ReceiveLimits(max_bytes=1 << 30, min_rate=None),
+                first_byte_wait=FirstByteWait(timedelta(seconds=60)),
+            ),
             pace=Pace(
                 initial=timedelta(seconds=600.0501), maximum=timedelta(seconds=1200)
             ),
-            patience=Patience(timedelta(seconds=60)),
             targets=["nas"],
-            now=lambda: from_us(made.tick()),
         )
         made = cls(thread, watched, spool, fetcher, Vms(), progress, folder)
         try:
@@ -258,7 +267,7 @@ async def test_such_a_file_that_is_all_there_needs_no_request(bench):
     bench.now_us += 20 * MINUTE
 
     assert await bench.attempt() is None
-    assert len(bench.vms.held) == 1
+    assert len(bench.vms.points) == 1
     assert bench.parts() == [TO_END]
 
 
@@ -331,7 +340,7 @@ async def test_an_export_without_a_url_waits_for_one(bench):
     assert isinstance(failure, FileGoneError)
     assert (found.state, found.reason) == (State.WAITING, Reason.FILE_GONE)
     assert "no url" in (found.last_error or "")
-    assert bench.vms.held == []
+    assert bench.vms.points == []
 
 
 @pytest.mark.parametrize(("room", "reason"), [(0, None), (-1, "spool_full")])
@@ -356,7 +365,7 @@ async def test_a_range_that_did_not_fit_is_not_asked_for_again(bench):
     bench.now_us += 20 * MINUTE
     await bench.attempt(cut())
 
-    assert [one.size_bytes for one in bench.vms.held] == [0, 500, 0, 0, 0, 5000]
+    assert [one.size_bytes for one in bench.vms.points] == [0, 500, 0, 0, 0, 5000]
 
 
 # --- what is told ---------------------------------------------------------------

@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from mirror.errors import FetchError, FileGoneError
 from mirror.pipeline.fetch.fair_share import (
-    Claimant,
-    Running,
-    by_time,
+    RunningFetch,
+    SourceDemand,
     late_may_start,
     may_start,
     share_of,
@@ -18,20 +16,20 @@ from mirror.pipeline.fetch.fair_share import (
 )
 
 
-def source(name: str = "a", **given: Any) -> Claimant:
+def source(name: str = "a", **given: Any) -> SourceDemand:
     values: dict[str, Any] = {
         "name": name,
         "origin": name,
         "allowed": 4,
-        "asks": True,
+        "has_room": True,
         "running": 0,
         "due": True,
         "untried": True,
     }
-    return Claimant(**(values | given))
+    return SourceDemand(**(values | given))
 
 
-def running(key: int = 1, name: str = "a", **given: Any) -> Running:
+def running(key: int = 1, name: str = "a", **given: Any) -> RunningFetch:
     values: dict[str, Any] = {
         "key": key,
         "source": name,
@@ -41,15 +39,15 @@ def running(key: int = 1, name: str = "a", **given: Any) -> Running:
         "began": True,
         "slow": False,
     }
-    return Running(**(values | given))
+    return RunningFetch(**(values | given))
 
 
 @pytest.mark.parametrize(
-    ("claimants", "most", "named"),
+    ("demands", "most", "named"),
     [
         ([source()], 16, ["a"]),
         ([source(due=False)], 16, []),
-        ([source(asks=False)], 16, []),
+        ([source(has_room=False)], 16, []),
         # One with none running starts, however many others do.
         ([source(running=16), source("b")], 16, ["b"]),
         ([source(running=8), source("c", running=8), source("b")], 16, ["b"]),
@@ -60,7 +58,7 @@ def running(key: int = 1, name: str = "a", **given: Any) -> Running:
         ([source(running=8, allowed=16), source("b", running=1)], 16, ["b"]),
         ([source(running=8, allowed=16), source("b", running=4)], 16, ["a", "b"]),
         (
-            [source(running=8, allowed=16), source("b", running=1, asks=False)],
+            [source(running=8, allowed=16), source("b", running=1, has_room=False)],
             16,
             ["a"],
         ),
@@ -75,12 +73,13 @@ def running(key: int = 1, name: str = "a", **given: Any) -> Running:
         ),
     ],
 )
-def test_who_may_start(claimants, most, named):
-    assert may_start(claimants, most) == named
+def test_who_may_start(demands, most, named):
+    """A source with none running first, then those below their share."""
+    assert may_start(demands, most) == named
 
 
 @pytest.mark.parametrize(
-    ("claimants", "most", "share"),
+    ("demands", "most", "share"),
     [
         ([source(allowed=9)], 16, 9),
         ([source(allowed=9)], 4, 4),
@@ -91,8 +90,9 @@ def test_who_may_start(claimants, most, named):
         ([source(str(n)) for n in range(40)], 16, 1),
     ],
 )
-def test_the_share_of_a_source(claimants, most, share):
-    assert share_of(claimants[0], claimants, most) == share
+def test_the_share_of_a_source(demands, most, share):
+    """Of all fetches and of those of its origin, and one at least."""
+    assert share_of(demands[0], demands, most) == share
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_what_took_too_long_yields(allowed, untried, late, may):
     assert late_may_start(asking, under_way) is may
 
 
-FULL = source(running=2, allowed=2, asks=False)
+FULL = source(running=2, allowed=2, has_room=False)
 MUTE: dict[str, Any] = {"late": True, "began": False}
 
 
 @pytest.mark.parametrize(
-    ("claimants", "under_way", "most", "key"),
+    ("demands", "under_way", "most", "key"),
     [
         # The last slot of an origin, held by what timed out before.
         ([FULL], [running(1, **MUTE), running(2, **MUTE)], 16, 1),
@@ -144,7 +144,7 @@ MUTE: dict[str, Any] = {"late": True, "began": False}
         ([FULL], [running(1), running(2, slow=True)], 16, None),
         # Nothing untried waits.
         (
-            [source(running=2, asks=False, untried=False)],
+            [source(running=2, has_room=False, untried=False)],
             [running(1, **MUTE), running(2, **MUTE)],
             16,
             None,
@@ -176,19 +176,6 @@ MUTE: dict[str, Any] = {"late": True, "began": False}
         ),
     ],
 )
-def test_what_must_end_for_others(claimants, under_way, most, key):
-    assert to_end(claimants, under_way, concurrency=most, before=10) == key
-
-
-@pytest.mark.parametrize(
-    ("failure", "is_so"),
-    [
-        (FetchError("timeout", ""), True),
-        (FetchError("too_slow", ""), True),
-        (FetchError("cut", ""), False),
-        (FileGoneError("file_gone", ""), False),
-        (None, False),
-    ],
-)
-def test_what_ended_because_it_took_too_long(failure, is_so):
-    assert by_time(failure) is is_so
+def test_what_must_end_for_others(demands, under_way, most, key):
+    """Only an old fetch that brings too little, for work that has no slot."""
+    assert to_end(demands, under_way, concurrency=most, before=10) == key
