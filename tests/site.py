@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from mirror import config
 from mirror.app import build, instance, once
+from mirror.app.build_engine import engine_for
 from mirror.app.service import Service
 from mirror.ledger import Dossier, Filter, Ledger
 from mirror.metrics import Metrics
@@ -127,7 +128,7 @@ class Site:
             instance.open_instance(settings) as node,
             build.sessions_for(settings) as sessions,
         ):
-            engine = build.engine_for(
+            engine = engine_for(
                 settings,
                 clients=build.clients_for(
                     settings,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from mirror.app import build, instance
+from mirror.app.build_engine import engine_for
 from mirror.metrics import Metrics
 from mirror.model import State, to_us, utc_now
 
@@ -78,7 +79,7 @@ async def run(
             device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=secret,
         )
-        engine = build.engine_for(
+        engine = engine_for(
             settings,
             clients=clients,
             ledger=node.ledger,

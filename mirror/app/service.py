@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import structlog
 
 from mirror.app import build, instance, memory
+from mirror.app.build_engine import engine_for
 from mirror.app.health import Health
 from mirror.app.notify.heartbeat import Heartbeats
 from mirror.app.notify.hook import EventHook
@@ -138,7 +139,7 @@ class Service:
             device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=self._secret,
         )
-        self.engine = engine = build.engine_for(
+        self.engine = engine = engine_for(
             settings,
             clients=clients,
             ledger=node.ledger,

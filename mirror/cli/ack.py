@@ -12,11 +12,6 @@ from mirror.errors import MirrorError
 from mirror.model import State, to_us, utc_now
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("ack")(ack)
-
-
 def ack(
     context: typer.Context,
     exports: Annotated[list[str], typer.Argument(metavar="SOURCE/ID...")],

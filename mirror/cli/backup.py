@@ -11,11 +11,6 @@ from mirror.cli import render
 from mirror.cli.globals import globals_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("backup")(backup)
-
-
 def backup(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file yet to be.")],

@@ -12,11 +12,6 @@ from mirror.cli import render
 from mirror.cli.globals import globals_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("check")(check)
-
-
 def check(
     context: typer.Context,
     *,

@@ -11,13 +11,6 @@ from mirror.cli import render
 from mirror.cli.globals import globals_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    config = typer.Typer(help="The configuration.", no_args_is_help=True)
-    config.command("show")(config_show)
-    app.add_typer(config, name="config")
-
-
 def config_show(
     context: typer.Context,
     *,

@@ -11,11 +11,6 @@ from mirror.cli import signals
 from mirror.cli.globals import globals_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("demo")(demo)
-
-
 def demo(
     context: typer.Context,
     *,

@@ -23,11 +23,6 @@ _DOUBT = 40
 """So many characters of what is doubted stand in a list."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("list")(list_exports)
-
-
 def list_exports(
     context: typer.Context,
     *,

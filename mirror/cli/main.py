@@ -96,27 +96,30 @@ def _globals(
     globals_.configure_logs()
 
 
-for _module in (
-    run,
-    once,
-    status,
-    list_command,
-    show,
-    retry,
-    check,
-    probe,
-    verify,
-    rebuild,
-    pause,
-    ack,
-    support_bundle,
-    backup,
-    token,
-    config,
-    demo,
-    simulate_vms,
+app.command("run")(run.run)
+app.command("once")(once.once)
+app.command("status")(status.status)
+app.command("list")(list_command.list_exports)
+app.command("show")(show.show)
+app.command("retry")(retry.retry)
+app.command("check")(check.check)
+app.command("probe")(probe.probe)
+app.command("verify")(verify.verify)
+app.command("rebuild")(rebuild.rebuild)
+app.command("pause")(pause.pause)
+app.command("resume")(pause.resume)
+app.command("ack")(ack.ack)
+app.command("support-bundle")(support_bundle.support_bundle)
+app.command("backup")(backup.backup)
+app.command("demo")(demo.demo)
+app.command("simulate-vms")(simulate_vms.simulate_vms)
+for _group, _help, _name, _command in (
+    ("token", "The token of a source.", "set", token.token_set),
+    ("config", "The configuration.", "show", config.config_show),
 ):
-    _module.register(app)
+    _commands = typer.Typer(help=_help, no_args_is_help=True)
+    _commands.command(_name)(_command)
+    app.add_typer(_commands, name=_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from mirror.app.once import OnceReport
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("once")(once)
-
-
 def once(
     context: typer.Context,
     *,

@@ -18,12 +18,6 @@ _SHORTEST = timedelta(seconds=1)
 _Name = Annotated[str, typer.Argument(metavar="SOURCE|TARGET")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("pause")(pause)
-    app.command("resume")(resume)
-
-
 def pause(
     context: typer.Context,
     name: _Name,

@@ -21,11 +21,6 @@ _INDENT = 22
 _WIDTH = 110
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("probe")(probe)
-
-
 def probe(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE")],

@@ -51,7 +51,7 @@ def of_rebuild() -> Iterator[Callable[[RebuildReport], None]]:
     """Show a rebuild; on a terminal by one line that changes."""
     live = sys.stderr.isatty()
     try:
-        yield Lines(_line_of_rebuild, live=live).update
+        yield _lines(_line_of_rebuild, live=live)
     finally:
         if live:
             typer.echo("\r\x1b[K", err=True, nl=False)
@@ -62,7 +62,7 @@ def _watch(
     bars: Callable[[T], Mapping[object, Bar]], line: Callable[[T, float], str]
 ) -> Iterator[Callable[[T], None]]:
     if not sys.stderr.isatty():
-        yield Lines(line).update
+        yield _lines(line)
         return
     shown = Bars(bars)
     try:
@@ -130,28 +130,27 @@ class Bars(Generic[T]):
         self._shown.stop()
 
 
-class Lines(Generic[T]):
-    """One line every few seconds.
+def _lines(
+    line: Callable[[T, float], str], *, live: bool = False
+) -> Callable[[T], None]:
+    """Return what prints a line every few seconds.
 
     Args:
         line: Gives it; the number is of seconds since the start.
         live: Each line takes the place of the one before, more often.
     """
+    began = last = time.monotonic()
 
-    def __init__(self, line: Callable[[T, float], str], *, live: bool = False) -> None:
-        self._line = line
-        self._live = live
-        self._last = self._began = time.monotonic()
-
-    def update(self, work: T) -> None:
-        """Print a line if it is time for one."""
+    def update(work: T) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - self._last < (_LIVE_S if self._live else _LINE_S):
+        if now - last < (_LIVE_S if live else _LINE_S):
             return
-        self._last = now
-        text = self._line(work, now - self._began)
-        shown = f"\r{text}\x1b[K" if self._live else text
-        typer.echo(shown, err=True, nl=not self._live)
+        last = now
+        text = line(work, now - began)
+        typer.echo(f"\r{text}\x1b[K" if live else text, err=True, nl=not live)
+
+    return update
 
 
 def _bars_of_fetches(engine: Engine) -> dict[object, Bar]:

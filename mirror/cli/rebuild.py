@@ -16,11 +16,6 @@ _NAMED = 100
 """So many of each oddity are named on each target."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("rebuild")(rebuild)
-
-
 def rebuild(
     context: typer.Context,
     *,

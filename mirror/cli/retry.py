@@ -14,11 +14,6 @@ from mirror.lifecycle import version
 from mirror.model import KEPT_STATES, Export, Reason, State, to_us, utc_now
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("retry")(retry)
-
-
 def retry(
     context: typer.Context,
     exports: Annotated[list[str] | None, typer.Argument(metavar="SOURCE/ID...")] = None,

@@ -12,11 +12,6 @@ from mirror.app.refuse_root import refuse_root
 from mirror.cli.globals import globals_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("run")(run)
-
-
 def run(context: typer.Context) -> None:
     """Run the service until it is told to stop (SIGTERM)."""
     # A stop before the service listens to signals is an ordinary stop too.

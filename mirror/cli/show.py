@@ -17,11 +17,6 @@ _KEY = 17
 _WIDTH = 80
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("show")(show)
-
-
 def show(
     context: typer.Context,
     export: Annotated[str, typer.Argument(metavar="SOURCE/ID[@CREATED_AT][~N]")],

@@ -9,11 +9,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("simulate-vms")(simulate_vms)
-
-
 def simulate_vms(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

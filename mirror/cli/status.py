@@ -20,11 +20,6 @@ _WATCH_S = 2.0
 _CLEAR = "\033[2J\033[H"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("status")(status)
-
-
 def status(
     context: typer.Context,
     *,

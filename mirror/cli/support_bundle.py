@@ -14,11 +14,6 @@ from mirror.cli import render
 from mirror.cli.globals import globals_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("support-bundle")(support_bundle)
-
-
 def support_bundle(
     context: typer.Context,
     path: Annotated[

@@ -13,13 +13,6 @@ from mirror.cli.globals import globals_of
 from mirror.errors import ConfigError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    token = typer.Typer(help="The token of a source.", no_args_is_help=True)
-    token.command("set")(token_set)
-    app.add_typer(token, name="token")
-
-
 def token_set(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE")],

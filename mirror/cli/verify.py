@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from mirror.pipeline.verify.scrub import Sample
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("verify")(verify)
-
-
 def verify(
     context: typer.Context,
     *,
