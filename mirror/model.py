@@ -160,7 +160,7 @@ class Export:
         best_bytes: The longest the partial ever was since it last became ready.
         part_number: Tells the partial from a held body, in its file's name.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
-        part_firm: `part_modified` is of one version alone; see `ports.Held.firm`.
+        part_firm: `part_modified` is of one version; see `ports.ResumePoint.firm`.
         part_plain: The next attempt asks without Range.
         held_dir: Where the held body lies; it and the rest is None if there is none.
         held_number: As `part_number`.

@@ -3,19 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
+
+from typing_extensions import override
 
 from mirror.errors import MirrorError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from mirror.model import Row
+    from mirror.model import Export, Row
 
+UNFIT_RANGE: Final = "unfit_range"
+"""The reason of a `FetchError`: the answer does not fit the bytes that are held."""
+FIRST_BYTE: Final = "first_byte"
+"""The reason of a `FetchError`: no first byte came in time."""
 MAX_SIDECAR_BYTES: Final = 512 * 1024
 """No record that we write is longer; a longer one is none of ours, and is not read."""
+PROBE_S: Final = 15.0
+"""A target that is well answers a probe within this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledFile:
+    """The whole, proven, fsynced file in the spool, as the content of a copy.
+
+    Attributes:
+        path: Where it lies.
+        may_link: The target may keep this very file, where both lie on one file system;
+            otherwise the bytes must be copied.
+    """
+
+    path: Path
+    may_link: bool = True
+
+    @override
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCopy:
+    """A copy on a target, as the content of another: for a repair, a fill, a restore.
+
+    Attributes:
+        target: Where it is kept.
+        marker_id: Of that target.
+        path: As published there.
+    """
+
+    target: Target
+    marker_id: str
+    path: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.target.place}/{self.path}"
+
+    def read(self) -> AsyncGenerator[bytes, None]:
+        """Yield its bytes; see `Target.read`."""
+        return self.target.read(self.path, self.marker_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +73,7 @@ class Publication:
     """What a target is asked to keep.
 
     Attributes:
-        spooled: The whole, proven, fsynced file in the spool.
+        content: Where the file's bytes are.
         path: Where it shall lie, relative to the target's root, `/` between
             segments, already sanitised, ends in `.mp4`.
         sidecar: The provenance record's bytes, to lie at `path` + `.json`.
@@ -31,66 +81,67 @@ class Publication:
         sha256: Lower-case hex digest of the file.
         token: A name for temporary files, unique to this node and export; safe
             in a file name.
-        may_link: The kept file may be the spooled file itself, where both lie on
-            one file system; otherwise the bytes must be copied.
     """
 
-    spooled: Path
+    content: SpooledFile | KeptCopy
     path: str
     sidecar: bytes
     size_bytes: int
     sha256: str
     token: str
-    may_link: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        export: Export,
+        *,
+        content: SpooledFile | KeptCopy,
+        path: str,
+        sidecar: bytes,
+        node_id: str,
+    ) -> Publication:
+        """Return the publication of an export's whole file."""
+        return cls(
+            content=content,
+            path=path,
+            sidecar=sidecar,
+            size_bytes=export.size_bytes or 0,
+            sha256=export.sha256 or "",
+            token=f"{node_id}-{export.key}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What a publish proved.
+    """That a file and its sidecar are kept, durably.
 
     Attributes:
-        path: As asked.
-        verified: The kept bytes were read back and their digest compared; False
-            where the file was moved within one file system.
+        verified: The kept bytes were proven, by what `Traits.proves_by` says; False
+            where the target keeps the spooled file itself.
     """
 
-    path: str
     verified: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """What lies where a file was kept.
+class StoredFile:
+    """What lies at a path of a target, and the sidecar beside it.
 
     Attributes:
-        present: Something lies at the path.
-        size_bytes: Of the file there; None if what lies there is no regular file.
-        sha256: Of its bytes as they read now; None unless it has the length asked
-            for.
+        path: Of the file.
+        present: Something lies there.
+        size_bytes: Of the file; None if what lies there is no regular file.
         sidecar: The bytes beside it; None if nothing lies there, empty if what does
             cannot be a record.
-    """
-
-    present: bool
-    size_bytes: int | None
-    sha256: str | None
-    sidecar: bytes | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """A sidecar on a target, and what lies beside it.
-
-    Attributes:
-        path: Of the file it tells of, as it lies now.
-        sidecar: Its bytes; None if there is none, empty if it can be no record.
-        size_bytes: Of the file; None if no regular file lies there.
-        problem: Why neither is known.
+        sha256: Of the file's bytes as they read now; None unless they were read.
+        problem: Why nothing is known, in words.
     """
 
     path: str
-    sidecar: bytes | None
+    present: bool = True
     size_bytes: int | None
+    sidecar: bytes | None
+    sha256: str | None = None
     problem: str | None = None
 
 
@@ -98,8 +149,8 @@ class PathTakenError(MirrorError):
     """Another file lies at the path; nothing was changed."""
 
 
-class SpoolFileError(MirrorError):
-    """The spooled file is gone, or its bytes are not what the ledger says."""
+class ContentError(MirrorError):
+    """The content to keep is gone, or its bytes are not what the ledger says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,42 +170,138 @@ class TargetHealth:
     warning: str | None = None
 
 
+class ProvesBy(Enum):
+    """What proves the bytes of a copy.
+
+    Attributes:
+        READ_BACK: They are read again after they were written.
+        DIGEST: The target computes a digest of what it stored, and it is compared.
+    """
+
+    READ_BACK = "read_back"
+    DIGEST = "digest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a target can do, whatever state it is in.
+
+    Attributes:
+        at_once: So many publishes at once are of use.
+        proves_by: What proves a copy.
+        links_in: It can keep a spooled file itself, with no copy of the bytes, where
+            that lies on the file system of this folder; None if it cannot.
+    """
+
+    at_once: int
+    proves_by: ProvesBy
+    links_in: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolFolder:
+    """A folder of a target's own that may hold the spool, so that files are linked.
+
+    Attributes:
+        path: Of the folder.
+        network: It is known to lie on another machine, and may hang with it.
+        min_free: Bytes that must stay free there.
+        ready: Makes the folder where it is missing. Takes the marker id of the target
+            and whether others are known to write there. Blocking. Raises OSError unless
+            that target lies there, and its folders are ours alone.
+    """
+
+    path: Path
+    network: bool
+    min_free: int
+    ready: Callable[[str, bool], None]
+
+
 class Target(Protocol):
-    """A place that keeps copies. Methods are safe to repeat after a crash."""
+    """A place that keeps copies: a folder, a bucket, a server.
+
+    **Published** means: the whole file lies under its final name, its sidecar beside
+    it, and both survive a loss of power. Before, nothing shows under these names. The
+    order is: write under a temporary name, prove, make durable, name the file, name its
+    sidecar, make the names durable. Whoever lists a target sees whole files only.
+
+    **Idempotence**: each method may be called again after a crash at any point, and
+    ends as if it had not been interrupted. Nothing that lies under a final name is ever
+    overwritten; only `set_aside` moves it, only `delete` removes it.
+
+    **Identity**: a marker with an id lies on each target. What lies elsewhere than
+    where the marker is that of the id given is never read, written or judged.
+
+    **Errors** are told by what they mean, never by their text: `TargetError` is the
+    target's, is tried again later, and allows no conclusion about any file;
+    `PathTakenError` is the path's; `ContentError` is the content's. Its own errors a
+    target translates, with the reason and what helps. A batch has a result per member:
+    a bad member harms no other.
+
+    **Time**: no method waits for ever. A call that makes no step for too long is given
+    up with a `TargetError` of reason `hung`; what of it still runs stops at its next
+    step, and names nothing any more. Retries, bandwidth and how many publishes run at
+    once are the caller's.
+
+    **Writing** (`publish`, `set_aside`, `delete`) needs a `probe` with `write` before;
+    the target that it found is the one that is written to.
+    """
 
     @property
     def name(self) -> str:
         """The name in the configuration."""
 
-    async def open(self, remembered: str | None) -> TargetHealth:
-        """Check that this is the target we know, and make it ready.
+    @property
+    def place(self) -> str:
+        """Where it is, as its operator calls it: a path, a url."""
+
+    @property
+    def traits(self) -> Traits:
+        """What it can do."""
+
+    @property
+    def spool_folder(self) -> SpoolFolder | None:
+        """A folder that may hold the spool, told without touching it; None if none."""
+
+    async def first_use(self) -> str | None:
+        """Say what the first `probe` that writes would make; None if nothing is needed.
+
+        Changes nothing there.
+
+        Raises:
+            TargetError: `hung`.
+        """
+
+    async def probe(
+        self, known: str | None, *, write: bool, patience_s: float = PROBE_S
+    ) -> TargetHealth:
+        """Answer: are you the target that we know, and how are you?
+
+        While an earlier probe has not ended, one that asks the same waits for that one.
 
         Args:
-            remembered: The marker id the ledger holds; None adopts what is found,
-                or makes a marker where there is none.
+            known: The marker id the ledger holds; None takes what is found.
+            write: Make ready to be written to: prove that it can be, remove what
+                earlier runs left, and with `known` None make a marker where there is
+                none. Otherwise nothing is changed.
+            patience_s: Longer is hung.
 
         Raises:
-            TargetError: Not mounted, another disk, not writable, or away. The
-                text says what to do.
+            TargetError: Not mounted, another disk, without a marker, not writable, hung
+                or away. The text says what to do.
         """
 
-    async def publish(self, publication: Publication) -> Kept:
-        """Keep one file and its sidecar durably, under the final name at once.
+    async def publish(self, batch: Sequence[Publication]) -> list[Kept | Exception]:
+        """Keep files and their sidecars durably, each under its final name at once.
 
-        Idempotent: a file already at the path with the right bytes is taken as
-        ours. Nothing is ever overwritten.
+        The marker is looked at once for the batch. A file already at the path with the
+        right bytes is taken as ours.
 
-        Raises:
-            PathTakenError: Different bytes lie at the path.
-            SpoolFileError: The spooled file is gone or damaged.
-            TargetError: The target cannot take it now.
-        """
-
-    async def look(self, marker_id: str) -> None:
-        """Check that this is the target we know. Changes nothing there.
-
-        Raises:
-            TargetError: It is another, or away.
+        Returns:
+            One result per member, in order: `Kept`, or why not. `PathTakenError`:
+            different bytes lie at the path. `ContentError`: the content is gone or
+            damaged. `TargetError`: the target cannot take it now; reason `no_origin`:
+            the content cannot be reached now. Anything else is a fault of ours.
         """
 
     async def examine(
@@ -163,47 +310,48 @@ class Target(Protocol):
         *,
         size_bytes: int,
         marker_id: str,
-        read: Callable[[int], None],
-    ) -> Examined:
+        came: Callable[[int], None],
+    ) -> StoredFile:
         """Read a kept file and its sidecar, past caches where possible.
 
-        Changes nothing there, and needs no `open`. What is missing or wrong is told,
-        not raised.
+        Changes nothing there. What is missing or wrong is told, not raised.
 
         Args:
             path: Of the file, as published.
             size_bytes: Length it should have; a file of another is not read.
             marker_id: Of the target it was published to.
-            read: Told how many bytes came, as they come, from any thread.
+            came: Told how many bytes came, as they come, from any thread.
 
         Raises:
-            TargetError: It cannot be read just now, or this is another target;
-                nothing may be concluded.
+            TargetError: It cannot be read just now, or this is another target.
         """
 
-    async def identify(self) -> str:
-        """Return the id in the target's marker. Changes nothing there.
+    def read(self, path: str, marker_id: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a kept file, for whoever copies them elsewhere.
+
+        Nobody vouches for them: the caller compares length and digest.
 
         Raises:
-            TargetError: There is none, or the target is away.
+            ContentError: No file lies there.
+            TargetError: It cannot be read just now, or this is another target.
         """
 
-    def survey(self, marker_id: str) -> AsyncGenerator[list[Beside], None]:
+    def scan(self, marker_id: str) -> AsyncGenerator[list[StoredFile], None]:
         """Yield all sidecars there are, some at a time, in no order.
 
-        Changes nothing there. What cannot be read is told, not raised.
+        Changes nothing there. What cannot be read is told, not raised; of the files
+        beside the sidecars only the length is known.
 
         Raises:
             TargetError: It is another target, or away; what was not yielded may be
                 there all the same.
         """
 
-    async def beside(self, path: str, marker_id: str) -> Beside | None:
+    async def find(self, path: str, marker_id: str) -> StoredFile | None:
         """Return the sidecar of one path and what lies there; None if nothing does.
 
         Raises:
-            TargetError: It cannot be read just now, or this is another target;
-                nothing may be concluded.
+            TargetError: It cannot be read just now, or this is another target.
         """
 
     async def set_aside(self, path: str, *, sidecar: bool) -> str:
@@ -220,13 +368,22 @@ class Target(Protocol):
             TargetError: It cannot be moved now.
         """
 
+    async def delete(self, path: str) -> None:
+        """Remove a kept file and its sidecar, durably; what is gone is no error.
+
+        The file goes first: what a crash leaves is a sidecar that tells of it.
+
+        Raises:
+            TargetError: They cannot be removed now.
+        """
+
     async def close(self) -> None:
         """Release threads and descriptors; never blocks on a hung mount."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A row that lacks what identifies an export.
+    """A row without what identifies an export.
 
     Attributes:
         raw: Its text as received.
@@ -252,7 +409,7 @@ class Page:
     Attributes:
         rows: The rows that can be used; of a large page the first of them.
         bad_rows: Those that cannot, likewise.
-        later: The rest of a large page, which is decoded as it is asked for.
+        later: The rest of a large page, decoded while it is read.
         digest: Of all its rows as received; empty if unknown.
         size: How many rows the server sent, good or bad.
         total: How many rows the server says the window holds.
@@ -273,38 +430,38 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What we hold of a file, to be continued.
+class Validators:
+    """Which version of a file an answer is of; None where it does not say.
+
+    Attributes:
+        total_bytes: Length of the whole file.
+        etag: As sent.
+        last_modified: As sent.
+        firm: The file was not changed within the second of `last_modified` again: that
+            lay a second or more before the answer's own date.
+    """
+
+    total_bytes: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    firm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePoint(Validators):
+    """Where in a file a transfer goes on, and which version the bytes before are of.
 
     Attributes:
         size_bytes: Proven length of the partial; 0 asks for the whole file.
-        total_bytes: Length of the whole file, if known.
-        etag: As sent with the bytes held; None if it is no validator.
-        last_modified: As sent with the bytes held.
-        firm: The file was not changed within the second of `last_modified` again: that
-            lay a second or more before the answer's own date.
         overlap_bytes: So many of the last bytes held are asked for again, for the
             caller to compare; the date guards the rest then, not the ETag.
     """
 
     size_bytes: int
-    total_bytes: int | None
-    etag: str | None
-    last_modified: str | None
-    firm: bool = True
     overlap_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What the headers of an answer say of a file; None where they say nothing."""
-
-    total_bytes: int | None
-    etag: str | None
-    last_modified: str | None
-
-
-class Body(Protocol):
+class FileBody(Protocol):
     """An open answer with the bytes of a file, checked to fit what was asked.
 
     Attributes:
@@ -312,7 +469,7 @@ class Body(Protocol):
             held less the overlap, or 0.
         total_bytes: Length of the whole file; None if not announced.
         explicit_end: The end of the body is announced by a length or by chunks.
-        firm: As in `Held`, of this answer.
+        firm: As in `Validators`.
     """
 
     start_bytes: int
@@ -326,8 +483,8 @@ class Body(Protocol):
         """Return the next bytes as received; empty at the announced end.
 
         Raises:
-            FetchError: The body was cut, or no byte came for too long; `first_byte` if
-                not one came.
+            FetchError: The body was cut, or no byte came for too long; its reason is
+                `FIRST_BYTE` if not one came.
         """
 
 
@@ -344,7 +501,7 @@ class Source(Protocol):
 
     @property
     def oldest_us(self) -> int | None:
-        """When a file was made that is deleted now, by the VMS's clock, if known."""
+        """When files deleted now were made, by the VMS's clock, if known."""
 
     @property
     def lifetime_us(self) -> int:
@@ -368,26 +525,25 @@ class Source(Protocol):
         """
 
     def open_file(
-        self, url: str, name: str | None, held: Held, *, first_byte_s: float
-    ) -> AbstractAsyncContextManager[Body]:
+        self, url: str, name: str | None, point: ResumePoint, *, first_byte_s: float
+    ) -> AbstractAsyncContextManager[FileBody]:
         """Ask for a file, or for the rest of it.
 
         Args:
             url: As listed; a folder is completed with `name`.
             name: As listed.
-            held: What we have; the answer continues it or starts over.
-            first_byte_s: How long the final status is waited for, redirects and all,
-                and then the first byte.
+            point: What we have of it; the answer continues it or starts over.
+            first_byte_s: How long to wait for the first byte, redirects included.
 
         Raises:
             FileGoneError: There is no file behind the url just now.
             OriginRefusedError: The url leads where we may not go.
-            FetchError: Anything else; `reason` says what: `first_byte` that nothing
-                came within `first_byte_s`.
+            FetchError: Anything else; its reason is `FIRST_BYTE` if nothing came within
+                `first_byte_s`.
         """
 
-    async def look(self, url: str, name: str | None) -> Seen | None:
-        """Ask for one byte of a file, for what the headers say of all of it.
+    async def look(self, url: str, name: str | None) -> Validators | None:
+        """Ask for one byte of a file, to learn its version from the headers.
 
         Returns:
             None if the answer says nothing of the file.

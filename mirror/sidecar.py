@@ -18,7 +18,7 @@ from mirror.model import Export, Reason, State, Verdict, iso, to_us
 from mirror.ports import MAX_SIDECAR_BYTES
 
 if TYPE_CHECKING:
-    from mirror.ports import Beside
+    from mirror.ports import StoredFile
 
 T = TypeVar("T")
 FORMAT = 1
@@ -303,7 +303,7 @@ def _dump(fields: dict[str, Any]) -> bytes:
     )
 
 
-def export_of(found: Beside, now_us: int) -> Export:
+def export_of(found: StoredFile, now_us: int) -> Export:
     """Return the version of an export that a sidecar tells of, as kept.
 
     Args:
@@ -355,7 +355,7 @@ def export_of(found: Beside, now_us: int) -> Export:
     return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
 
 
-def is_whole(found: Beside, export: Export) -> bool:
+def is_whole(found: StoredFile, export: Export) -> bool:
     """Tell whether the file beside a sidecar has the length that it tells."""
     return found.size_bytes is not None and found.size_bytes == export.size_bytes
 

@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry
 
 from mirror import config
 from mirror.app.status import overview
-from mirror.app.status.overview import Surroundings
 from mirror.ledger import Ledger, rows
 from mirror.model import Export, State, from_us, iso, to_us
 from mirror.web import HttpServer
@@ -209,8 +208,13 @@ class HandmadeSite:
 
     def status(self) -> dict[str, Any]:
         """Return what `/status.json` gives."""
-        around = Surroundings(spool_free_bytes=212 * 2**30, token_expiry_s={})
-        return overview.take(self.ledger, self.settings, around, self.now_us)
+        return overview.read(
+            self.ledger,
+            self.settings,
+            now_us=self.now_us,
+            token_expiry_s={},
+            spool_free_bytes=212 * 2**30,
+        )
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[str]:

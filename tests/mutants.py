@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
 _WITH = {
-    "fetch": ["fetcher", "records"],
-    "publish": ["publisher", "records"],
+    "attempt": ["attempt", "records"],
+    "download": ["attempt", "records"],
+    "publisher": ["publisher", "records"],
     "spool": ["spool", "full_disk"],
     "part": ["spool", "full_disk"],
-    "workers": ["spool"],
-    "pump": ["pump", "full_disk"],
+    "lanes": ["spool"],
+    "receive": ["receive", "full_disk"],
 }
 _SWAPPED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,

@@ -23,19 +23,22 @@ from mirror.lifecycle.row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Copy, Export, Receipt, from_us, to_us
 from mirror.pipeline.progress import Progress
-from mirror.pipeline.publish import publisher, target_health
-from mirror.pipeline.publish.publisher import Publisher, Surroundings
+from mirror.pipeline.publish import target_health
+from mirror.pipeline.publish.attempt import CopyPublisher
+from mirror.pipeline.publish.publisher import Publisher
+from mirror.pipeline.publish.target_health import TargetMonitor
 from mirror.pipeline.spool.spool import Place, Spool
+from mirror.ports import PROBE_S
 from mirror.targets.directory.target import DirectoryTarget
 from tests import builders
 from tests.builders import HOUR, NOW
 from tests.fake_clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from mirror.ports import Kept, Publication, TargetHealth
+    from mirror.ports import Kept, Publication, TargetHealth, Traits
 
 BYTES = bytes(range(256)) * 20
 MOST_CALLS = 3000
@@ -104,26 +107,35 @@ class Nas(DirectoryTarget):
         self.asked: list[tuple[float, Publication]] = []
         self.looks: list[float] = []
         self.busy = self.busiest = 0
+        self.at_once = threads
+
+    @property
+    @override
+    def traits(self) -> Traits:
+        return dataclasses.replace(super().traits, at_once=self.at_once)
 
     @override
-    async def open(self, remembered: str | None) -> TargetHealth:
+    async def probe(
+        self, known: str | None, *, write: bool, patience_s: float = PROBE_S
+    ) -> TargetHealth:
         self.looks.append(self._clock.now_s)
-        return await super().open(remembered)
+        return await super().probe(known, write=write, patience_s=patience_s)
 
     @override
-    async def publish(self, publication: Publication) -> Kept:
+    async def publish(self, batch: Sequence[Publication]) -> list[Kept | Exception]:
+        (publication,) = batch
         self.asked.append((self._clock.now_s, publication))
         step = self.script.pop(0) if self.script else None
         self.busy += 1
         self.busiest = max(self.busy, self.busiest)
         try:
             if isinstance(step, Exception):
-                raise step
+                return [step]
             if isinstance(step, float):
                 await asyncio.sleep(step)
             elif step is not None:
                 await step()
-            return await super().publish(publication)
+            return await super().publish(batch)
         finally:
             self.busy -= 1
 
@@ -138,7 +150,6 @@ class Desk:
         targets: All there are; a copy is owed to each.
         required: Of these.
         may_link: Of the publisher's target.
-        siblings: Where other targets' copies can be read, by target.
         changes: How often the publisher said that something changed.
         ahead_us: The wall clock less the time that has passed.
         stopped_us: Where the wall clock stands still.
@@ -162,7 +173,6 @@ class Desk:
     required: tuple[str, ...] = ("nas",)
     may_link: bool = True
     same_path: bool = False
-    siblings: dict[str, Path] = field(default_factory=dict)
     guard: Callable[[], None] | None = None
     changes: int = 0
     ahead_us: int = 0
@@ -177,7 +187,7 @@ class Desk:
         thread = LedgerThread(ledger)
         with FakeClock.begin() as clock, pytest.MonkeyPatch.context() as patch:
             # The longest wait there can be, each time.
-            patch.setattr(publisher, "random", SimpleNamespace(random=lambda: 1.0))
+            patch.setattr("random.random", lambda: 1.0)
             passed = SimpleNamespace(monotonic=lambda: clock.now_s + 1000)
             patch.setattr(target_health, "time", passed)
             (folder / "spool").mkdir()
@@ -202,31 +212,54 @@ class Desk:
         """Where the spool may lie."""
         return [Place(path=self.folder / "spool", guard=self.guard)]
 
+    def other(self, name: str) -> DirectoryTarget:
+        """Return another target, below the same folder."""
+        return DirectoryTarget(
+            name=name,
+            root=self.folder / name,
+            node_id="n0de",
+            mount=False,
+            min_free=0,
+            file_mode=0o640,
+            dir_mode=0o750,
+            group=None,
+            threads=1,
+        )
+
     def publisher(self) -> Publisher:
         """Return a publisher as after a restart."""
-        around = Surroundings(
-            node_id="n0de",
-            path_for=lambda export: (
-                "hq/same.mp4" if self.same_path else f"hq/{export.export_id}.mp4"
-            ),
-            may_link=lambda: self.may_link,
-            sibling=lambda target, path: (
-                self.siblings[target] / path if target in self.siblings else None
-            ),
-            source_url=lambda _: "https://vms.example",
-            required=lambda: frozenset(self.required),
-            targets=lambda: frozenset(self.targets),
-        )
         ledger: Any = self.ledger
-        return Publisher(
+        monitor = TargetMonitor(
+            self.nas, ledger=ledger, metrics=self.metrics, pace=self.pace, now=self.now
+        )
+        copies = CopyPublisher(
             self.nas,
             ledger=ledger,
             spool=self.spool,
             metrics=self.metrics,
             progress=self.progress,
-            around=around,
-            concurrency=self.concurrency,
+            monitor=monitor,
+            node_id="n0de",
+            path_for=lambda export: (
+                "hq/same.mp4" if self.same_path else f"hq/{export.export_id}.mp4"
+            ),
+            may_link=lambda: self.may_link,
+            source_urls={"hq": "https://vms.example"},
+            required=frozenset(self.required),
+            targets={
+                name: self.nas if name == "nas" else self.other(name)
+                for name in self.targets
+            },
             pace=self.pace,
+            now=self.now,
+        )
+        self.nas.at_once = self.concurrency
+        return Publisher(
+            self.nas,
+            copies=copies,
+            monitor=monitor,
+            ledger=ledger,
+            longest_wait=self.pace.maximum,
             changed=self._changed,
             now=self.now,
         )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from mirror import config
-from mirror.app import instance, once
-from mirror.app.engine import Engine
+from mirror.app import build, instance, once
+from mirror.app.build_engine import engine_for
 from mirror.app.service import Service
 from mirror.ledger import Dossier, Filter, Ledger
 from mirror.metrics import Metrics
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mirror.app.once import OnceReport
     from mirror.model import Export
+    from mirror.pipeline.engine import Engine
     from mirror.simulator import Export as Served
     from mirror.simulator import Vms
 
@@ -48,11 +49,13 @@ class Site:
         folder: Holds configuration and token.
         tables: The configuration as TOML tables; change them before a run.
         kept_in: Holds state and archive; by default `folder`.
+        registry: Of the metrics of the last engine.
     """
 
     folder: Path
     tables: dict[str, Any]
     kept_in: Path | None = None
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     @classmethod
     def make(
@@ -96,9 +99,7 @@ class Site:
         """Run `once`."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(once, "_LOOK_S", 0.02)
-            return await once.run(
-                self.settings(), metrics=Metrics(CollectorRegistry()), secret=_ignore
-            )
+            return await once.run(self.settings(), secret=_ignore)
 
     @contextlib.asynccontextmanager
     async def service(self) -> AsyncIterator[Service]:
@@ -123,18 +124,24 @@ class Site:
     async def engine(self) -> AsyncIterator[Engine]:
         """Give a built engine whose parts a test drives itself."""
         settings = self.settings()
+        self.registry = CollectorRegistry()
         async with (
-            instance.held(settings) as opened,
-            instance.sessions_for(settings) as sessions,
+            instance.open_instance(settings) as node,
+            build.sessions_for(settings) as sessions,
         ):
-            engine = Engine(
+            engine = engine_for(
                 settings,
-                ledger=opened.ledger,
-                node_id=opened.node_id,
-                sessions=sessions,
-                metrics=Metrics(CollectorRegistry()),
-                secret=_ignore,
-                device_uuids=await opened.device_uuids(list(settings.sources)),
+                clients=build.clients_for(
+                    settings,
+                    sessions=sessions,
+                    device_uuids=await instance.device_uuids(
+                        node.ledger, settings.sources
+                    ),
+                    secret=_ignore,
+                ),
+                ledger=node.ledger,
+                node_id=node.node_id,
+                metrics=Metrics(self.registry),
             )
             try:
                 yield engine

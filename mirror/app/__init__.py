@@ -1,1 +1,1 @@
-"""The composition root: builds everything once and runs it."""
+"""Read the configuration, build the parts from it, and run them."""

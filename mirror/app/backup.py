@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import tempfile
 from pathlib import Path
 
+from mirror.disk import durable
 from mirror.errors import DamagedLedgerError, LedgerError
 from mirror.ledger import LEDGER_NAME, Ledger
 
@@ -32,9 +32,9 @@ def write(state_dir: Path, path: Path) -> int:
             Ledger.copy(state_dir, Path(folder))
             copy = Path(folder, LEDGER_NAME)
             _prove(Path(folder), state_dir)
-            _flush(copy)
+            durable.flush(copy)
             path.hardlink_to(copy)
-            _flush(path.parent)
+            durable.flush(path.parent)
             return path.stat().st_size
     except FileExistsError as exc:
         raise LedgerError(f"{path} is there already; name a new file") from exc
@@ -54,11 +54,3 @@ def _prove(folder: Path, state_dir: Path) -> None:
         raise DamagedLedgerError(
             str(exc).replace(str(folder / LEDGER_NAME), str(path))
         ) from exc
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

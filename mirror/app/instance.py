@@ -1,58 +1,48 @@
-"""What every engine stands on: the lock, the ledger, the sessions."""
+"""This node's state directory: its lock, its ledger, its id."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirror.app import lock
 from mirror.ledger import Ledger, LedgerThread
 from mirror.model import to_us, utc_now
-from mirror.vms import Proxies, Sessions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-    from mirror.config import Settings, SourceSettings
+    from mirror.config import Settings
 
 _INTERRUPT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """Held for as long as the process works.
+class Instance:
+    """What this process alone has for as long as it runs.
 
     Attributes:
-        reader: A second connection, for questions that must not hold up the work.
+        reader: A second connection, for questions that must not delay the work.
     """
 
     ledger: LedgerThread
     reader: LedgerThread
     node_id: str
 
-    async def device_uuids(self, sources: Sequence[str]) -> dict[str, str]:
-        """Return the id each source's VMS knows us by, made at first use."""
-
-        def ask(ledger: Ledger) -> dict[str, str]:
-            return {name: ledger.listing.source(name).device_uuid for name in sources}
-
-        return await self.ledger(ask)
-
 
 @contextlib.asynccontextmanager
-async def held(
+async def open_instance(
     settings: Settings, *, patience_s: float | None = None, check: bool = True
-) -> AsyncIterator[Ground]:
-    """Hold the state directory and open the ledger.
+) -> AsyncIterator[Instance]:
+    """Lock the state directory and open the ledger.
 
     Args:
         settings: The configuration.
         patience_s: As for `LedgerThread`.
-        check: Read all of the ledger first; else `proving` is to find damage.
+        check: Read all of the ledger first; else `check_in_background` finds damage.
 
     Raises:
         ConfigError: The state directory cannot be used.
@@ -66,18 +56,20 @@ async def held(
         try:
             now_us = to_us(utc_now())
             node_id = await ledger(lambda opened: opened.node_id(now_us))
-            yield Ground(ledger=ledger, reader=reader, node_id=node_id)
+            yield Instance(ledger=ledger, reader=reader, node_id=node_id)
         finally:
             await ledger.close()
             await reader.close()
 
 
 @contextlib.asynccontextmanager
-async def proving(state_dir: Path) -> AsyncIterator[asyncio.Future[None]]:
-    """Read through the ledger in a thread, for a large one takes a minute.
+async def check_in_background(
+    state_dir: Path,
+) -> AsyncIterator[asyncio.Future[None]]:
+    """Read all of the ledger in a thread, for a large one takes a minute.
 
-    What is yielded ends with DamagedLedgerError if it is damaged. A row that is met
-    before is looked at then.
+    The future ends with DamagedLedgerError if the ledger is damaged. A row that is
+    used before is checked then.
 
     Raises:
         LedgerError: It cannot be opened.
@@ -94,19 +86,19 @@ async def proving(state_dir: Path) -> AsyncIterator[asyncio.Future[None]]:
         ledger.close()
 
 
-def sessions_for(settings: Settings) -> Sessions:
-    """Return the HTTP sessions the configuration asks for, not yet open."""
-    return Sessions(
-        stall_timeout_s=settings.transfer.stall_timeout.total_seconds(),
-        read_bytes=settings.transfer.hop_bytes // 2,
+async def device_uuids(ledger: LedgerThread, sources: Iterable[str]) -> dict[str, str]:
+    """Return the id by which each source's VMS knows us, made at first use."""
+    return await ledger(
+        lambda opened: {
+            name: opened.listing.source(name).device_uuid for name in sources
+        }
     )
 
 
-def proxies_of(source: SourceSettings) -> Proxies:
-    """Return which proxy each request of a source goes by."""
-    if source.proxy is None:
-        return Proxies()
-    named = source.proxy.get_secret_value()
-    if named == "environment":
-        return Proxies.of_environment(os.environ)
-    return Proxies.always(named)
+def spool_folders(settings: Settings) -> tuple[Path, ...]:
+    """Return the local folders of the spool, best first.
+
+    The one that was chosen, if one was, and the one beside the ledger.
+    """
+    beside = settings.state_dir / "spool"
+    return (beside,) if settings.spool_dir is None else (settings.spool_dir, beside)

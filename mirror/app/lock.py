@@ -1,4 +1,4 @@
-"""One service per state directory."""
+"""The locks on the state directory: one service, one repair."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _NAME = "lock"
 _REPAIR_NAME = "repair.lock"
 _NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW
-_LOOKS = 10
-_LOOK_S = 0.01
+_TRIES = 10
+_TRY_S = 0.01
 _PASSING: Final = frozenset(
     {
         errno.EIO,
@@ -39,19 +39,18 @@ _PASSING: Final = frozenset(
         errno.ENXIO,
     }
 )
-"""The disk or the machine is in trouble: no fault of the configuration's, which would
-keep systemd from trying again."""
+"""The disk or the machine has a problem, not the configuration: systemd tries again."""
 
 
 @contextlib.contextmanager
 def held(state_dir: Path) -> Iterator[None]:
-    """Make the state directory and hold it for this process.
+    """Make the state directory and lock it for this process.
 
     Raises:
         ConfigError: It cannot be made, others may write to it, or it lies on a network
             file system.
         LedgerError: Its disk cannot be used now.
-        LockedError: Another process holds it.
+        LockedError: Another process has the lock.
     """
     if mounts.is_network(state_dir):
         raise ConfigError(
@@ -62,12 +61,12 @@ def held(state_dir: Path) -> Iterator[None]:
                 )
             ]
         )
-    with _alone(state_dir, _NAME, "stop it first, or give this one its own state_dir"):
+    with _locked(state_dir, _NAME, "stop it first, or give this one its own state_dir"):
         yield
 
 
 def is_held(state_dir: Path) -> bool:
-    """Tell whether a process works on the state directory just now."""
+    """Tell whether a service has the lock now."""
     try:
         fd = os.open(state_dir / _NAME, os.O_RDWR | _NO_LINK)
     except OSError:
@@ -83,32 +82,32 @@ def is_held(state_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def repairing(state_dir: Path) -> Iterator[None]:
-    """Be the only one who repairs; a running service goes on.
+    """Lock out other repairs; a running service goes on.
 
     Raises:
         ConfigError: The state directory cannot be used.
         LedgerError: Its disk cannot be used now.
         LockedError: Another process repairs.
     """
-    with _alone(state_dir, _REPAIR_NAME, "wait for its repair to end"):
+    with _locked(state_dir, _REPAIR_NAME, "wait for its repair to end"):
         yield
 
 
 @contextlib.contextmanager
-def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
+def _locked(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
     try:
         _make(state_dir)
         if faults := open_to_others(state_dir):
-            raise ConfigError([f"state_dir: {one}" for one in faults])
+            raise ConfigError([f"state_dir: {fault}" for fault in faults])
         fd = os.open(state_dir / name, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
     except OSError as exc:
         if (state_dir / name).is_symlink():
-            raise _no_file(state_dir / name) from exc
+            raise _not_a_file(state_dir / name) from exc
         raise _refused(state_dir, exc) from exc
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise _no_file(state_dir / name)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise _not_a_file(state_dir / name)
         try:
             _take(fd)
         except BlockingIOError as exc:
@@ -119,7 +118,7 @@ def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
             ) from exc
         except OSError as exc:
             raise _refused(state_dir, exc) from exc
-        with contextlib.suppress(OSError):  # a full disk takes no note of the owner
+        with contextlib.suppress(OSError):  # a full disk cannot store the owner
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -130,15 +129,15 @@ def _alone(state_dir: Path, name: str, remedy: str) -> Iterator[None]:
 
 def open_to_others(state_dir: Path) -> list[str]:
     """Return how others could change what lies there, each with its remedy."""
-    believed = permissions.trusted(state_dir)
-    found = [*permissions.problems(state_dir, believed, closed=True)]
+    trusted = permissions.trusted(state_dir)
+    problems = [*permissions.problems(state_dir, trusted, closed=True)]
     for file in sorted(state_dir.glob(f"{LEDGER_NAME}*")):
-        found += permissions.problems(file, believed)
-    return list(dict.fromkeys(found))
+        problems += permissions.problems(file, trusted)
+    return list(dict.fromkeys(problems))
 
 
 def _make(folder: Path) -> None:
-    """Make a folder for us alone; whatever the umask, no others write above it."""
+    """Make a private folder; whatever the umask, others cannot write above it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileNotFoundError:
@@ -147,7 +146,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def _no_file(path: Path) -> ConfigError:
+def _not_a_file(path: Path) -> ConfigError:
     return ConfigError(
         [
             (
@@ -175,10 +174,10 @@ def _refused(state_dir: Path, exc: OSError) -> ConfigError | LedgerError:
 
 
 def _take(fd: int) -> None:
-    """Lock a file; whoever only looks whether it is locked lets go at once."""
-    for _ in range(_LOOKS):
+    """Lock a file; try again, for `is_held` locks it for a moment too."""
+    for _ in range(_TRIES):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        time.sleep(_LOOK_S)
+        time.sleep(_TRY_S)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

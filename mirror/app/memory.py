@@ -1,4 +1,4 @@
-"""Hold no more memory than is used, for weeks (glibc; nothing elsewhere)."""
+"""Give unused memory back to the system (glibc; does nothing elsewhere)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 EVERY: Final = timedelta(minutes=1)
-"""Often enough that one burst is not kept on top of the one before it."""
+"""Often enough that the memory of two bursts is not kept at once."""
 
 _M_ARENA_MAX: Final = -8
 _libc = ctypes.CDLL(None)
@@ -16,10 +16,9 @@ _option = getattr(_libc, "mallopt", None)
 
 
 def share_one_heap() -> None:
-    """Let all threads that are to come take from one heap.
+    """Have all later threads use one heap.
 
-    Each would have its own, with its own leftovers between what is still in use
-    (mallopt(3)).
+    Else each has its own, with its own unused pages between used ones (mallopt(3)).
     """
     if _option is not None:
         _option(_M_ARENA_MAX, 1)
@@ -28,8 +27,8 @@ def share_one_heap() -> None:
 def give_back() -> None:
     """Release all free pages; takes some milliseconds.
 
-    glibc keeps what was freed between pieces still in use, so a process that lives for
-    weeks would hold the peaks of all its threads (malloc_trim(3)).
+    glibc keeps freed pages between used ones, so a process that runs for weeks would
+    keep the peaks of all its threads (malloc_trim(3)).
     """
     if _trim is not None:
         _trim(0)

@@ -1,4 +1,4 @@
-"""One sweep of each source and all that follows, then stop."""
+"""Sweep each source once, mirror what that brings, and stop."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.app import instance
-from mirror.app.engine import Engine
+from prometheus_client import CollectorRegistry
+
+from mirror.app import build, instance
+from mirror.app.build_engine import engine_for
+from mirror.metrics import Metrics
 from mirror.model import State, to_us, utc_now
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
     from mirror.config import Settings
     from mirror.ledger import Ledger
-    from mirror.metrics import Metrics
+    from mirror.pipeline.engine import Engine
 
 LIST_TRIES = 3
 COPY_TRIES = 10
@@ -25,7 +28,7 @@ _PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnceReport:
-    """What one run came to.
+    """The result of one run.
 
     Attributes:
         unread: Sources whose list could not be read.
@@ -56,7 +59,6 @@ class OnceReport:
 async def run(
     settings: Settings,
     *,
-    metrics: Metrics,
     secret: Callable[[str], None],
     watch: Callable[[Engine], None] | None = None,
 ) -> OnceReport:
@@ -64,43 +66,46 @@ async def run(
 
     Args:
         settings: The configuration.
-        metrics: Counts, for whoever wants them.
-        secret: Told each token that must never be shown.
+        secret: Given each text that must never be shown.
         watch: Called a few times a second, to show progress.
     """
     async with (
-        instance.held(settings, patience_s=_PATIENCE_S) as held,
-        instance.sessions_for(settings) as sessions,
+        instance.open_instance(settings, patience_s=_PATIENCE_S) as node,
+        build.sessions_for(settings) as sessions,
     ):
-        engine = Engine(
+        clients = build.clients_for(
             settings,
-            ledger=held.ledger,
-            node_id=held.node_id,
             sessions=sessions,
-            metrics=metrics,
+            device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=secret,
-            device_uuids=await held.device_uuids(list(settings.sources)),
+        )
+        engine = engine_for(
+            settings,
+            clients=clients,
+            ledger=node.ledger,
+            node_id=node.node_id,
+            metrics=Metrics(CollectorRegistry()),
             unparks=False,
             patient=False,
         )
-        lost_before = await held.reader(lambda ledger: ledger.reads.lost())
-        doubtful_before = await held.reader(_doubtful)
+        lost_before = await node.reader(lambda ledger: ledger.reads.lost())
+        doubtful_before = await node.reader(_doubtful)
         try:
             await engine.prepare()
-            await held.ledger(_unpark)
+            await node.ledger(_unpark)
             unread = await _mirror(engine, watch)
         finally:
             await engine.close()
         now_us = to_us(utc_now())
-        owed = await held.ledger(lambda ledger: _owed(ledger, settings))
-        lost = await held.ledger(lambda ledger: ledger.reads.lost())
-        backlog = await held.ledger(lambda ledger: ledger.reads.backlog(now_us))
+        owed = await node.ledger(lambda ledger: _owed(ledger, settings))
+        lost = await node.ledger(lambda ledger: ledger.reads.lost())
+        backlog = await node.ledger(lambda ledger: ledger.reads.backlog(now_us))
         return OnceReport(
             unread=unread,
             saved=engine.progress.saved_files,
             owed=owed,
             lost=max(0, lost - lost_before),
-            doubtful=await held.ledger(_doubtful) - doubtful_before,
+            doubtful=await node.ledger(_doubtful) - doubtful_before,
             at_risk=backlog.at_risk,
             paused=tuple(
                 sorted(
@@ -141,7 +146,7 @@ async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
     running = engine.pool.running + sum(p.running for p in engine.publishers.values())
     if running or engine.looks.running or await engine.looks.pending():
         return False
-    sources = list(engine.settings.sources.keys() - engine.paused.sources)
+    sources = list(engine.listers.keys() - engine.paused.sources)
     spool_gone = engine.pool.spool_failures
     ready, fetching = await engine.ledger(
         lambda ledger: ledger.reads.unfetched(sources, to_us(utc_now()))
@@ -149,7 +154,7 @@ async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
     if fetching or (ready and spool_gone < COPY_TRIES):
         return False
     for name, publisher in engine.publishers.items():
-        if publisher.paused or publisher.standing.failures >= COPY_TRIES:
+        if publisher.paused or publisher.monitor.failures >= COPY_TRIES:
             continue
         waiting = await engine.ledger(
             lambda ledger, name: ledger.copies.hopeful(name, COPY_TRIES), name

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from mirror.app import lock
+from mirror.app.instance import spool_folders
 from mirror.disk import filesystem, mounts
 from mirror.errors import MirrorError
 from mirror.ledger import LEDGER_NAME, Ledger
@@ -29,7 +30,7 @@ Kind = Literal["source", "target"]
 def pause(
     settings: Settings, kind: Kind, name: str, length: timedelta, now_us: int
 ) -> list[str]:
-    """Begin a pause; return what to tell of it, its dangers in capitals.
+    """Begin a pause; return lines that describe it, with its dangers in capitals.
 
     Raises:
         MirrorError: There is no ledger yet.
@@ -40,11 +41,11 @@ def pause(
     with _ledger(settings.state_dir) as ledger:
         if kind == "source":
             ledger.pauses.pause_source(name, from_us=now_us, until_us=until_us)
-            told = _of_source(ledger, settings.sources[name], until_us)
+            lines = _of_source(ledger, settings.sources[name], until_us)
         else:
             ledger.pauses.pause_target(name, from_us=now_us, until_us=until_us)
-            told = _of_target(ledger, settings, now_us, until_us)
-    return [f"{kind} {name} is paused until {iso(until_us)}, then goes on", *told]
+            lines = _of_target(ledger, settings, now_us, until_us)
+    return [f"{kind} {name} is paused until {iso(until_us)}, then goes on", *lines]
 
 
 def resume(settings: Settings, kind: Kind, name: str, now_us: int) -> bool:
@@ -62,41 +63,36 @@ def resume(settings: Settings, kind: Kind, name: str, now_us: int) -> bool:
 
 def _of_source(ledger: Ledger, source: SourceSettings, until_us: int) -> list[str]:
     """Return what a pause of a source does, and what it endangers."""
-    told = ["nothing is listed or fetched there; fetches under way end first"]
+    lines = ["nothing is listed or fetched there; fetches under way end first"]
     due = ledger.pauses.endangered(source.name, until_us)
     if due:
         number = f"{len(due)} exports reach" if len(due) > 1 else "1 export reaches"
-        told.append(f"DANGER: {number} the deadline before the pause ends:")
-        told += [f"  {source.name}/{one}  {iso(us)}" for us, one in due[:_NAMED]]
+        lines.append(f"DANGER: {number} the deadline before the pause ends:")
+        lines += [f"  {source.name}/{id_}  {iso(us)}" for us, id_ in due[:_NAMED]]
         if len(due) > _NAMED:
-            told.append(f"  and {len(due) - _NAMED} more")
+            lines.append(f"  and {len(due) - _NAMED} more")
     lifetime_us = round(source.file_lifetime.total_seconds() * _SECOND_US)
-    read_us = next(
-        (
-            one.last_success_us
-            for one in ledger.reads.sources()
-            if one.name == source.name
-        ),
-        None,
+    read_us = {each.name: each.last_success_us for each in ledger.reads.sources()}.get(
+        source.name
     )
     if read_us is None:
-        told.append("DANGER: its list was never read: what it holds is not known")
+        lines.append("DANGER: its list was never read: what it holds is not known")
     elif read_us + lifetime_us <= until_us:
-        told.append(
+        lines.append(
             f"DANGER: what it makes from now on is not seen, and is deleted from "
             f"{iso(read_us + lifetime_us)} on: {span(lifetime_us / _SECOND_US)} after "
             "it was made. Resume before that, or it is lost"
         )
-    return told
+    return lines
 
 
 def _of_target(
     ledger: Ledger, settings: Settings, now_us: int, until_us: int
 ) -> list[str]:
     """Return what a pause of a target does, and what it endangers."""
-    spool = settings.spool_dir or settings.state_dir / "spool"
+    spool = spool_folders(settings)[0]
     free = filesystem.free_bytes(os.statvfs(mounts.nearest(spool)))
-    told = [
+    lines = [
         "nothing new is copied there; copies under way end first",
         f"files are fetched as before and wait in {spool}, where "
         + (
@@ -108,13 +104,13 @@ def _of_target(
     day = ledger.pauses.received(now_us - _DAY_US)
     expected = day * (until_us - now_us) // _DAY_US
     if free is not None and expected > free // 2:
-        told.append(
+        lines.append(
             f"DANGER: at the rate of the last day {size(expected)} come in meanwhile; "
             "when the spool is full nothing is fetched, and footage is lost"
         )
     if len(settings.targets) == 1:
-        told.append("it is the only target: the spool holds the only copies meanwhile")
-    return told
+        lines.append("it is the only target: the spool holds the only copies meanwhile")
+    return lines
 
 
 def _ledger(state_dir: Path) -> AbstractContextManager[Ledger]:

@@ -1,4 +1,4 @@
-"""Whose files these are."""
+"""Refuse to run as root where another user's service runs."""
 
 from __future__ import annotations
 

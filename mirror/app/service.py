@@ -1,42 +1,36 @@
-"""The service: runs until told to stop, takes up new configuration, tells health."""
+"""The service: runs until it is told to stop, reloads its configuration."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
-import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
-from mirror.app import instance, memory
-from mirror.app.engine import Engine
+from mirror.app import build, instance, memory
+from mirror.app.build_engine import engine_for
+from mirror.app.health import Health
 from mirror.app.notify.heartbeat import Heartbeats
-from mirror.app.notify.hook import Teller
-from mirror.app.status import metrics_snapshot, overview
-from mirror.app.status.overview import Surroundings
-from mirror.errors import ConfigError, TransientError
-from mirror.model import to_us, utc_now
+from mirror.app.notify.hook import EventHook
+from mirror.errors import ConfigError
 from mirror.schedule import Schedule
 from mirror.web import HttpServer, ListenError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
-    from mirror.app.instance import Ground
+    from mirror.app.instance import Instance
     from mirror.config import Settings
     from mirror.metrics import Metrics
+    from mirror.pipeline.engine import Engine
     from mirror.systemd import Notifier
     from mirror.vms import Sessions
 
 _TICK_S = 1.0
-_LEDGER_ANSWERS_S = 5.0
 _JITTER = 0.1
-_INFLOW_S = 3600.0
 _LISTEN_AGAIN_S = 5.0
 _log = structlog.get_logger()
 
@@ -48,9 +42,13 @@ class Service:
         settings: The configuration to begin with.
         reread: Gives the configuration as it is now; raises ConfigError.
         metrics: On the registry that is served.
-        secret: Told each token that must never be shown.
+        secret: Given each text that must never be shown.
         notifier: Tells systemd.
         signals: SIGTERM and SIGINT stop it, SIGHUP reloads.
+
+    Attributes:
+        engine: Of the configuration that runs now; None before the first.
+        health: None before the ledger is open.
     """
 
     def __init__(
@@ -71,10 +69,8 @@ class Service:
         self._signals = signals
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._ground: Ground | None = None
-        self._proving: asyncio.Future[None] | None = None
-        self._engine: Engine | None = None
-        self._inflow: deque[tuple[float, int]] = deque()
+        self.engine: Engine | None = None
+        self.health: Health | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -87,16 +83,16 @@ class Service:
         if self._signals:
             self._listen_to_signals()
         async with (
-            instance.held(self._settings, check=False) as held,
-            instance.proving(self._settings.state_dir) as self._proving,
+            instance.open_instance(self._settings, check=False) as node,
+            instance.check_in_background(self._settings.state_dir) as ledger_check,
         ):
-            self._ground = held
+            self.health = health = Health(node, self._metrics)
             server = HttpServer(
                 self._metrics.registry,
-                healthy=self._ill,
-                ready=self._unready,
-                refresh=self._refresh,
-                status=self._status,
+                healthy=health.problems,
+                ready=health.unready,
+                refresh=health.refresh,
+                status=health.status,
                 pages=self._settings.http.pages,
                 zone=self._settings.timezone,
                 hosts=self._settings.http.hosts,
@@ -105,8 +101,8 @@ class Service:
             listening = asyncio.create_task(self._listen(server), name="listen")
             try:
                 while not self._stop.is_set():
-                    async with instance.sessions_for(self._settings) as sessions:
-                        await self._serve(held, sessions)
+                    async with build.sessions_for(self._settings) as sessions:
+                        await self._serve(node, health, ledger_check, sessions)
             finally:
                 self._notifier.stopping()
                 listening.cancel()
@@ -116,41 +112,49 @@ class Service:
     async def _listen(self, server: HttpServer) -> None:
         """Listen, when the address can be had: footage is rescued meanwhile."""
         listen = self._settings.http.listen
-        told = False
+        logged = False
         while True:
             try:
                 await server.start(listen.host, listen.port)
             except ListenError as exc:
-                if not told:
+                if not logged:
                     _log.error("http.lost", error=str(exc))
-                told = True
+                logged = True
                 await asyncio.sleep(_LISTEN_AGAIN_S)
             else:
                 return
 
-    async def _serve(self, held: Ground, sessions: Sessions) -> None:
+    async def _serve(
+        self,
+        node: Instance,
+        health: Health,
+        ledger_check: asyncio.Future[None],
+        sessions: Sessions,
+    ) -> None:
         """Run one configuration until it is replaced or the service stops."""
         settings = self._settings
-        engine = Engine(
+        clients = build.clients_for(
             settings,
-            ledger=held.ledger,
-            node_id=held.node_id,
             sessions=sessions,
-            metrics=self._metrics,
+            device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=self._secret,
-            device_uuids=await held.device_uuids(list(settings.sources)),
         )
-        self._engine = engine
-        self._inflow.clear()
-        self._metrics.declare(list(settings.sources), list(settings.targets))
+        self.engine = engine = engine_for(
+            settings,
+            clients=clients,
+            ledger=node.ledger,
+            node_id=node.node_id,
+            metrics=self._metrics,
+        )
+        health.watch(settings, engine, clients)
         running = asyncio.create_task(engine.run(), name="engine")
         beside = [
-            asyncio.create_task(_beside(work))
+            asyncio.create_task(_apart(work))
             for work in (
-                Teller(
-                    settings.on_event, ledger=held.ledger, metrics=self._metrics
+                EventHook(
+                    settings.on_event, ledger=node.ledger, metrics=self._metrics
                 ).run(),
-                Heartbeats(settings, reader=held.reader, secret=self._secret).run(),
+                Heartbeats(settings, reader=node.reader, secret=self._secret).run(),
             )
         ]
         schedule = Schedule()
@@ -163,7 +167,7 @@ class Service:
                 sources=len(settings.sources),
                 targets=len(settings.targets),
             )
-            await self._watch(running, engine, schedule)
+            await self._watch(running, engine, health, ledger_check, schedule)
         finally:
             schedule.stop()
             for task in beside:
@@ -176,7 +180,7 @@ class Service:
             "give memory back", memory.EVERY, memory.give_back, immediately=True
         )
         for name, lister in engine.listers.items():
-            source = engine.settings.sources[name]
+            source = self._settings.sources[name]
             for kind, interval, due in (
                 ("poll", source.poll_interval, lister.poll_due),
                 ("sweep", source.sweep_interval, lister.sweep_due),
@@ -190,36 +194,41 @@ class Service:
                 )
 
     async def _watch(
-        self, running: asyncio.Task[None], engine: Engine, schedule: Schedule
+        self,
+        running: asyncio.Task[None],
+        engine: Engine,
+        health: Health,
+        ledger_check: asyncio.Future[None],
+        schedule: Schedule,
     ) -> None:
-        """Turn once a second until there is something else to do."""
+        """Check once a second what has changed, until this configuration ends."""
         seen = -1
         while not running.done():
-            if self._stop.is_set() or await self._take_up():
+            if self._stop.is_set() or await self._reloaded():
                 return
-            if self._proving is not None and self._proving.done():
-                self._proving.result()
+            if ledger_check.done():
+                ledger_check.result()
             step_s = schedule.check_clock()
             if step_s is not None:
                 _log.warning("clock.stepped", seconds=round(step_s, 1))
                 engine.wake()
-            seen = await self._notice_others(engine, seen)
+            seen = await self._wake_if_changed(engine, seen)
             await engine.heed_pauses()
-            if not await self._ill():
+            if not await health.problems():
                 self._notifier.watchdog()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
                     await self._stop.wait()
 
-    async def _notice_others(self, engine: Engine, seen: int) -> int:
+    async def _wake_if_changed(self, engine: Engine, seen: int) -> int:
         """Wake the engine when another process has changed the ledger."""
         version = await engine.ledger(lambda ledger: ledger.changed_elsewhere())
         if seen not in {-1, version}:
             engine.wake()
         return version
 
-    async def _take_up(self) -> bool:
-        """Re-read the configuration if asked to; tell whether it is another."""
+    async def _reloaded(self) -> bool:
+        """Read the configuration again if asked to; tell whether it has changed."""
         if not self._reload.is_set():
             return False
         self._reload.clear()
@@ -239,8 +248,8 @@ class Service:
         self._settings = fresh.model_copy(update=kept)
         _log.info("config.reloaded", changed=self._settings != old)
         self._notifier.ready()
-        if self._settings == old and self._engine is not None:
-            for lister in self._engine.listers.values():
+        if self._settings == old and self.engine is not None:
+            for lister in self.engine.listers.values():
                 lister.poll_due.set()
             return False
         return True
@@ -264,7 +273,7 @@ class Service:
             os._exit(0)
         _log.info("service.stopping")
         self.stop()
-        # Whatever holds it up, be it a ledger whose disk is dead.
+        # Whatever delays it, be it a ledger whose disk is dead.
         grace_s = self._settings.transfer.shutdown_grace.total_seconds()
         asyncio.get_running_loop().call_later(grace_s + _TICK_S, _abandon)
 
@@ -274,88 +283,16 @@ class Service:
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
-    async def _ill(self) -> list[str]:
-        """Return why the service is not healthy; nothing if it is."""
-        if self._ground is None:
-            return ["the ledger is not open yet"]
-        return await _answers(self._ground.ledger(lambda ledger: ledger.ping()))
-
-    async def _unready(self) -> list[str]:
-        """Return why the service is not ready; nothing if it is."""
-        reasons = await self._ill()
-        listers = {} if self._engine is None else self._engine.listers
-        reasons += [
-            f"source {name} has not been asked yet"
-            for name, lister in listers.items()
-            if lister.going.is_set() and not lister.tried
-        ]
-        return reasons
-
-    async def _refresh(self) -> None:
-        """Bring the metrics up to date before they are read."""
-        if self._ground is None or self._engine is None:
-            return
-        now_us = to_us(utc_now())
-        taken = await self._ground.reader(
-            lambda ledger: metrics_snapshot.take(ledger, now_us)
-        )
-        self._metrics.show(taken)
-        spool = await self._ground.reader(lambda ledger: ledger.reads.spooled_bytes())
-        free = await asyncio.to_thread(self._engine.places.free_bytes)
-        self._metrics.spool_measured(used_bytes=spool, free_bytes=free)
-        if free is not None:
-            self._tell_holdup(self._engine, free)
-        for name, client in self._engine.sources.items():
-            self._metrics.token_expiry(name, client.token_expiry_s)
-
-    async def _status(self) -> dict[str, Any]:
-        """Return what the status page shows."""
-        ground, engine = self._ground, self._engine
-        if ground is None or engine is None:
-            raise TransientError("starting", "the service has not begun yet")
-        around = Surroundings(
-            spool_free_bytes=await asyncio.to_thread(engine.places.free_bytes),
-            token_expiry_s={
-                name: client.token_expiry_s for name, client in engine.sources.items()
-            },
-            ledger_problem=ground.ledger.problem,
-        )
-        settings, now_us = engine.settings, to_us(utc_now())
-        return await ground.reader(
-            lambda ledger: overview.take(ledger, settings, around, now_us)
-        )
-
-    def _tell_holdup(self, engine: Engine, free_bytes: int) -> None:
-        """Say how long the spool lasts at the inflow of the last hour."""
-        now, received = time.monotonic(), engine.progress.received_bytes
-        self._inflow.append((now, received))
-        while now - self._inflow[0][0] > _INFLOW_S:
-            self._inflow.popleft()
-        then, before = self._inflow[0]
-        gained = max(0, received - before)
-        lasts_s = free_bytes * (now - then) / gained if gained else math.inf
-        for name in engine.publishers:
-            self._metrics.holdup(name, lasts_s)
-
 
 def _abandon() -> NoReturn:
-    """End at once; all that matters is durable, and taken up at the next start."""
+    """Exit at once; all that matters is durable, and continued at the next start."""
     _log.error("service.abandoned", reason="work did not end within the grace")
     os._exit(0)
 
 
-async def _beside(work: Coroutine[Any, Any, None]) -> None:
-    """Do what the rescue of footage never waits for, nor fails by."""
+async def _apart(work: Coroutine[Any, Any, None]) -> None:
+    """Do work that the rescue of footage never waits for, nor fails by."""
     try:
         await work
     except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this work only
         _log.error("telling.crashed", exc_info=exc)
-
-
-async def _answers(asked: Awaitable[object]) -> list[str]:
-    try:
-        async with asyncio.timeout(_LEDGER_ANSWERS_S):
-            await asked
-    except TimeoutError:
-        return ["the ledger does not answer"]
-    return []

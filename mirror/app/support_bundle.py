@@ -12,8 +12,11 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import aiofiles
+
 from mirror import __version__
-from mirror.app import instance, lock
+from mirror.app import check, lock
+from mirror.app.build import proxies_of
 from mirror.app.status import public_json
 from mirror.errors import MirrorError
 from mirror.ledger import LEDGER_NAME, Ledger
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from mirror.app.check import Finding
     from mirror.config import Setting, Settings
     from mirror.logs import Redactor
 
@@ -33,64 +35,82 @@ _NO_LOG = "none was named: --log FILE adds one, such as of journalctl"
 _LIBRARIES = ("aiohttp", "aiofiles", "pydantic", "structlog", "typer")
 
 
-def learn_secrets(settings: Settings, redactor: Redactor) -> None:
-    """Have the redactor know each token, password and address that is a secret."""
-    for source in settings.sources.values():
-        for hidden in instance.proxies_of(source).secrets:
-            redactor.add(hidden)
-        token = tokens.content_of(source.token_path)
-        if token is not None:
-            redactor.add(token)
-    urls = [one.heartbeat_url for one in settings.sources.values()]
-    for url in (settings.heartbeat_url, *urls):
-        if url is not None:
-            redactor.add(url.get_secret_value())
-
-
-def gather(
+async def make(
+    path: Path,
     settings: Settings,
     *,
     effective: Sequence[Setting],
-    findings: Sequence[Finding],
     log: Path | None,
-) -> dict[str, str]:
-    """Return the texts of the bundle by name; they may still hold secrets."""
-    return {
-        "versions.json": json.dumps(_versions(), indent=1),
-        "configuration.txt": "\n".join(
-            f"{'.'.join(one.path)} = {one.value}  # {one.origin}" for one in effective
-        ),
-        "check.txt": "\n".join(
-            f"{one.grade} {one.name}: {one.detail}" for one in findings
-        ),
-        "log.txt": _NO_LOG if log is None else _tail(log),
-        **_of_ledger(settings.state_dir),
-    }
+    redactor: Redactor,
+) -> tuple[int, list[str]]:
+    """Write the bundle to a new file, mode 0600.
 
+    Args:
+        path: Of the file.
+        settings: The configuration.
+        effective: The same, with where each value came from.
+        log: A file of log lines, of which the end is added.
+        redactor: Learns the secrets and removes them.
 
-def write(path: Path, texts: Mapping[str, str], redactor: Redactor) -> int:
-    """Write the bundle to a new file, mode 0600; return its length in bytes.
+    Returns:
+        The length of the file in bytes, and the names of what is in it.
 
     Raises:
         MirrorError: It cannot be written, or is there already.
     """
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as bundle:
-        for name, text in texts.items():
-            content = redactor.clean(text).encode("utf-8", "replace")
-            entry = tarfile.TarInfo(f"archive-mirror-support/{name}")
-            entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
-            bundle.addfile(entry, io.BytesIO(content))
+    _learn_secrets(settings, redactor)
+    findings = await check.run(settings, secret=redactor.add)
+    texts = {
+        "versions.json": json.dumps(_versions(), indent=1),
+        "configuration.txt": "\n".join(
+            f"{'.'.join(each.path)} = {each.value}  # {each.origin}"
+            for each in effective
+        ),
+        "check.txt": "\n".join(
+            f"{each.grade} {each.name}: {each.detail}" for each in findings
+        ),
+        "log.txt": _NO_LOG if log is None else await _tail(log),
+        **_of_ledger(settings.state_dir),
+    }
+    packed = _pack({name: redactor.clean(text) for name, text in texts.items()})
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(packed.getvalue())
+        async with aiofiles.open(path, "xb", opener=_private) as file:
+            await file.write(packed)
     except OSError as exc:
         raise MirrorError(
             f"the bundle cannot be written to {path} ({exc.strerror}); name a new "
             "file in a folder that you may write to"
         ) from exc
-    return len(packed.getvalue())
+    return len(packed), list(texts)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _learn_secrets(settings: Settings, redactor: Redactor) -> None:
+    """Give the redactor each token, password and address that is a secret."""
+    for source in settings.sources.values():
+        for hidden in proxies_of(source).secrets:
+            redactor.add(hidden)
+        token = tokens.content_of(source.token_path)
+        if token is not None:
+            redactor.add(token)
+    urls = [source.heartbeat_url for source in settings.sources.values()]
+    for url in (settings.heartbeat_url, *urls):
+        if url is not None:
+            redactor.add(url.get_secret_value())
+
+
+def _pack(texts: Mapping[str, str]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as bundle:
+        for name, text in texts.items():
+            content = text.encode("utf-8", "replace")
+            entry = tarfile.TarInfo(f"archive-mirror-support/{name}")
+            entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
+            bundle.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def _versions() -> dict[str, Any]:
@@ -104,7 +124,9 @@ def _versions() -> dict[str, Any]:
 
 def _of_ledger(state_dir: Path) -> dict[str, str]:
     """Return the status and figures of the ledger, no names of footage among them."""
-    files = {one.name: one.stat().st_size for one in state_dir.glob(f"{LEDGER_NAME}*")}
+    files = {
+        path.name: path.stat().st_size for path in state_dir.glob(f"{LEDGER_NAME}*")
+    }
     running = lock.is_held(state_dir)
     figures: dict[str, Any] = {"running": running, "files": files}
     try:
@@ -120,13 +142,13 @@ def _of_ledger(state_dir: Path) -> dict[str, str]:
     }
 
 
-def _tail(log: Path) -> str:
+async def _tail(log: Path) -> str:
     try:
-        with log.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            file.seek(max(0, length - _LOG_BYTES))
-            text = file.read(_LOG_BYTES).decode("utf-8", "replace")
+        async with aiofiles.open(log, "rb") as file:
+            length = await file.seek(0, os.SEEK_END)
+            await file.seek(max(0, length - _LOG_BYTES))
+            text = (await file.read(_LOG_BYTES)).decode("utf-8", "replace")
     except OSError as exc:
         return f"{log} cannot be read: {exc.strerror}"
-    # A secret that the cut goes through would not be known: begin with a whole line.
+    # A secret that the cut goes through would not be removed: begin with a whole line.
     return text if length <= _LOG_BYTES else text.partition("\n")[2]

@@ -7,19 +7,18 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from mirror.app import lock
-from mirror.app.engine import target_for
+from mirror.app.build import source_urls, target_for
 from mirror.ledger import Ledger, LedgerThread
 from mirror.model import to_us, utc_now
-from mirror.pipeline.verify.read_copy import Examiner
+from mirror.pipeline.verify.read_copy import CopyReader
 from mirror.pipeline.verify.repair import Repairer
 from mirror.pipeline.verify.scrub import Scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from pathlib import Path
 
     from mirror.config import Settings
-    from mirror.pipeline.verify.judge import Finding, Tally
+    from mirror.pipeline.verify.judge import CopyFinding, VerifyTally
     from mirror.pipeline.verify.scrub import Sample
 
 _PATIENCE_S = 60.0
@@ -32,9 +31,9 @@ async def run(
     targets: Collection[str],
     sample: Sample,
     repair: bool,
-    told: Callable[[Finding], None],
+    told: Callable[[CopyFinding], None],
     watch: Callable[[Scrub], None],
-) -> Tally:
+) -> VerifyTally:
     """Read kept copies and compare them with the ledger.
 
     Args:
@@ -69,7 +68,7 @@ async def _build(
     settings: Settings,
     ledger: LedgerThread,
     *,
-    told: Callable[[Finding], None],
+    told: Callable[[CopyFinding], None],
     repair: bool,
 ) -> Scrub:
     now_us = to_us(utc_now())
@@ -83,29 +82,19 @@ async def _build(
         name: target_for(target, node_id=f"{node_id}repair")
         for name, target in settings.targets.items()
     }
-    examiner = Examiner(built, markers)
-
-    def path_of(target: str, path: str) -> Path | None:
-        found = settings.targets.get(target)
-        return None if found is None else found.path / path
-
-    def source_url(name: str) -> str:
-        source = settings.sources.get(name)
-        return "" if source is None else source.url
-
+    reader = CopyReader(built, markers)
     repairer = Repairer(
-        examiner,
+        reader,
         ledger=ledger,
-        path_of=path_of,
-        source_url=source_url,
+        source_urls=source_urls(settings),
         node_id=node_id,
         now=utc_now,
     )
     return Scrub(
-        examiner,
+        reader,
         ledger=ledger,
         targets=list(settings.targets),
-        told=told,
+        tell=told,
         repairer=repairer if repair else None,
         now=utc_now,
     )

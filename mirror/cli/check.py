@@ -1,4 +1,4 @@
-"""The command that looks before any work."""
+"""The command that checks the configuration and all it names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ import typer
 
 from mirror.app.refuse_root import refuse_root
 from mirror.cli import render
-from mirror.cli.globals import given
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("check")(check)
+from mirror.cli.globals import globals_of
 
 
 def check(
@@ -27,33 +22,29 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Check the configuration and all it names; exits 1 if a check failed."""
-    globals_ = given(context)
+    globals_ = globals_of(context)
     settings = globals_.settings()
     if adopt is not None and adopt not in settings.targets:
         raise typer.BadParameter(f"--adopt: there is no target {adopt}")
     refuse_root(settings.state_dir, globals_.arguments)
 
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
-
-    from mirror.app import check as checks  # noqa: PLC0415
-    from mirror.metrics import Metrics  # noqa: PLC0415
+    from mirror.app import check as checks  # noqa: PLC0415 -- slow imports
 
     findings = asyncio.run(
         checks.run(
             settings,
-            metrics=Metrics(CollectorRegistry()),
             secret=globals_.redactor.add,
             adopt=adopt,
         )
     )
-    failed = any(found.grade is checks.Grade.FAIL for found in findings)
+    failed = any(finding.grade is checks.Grade.FAIL for finding in findings)
     if as_json:
         shown = [
-            {"name": one.name, "result": one.grade, "detail": one.detail}
-            for one in findings
+            {"name": each.name, "result": each.grade, "detail": each.detail}
+            for each in findings
         ]
         render.as_json({"ok": not failed, "checks": shown})
     else:
-        for one in findings:
-            typer.echo(f"{one.grade:<5} {one.name}: {render.clean(one.detail)}")
+        for each in findings:
+            typer.echo(f"{each.grade:<5} {each.name}: {render.clean(each.detail)}")
     raise typer.Exit(1 if failed else 0)

@@ -1,4 +1,4 @@
-"""What every command is given: where the configuration is, how to log."""
+"""The options of every command: where the configuration is, how to log."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class Globals:
         return config.default_config_path(os.environ)
 
 
-def given(context: typer.Context) -> Globals:
+def globals_of(context: typer.Context) -> Globals:
     """Return the global options of a command's context."""
-    found = context.obj
-    if not isinstance(found, Globals):
+    globals_ = context.obj
+    if not isinstance(globals_, Globals):
         raise TypeError("the command was called without its context")
-    return found
+    return globals_

@@ -12,17 +12,25 @@ import typer
 
 from mirror import __version__, errors
 from mirror.cli import (
+    ack,
+    backup,
     check,
-    maintenance,
+    config,
+    demo,
+    once,
     pause,
     probe,
     rebuild,
+    retry,
     run,
     show,
-    simulate,
+    simulate_vms,
+    status,
     support_bundle,
+    token,
     verify,
 )
+from mirror.cli import list as list_command
 from mirror.cli.globals import Globals
 
 if TYPE_CHECKING:
@@ -82,34 +90,46 @@ def _globals(
         ),
     ] = False,
 ) -> None:
-    found = context.ensure_object(Globals)
-    found.config, found.log_level, found.log_format = config, log_level, log_format
-    found.configure_logs()
+    globals_ = context.ensure_object(Globals)
+    globals_.config, globals_.log_level = config, log_level
+    globals_.log_format = log_format
+    globals_.configure_logs()
 
 
-for _module in (
-    run,
-    show,
-    check,
-    probe,
-    verify,
-    rebuild,
-    pause,
-    support_bundle,
-    maintenance,
-    simulate,
+app.command("run")(run.run)
+app.command("once")(once.once)
+app.command("status")(status.status)
+app.command("list")(list_command.list_exports)
+app.command("show")(show.show)
+app.command("retry")(retry.retry)
+app.command("check")(check.check)
+app.command("probe")(probe.probe)
+app.command("verify")(verify.verify)
+app.command("rebuild")(rebuild.rebuild)
+app.command("pause")(pause.pause)
+app.command("resume")(pause.resume)
+app.command("ack")(ack.ack)
+app.command("support-bundle")(support_bundle.support_bundle)
+app.command("backup")(backup.backup)
+app.command("demo")(demo.demo)
+app.command("simulate-vms")(simulate_vms.simulate_vms)
+for _group, _help, _name, _command in (
+    ("token", "The token of a source.", "set", token.token_set),
+    ("config", "The configuration.", "show", config.config_show),
 ):
-    _module.register(app)
+    _commands = typer.Typer(help=_help, no_args_is_help=True)
+    _commands.command(_name)(_command)
+    app.add_typer(_commands, name=_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     _open_closed_streams()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    globals_ = Globals(arguments=tuple(given))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    globals_ = Globals(arguments=tuple(words))
     try:
         try:
-            app(_globals_first(given), standalone_mode=True, obj=globals_)
+            app(_globals_first(words), standalone_mode=True, obj=globals_)
         finally:
             globals_.end_logs()
     except SystemExit as exc:

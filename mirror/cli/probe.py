@@ -10,20 +10,15 @@ import typer
 
 from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
-from mirror.cli.globals import given
+from mirror.cli.globals import globals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mirror.app.probe import Learnt, Report, Suggestion
+    from mirror.app.probe import Fact, Report, Suggestion
 
 _INDENT = 22
 _WIDTH = 110
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("probe")(probe)
 
 
 def probe(
@@ -35,45 +30,41 @@ def probe(
     It reads only (GET), one request at a time, at most 40 within three minutes. Exits
     1 if the list could not be read.
     """
-    globals_ = given(context)
+    globals_ = globals_of(context)
     settings = globals_.settings()
     if source not in settings.sources:
-        known = ", ".join(settings.sources)
-        raise typer.BadParameter(f"no source {source}; there are: {known}")
+        names = ", ".join(settings.sources)
+        raise typer.BadParameter(f"no source {source}; there are: {names}")
     refuse_root(settings.state_dir, globals_.arguments)
 
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
-
-    from mirror.app import probe  # noqa: PLC0415
-    from mirror.metrics import Metrics  # noqa: PLC0415
+    from mirror.app import probe  # noqa: PLC0415 -- slow imports
 
     report = signals.run(
         probe.probe(
             settings,
             source,
-            metrics=Metrics(CollectorRegistry()),
             secret=globals_.redactor.add,
         )
     )
     typer.echo(f"{source}: {settings.sources[source].url}, requests: {report.requests}")
-    for line in _told(report, source):
+    for line in _lines_of(report, source):
         typer.echo(globals_.redactor.clean(render.clean(line)))
     raise typer.Exit(0 if report.answers else 1)
 
 
-def _told(report: Report, source: str) -> Iterator[str]:
+def _lines_of(report: Report, source: str) -> Iterator[str]:
     yield ""
-    for one in report.learnt:
-        if one.known:
-            yield from _lines(one)
-    unknown = [one for one in report.learnt if not one.known]
+    for fact in report.facts:
+        if fact.known:
+            yield from _lines(fact)
+    unknown = [fact for fact in report.facts if not fact.known]
     if unknown:
         yield ""
         yield "Not learnt:"
-        for one in unknown:
-            yield from _lines(one)
-    sure = [one for one in report.suggestions if one.sure]
-    unsure = [one for one in report.suggestions if not one.sure]
+        for fact in unknown:
+            yield from _lines(fact)
+    sure = [each for each in report.suggestions if each.sure]
+    unsure = [each for each in report.suggestions if not each.sure]
     if not sure and not unsure:
         return
     yield ""
@@ -83,9 +74,9 @@ def _told(report: Report, source: str) -> Iterator[str]:
     yield from (f"# {_key(each)}" for each in unsure)
 
 
-def _lines(one: Learnt) -> list[str]:
+def _lines(fact: Fact) -> list[str]:
     return textwrap.wrap(
-        f"{one.topic:<{_INDENT}}{one.text}",
+        f"{fact.topic:<{_INDENT}}{fact.text}",
         _WIDTH,
         subsequent_indent=" " * _INDENT,
         drop_whitespace=True,
@@ -94,9 +85,11 @@ def _lines(one: Learnt) -> list[str]:
     )
 
 
-def _key(one: Suggestion) -> str:
-    value = json.dumps(one.value)
-    if isinstance(one.value, dict):
-        pairs = (f"{json.dumps(k)} = {json.dumps(v)}" for k, v in one.value.items())
+def _key(suggestion: Suggestion) -> str:
+    value = json.dumps(suggestion.value)
+    if isinstance(suggestion.value, dict):
+        pairs = (
+            f"{json.dumps(k)} = {json.dumps(v)}" for k, v in suggestion.value.items()
+        )
         value = f"{{ {', '.join(pairs)} }}"
-    return f"{one.key} = {value}  # {one.why}"
+    return f"{suggestion.key} = {value}  # {suggestion.why}"

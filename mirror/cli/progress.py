@@ -1,9 +1,12 @@
-"""Show a run as it goes on: bars on a terminal, plain lines elsewhere."""
+"""Show how far work is: bars on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,117 +23,106 @@ from mirror.cli import render
 from mirror.model import to_us, utc_now
 
 if TYPE_CHECKING:
-    from mirror.app.engine import Engine
-    from mirror.app.rebuild.rebuild import Progress as Rebuild
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from mirror.app.rebuild.rebuild import RebuildReport
+    from mirror.pipeline.engine import Engine
     from mirror.pipeline.verify.scrub import Scrub
 
+T = TypeVar("T")
+Watch: TypeAlias = "AbstractContextManager[Callable[[T], None]]"
 _LINE_S = 5.0
 _LIVE_S = 0.2
 
 
-class Bars:
-    """A bar for each file under way, and one line for the whole."""
+def of_fetches() -> Watch[Engine]:
+    """Show a run: a bar for each file under way, and one for the whole."""
+    return _watch(_bars_of_fetches, _line_of_fetches)
 
-    def __init__(self) -> None:
+
+def of_reads() -> Watch[Scrub]:
+    """Show how far each target is read."""
+    return _watch(_bars_of_reads, _line_of_reads)
+
+
+@contextlib.contextmanager
+def of_rebuild() -> Iterator[Callable[[RebuildReport], None]]:
+    """Show a rebuild; on a terminal by one line that changes."""
+    live = sys.stderr.isatty()
+    try:
+        yield _lines(_line_of_rebuild, live=live)
+    finally:
+        if live:
+            typer.echo("\r\x1b[K", err=True, nl=False)
+
+
+@contextlib.contextmanager
+def _watch(
+    bars: Callable[[T], Mapping[object, Bar]], line: Callable[[T, float], str]
+) -> Iterator[Callable[[T], None]]:
+    if not sys.stderr.isatty():
+        yield _lines(line)
+        return
+    shown = Bars(bars)
+    try:
+        yield shown.update
+    finally:
+        shown.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """What one bar shows.
+
+    Attributes:
+        total_bytes: None while unknown.
+        note: Stands behind it.
+    """
+
+    label: str
+    done_bytes: int
+    total_bytes: int | None = None
+    note: str = ""
+
+
+class Bars(Generic[T]):
+    """Bars that come and go.
+
+    Args:
+        bars: Gives what to show now, by what tells the bars apart.
+    """
+
+    def __init__(self, bars: Callable[[T], Mapping[object, Bar]]) -> None:
+        self._bars = bars
         self._shown = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
             transient=True,
         )
-        self._tasks: dict[int, TaskID] = {}
-        self._whole = self._shown.add_task("files", total=None, left="")
+        self._tasks: dict[object, TaskID] = {}
         self._shown.start()
 
-    def update(self, engine: Engine) -> None:
-        """Draw what is under way."""
-        transfers = engine.progress.transfers
-        for key in set(self._tasks) - set(transfers):
+    def update(self, work: T) -> None:
+        """Draw how far it is."""
+        bars = self._bars(work)
+        for key in self._tasks.keys() - bars.keys():
             self._shown.remove_task(self._tasks.pop(key))
-        now_us = to_us(utc_now())
-        nearest: float | None = None
-        for key, transfer in transfers.items():
-            left_s = None
-            if transfer.deadline_us is not None:
-                left_s = (transfer.deadline_us - now_us) / 1e6
-                nearest = left_s if nearest is None else min(nearest, left_s)
+        for key, bar in bars.items():
             if key not in self._tasks:
                 self._tasks[key] = self._shown.add_task(
-                    transfer.label, total=transfer.total_bytes, left=""
+                    bar.label, total=bar.total_bytes, note=""
                 )
             self._shown.update(
                 self._tasks[key],
-                completed=transfer.done_bytes,
-                total=transfer.total_bytes,
-                left=f"{render.span(left_s)} left" if left_s is not None else "",
-            )
-        done = engine.progress
-        self._shown.update(
-            self._whole,
-            description=f"files  {done.saved_files} saved",
-            completed=done.received_bytes,
-            left=f"nearest deadline {render.span(nearest)}" if nearest else "",
-        )
-
-    def close(self) -> None:
-        """Remove the bars."""
-        self._shown.stop()
-
-
-class Lines:
-    """One line every few seconds."""
-
-    def __init__(self) -> None:
-        self._last = self._began = time.monotonic()
-
-    def update(self, engine: Engine) -> None:
-        """Print a line if it is time for one."""
-        now = time.monotonic()
-        if now - self._last < _LINE_S:
-            return
-        self._last = now
-        done = engine.progress
-        rate = done.received_bytes / (now - self._began)
-        typer.echo(
-            f"{done.saved_files} files saved, {len(done.transfers)} under way, "
-            f"{render.size(done.received_bytes)} received, {render.size(rate)}/s",
-            err=True,
-        )
-
-    def close(self) -> None:
-        """Leave the lines."""
-
-
-class ReadBars:
-    """A bar for each target that is read."""
-
-    def __init__(self) -> None:
-        self._shown = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TextColumn("{task.fields[files]}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._shown.start()
-
-    def update(self, scrub: Scrub) -> None:
-        """Draw how far each target is read."""
-        for target, reading in scrub.readings.items():
-            if target not in self._tasks:
-                self._tasks[target] = self._shown.add_task(
-                    target, total=reading.total_bytes, files=""
-                )
-            self._shown.update(
-                self._tasks[target],
-                completed=reading.done_bytes,
-                files=f"{reading.done_files} of {reading.total_files} files",
+                description=bar.label,
+                completed=bar.done_bytes,
+                total=bar.total_bytes,
+                note=bar.note,
             )
 
     def close(self) -> None:
@@ -138,56 +130,85 @@ class ReadBars:
         self._shown.stop()
 
 
-class ReadLines:
-    """One line every few seconds on what is read."""
-
-    def __init__(self) -> None:
-        self._last = self._began = time.monotonic()
-
-    def update(self, scrub: Scrub) -> None:
-        """Print a line if it is time for one."""
-        now = time.monotonic()
-        if now - self._last < _LINE_S:
-            return
-        self._last = now
-        readings = scrub.readings.values()
-        done_bytes = sum(one.done_bytes for one in readings)
-        rate = done_bytes / (now - self._began)
-        typer.echo(
-            f"{sum(one.done_files for one in readings)} of "
-            f"{sum(one.total_files for one in readings)} files read, "
-            f"{render.size(done_bytes)}, {render.size(rate)}/s, "
-            f"{scrub.tally.damaged} damaged",
-            err=True,
-        )
-
-    def close(self) -> None:
-        """Leave the lines."""
-
-
-class SurveyLines:
-    """How far a rebuild is: one line that changes, or one every few seconds.
+def _lines(
+    line: Callable[[T, float], str], *, live: bool = False
+) -> Callable[[T], None]:
+    """Return what prints a line every few seconds.
 
     Args:
-        live: On a terminal.
+        line: Gives it; the number is of seconds since the start.
+        live: Each line takes the place of the one before, more often.
     """
+    began = last = time.monotonic()
 
-    def __init__(self, *, live: bool) -> None:
-        self._live = live
-        self._last = time.monotonic()
-
-    def update(self, progress: Rebuild) -> None:
-        """Show it, if it is time to."""
+    def update(work: T) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - self._last < (_LIVE_S if self._live else _LINE_S):
+        if now - last < (_LIVE_S if live else _LINE_S):
             return
-        self._last = now
-        read = [f"{name} {one.sidecars}" for name, one in progress.targets.items()]
-        text = f"{progress.carried} exports carried over; sidecars: {', '.join(read)}"
-        shown = f"\r{text}\x1b[K" if self._live else text
-        typer.echo(shown, err=True, nl=not self._live)
+        last = now
+        text = line(work, now - began)
+        typer.echo(f"\r{text}\x1b[K" if live else text, err=True, nl=not live)
 
-    def close(self) -> None:
-        """Clear the line."""
-        if self._live:
-            typer.echo("\r\x1b[K", err=True, nl=False)
+    return update
+
+
+def _bars_of_fetches(engine: Engine) -> dict[object, Bar]:
+    progress, now_us = engine.progress, to_us(utc_now())
+    left_s = {
+        key: (transfer.deadline_us - now_us) / 1e6
+        for key, transfer in progress.transfers.items()
+        if transfer.deadline_us is not None
+    }
+    nearest_s = min(left_s.values(), default=None)
+    whole = Bar(
+        label=f"files  {progress.saved_files} saved",
+        done_bytes=progress.received_bytes,
+        note=f"nearest deadline {render.span(nearest_s)}" if nearest_s else "",
+    )
+    bars: dict[object, Bar] = {"files": whole}
+    for key, transfer in progress.transfers.items():
+        bars[key] = Bar(
+            label=transfer.label,
+            done_bytes=transfer.done_bytes,
+            total_bytes=transfer.total_bytes,
+            note=f"{render.span(left_s[key])} left" if key in left_s else "",
+        )
+    return bars
+
+
+def _line_of_fetches(engine: Engine, elapsed_s: float) -> str:
+    progress = engine.progress
+    return (
+        f"{progress.saved_files} files saved, {len(progress.transfers)} under way, "
+        f"{render.size(progress.received_bytes)} received, "
+        f"{render.size(progress.received_bytes / elapsed_s)}/s"
+    )
+
+
+def _bars_of_reads(scrub: Scrub) -> dict[object, Bar]:
+    return {
+        target: Bar(
+            label=target,
+            done_bytes=reading.done_bytes,
+            total_bytes=reading.total_bytes,
+            note=f"{reading.done_files} of {reading.total_files} files",
+        )
+        for target, reading in scrub.progress.items()
+    }
+
+
+def _line_of_reads(scrub: Scrub, elapsed_s: float) -> str:
+    readings = scrub.progress.values()
+    done_bytes = sum(reading.done_bytes for reading in readings)
+    return (
+        f"{sum(reading.done_files for reading in readings)} of "
+        f"{sum(reading.total_files for reading in readings)} files read, "
+        f"{render.size(done_bytes)}, {render.size(done_bytes / elapsed_s)}/s, "
+        f"{scrub.tally.damaged} damaged"
+    )
+
+
+def _line_of_rebuild(report: RebuildReport, _: float) -> str:
+    read = ", ".join(f"{name} {each.sidecars}" for name, each in report.targets.items())
+    return f"{report.carried} exports carried over; sidecars: {read}"

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.cli import render, signals
-from mirror.cli.globals import given
+from mirror.cli.globals import globals_of
 
 if TYPE_CHECKING:
-    from mirror.app.rebuild.rebuild import Odd, Progress, Tally
+    from mirror.app.rebuild.rebuild import OddCopy, RebuildReport, TargetReport
 
 _NAMED = 100
 """So many of each oddity are named on each target."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("rebuild")(rebuild)
 
 
 def rebuild(
@@ -39,59 +33,56 @@ def rebuild(
     The old ledger is moved aside, never deleted; what is sound in it is carried over.
     Nothing on a target is changed.
     """
-    settings = given(context).settings()
+    settings = globals_of(context).settings()
     for name in target or []:
         if name not in settings.targets:
             raise typer.BadParameter(f"--target: there is no target {name}")
 
     from mirror.app.rebuild import rebuild as rebuilding  # noqa: PLC0415 -- slow imports
-    from mirror.cli.progress import SurveyLines  # noqa: PLC0415
+    from mirror.cli import progress  # noqa: PLC0415
 
     named: dict[tuple[str, str], int] = {}
 
-    def told(odd: Odd) -> None:
+    def told(odd: OddCopy) -> None:
         key = (odd.target, odd.oddity)
         named[key] = named.get(key, 0) + 1
         if named[key] <= _NAMED:
             place = f"{odd.target}:{odd.path}"
             typer.echo(render.clean(f"{odd.oddity}  {place}: {odd.text}"))
 
-    shown = SurveyLines(live=sys.stderr.isatty())
-    try:
-        done = signals.run(
+    with progress.of_rebuild() as watch:
+        report = signals.run(
             rebuilding.run(
                 settings,
                 targets=sorted(set(target or settings.targets)),
                 force=force,
                 told=told,
-                watch=shown.update,
+                watch=watch,
             )
         )
-    finally:
-        shown.close()
-    _print(done)
+    _print(report)
 
 
-def _print(done: Progress) -> None:
-    typer.echo(done.old)
-    if done.aside is not None:
-        typer.echo(f"it is at {done.aside} now")
-    if done.carried:
-        typer.echo(f"{done.carried} exports were carried over from it")
-    if done.unsound:
+def _print(report: RebuildReport) -> None:
+    typer.echo(report.old)
+    if report.aside is not None:
+        typer.echo(f"it is at {report.aside} now")
+    if report.carried:
+        typer.echo(f"{report.carried} exports were carried over from it")
+    if report.unsound:
         typer.echo(
-            f"{done.unsound} exports in it cannot be read: those that were saved come "
-            "back by their sidecars, others at the next sweep if the VMS lists them "
-            "still; attempts and losses that were recorded of them are gone"
+            f"{report.unsound} exports in it cannot be read: those that were saved "
+            "come back by their sidecars, others at the next sweep if the VMS lists "
+            "them still; attempts and losses that were recorded of them are gone"
         )
-    for name, tally in done.targets.items():
-        typer.echo(f"target {name}: {_found(tally)}")
-    counts = ", ".join(f"{state} {n}" for state, n in sorted(done.exports.items()))
+    for name, target in report.targets.items():
+        typer.echo(f"target {name}: {_found(target)}")
+    counts = ", ".join(f"{state} {n}" for state, n in sorted(report.exports.items()))
     typer.echo(f"the new ledger holds: {counts or 'nothing'}")
-    for one in done.unclaimed:
-        place = f"{one.path}: of {one.export}, {one.size_bytes} bytes"
+    for file in report.unclaimed:
+        place = f"{file.path}: of {file.export}, {file.size_bytes} bytes"
         typer.echo(render.clean(f"unclaimed  {place}, not known to the new ledger"))
-    if done.unclaimed:
+    if report.unclaimed:
         typer.echo(
             "unclaimed files lay in the spool, whole or in part, and are left alone. "
             "Start the service: what the VMS still has is fetched anew. Where it has "
@@ -104,10 +95,10 @@ def _print(done: Progress) -> None:
     )
 
 
-def _found(tally: Tally) -> str:
-    copies = ", ".join(f"{state} {n}" for state, n in sorted(tally.copies.items()))
-    text = f"{tally.sidecars} sidecars read; copies: {copies or 'none'}"
-    if tally.odd:
-        odd = ", ".join(f"{name} {n}" for name, n in sorted(tally.odd.items()))
+def _found(target: TargetReport) -> str:
+    copies = ", ".join(f"{state} {n}" for state, n in sorted(target.copies.items()))
+    text = f"{target.sidecars} sidecars read; copies: {copies or 'none'}"
+    if target.odd:
+        odd = ", ".join(f"{name} {n}" for name, n in sorted(target.odd.items()))
         text += f"; not taken as they are: {odd}"
     return text

@@ -1,4 +1,4 @@
-"""The command that gathers what somebody far away needs to help."""
+"""The command that writes the support bundle."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from typing import Annotated
 import typer
 
 from mirror.cli import render
-from mirror.cli.globals import given
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("support-bundle")(support_bundle)
+from mirror.cli.globals import globals_of
 
 
 def support_bundle(
@@ -36,30 +31,24 @@ def support_bundle(
 
     It is mode 0600. Look into it before you send it: it names hosts, paths and sources.
     """
-    globals_ = given(context)
+    globals_ = globals_of(context)
     settings = globals_.settings()
 
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
-
-    from mirror import config  # noqa: PLC0415
-    from mirror.app import check  # noqa: PLC0415
+    from mirror import config  # noqa: PLC0415 -- slow imports
     from mirror.app import support_bundle as support  # noqa: PLC0415
-    from mirror.metrics import Metrics  # noqa: PLC0415
 
-    support.learn_secrets(settings, globals_.redactor)
-    findings = asyncio.run(
-        check.run(
-            settings,
-            metrics=Metrics(CollectorRegistry()),
-            secret=globals_.redactor.add,
-        )
-    )
-    effective = config.explain(globals_.config_path(), os.environ)
-    texts = support.gather(settings, effective=effective, findings=findings, log=log)
     name = f"archive-mirror-support-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz"
     path = path or Path(name)
-    size = support.write(path, texts, globals_.redactor)
-    typer.echo(f"{path} ({render.size(size)}): {', '.join(texts)}")
+    size, names = asyncio.run(
+        support.make(
+            path,
+            settings,
+            effective=config.explain(globals_.config_path(), os.environ),
+            log=log,
+            redactor=globals_.redactor,
+        )
+    )
+    typer.echo(f"{path} ({render.size(size)}): {', '.join(names)}")
     typer.echo(
         "it names hosts, paths and sources, and no secrets: look before you send"
     )

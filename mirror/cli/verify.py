@@ -1,24 +1,18 @@
-"""The command that reads what is kept again."""
+"""The command that reads kept copies again."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
-from mirror.cli.globals import given
+from mirror.cli.globals import globals_of
 
 if TYPE_CHECKING:
-    from mirror.pipeline.verify.judge import Finding, Tally
+    from mirror.pipeline.verify.judge import CopyFinding, VerifyTally
     from mirror.pipeline.verify.scrub import Sample
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("verify")(verify)
 
 
 def verify(
@@ -48,34 +42,33 @@ def verify(
     Exits 4 if damage was found, else 1 if something could not be checked. Without
     --repair nothing on a target is changed.
     """
-    settings = given(context).settings()
+    settings = globals_of(context).settings()
     for name in target or []:
         if name not in settings.targets:
             raise typer.BadParameter(f"--target: there is no target {name}")
     size = _sample(sample)
     if repair:
-        refuse_root(settings.state_dir, given(context).arguments)
+        refuse_root(settings.state_dir, globals_of(context).arguments)
 
     from mirror.app import verify as verifying  # noqa: PLC0415 -- slow imports
-    from mirror.cli.progress import ReadBars, ReadLines  # noqa: PLC0415
+    from mirror.cli import progress  # noqa: PLC0415
 
-    found: list[Finding] = []
-    shown = ReadBars() if sys.stderr.isatty() else ReadLines()
-    try:
+    findings: list[CopyFinding] = []
+    with progress.of_reads() as watch:
         tally = signals.run(
             verifying.run(
                 settings,
                 targets=sorted(set(target or settings.targets)),
                 sample=size,
                 repair=repair,
-                told=found.append if as_json else _print_finding,
-                watch=shown.update,
+                told=findings.append if as_json else _print_finding,
+                watch=watch,
             )
         )
-    finally:
-        shown.close()
     if as_json:
-        render.as_json(_counts(tally) | {"findings": [_record(one) for one in found]})
+        render.as_json(
+            _counts(tally) | {"findings": [_record(each) for each in findings]}
+        )
     else:
         counts = _counts(tally).items()
         typer.echo(", ".join(f"{name.replace('_', ' ')} {n}" for name, n in counts))
@@ -99,7 +92,7 @@ def _sample(text: str | None) -> Sample:
     raise typer.BadParameter("--sample takes a number above 0, or a share such as 5%")
 
 
-def _counts(tally: Tally) -> dict[str, object]:
+def _counts(tally: VerifyTally) -> dict[str, object]:
     return {
         "checked": tally.checked,
         "good": tally.good,
@@ -109,22 +102,23 @@ def _counts(tally: Tally) -> dict[str, object]:
     }
 
 
-def _record(found: Finding) -> dict[str, object]:
+def _record(finding: CopyFinding) -> dict[str, object]:
     return {
-        "source": found.source,
-        "id": found.export_id,
-        "created_at": found.created_at,
-        "target": found.target,
-        "path": found.path,
-        "problem": found.problem,
-        "text": found.text,
-        "repaired": found.repaired,
+        "source": finding.source,
+        "id": finding.export_id,
+        "created_at": finding.created_at,
+        "target": finding.target,
+        "path": finding.path,
+        "problem": finding.problem,
+        "text": finding.text,
+        "repaired": finding.repaired,
     }
 
 
-def _print_finding(found: Finding) -> None:
-    text = found.text
-    if found.path is not None:
-        text = f"{found.source}/{found.export_id}  {found.target}:{found.path}: {text}"
-    mark = "repaired " if found.repaired else ""
-    typer.echo(f"{mark}{found.problem}  {render.clean(text)}")
+def _print_finding(finding: CopyFinding) -> None:
+    text = finding.text
+    if finding.path is not None:
+        export = f"{finding.source}/{finding.export_id}"
+        text = f"{export}  {finding.target}:{finding.path}: {text}"
+    mark = "repaired " if finding.repaired else ""
+    typer.echo(f"{mark}{finding.problem}  {render.clean(text)}")

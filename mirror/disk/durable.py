@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
 READ_BYTES: Final = 1024 * 1024
+_FLUSH_BYTES: Final = 64 * 1024 * 1024
 _CANNOT_CHMOD: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _NO_SPECIAL: Final = 0o777
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -25,9 +27,13 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _RENAME_NOREPLACE: Final = 1
 
 
+def _no_beat() -> None:
+    """Show nobody that a call gets on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
-    """How files and folders are made; `gid` -1 leaves the group alone."""
+class FileModes:
+    """The modes and the group of what is made; `gid` -1 leaves the group alone."""
 
     file_mode: int
     dir_mode: int
@@ -85,23 +91,41 @@ def give_mode(fd: int, mode: int, gid: int) -> None:
 
 
 def write_new(
-    name: str, chunks: Iterable[bytes], *, within: int, manners: Manners
+    name: str,
+    chunks: Iterable[bytes],
+    *,
+    within: int,
+    modes: FileModes,
+    beat: Callable[[], None] = _no_beat,
 ) -> str:
     """Write and flush a new file; return the digest of what was written.
 
-    A failed flush is not tried again on the same file: the caller throws it away.
+    A long one is flushed as it grows, so that no single flush takes long. A failed
+    flush is not tried again on the same file: the caller throws it away.
+
+    Args:
+        name: Of the file.
+        chunks: Its bytes.
+        within: Descriptor of its folder.
+        modes: It gets.
+        beat: Called after each step.
 
     Raises:
         FileExistsError: The name is taken.
         OSError: Anything else, also at closing; the file is not to be trusted.
     """
-    digest = hashlib.sha256()
+    digest, unflushed = hashlib.sha256(), 0
     fd = os.open(name, _NEW_FILE, 0o600, dir_fd=within)
     try:
         for chunk in chunks:
             digest.update(chunk)
             _write_all(fd, chunk)
-        give_mode(fd, manners.file_mode, manners.gid)
+            unflushed += len(chunk)
+            if unflushed >= _FLUSH_BYTES:
+                os.fdatasync(fd)
+                unflushed = 0
+            beat()
+        give_mode(fd, modes.file_mode, modes.gid)
         os.fsync(fd)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -119,12 +143,18 @@ def chunks_of(fd: int) -> Iterator[bytes]:
         yield chunk
 
 
-def digest_on_disk(fd: int) -> str:
-    """Return the digest of a flushed file, read past the page cache if possible."""
+def digest_on_disk(fd: int, came: Callable[[int], None] = lambda _: None) -> str:
+    """Return the digest of a flushed file, read past the page cache if possible.
+
+    Args:
+        fd: Of the file.
+        came: Told how many bytes came, as they come.
+    """
     forget_cached(fd)
     digest = hashlib.sha256()
     for chunk in chunks_of(fd):
         digest.update(chunk)
+        came(len(chunk))
     return digest.hexdigest()
 
 
@@ -203,6 +233,12 @@ def move_numbered(name: str, *, source: int, within: int) -> str:
             number += 1
         else:
             return free
+
+
+def flush(path: Path) -> None:
+    """Bring what was written to a file, or the names in a folder, onto its disk."""
+    with closing(os.open(path, os.O_RDONLY)) as fd:
+        os.fsync(fd)
 
 
 def exists(name: str, *, within: int) -> bool:

@@ -1,4 +1,9 @@
-"""Threads for blocking calls that may never end."""
+"""Run blocking calls without waiting for a disk that is dead: a lane for each disk.
+
+A call that makes no step for longer than the disk's patience is given up: whoever waits
+gets a `HungError`, and the call's thread ends when the disk lets it. Until then the
+lane counts as hung.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,10 @@ import asyncio
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -28,129 +32,188 @@ class HungError(TimeoutError):
 
     Attributes:
         job: The call.
+        waited_s: For so long.
     """
 
-    def __init__(self, text: str, job: Future[Any]) -> None:
+    def __init__(self, text: str, job: Future[Any], waited_s: float) -> None:
         super().__init__(text)
         self.job = job
+        self.waited_s = waited_s
 
 
-class Pulse:
-    """Shows that a call of many steps gets on.
+class GivenUpError(Exception):
+    """Ends a call that nobody waits for any longer."""
+
+
+class Heartbeat:
+    """Shows that a call of many steps gets on, and ends it once it was given up.
 
     Attributes:
-        at: When it last did, by `time.monotonic`.
+        at: When it last got on, by `time.monotonic`.
+        given_up: Nobody waits for the call any longer.
     """
 
     def __init__(self) -> None:
         self.at = time.monotonic()
+        self.given_up = False
 
     def beat(self) -> None:
-        """Show that a step is done."""
+        """Show that a step is done.
+
+        Raises:
+            GivenUpError: The next one must not begin.
+        """
+        if self.given_up:
+            raise GivenUpError
         self.at = time.monotonic()
 
 
-@dataclass(slots=True, kw_only=True)
-class _Room:
-    """The threads of one folder.
+class Lane:
+    """The threads of one disk.
+
+    Args:
+        threads: Calls at once; a question has a thread of its own besides.
+        name: Of the threads.
 
     Attributes:
         slowest_s: What a step took at most that came to its end, be it late.
     """
 
-    pool: ThreadPoolExecutor
-    slowest_s: float = 0.0
-    left: set[Future[Any]] = field(default_factory=set)
+    def __init__(self, threads: int, *, name: str) -> None:
+        self.slowest_s = 0.0
+        self._name = name
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._asker = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-ask")
+        self._questions: dict[Hashable, tuple[Future[Any], float]] = {}
+        self._left: set[Future[Any]] = set()
 
     @property
     def patience_s(self) -> float:
         """How long a step may take: some disks are slow and not dead."""
         return min(MOST_PATIENCE_S, max(PATIENCE_S, _SLOWER * self.slowest_s))
 
+    @property
+    def hangs(self) -> bool:
+        """A call that was given up has not ended yet."""
+        return bool(self._left)
 
-class Workers:
-    """Runs blocking calls; each folder has threads of its own.
+    async def run(
+        self,
+        call: Callable[[], T],
+        heartbeat: Heartbeat | None = None,
+        *,
+        patience_s: float | None = None,
+    ) -> T:
+        """Run a call; cancelled, it is not waited for, and stops at its next step.
 
-    What hangs in one folder holds up nothing in another.
+        Args:
+            call: Blocking.
+            heartbeat: Beaten by a call that may take long.
+            patience_s: For one step; the disk's own by default.
+
+        Raises:
+            HungError: It made no step for too long.
+        """
+        heartbeat = heartbeat or Heartbeat()
+        job: Future[T] = self._pool.submit(call)
+        waiting = asyncio.wrap_future(job)
+        waiting.add_done_callback(_retrieve)
+        try:
+            while not waiting.done():
+                longest_s = self.patience_s if patience_s is None else patience_s
+                left_s = heartbeat.at + longest_s - time.monotonic()
+                if left_s > 0:
+                    await asyncio.wait([waiting], timeout=left_s)
+                    continue
+                self._leave(job, heartbeat)
+                raise HungError(f"{self._name} gives no answer", job, longest_s)
+        except asyncio.CancelledError:
+            heartbeat.given_up = True
+            raise
+        self._measure(heartbeat)
+        return waiting.result()
+
+    async def ask(
+        self, call: Callable[[], T], *, patience_s: float, key: Hashable = None
+    ) -> T:
+        """Ask whether the disk answers; never held up by calls that `run` runs.
+
+        While an earlier call of the same key goes on, that one is waited for: a further
+        one would fare no better.
+
+        Raises:
+            HungError: No answer for so long.
+        """
+        job, since = self._questions.get(key, (None, 0.0))
+        if job is None or job.done():
+            job, since = self._asker.submit(call), time.monotonic()
+            self._questions[key] = job, since
+        waiting = asyncio.wrap_future(job)
+        waiting.add_done_callback(_retrieve)
+        left_s = since + patience_s - time.monotonic()
+        if left_s > 0:
+            await asyncio.wait([waiting], timeout=left_s)
+        if not job.done():
+            raise HungError(f"{self._name} gives no answer", job, patience_s)
+        answer: T = job.result()
+        return answer
+
+    def after(self, job: Future[Any], call: Callable[[], object]) -> None:
+        """Run a call once another has ended; nobody waits for it."""
+
+        def submit(_: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):
+                self._pool.submit(call)
+
+        job.add_done_callback(submit)
+
+    def close(self) -> None:
+        """Let the threads end; what has not begun never will. Waits for none."""
+        self._pool.shutdown(wait=False)
+        self._asker.shutdown(wait=False)
+
+    def _leave(self, job: Future[Any], heartbeat: Heartbeat) -> None:
+        """Wait no longer for a call; one that has not begun never will."""
+        heartbeat.given_up = True
+        if job.cancel():
+            return
+
+        def ended(_: Future[Any]) -> None:
+            self._measure(heartbeat)
+            self._left.discard(job)
+
+        self._left.add(job)
+        job.add_done_callback(ended)
+
+    def _measure(self, heartbeat: Heartbeat) -> None:
+        self.slowest_s = max(self.slowest_s, time.monotonic() - heartbeat.at)
+
+
+class Lanes:
+    """A lane for each folder: what hangs in one holds up nothing in another.
 
     Args:
         threads: At once in each folder.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, name: str) -> None:
         self._threads = threads
-        self._rooms: dict[Path, _Room] = {}
+        self._name = name
+        self._lanes: dict[Path, Lane] = {}
 
-    async def run(
-        self,
-        folder: Path,
-        call: Callable[[], T],
-        pulse: Pulse | None = None,
-    ) -> T:
-        """Run a call about a folder.
-
-        Args:
-            folder: Whose threads are used.
-            call: Blocking.
-            pulse: Beaten by a call that may take long.
-
-        Raises:
-            HungError: It made no step for too long.
-        """
-        room = self._room(folder)
-        pulse = pulse or Pulse()
-        job: Future[T] = room.pool.submit(call)
-        waiting = asyncio.wrap_future(job)
-        waiting.add_done_callback(_seen)
-        while not waiting.done():
-            left_s = pulse.at + room.patience_s - time.monotonic()
-            if left_s > 0:
-                await asyncio.wait([waiting], timeout=left_s)
-                continue
-            self._leave(room, job, pulse)
-            raise HungError(f"{folder} gives no answer", job)
-        room.slowest_s = max(room.slowest_s, time.monotonic() - pulse.at)
-        return waiting.result()
-
-    def hangs(self, folder: Path) -> bool:
-        """Tell whether a call that was left there has not ended yet."""
-        return folder in self._rooms and bool(self._rooms[folder].left)
-
-    def after(self, folder: Path, job: Future[Any], call: Callable[[], object]) -> None:
-        """Run a call about a folder once another has ended; nobody waits for it."""
-        pool = self._room(folder).pool
-
-        def submit(_: Future[Any]) -> None:
-            with contextlib.suppress(RuntimeError):
-                pool.submit(call)
-
-        job.add_done_callback(submit)
+    def of(self, folder: Path) -> Lane:
+        """Return the lane of a folder."""
+        if folder not in self._lanes:
+            self._lanes[folder] = Lane(self._threads, name=self._name)
+        return self._lanes[folder]
 
     def close(self) -> None:
         """Let the threads end."""
-        for room in self._rooms.values():
-            room.pool.shutdown(wait=False)
-
-    def _room(self, folder: Path) -> _Room:
-        if folder not in self._rooms:
-            pool = ThreadPoolExecutor(self._threads, thread_name_prefix="spool")
-            self._rooms[folder] = _Room(pool=pool)
-        return self._rooms[folder]
-
-    def _leave(self, room: _Room, job: Future[T], pulse: Pulse) -> None:
-        """Wait no longer for a call; one that has not begun never will."""
-        if job.cancel():
-            return
-
-        def ended(_: Future[T]) -> None:
-            room.slowest_s = max(room.slowest_s, time.monotonic() - pulse.at)
-            room.left.discard(job)
-
-        room.left.add(job)
-        job.add_done_callback(ended)
+        for lane in self._lanes.values():
+            lane.close()
 
 
-def _seen(waiting: asyncio.Future[T]) -> None:
-    """Take note of how a call ended that nobody waits for."""
+def _retrieve(waiting: asyncio.Future[Any]) -> None:
+    """Retrieve how a call ended that nobody may wait for, so that it makes no noise."""
     if not waiting.cancelled():
         waiting.exception()

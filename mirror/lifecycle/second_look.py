@@ -17,7 +17,7 @@ from mirror.mp4 import END_NOT_PROVABLE
 
 if TYPE_CHECKING:
     from mirror.model import Export
-    from mirror.ports import Seen
+    from mirror.ports import Validators
 
 MOST_LOOKS: Final = 12
 _APART_SHARE: Final = 20
@@ -43,7 +43,7 @@ class Shown(StrEnum):
 
 
 def compare(
-    seen: Seen | None,
+    seen: Validators | None,
     *,
     size_bytes: int | None,
     etag: str | None,
@@ -84,7 +84,7 @@ def after_look(
     export: Export,
     newest: Export,
     shown: Shown,
-    seen: Seen | None,
+    seen: Validators | None,
     *,
     now_us: int,
     lifetime_us: int,
@@ -174,7 +174,7 @@ def _allowed(
     return due_us if due_us < deadline_us else None
 
 
-def agrees(export: Export, seen: Seen) -> bool:
+def agrees(export: Export, seen: Validators) -> bool:
     """Tell whether the look before showed the same change."""
     before = (export.look_total, export.look_etag, export.look_modified)
     return before == (seen.total_bytes, seen.etag, seen.last_modified)

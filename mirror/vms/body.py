@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """A `ports.Body` over an open response.
+    """A `ports.FileBody` over an open response.
 
     Args:
         response: Its status is final.
-        offer: What it was judged to bring.
-        first_by: When its first byte must have come, by the loop's clock; it is given
-            `stall_s` all the same.
-        first_byte_s: The whole wait that ends then.
-        stall_s: How long no byte may come after that. Only bytes of the file count,
-            not what carries them: extensions of chunks, trailers.
+        offer: What its headers promise.
+        first_by: When its first byte must have come, by the loop's clock, but not
+            before `stall_s` is over.
+        first_byte_s: The whole wait that ends then; for the error text.
+        stall_s: The longest pause between bytes of the file. Extensions of chunks and
+            trailers do not count.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Body:
         )
 
     def _left_over(self) -> bytes:
-        """Return what had arrived before the body broke off.
+        """Return the bytes that had arrived before the body broke off.
 
-        aiohttp raises at once and keeps these bytes to itself; thrown away each
-        time, a line that breaks often would never bring a file.
+        aiohttp raises at once and keeps them; without them, a line that breaks often
+        would never bring a file.
         """
         return self._content._read_nowait(-1)  # noqa: SLF001 -- no public way

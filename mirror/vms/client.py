@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import aiohttp
 
 from mirror.errors import AuthError, FetchError, ListError, OriginRefusedError
 from mirror.model import from_us, is_folder, to_us, utc_now
-from mirror.vms import file_answer
+from mirror.vms import file_answer, list_answer
 from mirror.vms.body import Body
 from mirror.vms.http_errors import explained, late
-from mirror.vms.large_pages import Scratch
-from mirror.vms.list_answer import REDIRECTS, Answered, expect_list
+from mirror.vms.large_pages import Scratch, read_page
 from mirror.vms.origins import origin_of
 from mirror.vms.proxy import Proxies
 from mirror.vms.response import Response
@@ -25,25 +22,19 @@ from mirror.vms.schema import decode_page, without
 from mirror.vms.token import expiry
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime, timedelta, tzinfo
     from pathlib import Path
 
     from yarl import URL
 
-    from mirror.ports import Held, Page, Seen
+    from mirror.ports import Page, ResumePoint, Validators
     from mirror.vms.origins import Origins
     from mirror.vms.sessions import Sessions, Tls
     from mirror.vms.token import TokenFile
 
-MAX_PAGE_BYTES = 64 * 1024 * 1024
-_HELD_BYTES = 4 * 1024 * 1024
-"""A page up to this size is decoded at once, from memory."""
-_PIECE_BYTES = 512 * 1024
 MAX_REDIRECTS = 5
-_OFFSET_NOISE_US = 1_500_000
-_OFFSET_LIMIT_US = 366 * 86_400_000_000
-"""A clock further off than a year is no clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +62,21 @@ class VmsOptions:
     now: Callable[[], datetime] = field(default=utc_now)
 
 
-_Body = bytes | Scratch
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawAnswer:
+    """What came for a request, before it is judged.
+
+    Attributes:
+        body: Of a list, decompressed, our token taken out; of a file, its beginning.
+        large: The body of a list instead, as received, if it is large.
+        clock_offset_us: The VMS's clock less ours; of lists only.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    large: Scratch | None = None
+    clock_offset_us: int | None = None
 
 
 class VmsClient:
@@ -79,8 +84,8 @@ class VmsClient:
 
     Attributes:
         token_expiry_s: When the token ends, in seconds since 1970; None if unknown.
-        certificate_end_s: Likewise the certificate that the list last came under; None
-            also if it is not looked at by its dates.
+        certificate_end_s: When the certificate of the last list ends, likewise; None
+            also if its dates are not checked.
     """
 
     def __init__(
@@ -95,7 +100,6 @@ class VmsClient:
         self._sessions = sessions
         self.token = token
         self._device_uuid = device_uuid
-        self._refused: str | None = None
         self._contexts: (
             tuple[ssl.SSLContext | aiohttp.Fingerprint | bool, ssl.SSLContext | bool]
             | None
@@ -135,7 +139,7 @@ class VmsClient:
     async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
         """Read one page; see `ports.Source`."""
         form = self._options.date_format
-        answered = await self.ask(
+        answer = await self.ask(
             self._options.list_url,
             {
                 "per_page": str(self._options.per_page),
@@ -144,10 +148,10 @@ class VmsClient:
                 "to": from_us(until_us).strftime(form),
             },
         )
-        return await self.judge(answered)
+        return await self.judge(answer)
 
-    async def ask(self, address: URL, query: Mapping[str, str]) -> Answered:
-        """Ask the API, which has to be on the source's own origin.
+    async def ask(self, address: URL, query: Mapping[str, str]) -> RawAnswer:
+        """Send a request to the API, on the source's own origin.
 
         Raises:
             AuthError: There is no token.
@@ -160,7 +164,7 @@ class VmsClient:
             "X-Client": self._options.client,
             "X-UUID": self._device_uuid,
         }
-        began_us = to_us(self._options.now())
+        asked_us = to_us(self._options.now())
         try:
             async with self._sessions.api.get(
                 address,
@@ -170,60 +174,66 @@ class VmsClient:
                 ssl=self._tls(ListError)[0],
                 proxy=self._proxy(address, ListError),
             ) as response:
-                offset_us = self._offset(response, began_us)
+                offset_us = list_answer.clock_offset(
+                    response.headers,
+                    asked_us=asked_us,
+                    answered_us=to_us(self._options.now()),
+                )
                 if offset_us is not None:
                     self._offset_us = offset_us
-                self.certificate_end_s = _end_of_certificate(response)
-                body = await _whole(response, self._options.folder)
-                return Answered(
+                if isinstance(response, Response):
+                    self.certificate_end_s = response.certificate_end_s
+                body = await read_page(response, self._options.folder)
+                large = body if isinstance(body, Scratch) else None
+                return RawAnswer(
                     status=response.status,
                     headers=response.headers,
-                    body=b"" if isinstance(body, Scratch) else without(body, token),
-                    large=body if isinstance(body, Scratch) else None,
+                    body=without(body, token) if isinstance(body, bytes) else b"",
+                    large=large,
                     clock_offset_us=offset_us,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             reason, text = explained(exc, self._options.proxies.hosts)
             raise ListError(reason, f"the list could not be read: {text}") from exc
 
-    async def judge(self, answered: Answered) -> Page:
-        """Return the page of the list that came.
+    async def judge(self, answer: RawAnswer) -> Page:
+        """Return the page of the list that an answer brings.
 
         Raises:
-            ListError: None did; the text says what to do.
+            ListError: It brings none; the text says what to do.
         """
         token = await self.token.read()
-        place, now = self.token.place, self._options.now()
-        expect_list(answered, token=token, place=place, now=now)
+        list_answer.judge(
+            answer.status,
+            answer.headers,
+            answer.body,
+            token=token,
+            place=self.token.place,
+            now=self._options.now(),
+        )
         return await asyncio.to_thread(
             decode_page,
-            answered.large or answered.body,
+            answer.large or answer.body,
             footage_zone=self._options.footage_zone,
-            clock_offset_us=answered.clock_offset_us,
+            clock_offset_us=answer.clock_offset_us,
             secret=token,
             folder=self._options.folder,
         )
 
     async def sample(
         self, address: URL, headers: Mapping[str, str], *, most_bytes: int
-    ) -> Answered:
-        """Ask for a file and take no more than its first bytes.
+    ) -> RawAnswer:
+        """Ask for a file and read no more than its first bytes.
 
         Args:
             address: As `resolve` gives it.
             headers: Besides our own.
-            most_bytes: Of the body; none is read of what is compressed.
+            most_bytes: Of the body.
 
         Raises:
             FetchError: Nothing came.
         """
-        try:
-            response = await self._get(address, dict(headers))
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
-            reason, text = explained(exc, self._options.proxies.hosts)
-            raise FetchError(
-                reason, f"the file could not be asked for: {text}"
-            ) from exc
+        response = await self._get(address, headers)
         body = b""
         try:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
@@ -233,7 +243,7 @@ class VmsClient:
                     body += chunk
         finally:
             response.close()
-        return Answered(status=response.status, headers=response.headers, body=body)
+        return RawAnswer(status=response.status, headers=response.headers, body=body)
 
     def resolve(self, url: str, name: str | None) -> URL:
         """Return where a listed url leads; see `Origins.resolve`."""
@@ -241,30 +251,26 @@ class VmsClient:
 
     @contextlib.asynccontextmanager
     async def open_file(
-        self, url: str, name: str | None, held: Held, *, first_byte_s: float
+        self, url: str, name: str | None, point: ResumePoint, *, first_byte_s: float
     ) -> AsyncIterator[Body]:
         """Ask for a file or the rest of it; see `ports.Source`."""
-        wanted = file_answer.range_headers(held)
+        headers = file_answer.range_headers(point)
         address = self._options.origins.resolve(url, name)
         first_by = asyncio.get_running_loop().time() + first_byte_s
         limit = asyncio.timeout_at(first_by)
         try:
             # Whatever comes meanwhile: interim answers, blank lines, half a header.
             async with limit:
-                response = await self._get(address, wanted)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+                response = await self._get(address, headers)
+        except (FetchError, TimeoutError) as exc:
             if limit.expired():
                 raise late(first_byte_s) from exc
-            reason, text = explained(exc, self._options.proxies.hosts)
-            raise FetchError(
-                reason, f"the file could not be asked for: {text}"
-            ) from exc
+            raise
         try:
             offer = file_answer.judge(
                 response.status,
                 response.headers,
-                held=held,
-                asked_range="Range" in wanted,
+                point=point,
                 folder=is_folder(url),
                 max_bytes=self._options.max_file_bytes,
                 now=self._options.now(),
@@ -279,19 +285,30 @@ class VmsClient:
         finally:
             response.close()
 
-    async def look(self, url: str, name: str | None) -> Seen | None:
+    async def look(self, url: str, name: str | None) -> Validators | None:
         """Ask for one byte of a file; see `ports.Source`."""
         address = self._options.origins.resolve(url, name)
-        answered = await self.sample(address, {"Range": "bytes=0-0"}, most_bytes=0)
+        answer = await self.sample(address, {"Range": "bytes=0-0"}, most_bytes=0)
         return file_answer.look(
-            answered.status,
-            answered.headers,
+            answer.status,
+            answer.headers,
             folder=is_folder(url),
             now=self._options.now(),
         )
 
     async def _get(
-        self, address: URL, headers: dict[str, str]
+        self, address: URL, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await self._follow(address, headers)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+            reason, text = explained(exc, self._options.proxies.hosts)
+            raise FetchError(
+                reason, f"the file could not be asked for: {text}"
+            ) from exc
+
+    async def _follow(
+        self, address: URL, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Follow redirects by hand, each checked before it is requested."""
         own, elsewhere = self._tls(FetchError)
@@ -302,12 +319,12 @@ class VmsClient:
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._sessions.files.get(
                 address,
-                headers=headers | credentials,
+                headers={**headers, **credentials},
                 allow_redirects=False,
                 ssl=own if origin_of(address) == self.origin else elsewhere,
                 proxy=self._proxy(address, FetchError),
             )
-            if response.status not in REDIRECTS:
+            if response.status not in list_answer.REDIRECTS:
                 return response
             location = response.headers.get("Location", "")
             response.close()
@@ -348,57 +365,3 @@ class VmsClient:
                     "the VMS's certificate, or that of its authority, there as PEM",
                 ) from exc
         return self._contexts
-
-    def _offset(self, response: aiohttp.ClientResponse, began_us: int) -> int | None:
-        """Return the VMS's clock less ours; its `Date` counts whole seconds."""
-        try:
-            theirs = parsedate_to_datetime(response.headers["Date"])
-            offset = (
-                to_us(theirs) + 500_000 - (began_us + to_us(self._options.now())) // 2
-            )
-        except (KeyError, ValueError, TypeError, OverflowError):
-            return None
-        if abs(offset) > _OFFSET_LIMIT_US:
-            return None
-        return 0 if abs(offset) < _OFFSET_NOISE_US else offset
-
-
-def _end_of_certificate(response: aiohttp.ClientResponse) -> int | None:
-    """Return when the certificate ends, in seconds since 1970, if it was verified."""
-    found = response.peer_certificate if isinstance(response, Response) else None
-    ends = (found or {}).get("notAfter")
-    return int(ssl.cert_time_to_seconds(ends)) if isinstance(ends, str) else None
-
-
-async def _whole(response: aiohttp.ClientResponse, folder: Path | None) -> _Body:
-    """Return the body; a large one in a file, so that it takes no memory."""
-    held = bytearray()
-    answer: Scratch | None = None
-    size = 0
-    async for chunk in response.content.iter_any():
-        held += chunk
-        size += len(chunk)
-        if size > MAX_PAGE_BYTES:
-            raise ListError(
-                "too_large",
-                "a page of the list is larger than 64 MiB; set a lower per_page",
-            )
-        if len(held) > (_HELD_BYTES if answer is None else _PIECE_BYTES):
-            answer = await _put(answer, bytes(held), folder)
-            held.clear()
-    return bytes(held) if answer is None else await _put(answer, bytes(held), folder)
-
-
-async def _put(answer: Scratch | None, piece: bytes, folder: Path | None) -> Scratch:
-    try:
-        if answer is None:
-            answer = await asyncio.to_thread(Scratch, folder)
-        await asyncio.to_thread(answer.write, piece)
-    except OSError as exc:
-        raise ListError(
-            "too_large",
-            "a page of the list is larger than 4 MiB, and there is no room in "
-            f"{folder or 'the folder for temporary files'} to take it in pieces "
-            f"({exc.strerror}); make room, or set a lower per_page",
-        ) from exc
-    return answer

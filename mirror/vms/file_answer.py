@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from mirror import backoff
 from mirror.errors import FetchError, FileGoneError
 from mirror.model import Reason
-from mirror.ports import Seen
+from mirror.ports import UNFIT_RANGE, Validators
 from mirror.vms.http_errors import PROXY_ASKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from mirror.ports import Held
+    from mirror.ports import ResumePoint
 
 _RANGE = re.compile(
     r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
@@ -27,32 +27,25 @@ _NO_RANGE = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
 _GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _FIRM = timedelta(seconds=1)
-UNFIT = "unfit_range"
-"""The reason of an answer to Range that cannot be joined to what is held."""
 _TEXT = re.compile(r"^\s*text/|html|json|xml", re.IGNORECASE)
-_NOTHING = Seen(total_bytes=None, etag=None, last_modified=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What an answer promises to bring; as `ports.Body`.
+class Offer(Validators):
+    """What an answer promises to bring; as `ports.FileBody`.
 
     Attributes:
         length: Bytes this answer's body holds; None if not announced.
     """
 
     start_bytes: int
-    total_bytes: int | None
     length: int | None
     explicit_end: bool
-    etag: str | None
-    last_modified: str | None
-    firm: bool
 
 
 def look(
     status: int, headers: Mapping[str, str], *, folder: bool, now: datetime
-) -> Seen | None:
+) -> Validators | None:
     """Return what the answer to a request for the first byte says of the file.
 
     Raises:
@@ -70,28 +63,28 @@ def look(
         total = None
     if status == HTTPStatus.PARTIAL_CONTENT:
         match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
-        known = match is not None and match.group(3) != "*"
-        total = int(match.group(3)) if match is not None and known else None
-    seen = Seen(
+        stated = match is not None and match.group(3) != "*"
+        total = int(match.group(3)) if match is not None and stated else None
+    seen = Validators(
         total_bytes=total,
         etag=headers.get("ETag"),
         last_modified=headers.get("Last-Modified"),
     )
-    return None if seen == _NOTHING else seen
+    return None if seen == Validators() else seen
 
 
-def range_headers(held: Held) -> dict[str, str]:
+def range_headers(point: ResumePoint) -> dict[str, str]:
     """Return the headers that ask for the rest; none to ask for the whole.
 
     A weak ETag cannot guard a range, nor can a date within whose second the file may
     have been changed again (RFC 9110, 13.1.5 and 8.8.2.2).
     """
-    validator = held.last_modified if held.firm else None
-    if held.etag and not held.etag.startswith("W/") and not held.overlap_bytes:
-        validator = held.etag
-    if not held.size_bytes or not validator:
+    validator = point.last_modified if point.firm else None
+    if point.etag and not point.etag.startswith("W/") and not point.overlap_bytes:
+        validator = point.etag
+    if not point.size_bytes or not validator:
         return {}
-    start = held.size_bytes - held.overlap_bytes
+    start = point.size_bytes - point.overlap_bytes
     return {"Range": f"bytes={start}-", "If-Range": validator}
 
 
@@ -99,20 +92,20 @@ def judge(
     status: int,
     headers: Mapping[str, str],
     *,
-    held: Held,
-    asked_range: bool,
+    point: ResumePoint,
     folder: bool,
     max_bytes: int,
     now: datetime,
 ) -> Offer:
-    """Return what the answer brings, or say why it is of no use.
+    """Return what the answer brings, or raise why it is of no use.
 
     Raises:
         FileGoneError: There is no file just now.
         FetchError: Anything else.
     """
+    asked_range = bool(range_headers(point))
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and asked_range:
-        return _beyond_end(headers, held)
+        return _beyond_end(headers, point)
     _expect_file(status, headers, folder=folder, now=now)
     firm = is_firm(headers, now)
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
@@ -124,9 +117,11 @@ def judge(
         )
     length = _length(headers)
     if status == HTTPStatus.PARTIAL_CONTENT:
-        offer = _rest(headers, held, length, firm=firm) if asked_range else None
+        offer = _rest(headers, point, length, firm=firm) if asked_range else None
         if offer is None:
-            raise FetchError(UNFIT, "the VMS answers 206 to a request without Range")
+            raise FetchError(
+                UNFIT_RANGE, "the VMS answers 206 to a request without Range"
+            )
     else:
         offer = _whole(headers, length, firm=firm)
     if offer.total_bytes is not None and offer.total_bytes > max_bytes:
@@ -182,75 +177,79 @@ def _whole(headers: Mapping[str, str], length: int | None, *, firm: bool) -> Off
 
 
 def _rest(
-    headers: Mapping[str, str], held: Held, length: int | None, *, firm: bool
+    headers: Mapping[str, str], point: ResumePoint, length: int | None, *, firm: bool
 ) -> Offer:
-    given = headers.get("Content-Range", "")
-    match = _RANGE.fullmatch(given.strip())
+    content_range = headers.get("Content-Range", "")
+    match = _RANGE.fullmatch(content_range.strip())
     if match is None or match.group(3) == "*":
-        raise FetchError(UNFIT, "the 206 does not say which bytes it brings")
+        raise FetchError(UNFIT_RANGE, "the 206 does not say which bytes it brings")
     first, last, total = (int(part) for part in match.groups())
-    asked = held.size_bytes - held.overlap_bytes
+    asked = point.size_bytes - point.overlap_bytes
     if first != asked or not first <= last < total:
         raise FetchError(
-            UNFIT, f"asked for bytes from {asked}, the 206 brings {given[:60]}"
+            UNFIT_RANGE,
+            f"asked for bytes from {asked}, the 206 brings {content_range[:60]}",
         )
-    if held.total_bytes is not None and total != held.total_bytes:
+    if point.total_bytes is not None and total != point.total_bytes:
         raise FetchError(
-            UNFIT, f"the file had {held.total_bytes} bytes and now has {total}"
+            UNFIT_RANGE, f"the file had {point.total_bytes} bytes and now has {total}"
         )
-    if held.total_bytes is None and not _shows_version(headers, held):
-        raise FetchError(UNFIT, "the 206 does not show which version it is of")
+    if point.total_bytes is None and not _shows_version(headers, point):
+        raise FetchError(UNFIT_RANGE, "the 206 does not show which version it is of")
     if length is not None and length != last - first + 1:
-        raise FetchError(UNFIT, "the 206 announces another length than its range")
-    _same_version(headers, held)
+        raise FetchError(UNFIT_RANGE, "the 206 announces another length than its range")
+    _same_version(headers, point)
     dated = headers.get("Last-Modified")
-    if held.overlap_bytes and not (dated and firm):
+    if point.overlap_bytes and not (dated and firm):
         raise FetchError(
-            UNFIT, "the 206 has no Last-Modified that shows which version it is of"
+            UNFIT_RANGE,
+            "the 206 has no Last-Modified that shows which version it is of",
         )
     return Offer(
         start_bytes=first,
         total_bytes=total,
         length=last - first + 1,
         explicit_end=True,
-        etag=headers.get("ETag") or held.etag,
-        last_modified=dated or held.last_modified,
-        firm=firm if dated else held.firm,
+        etag=headers.get("ETag") or point.etag,
+        last_modified=dated or point.last_modified,
+        firm=firm if dated else point.firm,
     )
 
 
-def _beyond_end(headers: Mapping[str, str], held: Held) -> Offer:
-    """A 416: we hold the whole file if its length says so, else start over."""
+def _beyond_end(headers: Mapping[str, str], point: ResumePoint) -> Offer:
+    """Judge a 416: the partial is the whole file if its length says so."""
     match = _NO_RANGE.fullmatch(headers.get("Content-Range", "").strip())
     total = int(match.group(1)) if match else None
-    beyond = total == held.size_bytes and not held.overlap_bytes
-    if not beyond or held.total_bytes not in {None, total}:
-        raise FetchError(UNFIT, "the VMS has no bytes beyond those held (416)")
-    _same_version(headers, held)
+    beyond = total == point.size_bytes and not point.overlap_bytes
+    if not beyond or point.total_bytes not in {None, total}:
+        raise FetchError(UNFIT_RANGE, "the VMS has no bytes beyond those held (416)")
+    _same_version(headers, point)
     return Offer(
-        start_bytes=held.size_bytes,
+        start_bytes=point.size_bytes,
         total_bytes=total,
         length=0,
         explicit_end=True,
-        etag=held.etag,
-        last_modified=held.last_modified,
-        firm=held.firm,
+        etag=point.etag,
+        last_modified=point.last_modified,
+        firm=point.firm,
     )
 
 
-def _shows_version(headers: Mapping[str, str], held: Held) -> bool:
+def _shows_version(headers: Mapping[str, str], point: ResumePoint) -> bool:
     """Tell whether an answer has anything to compare with what is held."""
     return bool(
-        (held.etag and headers.get("ETag"))
-        or (held.last_modified and headers.get("Last-Modified"))
+        (point.etag and headers.get("ETag"))
+        or (point.last_modified and headers.get("Last-Modified"))
     )
 
 
-def _same_version(headers: Mapping[str, str], held: Held) -> None:
-    for name, known in (("ETag", held.etag), ("Last-Modified", held.last_modified)):
-        given = headers.get(name)
-        if given and known and given != known:
-            raise FetchError(UNFIT, f"the file has changed: another {name} than before")
+def _same_version(headers: Mapping[str, str], point: ResumePoint) -> None:
+    for name, before in (("ETag", point.etag), ("Last-Modified", point.last_modified)):
+        now = headers.get(name)
+        if now and before and now != before:
+            raise FetchError(
+                UNFIT_RANGE, f"the file has changed: another {name} than before"
+            )
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

@@ -1,4 +1,4 @@
-"""Say what an HTTP failure was and what helps, with no address in it."""
+"""Name the cause of an HTTP failure and the remedy; the texts hold no address."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from mirror.errors import FetchError
+from mirror.ports import FIRST_BYTE
 from mirror.vms.response import MOST_INTERIM, InterimFloodError
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ _NO_TLS = frozenset({"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMB
 
 
 def late(waited_s: float) -> FetchError:
-    """Return the failure of a file whose first byte did not come in time."""
+    """Return the error for a file whose first byte did not come in time."""
     return FetchError(
-        "first_byte",
+        FIRST_BYTE,
         f"no answer, or no byte of it, for too long ({waited_s:g} s, by "
         "first_byte_timeout; after each such try it is waited for longer)",
     )
@@ -138,28 +139,22 @@ def _of_proxy(exc: Exception, proxies: Collection[str]) -> tuple[str, str] | Non
 
 
 def _of_tls(exc: Exception) -> tuple[str, str] | None:
-    text = _tls_text(exc)
-    return None if text is None else ("tls", text)
-
-
-def _tls_text(exc: Exception) -> str | None:
-    """Return what is wrong with the certificate or with TLS; None if nothing."""
     if isinstance(exc, aiohttp.ServerFingerprintMismatch):
-        return (
+        return "tls", (
             "the certificate is not the one that is pinned; if the VMS has a new one, "
             f'set tls.fingerprint = "sha256:{exc.got.hex()}"'
         )
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        found = exc.certificate_error
-        code = getattr(found, "verify_code", 0)
+        fault = exc.certificate_error
+        code = getattr(fault, "verify_code", 0)
         remedy = _UNTRUSTED.get(code, "").format(host=exc.host)
-        return f"the certificate is not trusted: {remedy or found}"
+        return "tls", f"the certificate is not trusted: {remedy or fault}"
     if isinstance(exc, aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        return _no_tls(getattr(exc, "os_error", exc))
+        return "tls", _no_tls(getattr(exc, "os_error", exc))
     closed = getattr(exc, "os_error", None)
     if isinstance(closed, ConnectionError) and closed.errno is None:
         # It comes from asyncio, once there was a connection.
-        return (
+        return "tls", (
             "the connection was closed during the TLS handshake; does the VMS speak "
             "TLS of version 1.2 or later on this port?"
         )

@@ -1,7 +1,8 @@
-"""A large answer of the list: kept on disk, split into rows, never held at once."""
+"""A large page of the list: kept on disk, split into rows, never in memory at once."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -15,18 +16,24 @@ from mirror.errors import ListError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aiohttp import ClientResponse
+
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""A page up to this size is decoded at once, from memory."""
+_PIECE_BYTES = 512 * 1024
 MAX_ROWS = 20_000
 """On one page."""
 MAX_ROW_BYTES = 4 * 1024 * 1024
 MAX_FRAME_BYTES = 1024 * 1024
-"""Of what is not in a row; a frame of bare numbers takes much memory."""
+"""Of what is not in a row: many bare numbers would take much memory."""
 MAX_VALUES = 4_000_000
-"""Texts, lists and objects on one page: two hundred a row."""
+"""Texts, lists and objects on one page: two hundred per row."""
 _QUOTE, _LIST = b'"['
 _OF_ROWS = 2
 """How deep the rows lie."""
 _KEY_BYTES = 16
-_WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 256 * 1024
 _TEXT = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _TOKEN = re.compile(rb'[\[\]{}]|"' + _TEXT + rb'("?)', re.DOTALL)
 _REST = re.compile(_TEXT, re.DOTALL)
@@ -35,7 +42,7 @@ PLACE = b"{}"
 
 
 class Scratch:
-    """A file without a name, which goes when nobody has it any more.
+    """A file without a name; it is gone when nobody refers to it.
 
     Args:
         folder: Where it lies; None leaves that to the system.
@@ -62,6 +69,43 @@ class Scratch:
     def read(self, offset: int, size: int) -> bytes:
         """Return what lies there; less at its end."""
         return os.pread(self._fd, size, offset)
+
+
+async def read_page(response: ClientResponse, folder: Path | None) -> bytes | Scratch:
+    """Return the body of a list's answer; a large one in a file, to save memory.
+
+    Raises:
+        ListError: It is larger than any page, or there is no room for the file.
+    """
+    pending, size, scratch = bytearray(), 0, None
+    async for chunk in response.content.iter_any():
+        pending += chunk
+        size += len(chunk)
+        if size > MAX_PAGE_BYTES:
+            raise ListError(
+                "too_large",
+                "a page of the list is larger than 64 MiB; set a lower per_page",
+            )
+        if len(pending) > (_AT_ONCE_BYTES if scratch is None else _PIECE_BYTES):
+            scratch = await asyncio.to_thread(_put, scratch, bytes(pending), folder)
+            pending.clear()
+    if scratch is None:
+        return bytes(pending)
+    return await asyncio.to_thread(_put, scratch, bytes(pending), folder)
+
+
+def _put(scratch: Scratch | None, piece: bytes, folder: Path | None) -> Scratch:
+    try:
+        scratch = Scratch(folder) if scratch is None else scratch
+        scratch.write(piece)
+    except OSError as exc:
+        raise ListError(
+            "too_large",
+            "a page of the list is larger than 4 MiB, and there is no room in "
+            f"{folder or 'the folder for temporary files'} to take it in pieces "
+            f"({exc.strerror}); make room, or set a lower per_page",
+        ) from exc
+    return scratch
 
 
 class Split:
@@ -92,7 +136,7 @@ class Split:
 
     def _read(self) -> None:
         at, carried = 0, b""
-        while piece := self._answer.read(at, _WINDOW_BYTES):
+        while piece := self._answer.read(at, WINDOW_BYTES):
             window = carried + piece
             done = self._take(window, at - len(carried))
             carried = window[done:]
@@ -100,7 +144,7 @@ class Split:
         self._keep(carried)
 
     def _take(self, window: bytes, base: int) -> int:
-        """Take a window; return up to where, for a last backslash waits for more."""
+        """Read a window; return up to where: a last backslash needs what follows."""
         end = len(window)
         place = since = 0
         if self._in_text:
@@ -112,11 +156,11 @@ class Split:
                 end = place
             if self._depth == 1:
                 self._key = (self._key + window[:place])[:_KEY_BYTES]
-        for found in _TOKEN.finditer(window, place, end):
-            start, place = found.span()
+        for match in _TOKEN.finditer(window, place, end):
+            start, place = match.span()
             token = window[start]
             if token == _QUOTE:
-                if not self._text(found):
+                if not self._text(match):
                     end = place
             elif token in b"[{":
                 since = self._open(window, since, start, base)
@@ -125,12 +169,12 @@ class Split:
         (self._keep if self._row is None else self._digest.update)(window[since:end])
         return end
 
-    def _text(self, found: re.Match[bytes]) -> bool:
-        """Take a text; tell whether it ends in this window."""
+    def _text(self, match: re.Match[bytes]) -> bool:
+        """Read a text; tell whether it ends in this window."""
         self._count()
         if self._depth == 1:
-            self._key = found.group()[:_KEY_BYTES]
-        self._in_text = not found.group(1)
+            self._key = match.group()[:_KEY_BYTES]
+        self._in_text = not match.group(1)
         return not self._in_text
 
     def _open(self, window: bytes, since: int, start: int, base: int) -> int:
@@ -181,7 +225,7 @@ class Split:
 
 
 def too_many_rows() -> ListError:
-    """Return what is told of a page with more rows than any should have."""
+    """Return the error for a page with more rows than any should have."""
     return ListError(
         "too_large",
         f"a page of the list holds over {MAX_ROWS} rows; set a lower per_page",
@@ -189,5 +233,5 @@ def too_many_rows() -> ListError:
 
 
 def _rest_of_text(window: bytes) -> int:
-    found = _REST.match(window)
-    return found.end() if found else 0
+    match = _REST.match(window)
+    return match.end() if match else 0

@@ -1,21 +1,20 @@
-"""What came for a request, and what it means that it is no list."""
+"""Judge the answer to a list request by its status and headers: pure, no I/O."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from mirror import backoff
 from mirror.errors import AuthError, ListError
+from mirror.model import to_us
 from mirror.vms.http_errors import PROXY_ASKS
-from mirror.vms.schema import validation_errors
+from mirror.vms.values import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-
-    from mirror.vms.large_pages import Scratch
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _STATUS = {
@@ -29,63 +28,95 @@ _STATUS = {
     429: "it asks us to slow down (429)",
     503: "it is under maintenance or busy (503)",
 }
+_OFFSET_NOISE_US = 1_500_000
+_OFFSET_LIMIT_US = 366 * 86_400_000_000
+"""A clock further off than a year is no clock."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What came for a request, before anybody judges it.
-
-    Attributes:
-        body: Of a list, decompressed, our token taken out; of a file, its beginning.
-        large: The body of a list instead, as received, if it is large.
-        clock_offset_us: The VMS's clock less ours; of lists only.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    large: Scratch | None = None
-    clock_offset_us: int | None = None
-
-
-def expect_list(answered: Answered, *, token: str, place: str, now: datetime) -> None:
-    """Make sure that the VMS gives a list.
+def judge(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    token: str,
+    place: str,
+    now: datetime,
+) -> None:
+    """Make sure that the answer is a list, or say why it is of no use.
 
     Args:
-        answered: What came.
+        status: Of the answer.
+        headers: Of the answer.
+        body: Read only if the VMS finds fault with the request.
         token: Not shown, should the VMS quote it.
         place: Where the operator puts the token.
         now: Aware; for a `Retry-After` that is a date.
 
     Raises:
-        AuthError: It refuses the token.
-        ListError: It gives none; the text says what to do.
+        AuthError: The VMS refuses the token.
+        ListError: It gives no list; the text says what to do.
     """
-    status = answered.status
     if status == HTTPStatus.OK:
         return
-    wait = backoff.retry_after(
-        answered.headers.get("Retry-After"),
-        now,
-        answered.headers.get("Date"),
-    )
+    wait = backoff.retry_after(headers.get("Retry-After"), now, headers.get("Date"))
     if status == HTTPStatus.UNAUTHORIZED:
         raise AuthError(
             "unauthorized",
             f"the VMS refuses the token (401); put a valid one into {place}",
             retry_after_s=wait,
         )
-    told = _STATUS.get(status)
+    cause = _STATUS.get(status)
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        faults = validation_errors(answered.body, secret=token) or "no field named"
-        told = (
+        faults = validation_errors(body, secret=token) or "no field named"
+        cause = (
             f"it finds fault with the request (422): {faults}; if a date is "
             "meant, set date_format"
         )
     elif status in REDIRECTS:
-        told = f"it redirects ({status}); set url to where the VMS is"
-    elif told is None:
-        told = f"it answers {status}"
+        cause = f"it redirects ({status}); set url to where the VMS is"
+    elif cause is None:
+        cause = f"it answers {status}"
     raise ListError(
-        f"http_{status}", f"the VMS gives no list: {told}", retry_after_s=wait
+        f"http_{status}", f"the VMS gives no list: {cause}", retry_after_s=wait
     )
+
+
+def validation_errors(body: bytes, *, secret: str) -> str:
+    """Return what a 422 says of each field, on one line; empty if unreadable.
+
+    Args:
+        body: Of the answer.
+        secret: Not shown, however it is written in the JSON.
+    """
+    errors = json_object(body).get("errors")
+    if isinstance(errors, str):
+        return _one_line(errors, secret)
+    if not isinstance(errors, dict):
+        return ""
+    parts = []
+    for field, texts in list(errors.items())[:20]:
+        lines = texts if isinstance(texts, list) else [texts]
+        parts.append(f"{field}: {' '.join(str(text) for text in lines[:5])}")
+    return _one_line("; ".join(parts), secret)
+
+
+def clock_offset(
+    headers: Mapping[str, str], *, asked_us: int, answered_us: int
+) -> int | None:
+    """Return the VMS's clock less ours, in microseconds; None if it shows none.
+
+    Its `Date` counts whole seconds; it is compared with the middle of the request.
+    """
+    try:
+        theirs_us = to_us(parsedate_to_datetime(headers["Date"])) + 500_000
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    offset_us = theirs_us - (asked_us + answered_us) // 2
+    if abs(offset_us) > _OFFSET_LIMIT_US:
+        return None
+    return 0 if abs(offset_us) < _OFFSET_NOISE_US else offset_us
+
+
+def _one_line(text: str, secret: str) -> str:
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split()).replace(secret, "[token]")[:1000]

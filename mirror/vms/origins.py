@@ -1,4 +1,4 @@
-"""Decide which address a listed url stands for, and whether we may go there."""
+"""Decide which address a listed url means, and whether a request may go there."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ class Origins:
 
     def _rewritten(self, address: URL) -> URL:
         origin = origin_of(address)
-        for listed, wanted in self.rewrites:
+        for listed, ours in self.rewrites:
             if origin == listed:
-                return _moved(address, URL(wanted))
+                return _moved(address, URL(ours))
         if origin in self.allowed:
             return address
         own = URL(self.own)

@@ -34,12 +34,12 @@ class Proxies:
     @classmethod
     def of_environment(cls, environ: Mapping[str, str]) -> Self:
         """Return what `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say, in any case."""
-        found: dict[str, URL] = {}
+        proxies: dict[str, URL] = {}
         for scheme in _SCHEMES:
             named = _variable(environ, f"{scheme}_proxy")
             if named:
-                found[scheme] = URL(named if "://" in named else f"http://{named}")
-        return cls(by_scheme=found, exceptions=_variable(environ, "no_proxy"))
+                proxies[scheme] = URL(named if "://" in named else f"http://{named}")
+        return cls(by_scheme=proxies, exceptions=_variable(environ, "no_proxy"))
 
     def of(self, address: URL) -> URL | None:
         """Return the proxy for an address; None if it is asked directly."""
@@ -61,8 +61,8 @@ class Proxies:
     def secrets(self) -> frozenset[str]:
         """What no log may show."""
         urls = self.by_scheme.values()
-        given = {part for url in urls for part in (url.password, url.raw_password)}
-        return frozenset(part for part in given if part)
+        texts = {text for url in urls for text in (url.password, url.raw_password)}
+        return frozenset(text for text in texts if text)
 
 
 def variable_of(environ: Mapping[str, str], name: str) -> str:

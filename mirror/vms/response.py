@@ -1,7 +1,8 @@
-"""An answer: few interim ones (1xx) before it, and the certificate it came under."""
+"""An HTTP response: few interim ones (1xx) before it, and its certificate."""
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -11,24 +12,29 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 MOST_INTERIM = 20
-"""A server sends one or two: 100 and 103 are all there are of use to a GET."""
+"""A server sends one or two: only 100 and 103 are of use to a GET."""
 
 
 class InterimFloodError(aiohttp.ClientError):
-    """More interim answers came than anybody sends in good faith."""
+    """More interim answers came than any sound server sends."""
 
 
 class Response(aiohttp.ClientResponse):
-    """An answer that is given up after `MOST_INTERIM` answers that are not final.
+    """A response that fails after `MOST_INTERIM` answers that are not final.
 
-    aiohttp itself reads on for as long as they come.
-
-    Attributes:
-        peer_certificate: Of the server, as `ssl` decodes it; None without TLS, empty if
-            it is not verified.
+    aiohttp itself reads on as long as they come.
     """
 
-    peer_certificate: dict[str, object] | None = None
+    _certificate: dict[str, object] | None = None
+
+    @property
+    def certificate_end_s(self) -> int | None:
+        """When the server's certificate ends, in seconds since 1970.
+
+        None without TLS, or if the certificate is not verified.
+        """
+        end = (self._certificate or {}).get("notAfter")
+        return int(ssl.cert_time_to_seconds(end)) if isinstance(end, str) else None
 
     @override
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
@@ -39,7 +45,7 @@ class Response(aiohttp.ClientResponse):
         """
         protocol, transport = connection.protocol, connection.transport
         if transport is not None:
-            self.peer_certificate = transport.get_extra_info("peercert")
+            self._certificate = transport.get_extra_info("peercert")
         if protocol is None:
             return await super().start(connection)
         read, interim = protocol.read, 0

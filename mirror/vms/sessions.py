@@ -1,4 +1,4 @@
-"""The two HTTP sessions: the API's and the files'. They share nothing."""
+"""The two HTTP sessions, for the API and for files. They share nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _AGENT = f"archive-mirror/{__version__}"
-_CONNECT_S = 15
-_WAY_S = 30
-"""Until there is a connection: the name, TCP, the proxy's word, TLS."""
+_TCP_S = 15
+CONNECT_S = 30
+"""Until there is a connection: name, TCP, answer of the proxy, TLS."""
 _READ_BUFFER = 16384
 
 
@@ -64,13 +64,13 @@ class Sessions:
     """Opens both sessions; use as a context manager.
 
     Args:
-        read_bytes: At most so many are taken from a connection at once.
+        read_bytes: The most to read from a connection at once.
 
     Attributes:
         api: For lists; sends JSON headers, decompresses.
-        files: For bulk bytes; asks for them as they are and never decodes. It bounds
-            no wait but that for a connection: whoever reads from it does.
-        stall_s: The longest that a body that has begun may bring no byte.
+        files: For files; asks for them uncompressed and never decodes. It limits only
+            the wait for a connection; who reads a body limits the rest.
+        stall_s: The longest pause in a body that has begun.
     """
 
     api: aiohttp.ClientSession
@@ -96,8 +96,8 @@ class Sessions:
             headers={"User-Agent": _AGENT, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(
                 total=self._list_s,
-                connect=_WAY_S,
-                sock_connect=_CONNECT_S,
+                connect=CONNECT_S,
+                sock_connect=_TCP_S,
                 sock_read=self.stall_s,
             ),
             response_class=Response,
@@ -107,7 +107,7 @@ class Sessions:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": _AGENT, "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(
-                total=None, connect=_WAY_S, sock_connect=_CONNECT_S
+                total=None, connect=CONNECT_S, sock_connect=_TCP_S
             ),
             response_class=Response,
             auto_decompress=False,
@@ -122,10 +122,10 @@ class Sessions:
 
 
 def _take_at_once(size_bytes: int) -> None:
-    """Set how much asyncio takes from a connection before anybody can say stop.
+    """Set how much asyncio reads from a connection at once.
 
-    By its own figures that is 256 KiB, and more than 1 MiB with TLS, of memory for
-    each connection. They are the same for all, and there is no public way to them.
+    Its own limits are 256 KiB, and more than 1 MiB with TLS, of memory for each
+    connection. They hold for all connections, and there is no public way to them.
     """
     selector_events._SelectorSocketTransport.max_size = size_bytes  # type: ignore[attr-defined] # noqa: SLF001 -- see above
     sslproto.SSLProtocol.max_size = size_bytes

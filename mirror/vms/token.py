@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import errno
@@ -35,7 +34,7 @@ class TokenFile:
     Args:
         path: Of the file; None where neither `token_file` nor a credential is there.
         source: For error texts.
-        learned: Told each token, so that logs never show it.
+        learned: Called with each token, so that logs never show it.
     """
 
     def __init__(
@@ -79,8 +78,7 @@ class TokenFile:
             return self._token
         self._stamp, self._token = stamp, None
         try:
-            # One hop: cancelled between two, an open file would be nobody's.
-            raw = await asyncio.to_thread(_content, self._path)
+            raw = await _read_file(self._path)
         except FileNotFoundError as exc:
             raise AuthError(
                 "no_token",
@@ -101,10 +99,10 @@ class TokenFile:
         if self._path is None:
             return None
         try:
-            found = await aiofiles.os.stat(self._path)
+            stamp = await aiofiles.os.stat(self._path)
         except OSError:
             return None
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
+        return (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino)
 
 
 def _content(path: Path) -> bytes:
@@ -118,6 +116,10 @@ def _content(path: Path) -> bytes:
         return os.read(fd, MAX_BYTES + 1)
     finally:
         os.close(fd)
+
+
+_read_file = aiofiles.os.wrap(_content)
+"""One call in a thread: cancelled between two, an open file would be nobody's."""
 
 
 def parse(raw: bytes, place: str) -> str:
@@ -144,7 +146,7 @@ def parse(raw: bytes, place: str) -> str:
 
 
 def store(path: Path, token: str, *, reader: Path) -> None:
-    """Put a token into its file, at once and durably.
+    """Write a token into its file, atomically and durably.
 
     The file is new each time, of mode 0600. If we are root it gets the owner of
     `reader`, a folder of the service, which has to read it.
@@ -179,7 +181,7 @@ def store(path: Path, token: str, *, reader: Path) -> None:
 
 
 def _opened(folder: Path) -> int:
-    """Open a folder; as root without following any link, for others may have made it.
+    """Open a folder; as root without following links, which others may have made.
 
     Raises:
         OSError: It cannot be opened; ELOOP: a link leads there.
@@ -200,22 +202,22 @@ def _opened(folder: Path) -> int:
 
 
 def _owner(path: Path, folder: int, reader: Path) -> tuple[int, int] | None:
-    """Return whom a token file must belong to; None where there is no choice.
+    """Return the owner a token file must have; None if it cannot be chosen.
 
     Raises:
-        OSError: What is there is no file.
+        OSError: There is something else than a file.
     """
-    found: os.stat_result | None = None
+    owned: os.stat_result | None = None
     with suppress(FileNotFoundError):
-        found = os.lstat(path.name, dir_fd=folder)
-    if found is not None and not stat.S_ISREG(found.st_mode):
-        code = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EEXIST
+        owned = os.lstat(path.name, dir_fd=folder)
+    if owned is not None and not stat.S_ISREG(owned.st_mode):
+        code = errno.ELOOP if stat.S_ISLNK(owned.st_mode) else errno.EEXIST
         raise OSError(code, os.strerror(code), path.name)
     if os.geteuid() != 0:
         return None
     with suppress(FileNotFoundError):
-        found = reader.stat()
-    return None if found is None else (found.st_uid, found.st_gid)
+        owned = reader.stat()
+    return None if owned is None else (owned.st_uid, owned.st_gid)
 
 
 def content_of(path: Path | None) -> str | None:

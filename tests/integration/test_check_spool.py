@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
-from prometheus_client import CollectorRegistry
-
 from mirror.app import check
 from mirror.disk import mounts
-from mirror.metrics import Metrics
 from mirror.simulator import Vms
 from tests.site import Site
 
 
 async def spool(site: Site) -> tuple[str, str]:
     """Return what `check` says of the spool."""
-    found = await check.run(
-        site.settings(), metrics=Metrics(CollectorRegistry()), secret=lambda _: None
-    )
+    found = await check.run(site.settings(), secret=lambda _: None)
     return next((one.grade.value, one.detail) for one in found if one.name == "spool")
 
 

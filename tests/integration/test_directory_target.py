@@ -22,11 +22,13 @@ import pytest
 
 from mirror.disk import durable, mounts
 from mirror.errors import TargetError
-from mirror.ports import Kept, PathTakenError, Publication, SpoolFileError
+from mirror.ports import ContentError, Kept, PathTakenError, Publication, SpooledFile
 from mirror.targets.directory.target import DirectoryTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from mirror.ports import Target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,13 +59,15 @@ class World:
         }
         return DirectoryTarget(**{**settings, **self.options, **options})
 
-    def publication(self, content: bytes = BYTES, **changes: object) -> Publication:
+    def publication(
+        self, content: bytes = BYTES, *, may_link: bool = True, **changes: object
+    ) -> Publication:
         if not self.spool.exists():
             self.spool.write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
         record = {"source": "hq", "id": 6414, "sha256": sha256, "attempts": 1}
         wanted = Publication(
-            spooled=self.spool,
+            content=SpooledFile(path=self.spool, may_link=may_link),
             path=PATH,
             sidecar=json.dumps(record).encode(),
             size_bytes=len(content),
@@ -110,12 +114,20 @@ def swift(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+async def publish_to(target: Target, wanted: Publication) -> Kept:
+    """Publish one file, and raise why not."""
+    (result,) = await target.publish([wanted])
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
 async def publish(world: World, wanted: Publication) -> Kept:
     """Open the target as after a restart, publish once, and close it."""
     target = world.target()
     try:
-        await target.open(None)
-        return await target.publish(wanted)
+        await target.probe(None, write=True)
+        return await publish_to(target, wanted)
     finally:
         await target.close()
 
@@ -126,7 +138,7 @@ async def test_linked_on_one_file_system(world: World) -> None:
 
     kept = await publish(world, wanted)
 
-    assert kept == Kept(path=PATH, verified=False)
+    assert kept == Kept(verified=False)
     assert world.visible() == world.whole(wanted)
     assert (world.root / PATH).samefile(world.spool)
     assert world.temporaries() == []
@@ -185,7 +197,7 @@ async def test_group(world: World) -> None:
 
 async def test_unknown_group(world: World) -> None:
     with pytest.raises(TargetError, match="no group nobody-at-all") as failed:
-        await world.target(group="nobody-at-all").open(None)
+        await world.target(group="nobody-at-all").probe(None, write=True)
 
     assert failed.value.reason == "no_group"
 
@@ -263,8 +275,8 @@ async def test_a_forbidden_set_group_id_costs_only_itself(
     monkeypatch.setattr(os, "mkdir", mkdir)
     monkeypatch.setattr(os, "fchmod", fchmod)
     target = world.target(dir_mode=0o2750)
-    await target.open(None)
-    await target.publish(world.publication())
+    await target.probe(None, write=True)
+    await publish_to(target, world.publication())
 
     folder = (world.root / PATH).parent
     assert world.visible()[PATH] == BYTES
@@ -327,7 +339,7 @@ async def test_spooled_file_is_gone(world: World, may_link: bool) -> None:
     wanted = world.publication(may_link=may_link)
     world.spool.unlink()
 
-    with pytest.raises(SpoolFileError, match="is gone"):
+    with pytest.raises(ContentError, match="is gone"):
         await publish(world, wanted)
 
     assert world.visible() == {}
@@ -337,7 +349,7 @@ async def test_spooled_file_is_gone(world: World, may_link: bool) -> None:
 async def test_spooled_file_has_another_length(world: World, may_link: bool) -> None:
     world.spool.write_bytes(BYTES[:-1])
 
-    with pytest.raises(SpoolFileError, match="bytes long"):
+    with pytest.raises(ContentError, match="bytes long"):
         await publish(world, world.publication(may_link=may_link))
 
     assert world.visible() == {}
@@ -347,7 +359,7 @@ async def test_spooled_file_has_other_bytes(world: World) -> None:
     """A copy is made only of the bytes that were fetched."""
     world.spool.write_bytes(BYTES[::-1])
 
-    with pytest.raises(SpoolFileError, match="other bytes"):
+    with pytest.raises(ContentError, match="other bytes"):
         await publish(world, world.publication(may_link=False))
 
     assert world.visible() == {}
@@ -356,7 +368,7 @@ async def test_spooled_file_has_other_bytes(world: World) -> None:
 
 async def test_read_back_differs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that gives back other bytes than it took keeps nothing."""
-    monkeypatch.setattr(durable, "digest_on_disk", lambda _: "00")
+    monkeypatch.setattr(durable, "digest_on_disk", lambda *_: "00")
 
     with pytest.raises(TargetError) as failed:
         await publish(world, world.publication(may_link=False))
@@ -405,10 +417,10 @@ async def test_bad_paths(world: World, path: str) -> None:
 async def test_min_free(world: World, may_link: bool) -> None:
     """What must stay free stays free, and the health says how much is left."""
     target = world.target(min_free=2**60)
-    health = await target.open(None)
+    health = await target.probe(None, write=True)
 
     with pytest.raises(TargetError, match="min_free") as failed:
-        await target.publish(world.publication(may_link=may_link))
+        await publish_to(target, world.publication(may_link=may_link))
 
     assert health.free_bytes == 0
     assert failed.value.reason == "no_space"
@@ -418,11 +430,11 @@ async def test_min_free(world: World, may_link: bool) -> None:
 
 async def test_marker(world: World) -> None:
     """A marker is made once, and found again."""
-    first = await world.target().open(None)
+    first = await world.target().probe(None, write=True)
     text = (world.root / HIDDEN / "target.json").read_text()
 
-    again = await world.target().open(None)
-    known = await world.target().open(first.marker_id)
+    again = await world.target().probe(None, write=True)
+    known = await world.target().probe(first.marker_id, write=True)
 
     assert first.marker_id == again.marker_id == known.marker_id
     assert first.free_bytes
@@ -441,7 +453,7 @@ async def test_marker_of_a_share(world: World, monkeypatch: pytest.MonkeyPatch) 
         return opened(name, within=within)
 
     monkeypatch.setattr(durable, "open_file", open_file)
-    health = await world.target().open(None)
+    health = await world.target().probe(None, write=True)
 
     assert health.marker_id
 
@@ -450,7 +462,7 @@ async def test_marker_of_a_share(world: World, monkeypatch: pytest.MonkeyPatch) 
 async def test_other_disk(world: World, found: str, tmp_path: Path) -> None:
     """With the marker missing or another one, nothing is written and the text helps."""
     target = world.target()
-    health = await target.open(None)
+    health = await target.probe(None, write=True)
     place = world.root / HIDDEN / "target.json"
     good = place.read_bytes()
     place.unlink()
@@ -464,9 +476,9 @@ async def test_other_disk(world: World, found: str, tmp_path: Path) -> None:
     before = sorted(world.root.rglob("*"))
 
     with pytest.raises(TargetError) as published:
-        await target.publish(world.publication())
+        await publish_to(target, world.publication())
     with pytest.raises(TargetError) as opened:
-        await world.target().open(health.marker_id)
+        await world.target().probe(health.marker_id, write=True)
 
     assert published.value.reason == opened.value.reason
     assert sorted(world.root.rglob("*")) == before
@@ -480,13 +492,13 @@ async def test_other_disk(world: World, found: str, tmp_path: Path) -> None:
 async def test_another_disk_under_way(world: World, tmp_path: Path) -> None:
     """Swapped between two publishes, the new disk stays as it is."""
     target = world.target()
-    await target.open(None)
-    await target.publish(world.publication())
+    await target.probe(None, write=True)
+    await publish_to(target, world.publication())
     world.root.rename(tmp_path / "old")
     world.root.mkdir()
 
     with pytest.raises(TargetError) as failed:
-        await target.publish(world.publication(path="hq/other.mp4"))
+        await publish_to(target, world.publication(path="hq/other.mp4"))
 
     assert failed.value.reason == "marker_missing"
     assert list(world.root.iterdir()) == []
@@ -497,26 +509,26 @@ async def test_root_is_made_at_first_use_only(world: World) -> None:
     """An empty folder never stands in for a disk that was there once."""
     world.root.rmdir()
     with pytest.raises(TargetError, match="`install -d -o") as failed:
-        await world.target().open("remembered")
+        await world.target().probe("remembered", write=True)
     assert failed.value.reason == "root_missing"
     assert not world.root.exists()
 
     with pytest.raises(TargetError, match="not mounted"):
-        await world.target(mount=True).open(None)
+        await world.target(mount=True).probe(None, write=True)
     assert not world.root.exists()
 
     with pytest.raises(TargetError, match="`install -d -o"):
-        await world.target(root=world.root / "deeper").open(None)
+        await world.target(root=world.root / "deeper").probe(None, write=True)
     assert not world.root.exists()
 
-    await world.target().open(None)
+    await world.target().probe(None, write=True)
     assert world.root.stat().st_mode & 0o7777 == 0o750
 
 
 async def test_mount_point(world: World) -> None:
     """Where a mount is asked for, a plain folder is refused."""
     with pytest.raises(TargetError, match="mount = false") as failed:
-        await world.target(mount=True).open(None)
+        await world.target(mount=True).probe(None, write=True)
 
     assert failed.value.reason == "not_mounted"
     assert list(world.root.iterdir()) == []
@@ -525,7 +537,9 @@ async def test_mount_point(world: World) -> None:
 async def test_a_folder_of_a_mount_is_no_mount_point(world: World) -> None:
     """Who names a folder of the share is told where the share is mounted."""
     with pytest.raises(TargetError, match="set path to /proc, and let layout") as told:
-        await world.target(root=Path(f"/proc/{os.getpid()}"), mount=True).open(None)
+        await world.target(root=Path(f"/proc/{os.getpid()}"), mount=True).probe(
+            None, write=True
+        )
     assert told.value.reason == "not_mounted"
 
 
@@ -553,7 +567,7 @@ def test_mount_points_are_known(world: World, monkeypatch: pytest.MonkeyPatch) -
 async def test_own_leftovers_are_cleaned(world: World) -> None:
     """Only what this node left behind goes; the spool and others' files stay."""
     earlier, target = world.target(), world.target()
-    await earlier.open(None)
+    await earlier.probe(None, write=True)
     await earlier.close()
     tmp = world.root / HIDDEN / "tmp"
     (world.root / HIDDEN / "spool").mkdir()
@@ -561,7 +575,7 @@ async def test_own_leftovers_are_cleaned(world: World) -> None:
     for name in ["n0de-1-aa.part", "n0de2-1.part", "other-1.part"]:
         (tmp / name).touch()
 
-    await target.open(None)
+    await target.probe(None, write=True)
 
     assert world.temporaries() == ["n0de2-1.part", "other-1.part"]
     assert (world.root / HIDDEN / "spool" / "n0de-1.part").exists()
@@ -580,12 +594,14 @@ async def test_a_look_spares_what_is_under_way(
         assert looked.wait(60)
         real(temporary, name, **how)
 
-    health = await target.open(None)
+    health = await target.probe(None, write=True)
     monkeypatch.setattr(durable, "place", slow)
-    under_way = asyncio.create_task(target.publish(world.publication(may_link=False)))
+    under_way = asyncio.create_task(
+        publish_to(target, world.publication(may_link=False))
+    )
     while not waiting.is_set():
         await asyncio.sleep(0.01)
-    await target.open(health.marker_id)
+    await target.probe(health.marker_id, write=True)
     looked.set()
 
     assert (await under_way).verified
@@ -604,13 +620,15 @@ async def test_a_clone_of_this_node_does_not_keep_a_copy_from_ending(
         assert looked.wait(60)
         real(temporary, name, **how)
 
-    health = await target.open(None)
-    await clone.open(health.marker_id)
+    health = await target.probe(None, write=True)
+    await clone.probe(health.marker_id, write=True)
     monkeypatch.setattr(durable, "place", slow)
-    under_way = asyncio.create_task(target.publish(world.publication(may_link=False)))
+    under_way = asyncio.create_task(
+        publish_to(target, world.publication(may_link=False))
+    )
     while not waiting.is_set():
         await asyncio.sleep(0.01)
-    await clone.open(health.marker_id)
+    await clone.probe(health.marker_id, write=True)
     looked.set()
 
     assert (await under_way).verified
@@ -623,17 +641,17 @@ async def test_what_could_not_be_removed_is_removed_later(
 ) -> None:
     """A disk that is away when a copy fails is tidied when it is back."""
     target, unlink = world.target(), os.unlink
-    health = await target.open(None)
+    health = await target.probe(None, write=True)
 
     def away(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "unlink", away)
-        await target.publish(world.publication(may_link=False))
+        await publish_to(target, world.publication(may_link=False))
     assert len(world.temporaries()) == 2
     monkeypatch.setattr(os, "unlink", unlink)
-    await target.open(health.marker_id)
+    await target.probe(health.marker_id, write=True)
 
     assert world.temporaries() == []
     await target.close()
@@ -641,14 +659,14 @@ async def test_what_could_not_be_removed_is_removed_later(
 
 async def test_read_only_root(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that cannot be written to shows when it is looked at."""
-    health = await world.target().open(None)
+    health = await world.target().probe(None, write=True)
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(durable, "write_new", refuse)
     with pytest.raises(TargetError, match="Read-only file system") as failed:
-        await world.target().open(health.marker_id)
+        await world.target().probe(health.marker_id, write=True)
 
     assert failed.value.reason == "read_only"
     assert f"ReadWritePaths=-{world.root.parent} " in str(failed.value)
@@ -792,7 +810,7 @@ async def test_every_step_may_fail(
             try:
                 await publish(world, wanted)
                 failed = False
-            except (TargetError, SpoolFileError, CrashError):
+            except (TargetError, ContentError, CrashError):
                 failed = True
 
         seen = world.visible()
@@ -897,7 +915,7 @@ async def test_failed_flush_throws_the_file_away(
     """A file whose flush failed is never flushed again nor kept."""
     real, inodes = os.fsync, []
     target = world.target()
-    await target.open(None)
+    await target.probe(None, write=True)
 
     def fsync(fd: int) -> None:
         if os.fstat(fd).st_size == len(BYTES):
@@ -908,7 +926,7 @@ async def test_failed_flush_throws_the_file_away(
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(TargetError) as failed:
-        await target.publish(world.publication(may_link=False))
+        await publish_to(target, world.publication(may_link=False))
 
     assert failed.value.reason == "io_error"
     assert len(inodes) == 1
@@ -923,7 +941,7 @@ async def test_failed_close_throws_the_file_away(
     """A write that is told lost only at closing (NFS, SMB) is a failure."""
     real, failed_once = os.close, threading.Event()
     target = world.target()
-    await target.open(None)
+    await target.probe(None, write=True)
 
     def close(fd: int) -> None:
         written = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
@@ -934,7 +952,7 @@ async def test_failed_close_throws_the_file_away(
 
     monkeypatch.setattr(os, "close", close)
     with pytest.raises(TargetError) as failed:
-        await target.publish(world.publication(may_link=False))
+        await publish_to(target, world.publication(may_link=False))
 
     assert failed.value.reason == "no_space"
     assert world.visible() == {}
@@ -944,15 +962,15 @@ async def test_failed_close_throws_the_file_away(
 async def test_many_at_once(world: World) -> None:
     """Publishes that make the same folders do not meet, nor share a name."""
     target = world.target(threads=8)
-    await target.open(None)
+    await target.probe(None, write=True)
     wanted = [
         world.publication(path=f"hq/a/b/{n}.mp4", token="n0de-1", may_link=False)
         for n in range(16)
     ]
 
-    kept = await asyncio.gather(*(target.publish(one) for one in wanted))
+    kept = await asyncio.gather(*(publish_to(target, one) for one in wanted))
 
-    assert [one.path for one in kept] == [one.path for one in wanted]
+    assert [one.verified for one in kept] == [True] * 16
     assert len(world.visible()) == 32
     assert world.temporaries() == []
     await target.close()
@@ -978,7 +996,7 @@ async def test_no_permission(world: World, as_anybody: None) -> None:
     if os.geteuid() != 65534:
         world.root.chmod(0o500)
     with pytest.raises(TargetError) as failed:
-        await world.target().open(None)
+        await world.target().probe(None, write=True)
 
     assert failed.value.reason == "no_permission"
     user = pwd.getpwuid(os.geteuid()).pw_name
@@ -990,7 +1008,7 @@ async def test_a_root_that_may_not_be_made(world: World, as_anybody: None) -> No
     if os.geteuid() != 65534:
         world.root.chmod(0o500)
     with pytest.raises(TargetError) as failed:
-        await world.target(root=world.root / "a b").open(None)
+        await world.target(root=world.root / "a b").probe(None, write=True)
 
     assert failed.value.reason == "root_missing"
     user = pwd.getpwuid(os.geteuid()).pw_name

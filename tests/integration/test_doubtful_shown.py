@@ -9,13 +9,12 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mirror.app.notify import hook
-from mirror.app.status import metrics_snapshot
+from mirror.app.status import metrics_snapshot, public_json
 from mirror.ledger import rows
 from mirror.metrics import Metrics
 from mirror.model import State
 from tests.afternoon import HOUR, MINUTE, NOW_US, HandmadeSite
-from tests.integration.test_cli import run
+from tests.command import run
 
 HELD = {
     "held_sha256": "ab" * 32,
@@ -132,7 +131,7 @@ def test_the_command_of_on_event_is_told_of_it(site):
         )
 
     (event,) = site.ledger.events.take(5)
-    shown = hook._told(event)
+    shown = public_json.event(event)
 
     assert shown["event"] == "export.doubtful"
     assert shown["export"]["state"] == shown["export"]["proof"] == "doubtful"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mirror.cli.show import _due_now
+from mirror.cli.retry import _due_now
 from mirror.lifecycle import version as versions
 from mirror.model import Reason
 from tests.integration.test_versions import (

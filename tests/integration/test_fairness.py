@@ -20,9 +20,9 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from mirror.app.engine import Engine
     from mirror.app.service import Service
     from mirror.model import Export
+    from mirror.pipeline.engine import Engine
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -99,9 +99,9 @@ async def servers(number: int) -> AsyncIterator[list[Vms]]:
 
 async def engine_of(site: Site, service: Service) -> Engine:
     """Wait until the service has its parts."""
-    await site.until(lambda: service._engine is not None)
-    assert service._engine is not None
-    return service._engine
+    await site.until(lambda: service.engine is not None)
+    assert service.engine is not None
+    return service.engine
 
 
 def of(site: Site, source: str) -> list[Export]:
@@ -145,8 +145,9 @@ async def test_files_that_never_answer_stop_only_themselves(tmp_path, concurrenc
             good = await saved(site, ["hq"], 40)
             engine = await engine_of(site, service)
             await site.until(lambda: max(site.export(o).timeouts for o in mute) > 1)
-            allowed = engine.pool.lanes["hq"].gate.allowed
-            told = [one["text"] for one in (await service._status())["concerns"]]
+            allowed = engine.pool.sources["hq"].limit.allowed
+            assert service.health is not None
+            told = [one["text"] for one in (await service.health.status())["concerns"]]
 
     assert {one.attempts for one in good} == {1}
     assert allowed == concurrency
@@ -181,7 +182,7 @@ async def test_files_that_drip_stop_only_themselves(tmp_path):
             vms.add(size=SIZE, then=fault("drip", seconds=0.05))
         async with site.service() as service:
             engine = await engine_of(site, service)
-            engine.pool._patience_s = 0.3
+            engine.pool.patience_s = 0.3
             await site.until(lambda: engine.pool.running == 4)
             for _ in range(6):
                 vms.add(size=SIZE)

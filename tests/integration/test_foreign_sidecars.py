@@ -13,7 +13,7 @@ from mirror.ports import MAX_SIDECAR_BYTES, PathTakenError
 from mirror.sidecar import SidecarError
 from mirror.targets.directory import place as placing
 from mirror.targets.directory import read
-from tests.integration.test_directory_target import PATH, World
+from tests.integration.test_directory_target import PATH, World, publish_to
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +53,10 @@ async def test_a_long_one_in_the_way_is_not_read(
 ) -> None:
     sparse(world.root / f"{PATH}.json")
     target = world.target()
-    await target.open(None)
+    await target.probe(None, write=True)
 
     with pytest.raises(PathTakenError):
-        await target.publish(world.publication())
+        await publish_to(target, world.publication())
 
     assert asked == []
     await target.close()
@@ -64,16 +64,16 @@ async def test_a_long_one_in_the_way_is_not_read(
 
 async def test_a_long_one_is_not_read_by_verify(world: World, asked: list[int]) -> None:
     target = world.target()
-    health = await target.open(None)
+    health = await target.probe(None, write=True)
     wanted = world.publication()
-    await target.publish(wanted)
+    await publish_to(target, wanted)
     sparse(world.root / f"{PATH}.json")
     asked.clear()
     found = await target.examine(
         PATH,
         size_bytes=wanted.size_bytes,
         marker_id=health.marker_id,
-        read=lambda _: None,
+        came=lambda _: None,
     )
 
     assert found.sidecar == b""
@@ -89,8 +89,8 @@ async def test_many_long_ones_are_surveyed_at_no_cost(
     for number in range(300):
         sparse(world.root / "x" / f"{number}.mp4.json")
     target = world.target()
-    health = await target.open(None)
-    found = [one async for some in target.survey(health.marker_id) for one in some]
+    health = await target.probe(None, write=True)
+    found = [one async for some in target.scan(health.marker_id) for one in some]
 
     assert [one.sidecar for one in found] == [b""] * 300
     assert asked == []
@@ -104,8 +104,8 @@ async def test_what_is_surveyed_at_once_is_bounded_by_bytes(world: World) -> Non
     for number in range(100):
         (world.root / "x" / f"{number}.mp4.json").write_bytes(b" " * MAX_SIDECAR_BYTES)
     target = world.target()
-    health = await target.open(None)
-    batches = [some async for some in target.survey(health.marker_id)]
+    health = await target.probe(None, write=True)
+    batches = [some async for some in target.scan(health.marker_id)]
 
     assert sum(len(some) for some in batches) == 100
     assert max(sum(len(one.sidecar or b"") for one in some) for some in batches) < BATCH
@@ -143,11 +143,11 @@ async def test_what_lies_there_is_not_parsed_by_a_publish(
     place.parent.mkdir(parents=True)
     place.write_bytes(b"[" * 100_000 + b"]" * 100_000)
     target = world.target()
-    await target.open(None)
+    await target.probe(None, write=True)
     monkeypatch.setattr(json, "loads", loads)
 
     with pytest.raises(PathTakenError):
-        await target.publish(wanted)
+        await publish_to(target, wanted)
     assert [one for one in parsed if one == place.read_bytes()] == []
     await target.close()
 

@@ -17,7 +17,7 @@ from mirror.ports import TargetHealth
 from tests.publisher_bench import BYTES, Desk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from mirror.ports import Kept, Publication
@@ -41,12 +41,13 @@ class Disk:
         self.desk = desk
         publish = desk.nas.publish
 
-        async def take(publication: Publication) -> Kept:
+        async def take(batch: Sequence[Publication]) -> list[Kept | Exception]:
+            (publication,) = batch
             bad = any(part in publication.path for part in self.bad)
             if publication.size_bytes > self.room or bad:
                 desk.nas.asked.append((desk.clock.now_s, publication))
-                raise TargetError(self.reason, "target nas: it takes nothing")
-            return await publish(publication)
+                return [TargetError(self.reason, "target nas: it takes nothing")]
+            return await publish(batch)
 
         desk.nas.publish = take  # type: ignore[method-assign]  # plays a target
 
@@ -204,17 +205,17 @@ async def test_what_is_owed_no_more_is_forgotten(desk):
 async def test_a_target_that_a_look_finds_full_is_told(desk, monkeypatch):
     """Before any copy is owed, and it is not taken for one that is away."""
     full: list[str | None] = ["target nas: 0 are free"]
-    real = desk.nas.open
+    real = desk.nas.probe
 
-    async def look(remembered: str | None) -> TargetHealth:
-        health = await real(remembered)
+    async def probe(known: str | None, *, write: bool) -> TargetHealth:
+        health = await real(known, write=write)
         free = 0 if full[0] else 1
         return TargetHealth(marker_id=health.marker_id, free_bytes=free, full=full[0])
 
-    monkeypatch.setattr(desk.nas, "open", look)
+    monkeypatch.setattr(desk.nas, "probe", probe)
     async with desk.running() as publisher:
         await asyncio.sleep(1)
-        told, there = await problem(desk), publisher.standing.marker_id
+        told, there = await problem(desk), publisher.monitor.marker_id
         await desk.add()
         await asyncio.sleep(100)
         asked, full[0] = len(desk.nas.asked), None

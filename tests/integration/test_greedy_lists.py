@@ -11,26 +11,15 @@ from structlog.testing import capture_logs
 
 from mirror.ledger import AT_ONCE, in_slices, walks
 from mirror.model import State
-from mirror.pipeline.discover import walker as walking
+from mirror.pipeline.discover import pages, walker
 from mirror.ports import BadRow, Page, Rows
 from tests.builders import HOUR, MINUTE, NOW
-from tests.integration.test_walk import World, listed, page
+from tests.scripted_list import WalkBench, listed, page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from mirror.ledger import Ledger, Slice
-
-
-@pytest.fixture
-async def world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[World]:
-    monkeypatch.setattr(walking, "_PACE_S", 0.0)
-    made = World(tmp_path)
-    yield made
-    await made.ledger.close()
 
 
 def nothing_said(*raw: str, digest: bytes = b"") -> Page:
@@ -46,39 +35,39 @@ def nothing_said(*raw: str, digest: bytes = b"") -> Page:
     )
 
 
-async def longest(world: World) -> int:
+async def longest(bench: WalkBench) -> int:
     """Walk; return the most rows that one transaction changed."""
-    connection = await world.ledger(lambda ledger: ledger._db.connection)
+    connection = await bench.ledger(lambda ledger: ledger._db.connection)
     changes: list[int] = [connection.total_changes]
     connection.set_trace_callback(
         lambda said: (
             changes.append(connection.total_changes) if said == "COMMIT" else None
         )
     )
-    await world.sweep()
+    await bench.sweep()
     connection.set_trace_callback(None)
     return max(after - before for before, after in itertools.pairwise(changes))
 
 
-async def test_others_get_their_turn_while_a_long_page_is_taken(world):
+async def test_others_get_their_turn_while_a_long_page_is_taken(bench):
     """No transaction holds more than 500 rows; what was asked meanwhile comes first."""
-    world.source.shows(*(listed(number) for number in range(20 * AT_ONCE)))
+    bench.source.shows(*(listed(number) for number in range(20 * AT_ONCE)))
     seen: list[int] = []
 
     async def neighbour() -> None:
         while not seen or seen[-1] < 20 * AT_ONCE:
-            counts = await world.ledger(lambda ledger: ledger.reads.counts())
+            counts = await bench.ledger(lambda ledger: ledger.reads.counts())
             seen.append(sum(counts.values()))
 
     async with asyncio.timeout(60):
-        await asyncio.gather(world.poll(), neighbour())
+        await asyncio.gather(bench.poll(), neighbour())
 
     steps = [after - before for before, after in itertools.pairwise([0, *seen])]
     assert max(steps) <= AT_ONCE
     assert len({*seen}) >= 20
 
 
-async def test_a_page_that_comes_in_pieces_is_met_whole(world):
+async def test_a_page_that_comes_in_pieces_is_met_whole(bench):
     """Its later rows count as its first ones do."""
 
     async def later() -> AsyncIterator[Rows]:
@@ -87,39 +76,39 @@ async def test_a_page_that_comes_in_pieces_is_met_whole(world):
             refused = [BadRow(raw=str(first), error="no id")]
             yield Rows(rows=rows, bad_rows=refused)
 
-    world.source.answer = lambda _: page(
+    bench.source.answer = lambda _: page(
         listed(1), listed(2), total=2105, size=2105, later=later()
     )
-    report = await world.sweep()
+    report = await bench.sweep()
 
     assert (report.new, report.rows, report.bad_rows) == (2102, 2105, 3)
     assert report.complete
 
 
-async def test_refused_rows_met_again_end_the_walk(world):
+async def test_refused_rows_met_again_end_the_walk(bench):
     """Nothing else tells that the list goes round."""
-    world.source.answer = lambda _: nothing_said("a", "b", digest=b"same")
+    bench.source.answer = lambda _: nothing_said("a", "b", digest=b"same")
     with capture_logs() as logs:
-        report = await world.poll()
+        report = await bench.poll()
 
-    assert len(world.source.asked) == 2
+    assert len(bench.source.asked) == 2
     assert not report.complete
     assert [one["event"] for one in logs].count("list.endless") == 1
 
 
 @pytest.mark.parametrize("sweep", [False, True])
-async def test_pages_that_come_round_end_the_walk(world, sweep):
+async def test_pages_that_come_round_end_the_walk(bench, sweep):
     """By their rows, or the exports in them where each answer is written anew."""
     numbers = itertools.count()
     for digest in (lambda n: b"%d" % (n % 3), lambda _: b"%d" % next(numbers)):
-        world.source.asked.clear()
-        world.source.answer = lambda n, digest=digest: page(
+        bench.source.asked.clear()
+        bench.source.answer = lambda n, digest=digest: page(
             listed(n % 3), total=None, digest=digest(n), last_page=None
         )
-        world.source.answer = _without_total(world.source.answer)
-        await world.walker.walk(sweep=sweep)
+        bench.source.answer = _without_total(bench.source.answer)
+        await bench.walker.walk(sweep=sweep)
 
-        assert len(world.source.asked) == 4
+        assert len(bench.source.asked) == 4
 
 
 def _without_total(answer):
@@ -138,17 +127,17 @@ def _without_total(answer):
     return answered
 
 
-async def test_pages_without_one_row_that_can_be_used_end_the_walk(world):
+async def test_pages_without_one_row_that_can_be_used_end_the_walk(bench):
     """Each of them new: a hundred are enough."""
-    world.source.answer = lambda n: nothing_said(f"row {n}", digest=b"%d" % n)
-    report = await world.poll()
+    bench.source.answer = lambda n: nothing_said(f"row {n}", digest=b"%d" % n)
+    report = await bench.poll()
 
-    assert len(world.source.asked) == walking._FRUITLESS
+    assert len(bench.source.asked) == pages.MAX_UNUSABLE
     assert not report.complete
 
 
 @pytest.mark.parametrize("sweep", [False, True])
-async def test_requests_for_the_list_are_paced(world, monkeypatch, sweep):
+async def test_requests_for_the_list_are_paced(bench, monkeypatch, sweep):
     """Between two pages of a poll as of a sweep."""
     paces: list[float] = []
     sleep = asyncio.sleep
@@ -157,18 +146,18 @@ async def test_requests_for_the_list_are_paced(world, monkeypatch, sweep):
         paces.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(walking, "_PACE_S", 0.05)
+    monkeypatch.setattr(walker, "PACE_S", 0.05)
     monkeypatch.setattr(asyncio, "sleep", slept)
-    world.source.pages(*(page(listed(n), total=3) for n in range(3)))
-    await world.walker.walk(sweep=sweep)
+    bench.source.pages(*(page(listed(n), total=3) for n in range(3)))
+    await bench.walker.walk(sweep=sweep)
 
     assert paces == [0.05, 0.05]
 
 
-async def test_a_walk_has_no_more_rows_than_any_list(world, monkeypatch):
+async def test_a_walk_has_no_more_rows_than_any_list(bench, monkeypatch):
     """However large its pages are."""
-    monkeypatch.setattr(walking, "MAX_ROWS", 1000)
-    world.source.answer = lambda n: Page(
+    monkeypatch.setattr(pages, "MAX_ROWS", 1000)
+    bench.source.answer = lambda n: Page(
         rows=[listed(number) for number in range(400 * n, 400 * n + 400)],
         bad_rows=[],
         size=400,
@@ -176,26 +165,26 @@ async def test_a_walk_has_no_more_rows_than_any_list(world, monkeypatch):
         last_page=10**9,
         clock_offset_us=0,
     )
-    report = await world.sweep()
+    report = await bench.sweep()
 
-    assert len(world.source.asked) == 3
+    assert len(bench.source.asked) == 3
     assert not report.complete
 
 
-async def test_20_000_refused_rows_cost_few_transactions(world):
+async def test_20_000_refused_rows_cost_few_transactions(bench):
     """And no more of their texts are kept than of any."""
-    world.source.answer = lambda _: nothing_said(
+    bench.source.answer = lambda _: nothing_said(
         *map(str, range(20_000)), digest=b"same"
     )
     with capture_logs() as logs:
-        report = await world.poll()
-    number = await world.ledger(
+        report = await bench.poll()
+    number = await bench.ledger(
         lambda ledger: ledger._db.connection.execute(
             "SELECT number FROM commits"
         ).fetchone()[0]
     )
 
-    assert report.bad_rows == 20_000 * len(world.source.asked)
+    assert report.bad_rows == 20_000 * len(bench.source.asked)
     assert number < 20
     refused = [one for one in logs if one["event"] == "row.refused"]
     assert len(refused) == walks.BAD_ROWS_KEPT
@@ -205,60 +194,60 @@ async def test_20_000_refused_rows_cost_few_transactions(world):
 
 
 async def test_rows_without_a_file_are_left_out_when_there_are_too_many(
-    world, monkeypatch
+    bench, monkeypatch
 ):
     """Told, until it is over; what shows a file is always taken in."""
     monkeypatch.setattr(walks, "UNDECIDED_KEPT", 10)
     rows = [listed(number, has_file=False) for number in range(15)]
     files = [listed(number) for number in range(100, 130)]
-    world.source.shows(*rows, *files)
+    bench.source.shows(*rows, *files)
     with capture_logs() as logs:
-        await world.poll()
-        await world.poll()
-        report = await world.poll()
-    known = await world.exports()
-    (status,) = await world.ledger(lambda ledger: ledger.reads.sources())
+        await bench.poll()
+        await bench.poll()
+        report = await bench.poll()
+    known = await bench.exports()
+    (status,) = await bench.ledger(lambda ledger: ledger.reads.sources())
 
     assert sorted(known) == [*range(10), *range(100, 130)]
     assert (report.left_out, status.left_out) == (5, 5)
     told = [one for one in logs if one["event"] == "rows.left_out"]
     assert [(one["source"], one["rows"]) for one in told] == [("hq", 5)]
 
-    world.source.shows(*(listed(number) for number in range(15)), *files)
-    await world.poll()
-    (status,) = await world.ledger(lambda ledger: ledger.reads.sources())
-    assert {(await world.exports())[number].state for number in range(15)} == {
+    bench.source.shows(*(listed(number) for number in range(15)), *files)
+    await bench.poll()
+    (status,) = await bench.ledger(lambda ledger: ledger.reads.sources())
+    assert {(await bench.exports())[number].state for number in range(15)} == {
         State.READY
     }
     assert status.left_out == 0
 
 
-async def test_rows_that_ended_without_a_file_are_bounded_too(world, monkeypatch):
+async def test_rows_that_ended_without_a_file_are_bounded_too(bench, monkeypatch):
     """A list of ever new ids, each too old to have a file."""
     monkeypatch.setattr(walks, "FILELESS_KEPT", 7)
     old = NOW - 100 * HOUR
     for turn in range(3):
-        world.source.shows(
+        bench.source.shows(
             *(
                 listed(number, has_file=False, created_us=old)
                 for number in range(10 * turn, 10 * turn + 10)
             ),
             listed(1000 + turn),
         )
-        await world.poll()
-    states = [one.state for one in (await world.exports()).values()]
+        await bench.poll()
+    states = [one.state for one in (await bench.exports()).values()]
 
     assert states.count(State.UNAVAILABLE) == 7
     assert states.count(State.READY) == 3
 
 
-async def test_one_source_does_not_use_up_the_room_of_another(world, monkeypatch):
+async def test_one_source_does_not_use_up_the_room_of_another(bench, monkeypatch):
     monkeypatch.setattr(walks, "UNDECIDED_KEPT", 5)
-    world.source.shows(*(listed(number, has_file=False) for number in range(20)))
-    await world.poll()
-    world.source.name = "depot"
-    world.source.shows(*(listed(number, has_file=False) for number in range(4)))
-    report = await world.walker_with().walk(sweep=False)
+    bench.source.shows(*(listed(number, has_file=False) for number in range(20)))
+    await bench.poll()
+    bench.source.name = "depot"
+    bench.source.shows(*(listed(number, has_file=False) for number in range(4)))
+    report = await bench.walker_with().walk(sweep=False)
 
     assert (report.new, report.left_out) == (4, 0)
 
@@ -267,11 +256,11 @@ async def test_one_source_does_not_use_up_the_room_of_another(world, monkeypatch
 
 
 @pytest.fixture
-async def many(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Return a world of more exports than are changed at once, of any kind."""
+async def many(bench: WalkBench, monkeypatch: pytest.MonkeyPatch) -> WalkBench:
+    """Return a bench of more exports than are changed at once, of any kind."""
     monkeypatch.setattr("mirror.ledger.rows.AT_ONCE", 7)
-    monkeypatch.setattr(walking, "AT_ONCE", 7)
-    return world
+    monkeypatch.setattr(walker, "AT_ONCE", 7)
+    return bench
 
 
 async def test_what_is_absent_is_noticed_some_at_a_time(many):

@@ -9,10 +9,10 @@ import pytest
 from mirror.errors import FetchError, FileGoneError, NoRoomError, OriginRefusedError
 from mirror.lifecycle import held_body
 from mirror.model import Export, Reason, State
-from mirror.ports import Seen
+from mirror.ports import Validators
 from tests import builders
 from tests.builders import HOUR, MINUTE
-from tests.integration.test_fetcher import WHOLE, Bench, Body, _met
+from tests.integration.test_attempt import WHOLE, Bench, Body, _met
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -128,9 +128,13 @@ async def test_the_bytes_of_another_try_lie_beside_it(bench):
 @pytest.mark.parametrize(
     ("seen", "asks", "ends"),
     [
-        (Seen(total_bytes=70 * KIB, etag='"e"', last_modified=None), False, True),
-        (Seen(total_bytes=70 * KIB, etag=None, last_modified=None), True, True),
-        (Seen(total_bytes=71 * KIB, etag='"e"', last_modified=None), True, True),
+        (
+            Validators(total_bytes=70 * KIB, etag='"e"', last_modified=None),
+            False,
+            True,
+        ),
+        (Validators(total_bytes=70 * KIB, etag=None, last_modified=None), True, True),
+        (Validators(total_bytes=71 * KIB, etag='"e"', last_modified=None), True, True),
         (None, True, True),
         (FileGoneError(Reason.FILE_GONE, "404"), False, True),
         (FetchError("timeout", "slow"), False, False),
@@ -139,10 +143,10 @@ async def test_the_bytes_of_another_try_lie_beside_it(bench):
 async def test_a_look_may_confirm_it(bench, seen, asks, ends):
     """By its validators; by the length alone it shows nothing."""
     await bench.attempt(body(odd(1)))
-    requests = len(bench.vms.held)
+    requests = len(bench.vms.points)
     after = await again(bench, body(odd(1)), seen=seen)
 
-    assert (len(bench.vms.held) > requests) is asks
+    assert (len(bench.vms.points) > requests) is asks
     assert (after.held_until_us == 0) is ends
     assert after.looks == (0 if isinstance(seen, Exception) else 1)
 

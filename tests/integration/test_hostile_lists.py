@@ -16,7 +16,7 @@ import pytest
 
 from mirror.ledger import Ledger
 from mirror.model import State, utc_now
-from mirror.pipeline.discover import walker
+from mirror.pipeline.discover import pages
 from mirror.simulator import Behaviour, Fault, Kind, Stage, Vms
 from mirror.simulator.faults import fault
 from tests.site import IMPATIENT, Site
@@ -270,7 +270,7 @@ async def test_an_odd_list_is_read_all_the_same(tmp_path, vms, name):
 
     check_saved(site, vms, *served)
     assert all(len(vms.file_requests(one)) == 1 for one in served)
-    assert vms.journal.counters["list"] <= 2 * 8 * walker.MAX_STARTS
+    assert vms.journal.counters["list"] <= 2 * 8 * pages.MAX_STARTS
     assert source(site).problem is None
 
 
@@ -285,7 +285,7 @@ async def test_gzipped_lists_are_read(tmp_path, vms):
 
 async def test_rows_without_end_do_not_hold_a_walk_for_ever(tmp_path, vms, monkeypatch):
     """Every page has new rows: the walk ends at its bound and concludes nothing."""
-    monkeypatch.setattr(walker, "MAX_PAGES", 12)
+    monkeypatch.setattr(pages, "MAX_PAGES", 12)
     site = Site.make(tmp_path, vms, per_page=2)
     served = [vms.add(size=50_000) for _ in range(2)]
     await site.once()
@@ -293,7 +293,7 @@ async def test_rows_without_end_do_not_hold_a_walk_for_ever(tmp_path, vms, monke
     vms.script_list(then="endless_rows")
     report = await site.once()
 
-    assert vms.journal.counters["list"] <= 12 * walker.MAX_STARTS
+    assert vms.journal.counters["list"] <= 12 * pages.MAX_STARTS
     assert report.unread == ()
     assert before.items() <= site.kept().items()
     assert all(site.export(one).state is State.SAVED for one in served)
@@ -313,8 +313,8 @@ async def test_a_list_that_moves_between_pages_is_walked_anew(tmp_path, vms, nam
     exports = site.exports()
     assert all(exports[one.export_id].state is State.SAVED for one in left)
     assert not [e for e in exports.values() if e.state is State.LOST]
-    pages = [r.target for r in vms.requests if r.kind == "list"]
-    assert sum("page=1&" in page for page in pages) == 2
+    targets = [r.target for r in vms.requests if r.kind == "list"]
+    assert sum("page=1&" in page for page in targets) == 2
 
 
 @pytest.mark.parametrize("name", ["insert_row", "delete_row"])
@@ -343,8 +343,8 @@ async def test_rows_of_one_instant_that_always_move_are_left(tmp_path, vms):
     vms.script_list(then=fault("delete_row", page=2))
     await site.once()
 
-    pages = [r.target for r in vms.requests if r.kind == "list"]
-    assert sum("page=1&" in page for page in pages) == walker.MAX_STARTS + 1
+    targets = [r.target for r in vms.requests if r.kind == "list"]
+    assert sum("page=1&" in page for page in targets) == pages.MAX_STARTS + 1
     assert source(site).first_sweep_us is None
 
 

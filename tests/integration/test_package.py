@@ -16,7 +16,7 @@ import pytest
 
 from mirror import __version__
 from mirror.simulator import Vms
-from tests.integration.test_cli import on, run_beside
+from tests.command import on, run_beside
 from tests.prometheus import DEPLOY
 from tests.site import Site
 

@@ -11,13 +11,14 @@ import pytest
 
 from mirror.disk import durable, filesystem
 from mirror.errors import TargetError
-from mirror.ports import PathTakenError, SpoolFileError
+from mirror.ports import ContentError, PathTakenError
 from tests.integration.test_directory_target import (
     BYTES,
     HIDDEN,
     PATH,
     World,
     publish,
+    publish_to,
     refuse_with,
 )
 
@@ -56,11 +57,13 @@ async def test_a_hidden_folder_that_others_may_write_to(
     world: World, how: str, folder: str, known: bool
 ) -> None:
     """It is not used, at first use nor later; the error names the remedy."""
-    remembered = (await world.target().open(None)).marker_id if known else None
+    remembered = (
+        (await world.target().probe(None, write=True)).marker_id if known else None
+    )
     take_over(world, how, folder)
 
     with pytest.raises(TargetError) as failed:
-        await world.target().open(remembered)
+        await world.target().probe(remembered, write=True)
 
     assert failed.value.reason == "not_private"
     where = world.root / folder
@@ -72,12 +75,12 @@ async def test_a_hidden_folder_that_others_may_write_to(
 async def test_taken_over_under_way(world: World, how: str) -> None:
     """Looked at before each publish, not only at the start."""
     target = world.target()
-    await target.open(None)
+    await target.probe(None, write=True)
     take_over(world, how, HIDDEN)
 
     for may_link in (True, False):
         with pytest.raises(TargetError) as failed:
-            await target.publish(world.publication(may_link=may_link))
+            await publish_to(target, world.publication(may_link=may_link))
         assert failed.value.reason == "not_private"
     assert world.visible() == {}
     await target.close()
@@ -103,7 +106,7 @@ async def test_a_spooled_file_that_others_could_write_is_read_before_it_is_kept(
     assert not (world.root / PATH).samefile(world.spool)
 
     world.spool.write_bytes(HIS)
-    with pytest.raises(SpoolFileError):
+    with pytest.raises(ContentError):
         await publish(world, replace(wanted, path="hq/other.mp4"))
     assert "hq/other.mp4" not in world.visible()
 
@@ -126,8 +129,8 @@ async def test_what_is_swapped_before_it_gets_its_name(
     """The file that was read back is the one that is named, or nothing is kept."""
     real = durable.digest_on_disk
 
-    def swap(fd: int) -> str:
-        digest = real(fd)
+    def swap(fd: int, *came: Any) -> str:
+        digest = real(fd, *came)
         tmp = world.root / HIDDEN / "tmp"
         for path in tmp.glob("*.part"):
             if path.stat().st_size == len(BYTES):
@@ -164,11 +167,11 @@ async def test_where_modes_cannot_be_kept(
     monkeypatch.setattr(filesystem, "keeps_modes", lambda _: False)
     take_over(world, how, HIDDEN, f"{HIDDEN}/tmp")
     target = world.target()
-    health = await target.open(None)
+    health = await target.probe(None, write=True)
 
     assert health.warning is not None
     assert "mount options" in health.warning
-    assert (await target.publish(world.publication(may_link=False))).verified
+    assert (await publish_to(target, world.publication(may_link=False))).verified
     await target.close()
 
 
@@ -176,24 +179,24 @@ async def test_shared_by_its_group(world: World) -> None:
     """Nodes of several users: the group is the one that is configured, no other."""
     take_over(world, "group", HIDDEN, f"{HIDDEN}/tmp")
     gid = (world.root / HIDDEN).stat().st_gid
-    health = await world.target(group=str(gid)).open(None)
+    health = await world.target(group=str(gid)).probe(None, write=True)
     assert health.warning is not None
     assert "group" in health.warning
 
     (world.root / HIDDEN).chmod(0o777)
     with pytest.raises(TargetError) as failed:
-        await world.target(group=str(gid)).open(health.marker_id)
+        await world.target(group=str(gid)).probe(health.marker_id, write=True)
     assert failed.value.reason == "not_private"
 
 
 async def test_the_id_of_a_marker_is_told_nobody(world: World) -> None:
     """Neither by its file nor by an error."""
-    health = await world.target().open(None)
+    health = await world.target().probe(None, write=True)
     place = world.root / HIDDEN / "target.json"
 
     assert place.stat().st_mode & 0o777 == 0o600
     with pytest.raises(TargetError) as failed:
-        await world.target().open("the one we know")
+        await world.target().probe("the one we know", write=True)
     assert health.marker_id not in str(failed.value)
     assert "the one we know" not in str(failed.value)
 
@@ -247,18 +250,18 @@ async def test_a_file_system_that_reports_no_blocks_is_of_unknown_size(
     monkeypatch.setattr(os, "fstatvfs", lambda _: nothing)
     world.options["min_free"] = 2**40
     target = world.target()
-    health = await target.open(None)
+    health = await target.probe(None, write=True)
 
     assert (health.free_bytes, health.full) == (None, None)
-    assert (await target.publish(world.publication(may_link=False))).verified
+    assert (await publish_to(target, world.publication(may_link=False))).verified
     await target.close()
 
 
 async def test_a_full_one_is_told_by_a_look(world: World) -> None:
     """Before any copy is owed there."""
-    health = await world.target(min_free=2**60).open(None)
+    health = await world.target(min_free=2**60).probe(None, write=True)
 
     assert health.free_bytes == 0
     assert health.full is not None
     assert str(world.root) in health.full
-    assert (await world.target().open(None)).full is None
+    assert (await world.target().probe(None, write=True)).full is None

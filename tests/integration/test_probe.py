@@ -6,15 +6,13 @@ import tomllib
 from datetime import timedelta
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from mirror import config
 from mirror.app import probe
 from mirror.app.probe import asker
-from mirror.metrics import Metrics
 from mirror.simulator import Behaviour, Etag, Fault, Kind, Vms, lists
 from mirror.simulator.responder import LIST_PATHS
-from tests.integration.test_cli import run_beside
+from tests.command import run_beside
 from tests.site import Site
 
 
@@ -23,10 +21,9 @@ async def asked(site: Site) -> tuple[probe.Report, dict[str, str], dict[str, obj
     report = await probe.probe(
         site.settings(),
         "hq",
-        metrics=Metrics(CollectorRegistry()),
         secret=lambda _: None,
     )
-    words = {one.topic: one.text for one in report.learnt}
+    words = {one.topic: one.text for one in report.facts}
     return report, words, {one.key: one.value for one in report.suggestions}
 
 
@@ -41,7 +38,7 @@ async def test_a_vms_of_good_manners_leaves_nothing_open_but_the_token(tmp_path)
         sent = vms.journal.counters["file"]
 
     assert report.answers and report.complete and report.requests < 25
-    assert [one.topic for one in report.learnt if not one.known] == ["token"]
+    assert [one.topic for one in report.facts if not one.known] == ["token"]
     assert keys == {
         "list_path": "/api/v1/downloads",
         "date_format": "%Y-%m-%dT%H:%M:%SZ",

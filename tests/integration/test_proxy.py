@@ -7,11 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import structlog
-from prometheus_client import CollectorRegistry
 
 from mirror.app import check
 from mirror.app.notify import heartbeat
-from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Vms
 from tests.certificates import make_certificates
@@ -31,9 +29,7 @@ def bare(monkeypatch):
 
 async def found(site: Site) -> dict[str, tuple[str, str]]:
     """Return what `check` finds, by name."""
-    findings = await check.run(
-        site.settings(), metrics=Metrics(CollectorRegistry()), secret=lambda _: None
-    )
+    findings = await check.run(site.settings(), secret=lambda _: None)
     return {one.name: (one.grade.value, one.detail) for one in findings}
 
 
@@ -187,7 +183,7 @@ async def test_a_sources_heartbeat_goes_by_its_proxy(tmp_path, monkeypatch):
 
 async def test_a_proxy_that_never_answers_holds_nothing_up(tmp_path, monkeypatch):
     """The way to the VMS has a bound of its own."""
-    monkeypatch.setattr("mirror.vms.sessions._WAY_S", 0.3)
+    monkeypatch.setattr("mirror.vms.sessions.CONNECT_S", 0.3)
 
     async def say_nothing(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter

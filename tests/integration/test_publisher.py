@@ -16,9 +16,9 @@ import structlog
 from mirror.backoff import Pace
 from mirror.errors import LedgerError, TargetError
 from mirror.model import CopyState, State
-from mirror.pipeline.publish import publisher
+from mirror.pipeline.publish import attempt
 from mirror.pipeline.verify.judge import after_bad
-from mirror.ports import SpoolFileError
+from mirror.ports import ContentError
 from tests.builders import HOUR, NOW
 from tests.publisher_bench import BYTES, Desk
 
@@ -55,10 +55,10 @@ def of(events: list[Any], name: str) -> list[Any]:
 
 async def begun(desk: Desk, publisher: Publisher) -> asyncio.Task[None]:
     """Claim a copy and publish it in a task of its own."""
-    assert await publisher.standing.check()
-    duty = await publisher._claim()
+    assert await publisher.monitor.check()
+    duty = await publisher.claim()
     assert duty is not None
-    return asyncio.create_task(publisher._publish(duty))
+    return asyncio.create_task(publisher.copies.publish(duty))
 
 
 async def turns(number: int = 10) -> None:
@@ -282,7 +282,7 @@ async def test_a_saved_export_says_how_long_and_how_close_it_was(desk):
         async with desk.running() as publisher:
             await asyncio.sleep(1)
             export = await desk.export()
-            assert publisher.path_for(export) == PATH
+            assert publisher.copies.path_for(export) == PATH
     (saved,) = of(events, "export.saved")
     copy, record = await desk.copy(), desk.folder / "nas" / f"{PATH}.json"
 
@@ -348,7 +348,7 @@ async def test_a_spool_that_cannot_be_freed_is_freed_later(desk):
             await asyncio.sleep(1)
             export = await desk.export()
             desk.guard = None
-            await publisher.free(export.key or 0)
+            await publisher.copies.free(export.key or 0)
     (failed,) = of(events, "spool.failed")
 
     assert (failed["export"], failed["log_level"]) == (export.label, "warning")
@@ -375,7 +375,7 @@ async def test_two_exports_at_one_path_are_told_apart(desk):
 
 async def test_where_all_paths_are_taken_is_told(desk, monkeypatch):
     """What lies there is never overwritten, and the copy stays owed."""
-    monkeypatch.setattr(publisher, "MAX_NUMBER", 3)
+    monkeypatch.setattr(attempt, "MAX_NUMBER", 3)
     await desk.add()
     (desk.folder / "nas" / "hq").mkdir(parents=True)
     strangers = {PATH: b"one", "hq/1~2.mp4": b"two"}
@@ -444,7 +444,8 @@ async def kept_elsewhere(desk: Desk, *names: str) -> dict[str, Path]:
     path = await desk.add()
     key, files = (await desk.export()).key or 0, {}
     for name in names:
-        desk.siblings[name] = desk.folder / name
+        health = await desk.other(name).probe(None, write=True)
+        await desk.thread(_known_by, name, health.marker_id)
         files[name] = desk.folder / name / PATH
         files[name].parent.mkdir(parents=True)
         shutil.copy(path, files[name])
@@ -452,6 +453,12 @@ async def kept_elsewhere(desk: Desk, *names: str) -> dict[str, Path]:
     path.unlink()
     await desk.thread(lambda ledger: ledger.copies.freed(key))
     return files
+
+
+def _known_by(ledger, name: str, marker_id: str) -> None:
+    ledger.target_checked(
+        name, marker_id=marker_id, free_bytes=None, problem=None, now_us=NOW
+    )
 
 
 def _saved_on(ledger, key: int, name: str) -> None:
@@ -506,7 +513,7 @@ async def test_another_sibling_is_taken_if_one_is_damaged(desk, damage):
     elif damage == "unreachable":
         desk.nas.script = [TargetError("no_origin", "stale file handle")]
     else:
-        del desk.siblings["attic"]
+        desk.targets = ("nas", "vault")
     async with desk.running():
         await asyncio.sleep(0.5)
 
@@ -517,7 +524,7 @@ async def test_another_sibling_is_taken_if_one_is_damaged(desk, damage):
 async def test_without_any_bytes_a_copy_waits(desk):
     """No target is left that could give them."""
     await kept_elsewhere(desk, "vault")
-    desk.siblings.clear()
+    desk.targets = ("nas",)
     with structlog.testing.capture_logs() as events:
         async with desk.running():
             await asyncio.sleep(0.5)
@@ -572,7 +579,7 @@ async def test_a_fault_that_two_targets_meet_costs_one_fetch(desk):
         await asyncio.sleep(10)
         await desk.thread(lambda ledger: ledger.copies.spool_lost(key, "by vault"))
         await desk.add()
-        raise SpoolFileError("other bytes")
+        raise ContentError("other bytes")
 
     desk.nas.script = [fetched_anew]
     await (await begun(desk, desk.publisher()))

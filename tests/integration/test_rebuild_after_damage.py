@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from mirror.simulator import Vms
-from tests.integration.test_rebuild import in_order, keep
+from tests.integration.test_rebuild_sidecars import in_order
+from tests.kept_site import keep
 
 
 @pytest.fixture

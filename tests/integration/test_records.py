@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from prometheus_client import CollectorRegistry
 
 from mirror import sidecar
 from mirror.errors import OriginRefusedError, SpoolError, TargetError
 from mirror.ledger import Partial
-from mirror.metrics import Metrics
 from mirror.model import CopyState, Export, State, to_us, utc_now
 from mirror.pipeline.fetch import attempt as fetch
+from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from tests import builders
 from tests.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from mirror.app.engine import Engine
+    from prometheus_client import CollectorRegistry
+
+    from mirror.pipeline.engine import Engine
     from mirror.ports import Kept, Publication
     from mirror.simulator import Export as Served
 
@@ -49,12 +50,8 @@ class Bench:
         async with Vms() as vms:
             site = Site.make(folder, vms)
             async with site.engine() as engine:
-                counted = CollectorRegistry()
-                metrics = Metrics(counted)
-                engine.pool._fetcher._metrics = metrics
-                engine.publishers["nas"]._metrics = metrics
                 await engine.prepare()
-                yield cls(site, vms, engine, counted)
+                yield cls(site, vms, engine, site.registry)
 
     async def add(self, *faults: str, size: int = SIZE) -> Served:
         """Offer a file and list it."""
@@ -67,8 +64,8 @@ class Bench:
         async with asyncio.timeout(60):
             while (export := await self.claimed()) is None:
                 await asyncio.sleep(0.01)
-            return await self.engine.pool._fetcher.attempt(
-                self.engine.sources["hq"], export
+            return await self.engine.pool.fetcher.attempt(
+                self.engine.pool.sources["hq"].client, export
             )
 
     async def claimed(self) -> Export | None:
@@ -80,10 +77,10 @@ class Bench:
     async def publish(self) -> None:
         """Publish the copy that is due."""
         publisher = self.engine.publishers["nas"]
-        assert await publisher.standing.check()
-        duty = await publisher._claim()
+        assert await publisher.monitor.check()
+        duty = await publisher.claim()
         assert duty is not None
-        await publisher._publish(duty)
+        await publisher.copies.publish(duty)
 
     async def reaches(self, served: Served, state: State) -> None:
         """Wait until an export is in a state."""
@@ -217,7 +214,7 @@ async def test_what_comes_instead_of_a_file_is_named(bench: Bench, fault, said):
 )
 async def test_where_each_attempt_begins(bench: Bench, faults, outcomes, offsets):
     """Behind the bytes that are surely of this file, else at its start."""
-    bench.engine.pool._fetcher._patient = False  # a doubtful body is asked for at once
+    bench.engine.pool.fetcher.patient = False  # a doubtful body is asked for at once
     served = await bench.add(*faults)
     failures = [await bench.fetch() for _ in outcomes]
     attempts = bench.site.dossier(served).attempts
@@ -306,11 +303,11 @@ async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
         raise ZeroDivisionError("secret")
 
     served = await bench.add()
-    monkeypatch.setattr(fetch.Fetcher, "_fill", crash)
+    monkeypatch.setattr(Downloader, "run", crash)
     async with asyncio.timeout(60):
         export = await bench.claimed()
         assert export is not None
-        await bench.engine.pool._attempt(bench.engine.pool.lanes["hq"], export)
+        await bench.engine.pool.attempt(bench.engine.pool.sources["hq"], export)
     (attempt,) = bench.site.dossier(served).attempts
 
     assert bench.site.export(served).state is State.READY
@@ -323,9 +320,9 @@ async def test_a_cancelled_publish_gives_its_copy_back(bench: Bench):
     served = await bench.add()
     await bench.fetch()
     publisher = bench.engine.publishers["nas"]
-    duty = await publisher._claim()
+    duty = await publisher.claim()
     assert duty is not None
-    work = asyncio.create_task(publisher._publish(duty))
+    work = asyncio.create_task(publisher.copies.publish(duty))
     await asyncio.sleep(0)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -341,7 +338,7 @@ async def test_a_path_that_is_taken_gets_a_number(bench: Bench):
     served = await bench.add()
     await bench.fetch()
     publisher = bench.engine.publishers["nas"]
-    wanted = bench.site.archive / publisher._around.path_for(bench.site.export(served))
+    wanted = bench.site.archive / publisher.copies.path_for(bench.site.export(served))
     wanted.parent.mkdir(parents=True, exist_ok=True)
     wanted.write_bytes(b"of a stranger")
     with structlog.testing.capture_logs() as events:
@@ -402,7 +399,7 @@ async def test_a_copy_that_fails_is_tried_later(bench: Bench):
     assert (copy.attempts, postponed["reason"]) == (1, "marker_missing")
     assert 0 <= copy.due_us - before_us < 60_000_000
     assert bench.count("copies_total", target="nas", outcome="failed") == 1
-    assert not await bench.engine.publishers["nas"].standing.check()
+    assert not await bench.engine.publishers["nas"].monitor.check()
 
 
 async def test_a_fault_of_ours_stops_one_copy_only(bench: Bench, monkeypatch):
@@ -471,11 +468,11 @@ async def test_a_copy_is_tried_again_when_it_is_due(bench: Bench, monkeypatch):
     publisher, times = bench.engine.publishers["nas"], []
     place = publisher.target.publish
 
-    async def publish(wanted: Publication) -> Kept:
+    async def publish(batch: Sequence[Publication]) -> list[Kept | Exception]:
         times.append(to_us(utc_now()))
         if len(times) == 1:
-            raise TargetError("io", "for once")
-        return await place(wanted)
+            return [TargetError("io", "for once")]
+        return await place(batch)
 
     monkeypatch.setattr(publisher.target, "publish", publish)
     work = asyncio.create_task(publisher.run())

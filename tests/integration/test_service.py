@@ -91,8 +91,8 @@ async def test_a_graceful_stop_leaves_the_export_ready_and_due(tmp_path, vms):
     async with site.service() as service:
         await site.until(
             lambda: (
-                service._engine is not None
-                and service._engine.progress.received_bytes > 500_000
+                service.engine is not None
+                and service.engine.progress.received_bytes > 500_000
             )
         )
 

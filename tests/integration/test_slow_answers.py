@@ -11,8 +11,8 @@ import pytest
 from mirror.errors import FetchError, ListError
 from mirror.model import State
 from mirror.simulator import Vms, fault
-from tests.integration.test_vms_client import WHOLE, ask, client
 from tests.site import Site
+from tests.vms_client import WHOLE, ask, client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

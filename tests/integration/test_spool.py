@@ -13,7 +13,6 @@ import os
 import stat
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -741,7 +740,7 @@ class Disk:
         """Wake up, and wait until what hung has ended."""
         self.awake.set()
         async with asyncio.timeout(30):
-            while spool._workers.hangs(place) or open_files(place):
+            while spool._lanes.of(place).hangs or open_files(place):
                 await asyncio.sleep(0.01)
 
 
@@ -894,9 +893,9 @@ async def test_a_slow_disk_is_waited_for_once_it_is_known(tmp_path, disk):
 )
 def test_how_long_a_disk_is_waited_for(slowest_s, patience_s):
     """Longer than it ever took, and never for ever."""
-    with ThreadPoolExecutor() as pool:
-        room = lanes._Room(pool=pool, slowest_s=slowest_s)
-        assert room.patience_s == patience_s
+    lane = lanes.Lane(1, name="spool")
+    lane.slowest_s = slowest_s
+    assert lane.patience_s == patience_s
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -909,8 +908,8 @@ async def test_the_slowest_step_is_remembered(tmp_path, disk, late):
         await spool.use(part, lambda _: time.sleep(took_s))
     await spool.put_away(part)
     await disk.wake(spool, tmp_path)
-    room = spool._workers._rooms[tmp_path]
-    assert took_s <= room.slowest_s < took_s + 60
+    lane = spool._lanes.of(tmp_path)
+    assert took_s <= lane.slowest_s < took_s + 60
     spool.close()
 
 
@@ -931,7 +930,7 @@ async def test_the_late_end_of_a_hung_call_makes_no_noise(tmp_path, disk, caplog
     await spool.put_away(part)
     spool.close()
     disk.awake.set()
-    while spool._workers.hangs(tmp_path):
+    while spool._lanes.of(tmp_path).hangs:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     part.close()

@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
 from mirror.app.status import metrics_snapshot, overview
-from mirror.app.status.overview import Surroundings
 from mirror.errors import LedgerError
 from mirror.model import Attempt, State, to_us
 from mirror.simulator import Fault, Kind, Vms
@@ -25,7 +24,7 @@ from mirror.web import HttpServer, status_page
 from mirror.web import server as http
 from tests.afternoon import HOUR, MINUTE, SECOND, HandmadeSite, afternoon
 from tests.browser import Browser
-from tests.integration.test_cli import on, run_beside
+from tests.command import on, run_beside
 from tests.prometheus import free_port
 from tests.site import Site
 
@@ -361,11 +360,13 @@ async def test_token_clock_and_ledger_are_told(scene):
         connection.execute(
             "UPDATE sources SET clock_offset_us = ? WHERE name = 'hq'", (-3 * MINUTE,)
         )
-    around = Surroundings(
+    status = overview.read(
+        scene.ledger,
+        scene.settings,
+        now_us=scene.now_us,
         token_expiry_s={"depot": scene.now_us // SECOND + 2 * 86_400},
         ledger_problem="database or disk is full",
     )
-    status = overview.take(scene.ledger, scene.settings, around, scene.now_us)
 
     assert [(one["level"], one["text"]) for one in status["concerns"]] == [
         (
@@ -551,8 +552,7 @@ def test_its_cost_does_not_grow_with_the_ledger(scene):
     seen: list[str] = []
     connection = scene.ledger._db.connection
     connection.set_trace_callback(seen.append)
-    around = Surroundings(token_expiry_s={})
-    overview.take(scene.ledger, scene.settings, around, scene.now_us)
+    overview.read(scene.ledger, scene.settings, now_us=scene.now_us, token_expiry_s={})
     connection.set_trace_callback(None)
 
     questions = [one for one in seen if one.startswith("SELECT")]

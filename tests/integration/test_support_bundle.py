@@ -7,7 +7,7 @@ import stat
 import tarfile
 
 from mirror.simulator import Vms
-from tests.integration.test_cli import on, run_beside
+from tests.command import on, run_beside
 from tests.site import Site
 
 TOKEN = "canary-token-4711"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.app.status import nagios, overview
-from mirror.app.status.overview import Surroundings
 from mirror.ledger import Ledger
 from mirror.model import State
 from mirror.simulator import Vms
@@ -35,8 +34,9 @@ def status(site: Site) -> dict[str, Any]:
     settings = site.settings()
     ledger = Ledger.read(settings.state_dir)
     try:
-        around = Surroundings(token_expiry_s={})
-        return overview.take(ledger, settings, around, time.time_ns() // 1000)
+        return overview.read(
+            ledger, settings, now_us=time.time_ns() // 1000, token_expiry_s={}
+        )
     finally:
         ledger.close()
 
@@ -83,7 +83,7 @@ async def test_a_spool_that_others_may_write_to_is_left(
 
         with pytest.raises(PermissionError, match="others may write to"):
             place.guard()
-        engine.publishers["nas"].standing.warning = "its file system keeps no modes"
+        engine.publishers["nas"].monitor.warning = "its file system keeps no modes"
         place.guard()
 
 

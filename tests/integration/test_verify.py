@@ -22,17 +22,18 @@ import pytest
 from mirror.app import lock
 from mirror.app import verify as verifying
 from mirror.app.status import metrics_snapshot as snapshot_of_ledger
-from mirror.cli.progress import ReadLines
+from mirror.cli import progress
 from mirror.disk import durable
 from mirror.errors import LockedError, TargetError
 from mirror.ledger import Ledger
 from mirror.model import CopyState, State, iso
-from mirror.pipeline.verify import read_copy
-from mirror.pipeline.verify.judge import Finding, Tally, after_good
+from mirror.pipeline.verify.judge import CopyFinding, VerifyTally, after_good
 from mirror.pipeline.verify.scrub import Sample
 from mirror.simulator import Fault, Kind, Vms
-from mirror.targets.directory import read
-from mirror.targets.directory.target import DirectoryTarget
+from mirror.targets.directory import target as directory
+from mirror.targets.directory.place import Placement
+from mirror.targets.directory.root import Root
+from mirror.targets.directory.store import DirectoryStore
 from tests import warm_command
 from tests.site import Site
 
@@ -92,9 +93,9 @@ class Kept:
         sample: Sample | None = None,
         repair: bool = False,
         watch: Callable[[Any], None] = lambda _: None,
-    ) -> tuple[Tally, list[Finding]]:
+    ) -> tuple[VerifyTally, list[CopyFinding]]:
         """Verify within this process, so that faults can be played."""
-        found: list[Finding] = []
+        found: list[CopyFinding] = []
         settings = self.site.settings()
         tally = await verifying.run(
             settings,
@@ -176,7 +177,7 @@ def flip(path: Path, offset: int = SIZE // 2) -> None:
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
-def problems(found: list[Finding]) -> list[tuple[int | None, str, str]]:
+def problems(found: list[CopyFinding]) -> list[tuple[int | None, str, str]]:
     """Return which problems were told, in order of the export."""
     return sorted((one.export_id or 0, one.target, str(one.problem)) for one in found)
 
@@ -420,15 +421,15 @@ async def test_damage_outweighs_a_target_that_is_away(tmp_path, vms):
 async def test_a_target_that_goes_away_while_it_is_read(tmp_path, vms, monkeypatch):
     """What was read counts, the rest was not checked."""
     kept = await keep(tmp_path, vms, 4)
-    real, calls = DirectoryTarget._examine, []
+    real, calls = DirectoryStore.examine, []
 
-    def vanish(self: DirectoryTarget, *arguments: Any):
-        calls.append(arguments)
+    def vanish(store: DirectoryStore, path: str, **named: Any):
+        calls.append(path)
         if len(calls) == 3:
             kept.root().rename(tmp_path / "away")
-        return real(self, *arguments)
+        return real(store, path, **named)
 
-    monkeypatch.setattr(DirectoryTarget, "_examine", vanish)
+    monkeypatch.setattr(DirectoryStore, "examine", vanish)
     tally, found = await kept.verify()
 
     assert (tally.checked, tally.good, tally.not_checked) == (2, 2, 2)
@@ -499,20 +500,18 @@ async def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path, vms):
 async def test_a_mount_that_hangs_is_given_up(tmp_path, vms, monkeypatch):
     """The other target is read to its end, and the command ends."""
     kept = await keep(tmp_path, vms, 2, "usb")
-    monkeypatch.setattr(read_copy, "HUNG_S", 0.3)
-    awake, real = threading.Event(), DirectoryTarget._run
+    monkeypatch.setattr(directory, "READ_S", 0.3)
+    monkeypatch.setitem(
+        directory.DirectoryTarget.probe.__kwdefaults__, "patience_s", 0.3
+    )
+    awake, real = threading.Event(), Root.opened
 
-    async def run(self: DirectoryTarget, work: Callable[[], Any], path: str):
-        if self.name != "nas":
-            return await real(self, work, path)
-
-        def hang() -> Any:
+    def opened(root: Root) -> Any:
+        if root.target == "nas":
             awake.wait(30)
-            return work()
+        return real(root)
 
-        return await real(self, hang, path)
-
-    monkeypatch.setattr(DirectoryTarget, "_run", run)
+    monkeypatch.setattr(Root, "opened", opened)
     try:
         tally, found = await kept.verify()
     finally:
@@ -525,7 +524,7 @@ async def test_a_mount_that_hangs_is_given_up(tmp_path, vms, monkeypatch):
 async def test_a_slow_read_is_no_hung_one(tmp_path, vms, monkeypatch):
     """As long as bytes come, it is waited for."""
     kept = await keep(tmp_path, vms, 1)
-    monkeypatch.setattr(read_copy, "HUNG_S", 0.4)
+    monkeypatch.setattr(directory, "READ_S", 0.4)
     monkeypatch.setattr(durable, "READ_BYTES", SIZE // 10)
     real, pause = durable.chunks_of, threading.Event()
 
@@ -605,8 +604,8 @@ async def test_progress_is_told(tmp_path, vms, monkeypatch, capsys):
     """A line now and then, on stderr."""
     kept = await keep(tmp_path, vms, 3)
     monkeypatch.setattr("mirror.cli.progress._LINE_S", 0.0)
-    lines = ReadLines()
-    await kept.verify(watch=lines.update)
+    with progress.of_reads() as watch:
+        await kept.verify(watch=watch)
     told = capsys.readouterr().err.splitlines()
 
     assert re.fullmatch(
@@ -1090,12 +1089,12 @@ async def test_a_file_that_reads_well_the_second_time_is_not_moved(
 ):
     """A bad cable or memory: the file is looked at once more before it is moved."""
     kept = await keep(tmp_path, vms, 1, "usb")
-    real, lies = read._digest, ["0" * 64]
+    real, lies = durable.digest_on_disk, ["0" * 64]
 
-    def digest_of(fd: int, read: Callable[[int], None]) -> str:
-        return lies.pop() if lies else real(fd, read)
+    def digest_of(fd: int, came: Callable[[int], None]) -> str:
+        return lies.pop() if lies else real(fd, came)
 
-    monkeypatch.setattr(read, "_digest", digest_of)
+    monkeypatch.setattr(durable, "digest_on_disk", digest_of)
     before = snapshot(kept.root())
     tally, found = await kept.verify("nas", repair=True)
 
@@ -1112,13 +1111,14 @@ class Cut(BaseException):
 @pytest.mark.parametrize(
     ("where", "name"),
     [
-        (DirectoryTarget, "_set_aside"),
+        (DirectoryStore, "set_aside"),
         (durable, "move_numbered"),
-        (DirectoryTarget, "_publish"),
+        (DirectoryStore, "publish"),
         (durable, "write_new"),
         (durable, "place"),
-        ("mirror.targets.directory.place.Placing", "_place_file"),
-        ("mirror.targets.directory.place.Placing", "_place_sidecar"),
+        (Placement, "run"),
+        (os, "fsync"),
+        (os, "link"),
         ("mirror.ledger.verification.Scrubs", "good"),
     ],
 )
@@ -1172,11 +1172,11 @@ async def test_a_repair_that_fails_says_where_the_old_file_is(
     kept = await keep(tmp_path, vms, 1, "usb")
     flip(kept.path(0))
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise TargetError("no_space", "no space there")
 
     with monkeypatch.context() as patched:
-        patched.setattr(DirectoryTarget, "_reserve", full)
+        patched.setattr(Placement, "run", full)
         tally, found = await kept.verify(repair=True)
     assert (tally.damaged, tally.repaired) == (1, 0)
     assert "not repaired: no space there; what lay there is now at" in found[0].text

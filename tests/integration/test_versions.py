@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.backoff import Pace
-from mirror.cli.show import _due_now, find
+from mirror.cli.exports import find
+from mirror.cli.retry import _due_now
 from mirror.errors import MirrorError
 from mirror.layout import doubtful_form, with_number
 from mirror.ledger import Filter, KeySet, Ledger, Taken

@@ -57,7 +57,7 @@ _FIELDS = sorted(_SEED[0])
 _PLACES = ("", "/", "//", "http://127.0.0.1:8080/storage/", "file:", "https:")
 _FIRST_GOOD = 1_000_000
 _MAX_SEGMENT_BYTES = 230
-walker._PACE_S = 0  # nobody is to be spared here
+walker.PACE_S = 0  # nobody is to be spared here
 
 
 class _Said:
@@ -65,6 +65,8 @@ class _Said:
 
     name = "hq"
     oldest_us = None
+    lifetime_us = 3 * 3_600_000_000
+    second_look = True
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -148,11 +150,9 @@ def _rules() -> WalkRules:
         lookback=_DAY,
         sweep_depth=90 * _DAY,
         history_start_us=0,
-        file_lifetime=timedelta(hours=3),
         waiting_limit=_DAY,
         try_folders=True,
         retry_max=timedelta(minutes=10),
-        rule_for=lambda _, __: None,
     )
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirror.model import Export
-    from mirror.pipeline.verify.judge import Fault, Finding
-    from mirror.ports import Examined
+    from mirror.pipeline.verify.judge import CopyFinding, Fault
+    from mirror.ports import StoredFile
     from tests.proof.figures import Figures
 
 Patch = pytest.MonkeyPatch
@@ -201,14 +201,14 @@ async def test_all_that_rots_is_found_and_nothing_is_changed(
     )
 
 
-def _trust_the_length(found: Examined) -> Examined:
+def _trust_the_length(found: StoredFile) -> StoredFile:
     """Take the sidecar's word for the bytes of a file of the right length."""
     if found.sha256 is None or not found.sidecar:
         return found
     return replace(found, sha256=json.loads(found.sidecar)["sha256"])
 
 
-def _overlook_what_is_gone(found: Examined) -> Examined:
+def _overlook_what_is_gone(found: StoredFile) -> StoredFile:
     """Compare only what lies there."""
     if found.present or not found.sidecar:
         return found
@@ -221,19 +221,19 @@ def _overlook_what_is_gone(found: Examined) -> Examined:
     )
 
 
-def _see_rot_everywhere(found: Examined) -> Examined:
+def _see_rot_everywhere(found: StoredFile) -> StoredFile:
     """Compare with the digest of nothing."""
     nothing = hashlib.sha256().hexdigest()
     return replace(found, sha256=found.sha256 and nothing)
 
 
-def _misread(change: Callable[[Examined], Examined]) -> Callable[[Patch], None]:
+def _misread(change: Callable[[StoredFile], StoredFile]) -> Callable[[Patch], None]:
     """Return the bug that changes what was read of a copy."""
 
     def plant(monkeypatch: Patch) -> None:
         real = DirectoryTarget.examine
 
-        async def examine(self: DirectoryTarget, path: str, **more: Any) -> Examined:
+        async def examine(self: DirectoryTarget, path: str, **more: Any) -> StoredFile:
             return change(await real(self, path, **more))
 
         monkeypatch.setattr(DirectoryTarget, "examine", examine)
@@ -245,7 +245,7 @@ def _overlook_sidecars(monkeypatch: Patch) -> None:
     """Compare only files."""
     real = judge.judge
 
-    def judged(export: Export, found: Examined) -> tuple[Fault, ...]:
+    def judged(export: Export, found: StoredFile) -> tuple[Fault, ...]:
         faults = real(export, found)
         return tuple(fault for fault in faults if fault.problem in judge.OF_THE_FILE)
 
@@ -256,8 +256,8 @@ def _write_to_the_target(monkeypatch: Patch) -> None:
     """Open the target as for a publish, which proves that it is writable."""
     real = DirectoryTarget.examine
 
-    async def examine(self: DirectoryTarget, path: str, **more: Any) -> Examined:
-        await self.open(more["marker_id"])
+    async def examine(self: DirectoryTarget, path: str, **more: Any) -> StoredFile:
+        await self.probe(more["marker_id"], write=True)
         return await real(self, path, **more)
 
     monkeypatch.setattr(DirectoryTarget, "examine", examine)
@@ -295,7 +295,7 @@ async def test_a_planted_bug_is_told(
 
 async def within(site: Site) -> dict[int, list[str]]:
     """Verify within this process; return the problems told, by the export's id."""
-    found: list[Finding] = []
+    found: list[CopyFinding] = []
     await verify.run(
         site.settings(),
         targets=["nas"],

@@ -32,9 +32,8 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from mirror.app.engine import Engine
-    from mirror.ledger import Duty
     from mirror.model import Export
+    from mirror.pipeline.engine import Engine
     from mirror.simulator import Export as Served
     from tests.proof.figures import Figures
 
@@ -166,27 +165,19 @@ async def claimed(engine: Engine) -> Export | None:
 
 async def fetch(engine: Engine, export: Export) -> None:
     """Run one attempt, as the pool would."""
-    lane = engine.pool.lanes["hq"]
-    await engine.pool._attempt(lane, export)
+    source = engine.pool.sources["hq"]
+    await engine.pool.attempt(source, export)
 
 
 async def publish_one(engine: Engine, name: str) -> bool:
     """Publish the next copy of a target, as its publisher would."""
     publisher = engine.publishers[name]
-    await publisher.standing.check()
-    duty = await claimed_copy(engine, name)
+    await publisher.monitor.check()
+    duty = await publisher.claim()
     if duty is None:
         return False
-    await publisher._publish(duty)
+    await publisher.copies.publish(duty)
     return True
-
-
-async def claimed_copy(engine: Engine, name: str) -> Duty | None:
-    """Claim the next copy of a target, as its publisher would."""
-    now_us = to_us(utc_now())
-    return await engine.ledger(
-        lambda ledger: ledger.copies.claim(name, now_us=now_us, horizon_us=_HORIZON_US)
-    )
 
 
 # How the attempts of one export go: those before it, and the one that is cancelled.
@@ -262,9 +253,10 @@ async def _cancelled_publish(bench: Bench, target: str, work: Suspensions) -> bo
     """Cancel one publish; tell whether it came so far."""
     async with bench.site.engine() as engine:
         await fetch(engine, await _prepared(bench, engine, [None]))
-        duty = await claimed_copy(engine, target)
+        publisher = engine.publishers[target]
+        duty = await publisher.claim()
         assert duty is not None
-        await work.run(engine.publishers[target]._publish(duty))
+        await work.run(publisher.copies.publish(duty))
         assert bench.held() == []
     await bench.judge(work)
     await bench.go_on()

@@ -22,7 +22,7 @@ from mirror.model import State, from_us, to_us
 from mirror.schedule import Schedule
 from mirror.simulator import FAULTS, Behaviour, Vms, fault
 from mirror.simulator.exports import stamp
-from mirror.targets.directory.target import DirectoryTarget
+from mirror.targets.directory.store import DirectoryStore
 from tests.proof.checker import Checker, Offered
 from tests.proof.processes import CheckedMirror, Processes
 from tests.site import IMPATIENT, Site
@@ -246,14 +246,14 @@ class _TargetAway:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._away = False
-        real = DirectoryTarget._publish
+        real = DirectoryStore.publish
 
-        def publish(target: Any, publication: Any) -> Any:
+        def publish(store: Any, *given: Any, **named: Any) -> Any:
             if self._away:
                 raise OSError(errno.EIO, "away")
-            return real(target, publication)
+            return real(store, *given, **named)
 
-        monkeypatch.setattr(DirectoryTarget, "_publish", publish)
+        monkeypatch.setattr(DirectoryStore, "publish", publish)
 
     def since_now(self) -> None:
         self._away = True
@@ -479,8 +479,8 @@ async def test_a_mirror_that_trusts_the_clock_is_seen(world: World, plant, monke
 
         await world.site.until(backs_off)
         if plant == "no horizon":
-            assert service._engine is not None
-            service._engine.pool._horizon_us = 10**18
+            assert service.engine is not None
+            service.engine.pool._horizon_us = 10**18
         else:
             monkeypatch.setattr(Schedule, "check_clock", lambda _: None)
         world.wall.shift(-3 * HOUR)

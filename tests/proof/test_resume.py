@@ -14,6 +14,7 @@ import pytest
 from typing_extensions import override
 
 from mirror.errors import FetchError
+from mirror.mp4.proof import Proof
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from mirror.vms import file_answer
@@ -22,7 +23,7 @@ from tests.integration import test_hostile_files as matrix
 from tests.site import Site
 
 if TYPE_CHECKING:
-    from mirror.ports import Held
+    from mirror.ports import ResumePoint
 
 _CELLS = len(matrix.MATRIX) * (len(matrix.POINTS) + len(matrix.UNTOLD))
 
@@ -48,54 +49,54 @@ def test_the_matrix_is_as_large_as_is_said(figures):
     figures.record(6, behaviours=len(matrix.MATRIX), points=9, cells=_CELLS)
 
 
-def _continued(held: Held, length: int | None, total: int | None) -> Offer:
+def _continued(point: ResumePoint, length: int | None, total: int | None) -> Offer:
     """Return the offer of a body that goes on where the held bytes end."""
     return Offer(
-        start_bytes=held.size_bytes,
+        start_bytes=point.size_bytes,
         total_bytes=total,
         length=length,
         explicit_end=True,
-        etag=held.etag,
-        last_modified=held.last_modified,
-        firm=held.firm,
+        etag=point.etag,
+        last_modified=point.last_modified,
+        firm=point.firm,
     )
 
 
-def content_range_unread(judge, status, headers, *, held, **more):
+def content_range_unread(judge, status, headers, *, point, **more):
     """Take any 206 for the rest that was asked for."""
     if status != 206:
-        return judge(status, headers, held=held, **more)
+        return judge(status, headers, point=point, **more)
     length = headers.get("Content-Length")
-    return _continued(held, length and int(length), held.total_bytes)
+    return _continued(point, length and int(length), point.total_bytes)
 
 
-def appended(judge, status, headers, *, held, **more):
+def appended(judge, status, headers, *, point, **more):
     """Append the whole of a 200 to what is held; the boxes are not looked at either.
 
     Each of the two walls behind it, the length and the boxes, would catch it alone.
     """
-    offer = judge(status, headers, held=held, **more)
-    if status == 200 and held.size_bytes:
-        return replace(offer, start_bytes=held.size_bytes, total_bytes=None)
+    offer = judge(status, headers, point=point, **more)
+    if status == 200 and point.size_bytes:
+        return replace(offer, start_bytes=point.size_bytes, total_bytes=None)
     return offer
 
 
-def validators_unread(judge, status, headers, *, held, **more):
+def validators_unread(judge, status, headers, *, point, **more):
     """Go on with the bytes of another version."""
-    unknown = replace(held, etag=None, last_modified=None)
-    return judge(status, headers, held=unknown, **more)
+    unknown = replace(point, etag=None, last_modified=None)
+    return judge(status, headers, point=unknown, **more)
 
 
-def total_unread(judge, status, headers, *, held, **more):
+def total_unread(judge, status, headers, *, point, **more):
     """Go on with a file that has another length now."""
-    return judge(status, headers, held=replace(held, total_bytes=None), **more)
+    return judge(status, headers, point=replace(point, total_bytes=None), **more)
 
 
-def any_416_is_the_end(judge, status, headers, *, held, **more):
+def any_416_is_the_end(judge, status, headers, *, point, **more):
     """Take a 416 for the proof that all is there."""
     if status == 416:
-        return _continued(held, 0, held.size_bytes)
-    return judge(status, headers, held=held, **more)
+        return _continued(point, 0, point.size_bytes)
+    return judge(status, headers, point=point, **more)
 
 
 def compressed_is_taken(judge, status, headers, **more):
@@ -132,7 +133,7 @@ async def test_a_planted_bug_turns_its_cells_red(
     judge = file_answer.judge
     monkeypatch.setattr(file_answer, "judge", functools.partial(bug, judge))
     if bug is appended:
-        monkeypatch.setattr(Part, "examine", lambda self, announced: None)
+        monkeypatch.setattr(Part, "examine", lambda self, announced: Proof(doubt=None))
     with pytest.raises(AssertionError):
         await matrix.test_resume_matrix(site, vms, behaviour)
 

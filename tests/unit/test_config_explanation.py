@@ -103,7 +103,7 @@ def test_every_key_of_the_settings_is_there(path):
 
 
 def test_the_command_prints_it(path):
-    from tests.integration.test_cli import run  # noqa: PLC0415 -- only here
+    from tests.command import run  # noqa: PLC0415 -- only here
 
     done = run("config", "show", "-c", path, **ENVIRON)
     assert done.code == 0, done.err

@@ -11,9 +11,9 @@ from mirror import sidecar
 from mirror.ledger import Subject
 from mirror.model import Copy, CopyState, State
 from mirror.pipeline.verify import judge
-from mirror.pipeline.verify.judge import Problem, Tally
+from mirror.pipeline.verify.judge import Problem, VerifyTally
 from mirror.pipeline.verify.scrub import Sample
-from mirror.ports import Examined
+from mirror.ports import StoredFile
 from tests import builders
 from tests.builders import HOUR, NOW
 
@@ -33,15 +33,16 @@ def export(**given: Any):
     return builders.export(**(values | given))
 
 
-def examined(**given: Any) -> Examined:
+def examined(**given: Any) -> StoredFile:
     """Return what is read of a good copy."""
     values: dict[str, Any] = {
+        "path": "a/7.mp4",
         "present": True,
         "size_bytes": 100,
         "sha256": SHA,
         "sidecar": json.dumps(RIGHT).encode(),
     }
-    return Examined(**(values | given))
+    return StoredFile(**(values | given))
 
 
 def copy(target: str, state: CopyState = CopyState.SAVED) -> Copy:
@@ -197,7 +198,7 @@ def test_what_helps(of, problem, told):
 )
 def test_exit_codes(counts, code):
     """4 damage, be it repaired; else 1 if not all could be checked."""
-    assert Tally(**counts).exit_code == code
+    assert VerifyTally(**counts).exit_code == code
 
 
 @pytest.mark.parametrize(

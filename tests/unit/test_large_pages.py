@@ -57,7 +57,7 @@ async def same(body: bytes) -> Page:
 
 
 def windowed(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(large_pages, "_WINDOW_BYTES", size)
+    monkeypatch.setattr(large_pages, "WINDOW_BYTES", size)
 
 
 ODD = [

@@ -12,7 +12,7 @@ from mirror.lifecycle import second_look
 from mirror.lifecycle.second_look import MOST_LOOKS, Empty, Shown
 from mirror.model import Reason, State, Verdict
 from mirror.mp4 import END_NOT_PROVABLE
-from mirror.ports import Seen
+from mirror.ports import Validators
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 LATER = "Mon, 23 Nov 2026 12:05:00 GMT"
 LIFE = 3 * HOUR
-GROWN = Seen(total_bytes=200, etag='"2"', last_modified=LATER)
+GROWN = Validators(total_bytes=200, etag='"2"', last_modified=LATER)
 
 
 def kept(**given: Any) -> Export:
@@ -38,7 +38,9 @@ def kept(**given: Any) -> Export:
     return builders.export(**(values | given))
 
 
-def look(export: Export, shown: Shown, seen: Seen | None = None, **given: Any) -> Any:
+def look(
+    export: Export, shown: Shown, seen: Validators | None = None, **given: Any
+) -> Any:
     newest = given.pop("newest", export)
     return second_look.after_look(
         export, newest, shown, seen, now_us=given.pop("now_us", NOW), lifetime_us=LIFE
@@ -70,7 +72,7 @@ def test_what_a_look_shows(seen, empty, shown):
     """With only the total it may show a change, never that there is none."""
     names = ("total_bytes", "etag", "last_modified")
     found = second_look.compare(
-        seen and Seen(**dict(zip(names, seen, strict=True))),
+        seen and Validators(**dict(zip(names, seen, strict=True))),
         size_bytes=100,
         etag='"1"',
         modified=DATE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.cli.show import _due_now
+from mirror.cli.retry import _due_now
 from mirror.model import State
 from tests import builders
 

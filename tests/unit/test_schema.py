@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.errors import ListError
-from mirror.vms.schema import decode_page, validation_errors
+from mirror.vms.list_answer import validation_errors
+from mirror.vms.schema import decode_page
 
 if TYPE_CHECKING:
     from datetime import tzinfo

@@ -12,7 +12,7 @@ from mirror import sidecar
 from mirror.ledger.inventory import SOUGHT, Taken, _verdict
 from mirror.lifecycle.second_look import first_due
 from mirror.model import Copy, CopyState, State
-from mirror.ports import Beside
+from mirror.ports import StoredFile
 from mirror.sidecar import SidecarError
 from tests import builders
 from tests.builders import HOUR, NOW
@@ -49,10 +49,10 @@ def written(**given: Any) -> bytes:
     return json.dumps(json.loads(raw) | given).encode()
 
 
-def found(raw: bytes | None, **given: Any) -> Beside:
+def found(raw: bytes | None, **given: Any) -> StoredFile:
     """Return it as found beside a file of the right length."""
     values: dict[str, Any] = {"path": "hq/7.mp4", "sidecar": raw, "size_bytes": 100}
-    return Beside(**(values | given))
+    return StoredFile(**(values | given))
 
 
 def test_what_was_written_is_read_back():

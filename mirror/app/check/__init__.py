@@ -6,17 +6,15 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mirror.app import instance
+from mirror.app import build
 from mirror.app.check import host, places, source
 from mirror.app.check.finding import Finding, Grade, bounded
-from mirror.app.engine import Engine
 from mirror.ledger import Ledger, LedgerThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirror.config import Settings
-    from mirror.metrics import Metrics
 
 __all__ = ["Finding", "Grade", "run"]
 
@@ -24,7 +22,6 @@ __all__ = ["Finding", "Grade", "run"]
 async def run(
     settings: Settings,
     *,
-    metrics: Metrics,
     secret: Callable[[str], None],
     adopt: str | None = None,
 ) -> list[Finding]:
@@ -35,8 +32,7 @@ async def run(
 
     Args:
         settings: The configuration.
-        metrics: Not shown.
-        secret: Told each token that must never be shown.
+        secret: Given each text that must never be shown.
         adopt: A target whose present disk is to be taken as the right one.
     """
     state, readable = await places.state_dir(settings.state_dir)
@@ -48,42 +44,42 @@ async def run(
     local += await bounded(partial(host.on_event, settings))
     ledger = LedgerThread(Ledger.read(settings.state_dir))
     try:
-        async with instance.sessions_for(settings) as sessions:
-            engine = Engine(
+        async with build.sessions_for(settings) as sessions:
+            clients = build.clients_for(
                 settings,
-                ledger=ledger,
-                node_id="check",
                 sessions=sessions,
-                metrics=metrics,
-                secret=secret,
                 device_uuids=dict.fromkeys(settings.sources, "archive-mirror-check"),
+                secret=secret,
             )
+            built = {
+                name: build.target_for(target, node_id="check")
+                for name, target in settings.targets.items()
+            }
+            spool_places = build.places_for(settings, targets=built, publishers={})
             wait_s = settings.transfer.first_byte_timeout.total_seconds()
             async with asyncio.TaskGroup() as group:
                 sources = [
                     group.create_task(
-                        source.check(engine.sources[name], one, first_byte_s=wait_s)
+                        source.check(
+                            client, settings.sources[name], first_byte_s=wait_s
+                        )
                     )
-                    for name, one in settings.sources.items()
+                    for name, client in clients.items()
                 ]
                 spool = group.create_task(
-                    places.spool(settings, engine.places.now, ledger)
+                    places.spool(settings, spool_places.now, ledger)
                 )
                 room = group.create_task(
-                    places.spool_room(settings, engine.places.now, ledger)
+                    places.spool_room(settings, spool_places.now, ledger)
                 )
                 targets = [
                     group.create_task(
-                        places.target(
-                            publisher,
-                            settings.targets[name],
-                            ledger,
-                            adopt=adopt == name,
-                        )
+                        places.check_target(target, ledger, adopt=adopt == name)
                     )
-                    for name, publisher in engine.publishers.items()
+                    for name, target in built.items()
                 ]
-            await engine.close()
+            for target in built.values():
+                await target.close()
     finally:
         await ledger.close()
     return [

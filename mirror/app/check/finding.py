@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
+
+from mirror.disk.lanes import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +40,8 @@ async def bounded(work: Callable[[], T]) -> T:
     Raises:
         TimeoutError: No answer for `FILES_S` seconds.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="check")
+    lane = Lane(1, name="check")
     try:
-        async with asyncio.timeout(FILES_S):
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        return await lane.run(work, patience_s=FILES_S)
     finally:
-        pool.shutdown(wait=False)
+        lane.close()

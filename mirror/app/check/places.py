@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import replace
 from functools import partial
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mirror.config import Settings, TargetSettings
+    from mirror.config import Settings
     from mirror.ledger import LedgerThread
-    from mirror.pipeline.publish.publisher import Publisher
     from mirror.pipeline.spool.spool import Place
+    from mirror.ports import Target
 
 _DAY_S = 86_400
 _DAY_US = 86_400_000_000
@@ -182,40 +181,32 @@ async def _of_a_day(ledger: LedgerThread) -> int:
     return await ledger(lambda opened: opened.pauses.received(since_us))
 
 
-async def target(
-    publisher: Publisher,
-    settings: TargetSettings,
-    ledger: LedgerThread,
-    *,
-    adopt: bool,
-) -> Finding:
+async def check_target(target: Target, ledger: LedgerThread, *, adopt: bool) -> Finding:
     """Write to a target, read that and remove it; one never used gets its marker."""
-    name = f"target {publisher.name}"
-    remembered = await ledger(lambda opened: opened.marker(publisher.name))
+    name = f"target {target.name}"
+    remembered = await ledger(lambda opened: opened.marker(target.name))
     try:
-        async with asyncio.timeout(_TARGET_S):
-            first = remembered is None and not settings.mount
-            if first and await bounded(partial(_can_be_made, settings.path)):
-                detail = f"{settings.path} is not there; it is made at the first run. "
-                detail += "Mount it first if it is to be a mount, and set mount = true"
-                return Finding(name=name, grade=Grade.WARN, detail=detail)
-            health = await publisher.target.open(None if adopt else remembered)
-    except TimeoutError:
-        detail = "it does not answer; is the mount dead?"
+        first = await target.first_use() if remembered is None else None
+        if first is not None:
+            detail = f"{first} at the first run. "
+            detail += "Mount it first if it is to be a mount, and set mount = true"
+            return Finding(name=name, grade=Grade.WARN, detail=detail)
+        marker_id = None if adopt else remembered
+        health = await target.probe(marker_id, write=True, patience_s=_TARGET_S)
+    except TargetError as exc:
+        detail = str(exc).removeprefix(f"{name}: ")
+        if exc.reason == "hung":
+            detail = "it does not answer; is the mount dead?"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
-    except (TargetError, OSError) as exc:
-        return Finding(
-            name=name, grade=Grade.FAIL, detail=str(exc).removeprefix(f"{name}: ")
-        )
     if health.full is not None:
-        detail = f"{settings.path} has no space left above min_free; free some there"
+        detail = f"{target.place} has no space left above min_free; free some there"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
     day = await _of_a_day(ledger)
     free = health.free_bytes
     left = "it does not say how much is free" if free is None else f"{size(free)} free"
     detail = f"writable, {left}"
     if adopt:
-        detail += await _adopted(ledger, publisher.name, health.marker_id, remembered)
+        detail += await _adopted(ledger, target.name, health.marker_id, remembered)
     if free is not None and free < day:
         detail += f"; {size(day)} came in on the last day: free some space there"
         return Finding(name=name, grade=Grade.WARN, detail=detail)
@@ -223,11 +214,6 @@ async def target(
         detail += f"; {health.warning}"
         return Finding(name=name, grade=Grade.WARN, detail=detail)
     return Finding(name=name, grade=Grade.PASS, detail=detail)
-
-
-def _can_be_made(path: Path) -> bool:
-    """Tell whether a root that is not there yet is one that `open` can make."""
-    return not path.exists() and os.access(path.parent, _USABLE)
 
 
 async def _adopted(

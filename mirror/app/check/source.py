@@ -12,7 +12,7 @@ from yarl import URL
 from mirror.app.check.finding import FILES_S, Finding, Grade, bounded
 from mirror.errors import FileGoneError, ListError, MirrorError
 from mirror.model import to_us, utc_now
-from mirror.ports import Held
+from mirror.ports import ResumePoint
 from mirror.vms import Proxies, variable_of
 from mirror.wording import span
 
@@ -29,7 +29,7 @@ _DAY_US = 86_400_000_000
 _CLOCK_WARN_S = 60.0
 _FILE_S = 60.0
 _ENDS_SOON_S = 14 * _DAY_S
-_NOTHING_HELD = Held(size_bytes=0, total_bytes=None, etag=None, last_modified=None)
+_WHOLE_FILE = ResumePoint(size_bytes=0)
 
 
 async def check(
@@ -181,7 +181,7 @@ async def _first_byte(
         return []
     newest = max(with_file, key=lambda row: (row.created_us or 0, row.export_id))
     name, what = f"file of source {source}", f"export {newest.export_id}"
-    wanted = newest.url or "", newest.name, _NOTHING_HELD
+    wanted = newest.url or "", newest.name, _WHOLE_FILE
     try:
         async with client.open_file(*wanted, first_byte_s=wait_s) as body:
             arrived = await body.read()

@@ -1,1 +1,1 @@
-"""Tell others: a command of the operator's, and watchers elsewhere."""
+"""Notify others: the command of `on_event`, the urls of `heartbeat_url`."""

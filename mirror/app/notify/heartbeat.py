@@ -1,4 +1,4 @@
-"""Tell watchers elsewhere that lists are fresh, and once of each loss."""
+"""Ask for the urls of `heartbeat_url` while lists are fresh, and once per loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from mirror.app import instance
+from mirror.app.build import proxies_of
 from mirror.app.status.overview import Freshness, freshness_of
 from mirror.model import to_us, utc_now
 from mirror.vms import Proxies
@@ -28,15 +28,15 @@ _log = structlog.get_logger()
 
 
 class Heartbeats:
-    """Asks the urls of `heartbeat_url` once a minute while what they watch is fresh.
+    """Asks for each url once a minute while the lists that it stands for are fresh.
 
-    After a loss it asks for url + `/fail` instead, until that was heard once. What was
-    lost before the service started is not told of. The one of a source goes by the
+    After a loss it asks for url + `/fail` instead, until one such request succeeded. A
+    loss before the service started does not count. The url of a source goes by the
     source's proxy, the one of all sources by none.
 
     Args:
         reader: Of the ledger, for questions.
-        secret: Told what no log may show.
+        secret: Given each text that must never be shown.
     """
 
     def __init__(
@@ -49,28 +49,28 @@ class Heartbeats:
         self._settings = settings
         self._reader = reader
         sources = settings.sources.items()
-        given = {_ALL: settings.heartbeat_url} | {
+        urls = {_ALL: settings.heartbeat_url} | {
             name: source.heartbeat_url for name, source in sources
         }
         self._urls = {
             name: URL(url.get_secret_value())
-            for name, url in given.items()
+            for name, url in urls.items()
             if url is not None
         }
-        self._proxies = {
-            name: instance.proxies_of(source) for name, source in sources
-        } | {_ALL: Proxies()}
+        self._proxies = {name: proxies_of(source) for name, source in sources} | {
+            _ALL: Proxies()
+        }
         for url in self._urls.values():
             secret(str(url))
             secret(url.raw_path_qs)
-        self._heard: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
         self._failing: set[str] = set()
 
     async def run(self) -> None:
         """Beat until cancelled."""
         if not self._urls:
             return
-        _, self._heard = await self._look()
+        _, self._reported = await self._look()
         async with aiohttp.ClientSession(
             timeout=_LIMIT, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
@@ -82,7 +82,7 @@ class Heartbeats:
         fresh, lost = await self._look()
         async with asyncio.TaskGroup() as group:
             for name, url in self._urls.items():
-                if lost[name] > self._heard[name]:
+                if lost[name] > self._reported[name]:
                     group.create_task(self._fail(session, name, url, lost[name]))
                 elif name in fresh:
                     group.create_task(self._ask(session, name, url))
@@ -92,10 +92,10 @@ class Heartbeats:
     ) -> None:
         failed = url.with_path(f"{url.raw_path.rstrip('/')}/fail", encoded=True)
         if await self._ask(session, name, failed.with_query(url.query)):
-            self._heard[name] = lost
+            self._reported[name] = lost
 
     async def _ask(self, session: aiohttp.ClientSession, name: str, url: URL) -> bool:
-        """Ask for a url; tell whether it was heard. Its text is never logged."""
+        """Ask for a url; tell whether that succeeded. The url is never logged."""
         of = {"source": name} if name else {}
         try:
             async with session.get(
@@ -120,13 +120,13 @@ class Heartbeats:
 
     def _ask_ledger(self, ledger: Ledger) -> tuple[set[str], dict[str, int]]:
         now_us = to_us(utc_now())
-        known = {one.name: one for one in ledger.reads.sources()}
+        statuses = {each.name: each for each in ledger.reads.sources()}
         totals = ledger.reads.totals("lost")
         sources = self._settings.sources
         fresh = {
             name
             for name, source in sources.items()
-            if freshness_of(known.get(name), source, now_us) is Freshness.FRESH
+            if freshness_of(statuses.get(name), source, now_us) is Freshness.FRESH
         }
         lost = {
             name: sum(n for (of, _), n in totals.items() if of == name)

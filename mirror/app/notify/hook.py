@@ -1,4 +1,4 @@
-"""Run a command of the operator's on each change of state."""
+"""Run the command of `on_event` for each change of state."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import json
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from mirror.app.status import public_json
-from mirror.model import iso
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,21 +22,21 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 LIMIT_S = 30.0
-"""A command that takes longer is killed, and all that it started."""
+"""A command that takes longer is killed, with all that it started."""
 AT_ONCE = 4
 WAITING = 1000
-"""More events than these are not kept: of whom most are kept, the oldest go."""
+"""More events than these are dropped: of the source with the most, the oldest."""
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ")
 _log = structlog.get_logger()
 
 
-class Teller:
-    """Tells a command of what happens; each event once, none for ever.
+class EventHook:
+    """Runs a command for each event, once; events wait, though not for ever.
 
-    Sources take turns, so that one of which much is told delays no other.
+    Sources take turns, so that one with many events delays no other.
 
     Args:
-        command: Its words, the program first; empty tells nobody.
+        command: Its words, the program first; empty is no command.
     """
 
     def __init__(
@@ -51,10 +50,10 @@ class Teller:
         self._dropping = False
 
     async def run(self) -> None:
-        """Tell until cancelled; the commands that run then are killed."""
-        wanted = bool(self._command)
-        await self._ledger(lambda ledger: ledger.events.listen(wanted=wanted))
-        if not wanted:
+        """Run commands until cancelled; those that run then are killed."""
+        has_command = bool(self._command)
+        await self._ledger(lambda ledger: ledger.events.listen(wanted=has_command))
+        if not has_command:
             return
         async with asyncio.TaskGroup() as group:
             while True:
@@ -64,7 +63,7 @@ class Teller:
                     lambda ledger, room: ledger.events.take(room), room
                 )
                 for event in events:
-                    task = group.create_task(self._tell(event), name="tell")
+                    task = group.create_task(self._notify(event), name="notify")
                     self._running.add(task)
                     task.add_done_callback(self._running.discard)
                 await asyncio.sleep(LOOK_S)
@@ -77,16 +76,16 @@ class Teller:
                 _log.warning("events.dropped", number=dropped, waiting=WAITING)
         self._dropping = dropped > 0
 
-    async def _tell(self, event: Event) -> None:
-        problem = await self._run(json.dumps(_told(event)).encode())
+    async def _notify(self, event: Event) -> None:
+        problem = await self._run(json.dumps(public_json.event(event)).encode())
         self._metrics.events_ended("failed" if problem else "told")
         if problem and not self._failing:
             program = self._command[0]
             _log.warning("event.failed", program=program, error=problem)
         self._failing = problem is not None
 
-    async def _run(self, given: bytes) -> str | None:
-        """Run the command with this input; return what went wrong, if anything."""
+    async def _run(self, stdin: bytes) -> str | None:
+        """Run the command with this input; return the problem, if there was one."""
         environment = {
             name: os.environ[name] for name in _ENVIRONMENT if name in os.environ
         }
@@ -103,7 +102,7 @@ class Teller:
             return f"it cannot be started: {exc}"
         try:
             async with asyncio.timeout(LIMIT_S):
-                await process.communicate(given)
+                await process.communicate(stdin)
         except TimeoutError:
             return f"it did not end within {LIMIT_S:.0f} s, and was killed"
         finally:
@@ -112,11 +111,3 @@ class Teller:
                     os.killpg(process.pid, signal.SIGKILL)
                 await asyncio.shield(process.wait())
         return f"it ended with {process.returncode}" if process.returncode else None
-
-
-def _told(event: Event) -> dict[str, Any]:
-    told: dict[str, Any] = {"event": event.event, "at": iso(event.at_us)}
-    if event.export is not None:
-        return told | {"export": public_json.export(event.export, [])}
-    kind = event.event.partition(".")[0]
-    return told | {kind: event.name, "problem": event.problem}

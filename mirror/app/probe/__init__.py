@@ -1,16 +1,14 @@
-"""Ask a real VMS what its documentation leaves open; nothing is changed there."""
+"""Ask a VMS what its documentation leaves open; nothing is changed there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.app import instance
-from mirror.app.engine import Engine
-from mirror.app.probe.asker import Asker, EnoughError, Learnt, Suggestion
+from mirror.app import build
+from mirror.app.probe.asker import Asker, Fact, ProbeLimitError, Suggestion
 from mirror.app.probe.file_questions import FileQuestions
 from mirror.app.probe.list_questions import ListQuestions
-from mirror.ledger import Ledger, LedgerThread
 from mirror.model import iso, to_us, utc_now
 from mirror.wording import span
 
@@ -18,15 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirror.config import Settings
-    from mirror.metrics import Metrics
     from mirror.vms import VmsClient
 
-__all__ = ["Learnt", "Report", "Suggestion", "probe"]
+__all__ = ["Fact", "Report", "Suggestion", "probe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one `probe` brought.
+    """The result of one `probe`.
 
     Attributes:
         suggestions: For the table of the source.
@@ -34,7 +31,7 @@ class Report:
         complete: All questions were asked.
     """
 
-    learnt: list[Learnt]
+    facts: list[Fact]
     suggestions: list[Suggestion]
     requests: int
     answers: bool
@@ -45,7 +42,6 @@ async def probe(
     settings: Settings,
     name: str,
     *,
-    metrics: Metrics,
     secret: Callable[[str], None],
 ) -> Report:
     """Ask one source's VMS; by GET, one request at a time, few in number.
@@ -53,51 +49,42 @@ async def probe(
     Args:
         settings: The configuration.
         name: Of a source in it.
-        metrics: Not shown.
-        secret: Told the token.
+        secret: Given each text that must never be shown.
     """
     source = settings.sources[name]
-    ledger = LedgerThread(Ledger.read(settings.state_dir))
-    try:
-        async with instance.sessions_for(settings) as sessions:
-            engine = Engine(
-                settings,
-                ledger=ledger,
-                node_id="probe",
-                sessions=sessions,
-                metrics=metrics,
-                secret=secret,
-                device_uuids=dict.fromkeys(settings.sources, "archive-mirror-probe"),
-            )
-            client = engine.sources[name]
-            asker = Asker(client=client)
-            about_list = ListQuestions(
-                asker=asker,
-                url=source.url,
-                path=source.list_path,
-                configured_form=source.date_format,
-                now=utc_now(),
-            )
-            about_files = FileQuestions(
-                asker=asker, url=source.url, max_bytes=settings.transfer.max_file_size
-            )
-            cut_short: list[Learnt] = []
-            try:
-                await about_list.ask()
-                page = about_list.page
-                about_files.rows = page.rows if page else []
-                about_files.listed = page is not None
-                if about_list.answers or asker.last_list is not None:
-                    await about_files.ask()
-            except EnoughError as exc:
-                cut_short = [Learnt(topic="the rest", text=str(exc), known=False)]
-            await engine.close()
-    finally:
-        await ledger.close()
+    async with build.sessions_for(settings) as sessions:
+        client = build.client_for(
+            settings,
+            name,
+            sessions=sessions,
+            device_uuid="archive-mirror-probe",
+            secret=secret,
+        )
+        asker = Asker(client=client)
+        about_list = ListQuestions(
+            asker=asker,
+            url=source.url,
+            path=source.list_path,
+            configured_form=source.date_format,
+            now=utc_now(),
+        )
+        about_files = FileQuestions(
+            asker=asker, url=source.url, max_bytes=settings.transfer.max_file_size
+        )
+        cut_short: list[Fact] = []
+        try:
+            await about_list.ask()
+            page = about_list.page
+            about_files.rows = page.rows if page else []
+            about_files.listed = page is not None
+            if about_list.answers or asker.last_list is not None:
+                await about_files.ask()
+        except ProbeLimitError as exc:
+            cut_short = [Fact(topic="the rest", text=str(exc), known=False)]
     return Report(
-        learnt=[
-            *about_list.learnt,
-            *about_files.learnt,
+        facts=[
+            *about_list.facts,
+            *about_files.facts,
             *_of_answers(asker),
             *_token(client),
             *cut_short,
@@ -109,19 +96,19 @@ async def probe(
     )
 
 
-def _of_answers(asker: Asker) -> list[Learnt]:
-    """Tell what every answer of the list carries."""
+def _of_answers(asker: Asker) -> list[Fact]:
+    """Return what every answer of the list carries."""
     answered = asker.last_list
     if answered is None:
         return []
-    told = ", ".join(f"{name} {value}" for name, value in asker.met.items())
+    limits = ", ".join(f"{name} {value}" for name, value in asker.rate_limit.items())
     coding = answered.headers.get("Content-Encoding", "none")
-    known = coding if coding in {"none", "gzip", "br", "deflate"} else "a strange one"
+    shown = coding if coding in {"none", "gzip", "br", "deflate"} else "a strange one"
     offset_us = answered.clock_offset_us
     return [
-        Learnt(topic="rate limit", text=told or "the list names none"),
-        Learnt(topic="compression of lists", text=known),
-        Learnt(
+        Fact(topic="rate limit", text=limits or "the list names none"),
+        Fact(topic="compression of lists", text=shown),
+        Fact(
             topic="clock",
             text="it sends no Date: deadlines cannot be corrected"
             if offset_us is None
@@ -131,11 +118,11 @@ def _of_answers(asker: Asker) -> list[Learnt]:
     ]
 
 
-def _token(client: VmsClient) -> list[Learnt]:
+def _token(client: VmsClient) -> list[Fact]:
     end_s = client.token_expiry_s
     if end_s is None:
         text = "it does not say when it ends: only a refusal (401) will tell"
-        return [Learnt(topic="token", text=text, known=False)]
+        return [Fact(topic="token", text=text, known=False)]
     left = span(max(0.0, end_s - to_us(utc_now()) / 1e6))
     text = f"good until {iso(end_s * 1_000_000)}, {left} from now"
-    return [Learnt(topic="token", text=text)]
+    return [Fact(topic="token", text=text)]

@@ -1,4 +1,4 @@
-"""Ask a VMS politely: one request at a time, few of them, and not for ever."""
+"""Ask a VMS: one request at a time, within limits of number and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from mirror.ports import Page
-    from mirror.vms import Answered, VmsClient
+    from mirror.vms import RawAnswer, VmsClient
 
 MOST_REQUESTS: Final = 40
 MOST_S: Final = 180.0
@@ -31,23 +31,23 @@ _LONGEST_WAIT_S: Final = 30.0
 _WAIT_S: Final = 2.0
 _TRIES: Final = 3
 Value: TypeAlias = "str | int | list[str] | dict[str, str]"
-_Ask: TypeAlias = "Callable[[], Awaitable[Answered]]"
+_Ask: TypeAlias = "Callable[[], Awaitable[RawAnswer]]"
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
-class EnoughError(Exception):
-    """No more may be asked now; the text says why, and what to do.
+class ProbeLimitError(Exception):
+    """No more requests may be made now; the text says why, and what to do.
 
-    No `MirrorError`: it ends all questions, where one that fails ends only itself.
+    No `MirrorError`: it ends all questions, where a failure ends only its own.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """What the VMS answered to one question.
+class Fact:
+    """The answer to one question.
 
     Attributes:
-        known: Else `text` says why it is not, and what to do.
+        known: Else `text` says why there is no answer, and what to do.
     """
 
     topic: str
@@ -71,33 +71,33 @@ class Suggestion:
 
 @dataclass(slots=True, kw_only=True)
 class Asker:
-    """Counts and paces what one `probe` asks.
+    """Counts and paces the requests of one `probe`.
 
     Attributes:
         requests: Made so far.
         last_list: The answer that came last for the list.
-        met: The headers about the rate that any answer carried.
+        rate_limit: What any answer said of it.
     """
 
     client: VmsClient
     began: float = field(default_factory=time.monotonic)
     requests: int = 0
-    last_list: Answered | None = None
-    met: dict[str, str] = field(default_factory=dict)
+    last_list: RawAnswer | None = None
+    rate_limit: dict[str, str] = field(default_factory=dict)
 
-    async def list(self, address: URL, query: Mapping[str, str]) -> Answered:
+    async def list(self, address: URL, query: Mapping[str, str]) -> RawAnswer:
         """Ask for a page of the list.
 
         Raises:
             ListError: Nothing came.
-            EnoughError: No more may be asked.
+            ProbeLimitError: No more requests may be made.
         """
-        answered = await self._politely(lambda: self.client.ask(address, query))
+        answered = await self._request(lambda: self.client.ask(address, query))
         self.last_list = answered
         for name in ("Limit", "Remaining", "Reset"):
             value = answered.headers.get(f"X-RateLimit-{name}", "").strip()
             if value.isascii() and value.isdigit():
-                self.met[name.lower()] = value[:12]
+                self.rate_limit[name.lower()] = value[:12]
         return answered
 
     async def page(self, address: URL, query: Mapping[str, str]) -> Page:
@@ -105,23 +105,23 @@ class Asker:
 
         Raises:
             ListError: None came.
-            EnoughError: No more may be asked.
+            ProbeLimitError: No more requests may be made.
         """
         return await self.client.judge(await self.list(address, query))
 
-    async def file(self, address: URL, headers: Mapping[str, str]) -> Answered:
+    async def file(self, address: URL, headers: Mapping[str, str]) -> RawAnswer:
         """Ask for the beginning of a file.
 
         Raises:
             TransientError: Nothing came.
-            EnoughError: No more may be asked.
+            ProbeLimitError: No more requests may be made.
         """
-        return await self._politely(
+        return await self._request(
             lambda: self.client.sample(address, headers, most_bytes=SAMPLE_BYTES),
             within_s=FILE_S,
         )
 
-    async def _politely(self, ask: _Ask, within_s: float = REQUEST_S) -> Answered:
+    async def _request(self, ask: _Ask, within_s: float = REQUEST_S) -> RawAnswer:
         for _ in range(_TRIES):
             answered = await self._once(ask, within_s)
             if answered.status not in _BUSY:
@@ -133,20 +133,20 @@ class Asker:
             )
             wait_s = _WAIT_S if asked_s is None else asked_s
             if wait_s > min(_LONGEST_WAIT_S, self._left_s()):
-                raise EnoughError(
+                raise ProbeLimitError(
                     f"the VMS is busy ({answered.status}) and asks for a pause of "
                     f"{span(wait_s)}; probe it again after that"
                 )
             await asyncio.sleep(wait_s)
-        raise EnoughError(
+        raise ProbeLimitError(
             f"the VMS is busy, {_TRIES} times in a row; probe it again when it is quiet"
         )
 
-    async def _once(self, ask: _Ask, within_s: float) -> Answered:
+    async def _once(self, ask: _Ask, within_s: float) -> RawAnswer:
         if self.requests >= MOST_REQUESTS:
-            raise EnoughError(f"{MOST_REQUESTS} requests were made, no more are")
+            raise ProbeLimitError(f"{MOST_REQUESTS} requests were made, no more are")
         if self._left_s() <= 0:
-            raise EnoughError(
+            raise ProbeLimitError(
                 f"{span(MOST_S)} are over; the VMS or the line is slow: probe it again "
                 "when it is quiet"
             )

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 from yarl import URL
 
-from mirror.app.probe.asker import Learnt, Suggestion
+from mirror.app.probe.asker import Fact, Suggestion
 from mirror.errors import MirrorError
 from mirror.model import is_folder, utc_now
-from mirror.ports import Held
+from mirror.ports import ResumePoint
 from mirror.vms import file_answer
 
 if TYPE_CHECKING:
     from mirror.app.probe.asker import Asker
     from mirror.model import Row
-    from mirror.vms import Answered
+    from mirror.vms import RawAnswer
 
 MISSING: Final = "archive-mirror-probe.mp4"
 _PART: Final = 1024
@@ -30,7 +30,7 @@ _OTHER_TAG = '"archive-mirror-probe"'
 
 @dataclass(slots=True, kw_only=True)
 class FileQuestions:
-    """Asks about files, and keeps what was learnt.
+    """Asks about files, and keeps the answers.
 
     Attributes:
         url: Of the source.
@@ -44,38 +44,38 @@ class FileQuestions:
     max_bytes: int
     rows: list[Row] = field(default_factory=list)
     listed: bool = False
-    learnt: list[Learnt] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     suggestions: list[Suggestion] = field(default_factory=list)
 
     async def ask(self) -> None:
         """Ask all.
 
         Raises:
-            EnoughError: No more may be asked.
+            ProbeLimitError: No more requests may be made.
         """
         address = await self._first_part()
         await self._ask_expired()
         await self._ask_missing(address)
 
     def _say(self, topic: str, text: str) -> None:
-        self.learnt.append(Learnt(topic=topic, text=text))
+        self.facts.append(Fact(topic=topic, text=text))
 
     def _unknown(self, topic: str, text: str) -> None:
-        self.learnt.append(Learnt(topic=topic, text=text, known=False))
+        self.facts.append(Fact(topic=topic, text=text, known=False))
 
     async def _first_part(self) -> URL | None:
         """Ask for the beginning of the newest file; return where it is."""
         newest = sorted(self.rows, key=lambda row: row.created_us or 0, reverse=True)
-        found = [row for row in newest if row.has_file and row.url is not None]
+        with_file = [row for row in newest if row.has_file and row.url is not None]
         if not self.listed:
             return None
-        if not found:
+        if not with_file:
             why = "no row has a file now: ask for an export on the VMS with this "
             why += "account, and probe again within 3 hours"
             self._unknown("file", why)
             return None
         why = ""
-        for row in found[:_MOST_TRIES]:
+        for row in with_file[:_MOST_TRIES]:
             try:
                 address = self.asker.client.resolve(row.url or "", row.name)
                 part = {"Range": f"bytes=0-{_PART - 1}"}
@@ -101,7 +101,7 @@ class FileQuestions:
         self._unknown("file", f"{why}; open it on the VMS's own page, to compare")
         return None
 
-    async def _tell_file(self, row: Row, address: URL, answered: Answered) -> None:
+    async def _tell_file(self, row: Row, address: URL, answered: RawAnswer) -> None:
         kind = answered.headers.get("Content-Type", "no type").split(";")[0].lower()
         what = kind if _WORD.fullmatch(kind) else "a strange type"
         mp4 = answered.body[4:8] == b"ftyp"
@@ -128,34 +128,34 @@ class FileQuestions:
         await self._ask_range(address, answered)
         await self._ask_compression(address)
 
-    async def _ask_range(self, address: URL, first: Answered) -> None:
+    async def _ask_range(self, address: URL, first: RawAnswer) -> None:
         """Ask for the rest as the service does, of this version and of another."""
         if first.status == HTTPStatus.OK:
             self._say("Range", "ignored: a broken transfer starts over")
             return
         total = first.headers.get("Content-Range", "").rpartition("/")[2]
-        held = Held(
+        point = ResumePoint(
             size_bytes=_PART,
             total_bytes=int(total) if total.isascii() and total.isdigit() else None,
             etag=first.headers.get("ETag"),
             last_modified=first.headers.get("Last-Modified"),
+            firm=True,
         )
-        wanted = file_answer.range_headers(held)
-        if not wanted or held.total_bytes is None or held.total_bytes <= _PART:
+        asked = file_answer.range_headers(point)
+        if not asked or point.total_bytes is None or point.total_bytes <= _PART:
             self._say("Range", "taken (206); whether If-Range is heeded cannot be told")
             return
         try:
-            same = await self.asker.file(address, wanted)
+            same = await self.asker.file(address, asked)
             offer = file_answer.judge(
                 same.status,
                 same.headers,
-                held=held,
-                asked_range=True,
+                point=point,
                 folder=False,
                 max_bytes=self.max_bytes,
                 now=utc_now(),
             )
-            other = await self.asker.file(address, wanted | {"If-Range": _OTHER_TAG})
+            other = await self.asker.file(address, asked | {"If-Range": _OTHER_TAG})
         except MirrorError as exc:
             self._unknown("Range", str(exc))
             return
@@ -215,7 +215,7 @@ class FileQuestions:
             return
         self._tell_code("missing file", answered)
 
-    def _tell_code(self, topic: str, answered: Answered) -> None:
+    def _tell_code(self, topic: str, answered: RawAnswer) -> None:
         status = answered.status
         kind = answered.headers.get("Content-Type", "").split(";")[0].strip().lower()
         if status in _GONE:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from yarl import URL
 
-from mirror.app.probe.asker import Learnt, Suggestion
+from mirror.app.probe.asker import Fact, Suggestion
 from mirror.errors import AuthError, ListError, OriginRefusedError
 from mirror.model import from_us, is_folder
 from mirror.vms.origins import origin_of
@@ -42,7 +42,7 @@ _NOBODY_ANSWERS = frozenset({"unreachable", "tls", "timeout", "bad_answer", "cut
 
 @dataclass(slots=True, kw_only=True)
 class ListQuestions:
-    """Asks about the list, and keeps what was learnt.
+    """Asks about the list, and keeps the answers.
 
     Attributes:
         url: Of the source; the paths are appended.
@@ -61,7 +61,7 @@ class ListQuestions:
     form: str = ""
     page: Page | None = None
     answers: bool = False
-    learnt: list[Learnt] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     suggestions: list[Suggestion] = field(default_factory=list)
     _total: int | None = None
 
@@ -69,7 +69,7 @@ class ListQuestions:
         """Ask all.
 
         Raises:
-            EnoughError: No more may be asked.
+            ProbeLimitError: No more requests may be made.
         """
         await self._find()
         if not self.answers:
@@ -88,10 +88,10 @@ class ListQuestions:
             )
 
     def _say(self, topic: str, text: str) -> None:
-        self.learnt.append(Learnt(topic=topic, text=text))
+        self.facts.append(Fact(topic=topic, text=text))
 
     def _unknown(self, topic: str, text: str) -> None:
-        self.learnt.append(Learnt(topic=topic, text=text, known=False))
+        self.facts.append(Fact(topic=topic, text=text, known=False))
 
     async def _page(
         self, path: str, form: str, per_page: int, *, future: bool = False
@@ -108,28 +108,28 @@ class ListQuestions:
 
     async def _find(self) -> None:
         """Look which path gives the list, and find one form of dates that it takes."""
-        told, wanted = [], self.path
-        for path in dict.fromkeys((wanted, *PATHS)):
+        results, configured = [], self.path
+        for path in dict.fromkeys((configured, *PATHS)):
             try:
                 page, form = await self._first_form(path)
             except ListError as exc:
-                told.append(f"{path}: {exc}")
+                results.append(f"{path}: {exc}")
                 if isinstance(exc, AuthError) or exc.reason in _NOBODY_ANSWERS:
                     break
                 continue
             listed = page.size if page.total is None else page.total
-            told.append(f"{path} answers, {listed} exports")
+            results.append(f"{path} answers, {listed} exports")
             if not self.answers:
                 self.answers, self.path, self.form = True, path, form
                 self._total = listed
         if not self.answers:
-            self._unknown("list", "; ".join(told))
+            self._unknown("list", "; ".join(results))
             self._unknown(
                 "all else", "it hangs on the list: mend that, and probe again"
             )
             return
-        self._say("list path", "; ".join(told))
-        why = "gives the list" if self.path == wanted else f"{wanted} does not"
+        self._say("list path", "; ".join(results))
+        why = "gives the list" if self.path == configured else f"{configured} does not"
         self._suggest("list_path", self.path, why)
 
     async def _first_form(self, path: str) -> tuple[Page, str]:
@@ -168,7 +168,7 @@ class ListQuestions:
                 ignored.append(form)
             else:
                 (heeded if self._total else taken).append(form)
-        told = [
+        results = [
             f"{what} {', '.join(forms)}"
             for what, forms in (
                 ("heeds", heeded),
@@ -178,7 +178,7 @@ class ListQuestions:
             )
             if forms
         ]
-        self._say("date format", "; ".join(told))
+        self._say("date format", "; ".join(results))
         best = (heeded or taken or ignored or [self.form])[0]
         if best == _BARE:
             self._unknown(
@@ -193,26 +193,25 @@ class ListQuestions:
 
     async def _ask_sizes(self) -> None:
         """Find the longest page, downwards."""
-        told: list[str] = []
+        results: list[str] = []
         for asked in SIZES:
             try:
                 page = await self._page(self.path, self.form, asked)
             except ListError as exc:
-                told.append(f"{asked}: {exc}")
+                results.append(f"{asked}: {exc}")
                 continue
             self.page = page
             given = page.per_page or (page.size if page.size > 1 else asked)
             given = min(given, asked)
             seen = f"{page.size} rows came"
             if given < asked:
-                told.append(f"{asked} is cut to {given} ({seen})")
+                results.append(f"{asked} is cut to {given} ({seen})")
             else:
-                told.append(f"{asked} is taken ({seen})")
+                results.append(f"{asked} is taken ({seen})")
             self._suggest("per_page", given, "the longest page: fewer requests a walk")
             break
-        self._say("per_page", "; ".join(told)) if self.page else self._unknown(
-            "per_page", "; ".join(told)
-        )
+        record = self._say if self.page else self._unknown
+        record("per_page", "; ".join(results))
 
     def _tell_order(self, rows: list[Row]) -> None:
         times = [row.created_us for row in rows if row.created_us is not None]
@@ -238,8 +237,8 @@ class ListQuestions:
             forms[f"{form}, {'with' if row.has_file else 'no'} file"] += 1
             if refused is not None:
                 strange[refused] += 1
-        told = [f"{number} {form}" for form, number in forms.most_common(2 * _SHOWN)]
-        self._say("url", "; ".join(told))
+        counts = [f"{number} {form}" for form, number in forms.most_common(2 * _SHOWN)]
+        self._say("url", "; ".join(counts))
         if strange:
             named = [host for host, _ in strange.most_common(_SHOWN)]
             own = self.asker.client.origin
@@ -253,8 +252,8 @@ class ListQuestions:
             self._suggest("rewrite_origins", mapped, why, sure=False)
         statuses = Counter(filter(None, map(_status, rows)))
         if statuses:
-            told = [f"{n} {word!r}" for word, n in statuses.most_common(_SHOWN)]
-            self._say("status", ", ".join(told))
+            counts = [f"{n} {word!r}" for word, n in statuses.most_common(_SHOWN)]
+            self._say("status", ", ".join(counts))
 
     def _form_of(self, row: Row) -> tuple[str, str | None]:
         """Return the form of a row's url, and its origin if that is not allowed."""
@@ -304,8 +303,8 @@ class ListQuestions:
 
 def _status(row: Row) -> str | None:
     try:
-        found = msgspec.json.decode(row.raw, strict=False)
+        item = msgspec.json.decode(row.raw, strict=False)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    word = found.get("status") if isinstance(found, dict) else None
+    word = item.get("status") if isinstance(item, dict) else None
     return clean(word)[:20] if isinstance(word, str) else None

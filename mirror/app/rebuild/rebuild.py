@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from mirror import sidecar
 from mirror.app import lock
-from mirror.app.engine import target_for
+from mirror.app.build import target_for
 from mirror.app.rebuild import spool_files
+from mirror.disk import durable
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
 from mirror.layout import is_numbered
 from mirror.ledger import LEDGER_NAME, Ledger, Taken
 from mirror.model import to_us, utc_now
-from mirror.pipeline.verify.read_copy import Reading, unless_hung
 from mirror.sidecar import SidecarError
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from mirror.config import Settings
     from mirror.ledger import Bare
     from mirror.model import Export
-    from mirror.ports import Beside
-    from mirror.targets.directory.target import DirectoryTarget
+    from mirror.ports import StoredFile, Target
 
 _FOLDER = "rebuilding"
 _NODE_ID = "rebuild"
 _GROUP = 1000
+_PROBE_S = 60.0
 _BESIDE = ("-wal", "-shm")
 
 
@@ -52,7 +52,7 @@ class Oddity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Odd:
+class OddCopy:
     """One such thing, in words."""
 
     oddity: Oddity
@@ -62,7 +62,7 @@ class Odd:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class TargetReport:
     """What one target came to, or has come to so far.
 
     Attributes:
@@ -77,7 +77,7 @@ class Tally:
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class RebuildReport:
     """How far a rebuild is, and in the end what it came to.
 
     Attributes:
@@ -93,7 +93,7 @@ class Progress:
     aside: Path | None = None
     carried: int = 0
     unsound: int = 0
-    targets: dict[str, Tally] = field(default_factory=dict)
+    targets: dict[str, TargetReport] = field(default_factory=dict)
     exports: dict[str, int] = field(default_factory=dict)
     unclaimed: list[Unclaimed] = field(default_factory=list)
 
@@ -103,9 +103,9 @@ async def run(
     *,
     targets: Collection[str],
     force: bool,
-    told: Callable[[Odd], None],
-    watch: Callable[[Progress], None],
-) -> Progress:
+    told: Callable[[OddCopy], None],
+    watch: Callable[[RebuildReport], None],
+) -> RebuildReport:
     """Make a new ledger; the old one is moved aside at the end.
 
     Args:
@@ -113,7 +113,7 @@ async def run(
         targets: Names of those to be read.
         force: Replace a ledger that is not damaged, too.
         told: Given each oddity as it comes.
-        watch: Called from time to time, to show progress.
+        watch: Called from time to time, to show how far it is.
 
     Raises:
         ConfigError: The state directory cannot be used.
@@ -123,14 +123,16 @@ async def run(
             is as it was.
     """
     with lock.held(settings.state_dir):
-        progress = Progress(targets={name: Tally() for name in sorted(targets)})
-        progress.old = await asyncio.to_thread(_judge, settings.state_dir, force=force)
+        report = RebuildReport(
+            targets={name: TargetReport() for name in sorted(targets)}
+        )
+        report.old = await asyncio.to_thread(_judge, settings.state_dir, force=force)
         folder = settings.state_dir / _FOLDER
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(mode=0o700)
-            await _Rebuild(settings, folder, progress, told, watch).run()
-            progress.aside = _replace(settings.state_dir, folder)
+            await _Rebuild(settings, folder, report, told, watch).run()
+            report.aside = _replace(settings.state_dir, folder)
         except (OSError, sqlite3.Error) as exc:
             raise LedgerError(
                 f"a new ledger cannot be written to {settings.state_dir} ({exc}); free "
@@ -138,7 +140,7 @@ async def run(
             ) from exc
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return progress
+        return report
 
 
 def _judge(state_dir: Path, *, force: bool) -> str:
@@ -180,13 +182,13 @@ class _Rebuild:
         self,
         settings: Settings,
         folder: Path,
-        progress: Progress,
-        told: Callable[[Odd], None],
-        watch: Callable[[Progress], None],
+        report: RebuildReport,
+        told: Callable[[OddCopy], None],
+        watch: Callable[[RebuildReport], None],
     ) -> None:
         self._settings = settings
         self._folder = folder
-        self._progress = progress
+        self._report = report
         self._told = told
         self._watch = watch
         self._now_us = to_us(utc_now())
@@ -196,36 +198,39 @@ class _Rebuild:
         """Fill the new ledger."""
         built = {
             name: target_for(self._settings.targets[name], node_id=_NODE_ID)
-            for name in self._progress.targets
+            for name in self._report.targets
         }
-        found = {name: await self._identify(one) for name, one in built.items()}
+        markers = {
+            name: (await target.probe(None, write=False, patience_s=_PROBE_S)).marker_id
+            for name, target in built.items()
+        }
         with closing(Ledger.open(self._folder)) as ledger:
             await asyncio.to_thread(self._carry, ledger)
             for name, target in built.items():
-                await self._adopt(ledger, target, found[name])
+                await self._adopt(ledger, target, markers[name])
             for target in built.values():
-                await self._read(ledger, target, found[target.name])
-                await self._read_bare(ledger, target, found[target.name])
+                await self._read(ledger, target, markers[target.name])
+                await self._read_bare(ledger, target, markers[target.name])
             await asyncio.to_thread(ledger.stock.settle)
             await asyncio.to_thread(self._keep_spooled, ledger)
             ledger.count_on(self._settings.state_dir)
-            for name, tally in self._progress.targets.items():
-                tally.copies = ledger.stock.counts(name)
+            for name, counts in self._report.targets.items():
+                counts.copies = ledger.stock.counts(name)
             for (_, state), number in ledger.reads.counts().items():
-                exports = self._progress.exports
+                exports = self._report.exports
                 exports[state] = exports.get(state, 0) + number
         for target in built.values():
             await target.close()
 
     def _carry(self, ledger: Ledger) -> None:
         def carried(number: int) -> None:
-            self._progress.carried = number
-            self._watch(self._progress)
+            self._report.carried = number
+            self._watch(self._report)
 
         old = self._settings.state_dir / LEDGER_NAME
         if old.is_file() and old.stat().st_size:
-            self._progress.unsound = ledger.carry(old, carried)
-        for target in self._progress.targets:
+            self._report.unsound = ledger.carry(old, carried)
+        for target in self._report.targets:
             ledger.stock.doubt(target)
 
     def _keep_spooled(self, ledger: Ledger) -> None:
@@ -233,39 +238,33 @@ class _Rebuild:
         if known is None:
             known = spool_files.node_of_spool(self._settings, ledger)
         ledger.node_id(self._now_us, known)
-        self._progress.unclaimed = spool_files.keep(self._settings, ledger, known)
+        self._report.unclaimed = spool_files.keep(self._settings, ledger, known)
 
-    async def _identify(self, target: DirectoryTarget) -> str:
-        return await unless_hung(target.identify(), target.name)
-
-    async def _adopt(self, ledger: Ledger, target: DirectoryTarget, found: str) -> None:
+    async def _adopt(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         """Remember a target's marker, if the old ledger knew no other."""
         known = ledger.marker(target.name)
-        if known not in {None, found}:
-            await target.look(known)
+        if known not in {None, marker_id}:
+            await target.probe(known, write=False)
         ledger.target_checked(
             target.name,
-            marker_id=found,
+            marker_id=marker_id,
             free_bytes=None,
             problem=None,
             now_us=self._now_us,
         )
 
-    async def _read(
-        self, ledger: Ledger, target: DirectoryTarget, marker_id: str
-    ) -> None:
-        tally = self._progress.targets[target.name]
-        survey = target.survey(marker_id)
-        while found := await unless_hung(anext(survey, None), target.name):
+    async def _read(self, ledger: Ledger, target: Target, marker_id: str) -> None:
+        counts = self._report.targets[target.name]
+        async for files in target.scan(marker_id):
             with ledger.together():
-                for one in found:
-                    self._take(ledger, target.name, one)
+                for file in files:
+                    self._take(ledger, target.name, file)
             while self._seconds:
                 await self._compare(ledger, target, marker_id, *self._seconds.pop())
-            tally.sidecars += len(found)
-            self._watch(self._progress)
+            counts.sidecars += len(files)
+            self._watch(self._report)
 
-    def _take(self, ledger: Ledger, target: str, found: Beside) -> None:
+    def _take(self, ledger: Ledger, target: str, found: StoredFile) -> None:
         try:
             found.path.encode()
             told = sidecar.export_of(found, self._now_us)
@@ -294,7 +293,7 @@ class _Rebuild:
             self._odd(Oddity(taken.value), target, found.path, text)
 
     @staticmethod
-    def _beside(ledger: Ledger, told: Export, target: str, found: Beside) -> bool:
+    def _beside(ledger: Ledger, told: Export, target: str, found: StoredFile) -> bool:
         """Tell whether the copy taken before has the same name but for a number.
 
         Such a file was published beside one that was damaged.
@@ -303,12 +302,7 @@ class _Rebuild:
         return is_numbered(found.path, path) or is_numbered(path, found.path)
 
     async def _compare(
-        self,
-        ledger: Ledger,
-        target: DirectoryTarget,
-        marker_id: str,
-        told: Export,
-        path: str,
+        self, ledger: Ledger, target: Target, marker_id: str, told: Export, path: str
     ) -> None:
         """Read two files of the same length and sidecar; take the one that is good."""
         taken = ledger.stock.path_of(told, target.name) or ""
@@ -321,9 +315,7 @@ class _Rebuild:
         text = f"{told.label}, {told.size_bytes} bytes: another file of it is taken"
         self._odd(Oddity.SECOND, target.name, left, text)
 
-    async def _read_bare(
-        self, ledger: Ledger, target: DirectoryTarget, marker_id: str
-    ) -> None:
+    async def _read_bare(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         """Look for files whose sidecars are gone, where the old ledger had them."""
         after = 0
         while bare := ledger.stock.bare(target.name, after, _GROUP):
@@ -334,38 +326,35 @@ class _Rebuild:
                     text = "it was saved, and neither it nor its sidecar is there"
                     self._odd(Oddity.DAMAGED, target.name, one.path, text)
             after = bare[-1].key
-            self._watch(self._progress)
+            self._watch(self._report)
 
     def _odd(self, oddity: Oddity, target: str, path: str, text: str) -> None:
-        counts = self._progress.targets[target].odd
+        counts = self._report.targets[target].odd
         counts[oddity] = counts.get(oddity, 0) + 1
-        self._told(Odd(oddity=oddity, target=target, path=path, text=text))
+        self._told(OddCopy(oddity=oddity, target=target, path=path, text=text))
 
 
-async def _reads(
-    target: DirectoryTarget, marker_id: str, told: Export, path: str
-) -> bool:
+async def _reads(target: Target, marker_id: str, told: Export, path: str) -> bool:
     """Tell whether a file's bytes are those that its sidecar tells of."""
-    reading = Reading()
-    work = target.examine(
-        path,
-        size_bytes=told.size_bytes or 0,
-        marker_id=marker_id,
-        read=reading.came,
-    )
     try:
-        return (await unless_hung(work, target.name, reading)).sha256 == told.sha256
+        file = await target.examine(
+            path,
+            size_bytes=told.size_bytes or 0,
+            marker_id=marker_id,
+            came=lambda _: None,
+        )
     except TargetError:
-        await target.look(marker_id)
+        await target.probe(marker_id, write=False)
         return False
+    return file.sha256 == told.sha256
 
 
-async def _lies(target: DirectoryTarget, marker_id: str, bare: Bare) -> bool:
+async def _lies(target: Target, marker_id: str, bare: Bare) -> bool:
     """Tell whether a file lies where it was saved, or cannot be looked at just now."""
     try:
-        found = await unless_hung(target.beside(bare.path, marker_id), target.name)
+        found = await target.find(bare.path, marker_id)
     except TargetError:
-        await target.look(marker_id)
+        await target.probe(marker_id, write=False)
         return True
     return found is not None and found.size_bytes == bare.size_bytes
 
@@ -395,15 +384,7 @@ def _replace(state_dir: Path, folder: Path) -> Path | None:
         # The service's user must be able to use what root has made.
         owner = state_dir.stat()
         os.chown(new, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    _flush(new)
+    durable.flush(new)
     new.rename(path)
-    _flush(state_dir)
+    durable.flush(state_dir)
     return aside
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mirror.app.build import target_for
+from mirror.app.instance import spool_folders
 from mirror.pipeline.spool.part import PartName
-from mirror.targets.directory.root import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ class Unclaimed:
 def node_of_spool(settings: Settings, ledger: Ledger) -> str | None:
     """Return the node id that the spooled files of a ledger's exports bear."""
     found: Counter[str] = Counter()
-    for path, name in _parts(settings):
+    for path, name, _ in _parts(settings):
         if any(one.spool_dir == str(path.parent) for one in _exports(ledger, name)):
             found[name.node_id] += 1
     return found.most_common(1)[0][0] if found else None
@@ -53,9 +54,8 @@ def keep(settings: Settings, ledger: Ledger, node_id: str | None) -> list[Unclai
         OSError: One cannot be renamed.
     """
     found = []
-    for path, name in sorted(_parts(settings)):
+    for path, name, shared in sorted(_parts(settings)):
         kept = path.name.endswith(_KEPT)
-        shared = path.parent.parent.name == HIDDEN
         others = shared and node_id not in {None, name.node_id}
         if others or (not kept and _exports(ledger, name)):
             continue
@@ -68,17 +68,19 @@ def keep(settings: Settings, ledger: Ledger, node_id: str | None) -> list[Unclai
     return found
 
 
-def _parts(settings: Settings) -> Iterator[tuple[Path, PartName]]:
-    folders = {one.path / HIDDEN / "spool" for one in settings.targets.values()}
-    folders.add(settings.state_dir / "spool")
-    if settings.spool_dir is not None:
-        folders.add(settings.spool_dir)
-    for folder in folders:
+def _parts(settings: Settings) -> Iterator[tuple[Path, PartName, bool]]:
+    """Yield each file in a spool, and whether machines may share that spool."""
+    folders = dict.fromkeys(spool_folders(settings), False)
+    for target in settings.targets.values():
+        offered = target_for(target, node_id="").spool_folder
+        if offered is not None:
+            folders[offered.path] = True
+    for folder, shared in folders.items():
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for path in folder.iterdir():
                 name = PartName.read(path.name.removesuffix(_KEPT))
                 if name is not None:
-                    yield path, name
+                    yield path, name, shared
 
 
 def _exports(ledger: Ledger, name: PartName) -> list[Export]:

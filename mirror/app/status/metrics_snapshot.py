@@ -1,4 +1,4 @@
-"""Bring what the ledger knows into the metrics."""
+"""Read from the ledger what the metrics show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status as one line of a monitoring plugin.
+"""`status --nagios`: the status as one line of a monitoring plugin.
 
 Format and exit codes: https://www.monitoring-plugins.org/doc/guidelines.html
 """
@@ -9,14 +9,22 @@ from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from mirror.app import lock
+from mirror.app.status import overview
+from mirror.errors import ConfigError, MirrorError
+from mirror.ledger import Ledger
+from mirror.model import to_us, utc_now
+from mirror.vms import token as tokens
 from mirror.wording import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from mirror.config import Settings
 
 _LONGEST = 480
 """With the figures it stays below 1024 bytes, more than which some agents cut off."""
-_TOLD = 3
+_NAMED = 3
 
 
 class Result(IntEnum):
@@ -26,6 +34,36 @@ class Result(IntEnum):
     WARNING = 1
     CRITICAL = 2
     UNKNOWN = 3
+
+
+def answer(read: Callable[[], Settings]) -> tuple[Result, str]:
+    """Return the exit code and the line, whatever happens.
+
+    Args:
+        read: Gives the configuration; raises ConfigError.
+    """
+    try:
+        return _look(read())
+    except ConfigError as exc:
+        text = f"configuration: {exc.problems[0]}"
+    except MirrorError as exc:
+        text = str(exc)
+    except Exception as exc:  # noqa: BLE001 -- a plugin answers, whatever happens
+        text = f"unexpected failure ({type(exc).__name__}); see `archive-mirror status`"
+    return Result.UNKNOWN, line(Result.UNKNOWN, text)
+
+
+def _look(settings: Settings) -> tuple[Result, str]:
+    token_expiry_s = {
+        name: tokens.expiry_of(source.token_path)
+        for name, source in settings.sources.items()
+    }
+    running = lock.is_held(settings.state_dir)
+    with Ledger.reading(settings.state_dir, check=not running) as ledger:
+        status = overview.read(
+            ledger, settings, now_us=to_us(utc_now()), token_expiry_s=token_expiry_s
+        )
+    return judge(status, running=running)
 
 
 def line(result: Result, text: str, figures: str = "") -> str:
@@ -47,21 +85,23 @@ def judge(status: Mapping[str, Any], *, running: bool) -> tuple[Result, str]:
         running: Somebody holds the state directory.
     """
     concerns = status["concerns"]
-    told = [f"{one['text']} {one['remedy']}" for one in concerns]
+    texts = [f"{concern['text']} {concern['remedy']}" for concern in concerns]
     result = Result.WARNING if concerns else Result.OK
-    if status["unacknowledged"] or any(one["level"] == "risk" for one in concerns):
+    if status["unacknowledged"] or any(
+        concern["level"] == "risk" for concern in concerns
+    ):
         result = Result.CRITICAL
     if not running:
         result = Result.CRITICAL
-        told.insert(
+        texts.insert(
             0,
             "The service does not run: nothing is fetched. "
             "`systemctl status archive-mirror` tells why.",
         )
-    more = len(told) - _TOLD
-    text = " ".join(told[:_TOLD]) or _well(status)
+    more = len(texts) - _NAMED
+    text = " ".join(texts[:_NAMED]) or _well(status)
     if more > 0:
-        text = f"{more + _TOLD} things: {text}"
+        text = f"{more + _NAMED} things: {text}"
     return result, line(result, text, " ".join(_figures(status)))
 
 
@@ -83,9 +123,9 @@ def _figures(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"doubtful={status['exports'].get('doubtful', 0)};;;0"
     yield f"unacknowledged={status['unacknowledged']};;0;0"
     read = [
-        one["last_success"]
-        for one in status["sources"]
-        if one["name"] in status["freshness"]
+        source["last_success"]
+        for source in status["sources"]
+        if source["name"] in status["freshness"]
     ]
     if read and all(read):
         age = now - datetime.fromisoformat(min(read))
@@ -94,9 +134,12 @@ def _figures(status: Mapping[str, Any]) -> Iterator[str]:
         left = datetime.fromisoformat(status["earliest_deadline"]) - now
         yield f"deadline_left={left.total_seconds():.0f}s;;1800:"
     targets = [
-        one for one in status["targets"] if one["name"] in status["configured_targets"]
+        target
+        for target in status["targets"]
+        if target["name"] in status["configured_targets"]
     ]
-    yield f"targets_down={sum(one['problem'] is not None for one in targets)};0;;0"
-    for one in targets:
-        if one["free_bytes"] is not None:
-            yield f"free_{one['name']}={one['free_bytes']}B;;;0"
+    down = sum(target["problem"] is not None for target in targets)
+    yield f"targets_down={down};0;;0"
+    for target in targets:
+        if target["free_bytes"] is not None:
+            yield f"free_{target['name']}={target['free_bytes']}B;;;0"

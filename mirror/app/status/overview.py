@@ -1,8 +1,8 @@
-"""What the status page tells: `status --json`, and what somebody must act on."""
+"""What the status page shows: `status --json`, and what somebody must act on."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -40,38 +40,38 @@ class Freshness(StrEnum):
 _UNFETCHED = frozenset({State.READY, State.FETCHING, State.PARKED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What the page shows that the ledger does not know.
-
-    Attributes:
-        token_expiry_s: By source, seconds since 1970; None if unknown.
-        ledger_problem: Why the ledger cannot be written just now.
-    """
-
-    spool_free_bytes: int | None = None
-    token_expiry_s: Mapping[str, int | None]
-    ledger_problem: str | None = None
-
-
-def take(
-    ledger: Ledger, settings: Settings, around: Surroundings, now_us: int
+def read(
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    now_us: int,
+    token_expiry_s: Mapping[str, int | None],
+    spool_free_bytes: int | None = None,
+    ledger_problem: str | None = None,
 ) -> dict[str, Any]:
     """Return what `/status.json` gives; for the reader's thread.
 
     No question reads all the exports there are.
+
+    Args:
+        ledger: Open for questions.
+        settings: The configuration.
+        now_us: Now.
+        token_expiry_s: By source, seconds since 1970; None or left out if unknown.
+        spool_free_bytes: Free where the spool lies now.
+        ledger_problem: Why the ledger cannot be written just now.
     """
     reads = ledger.reads
     status = public_json.status(reads.counts(), reads, now_us)
-    known = {source.name: source for source in reads.sources()}
+    sources = {source.name: source for source in reads.sources()}
     shown = status | {
         "now": iso(now_us),
         "version": __version__,
         "freshness": {
             name: _freshness(
-                known.get(name),
+                sources.get(name),
                 source,
-                around.token_expiry_s.get(name),
+                token_expiry_s.get(name),
                 now_us,
             )
             for name, source in settings.sources.items()
@@ -79,51 +79,51 @@ def take(
         "configured_targets": list(settings.targets),
         "spool": {
             "bytes": reads.spooled_bytes(),
-            "free_bytes": around.spool_free_bytes,
+            "free_bytes": spool_free_bytes,
         },
-        "ledger_problem": around.ledger_problem,
-        "open": [_row(one, [], now_us) for one in reads.urgent(_URGENT, now_us)],
+        "ledger_problem": ledger_problem,
+        "open": [_row(each, [], now_us) for each in reads.urgent(_URGENT, now_us)],
         "recent": [
-            _row(one, [public_json.copy(each) for each in copies], now_us)
-            for one, copies in reads.exports(Filter(limit=_RECENT))
+            _row(export, [public_json.copy(each) for each in copies], now_us)
+            for export, copies in reads.exports(Filter(limit=_RECENT))
         ],
-        "lost": [_row(one, [], now_us) for one in reads.losses(_LOSSES)],
+        "lost": [_row(each, [], now_us) for each in reads.losses(_LOSSES)],
     }
-    found = concerns_of(shown)
+    concerns = concerns_of(shown)
     return shown | {
-        "headline": _headline(found),
-        "concerns": [asdict(one) for one in found],
+        "headline": _headline(concerns),
+        "concerns": [asdict(each) for each in concerns],
     }
 
 
 def freshness_of(
-    known: SourceStatus | None, settings: SourceSettings, now_us: int
+    source: SourceStatus | None, settings: SourceSettings, now_us: int
 ) -> Freshness:
-    """Return how fresh what we know of a source is."""
+    """Return how fresh the list of a source is in the ledger."""
     patience_us = max(
         _STALE_US, round(settings.poll_interval.total_seconds() * 1e6) * _STALE_POLLS
     )
-    if known is None:
+    if source is None:
         return Freshness.NEW
-    if known.paused_until(now_us) is not None:
+    if source.paused_until(now_us) is not None:
         return Freshness.PAUSED
-    if known.problem is not None:
+    if source.problem is not None:
         return Freshness.FAILING
-    if known.last_success_us is None:
+    if source.last_success_us is None:
         return Freshness.NEW
-    stale = now_us - known.last_success_us > patience_us
+    stale = now_us - source.last_success_us > patience_us
     return Freshness.STALE if stale else Freshness.FRESH
 
 
 def _freshness(
-    known: SourceStatus | None,
+    source: SourceStatus | None,
     settings: SourceSettings,
     token_expiry_s: int | None,
     now_us: int,
 ) -> dict[str, Any]:
     """Return how well a source is known; nobody sees what it makes meanwhile."""
-    read_us = known.last_success_us if known else None
-    state = freshness_of(known, settings, now_us)
+    read_us = source.last_success_us if source else None
+    state = freshness_of(source, settings, now_us)
     lifetime_s = settings.file_lifetime.total_seconds()
     blind = state is not Freshness.FRESH and read_us is not None
     return {
@@ -136,35 +136,35 @@ def _freshness(
     }
 
 
-def _row(found: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, Any]:
+def _row(export: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, Any]:
     """Return an export as `list --json` shows it, and how it stands with time."""
-    deadline_us = found.deadline_us
+    deadline_us = export.deadline_us
     left_us = None if deadline_us is None else deadline_us - now_us
     margin_us = (
-        deadline_us - found.spooled_us
-        if deadline_us is not None and found.spooled_us is not None
+        deadline_us - export.spooled_us
+        if deadline_us is not None and export.spooled_us is not None
         else None
     )
-    return public_json.export(found, []) | {
+    return public_json.export(export, []) | {
         "copies": copies,
-        "spooled_at": iso(found.spooled_us),
-        "saved_at": iso(found.saved_us),
-        "acknowledged_at": iso(found.acknowledged_us),
-        "note": found.note,
+        "spooled_at": iso(export.spooled_us),
+        "saved_at": iso(export.saved_us),
+        "acknowledged_at": iso(export.acknowledged_us),
+        "note": export.note,
         "margin_seconds": None if margin_us is None else margin_us / 1e6,
         "left_seconds": None if left_us is None else left_us / 1e6,
         "at_risk": left_us is not None
         and left_us < AT_RISK_US
-        and found.state in _UNFETCHED
-        and not found.held,
-        "why": public_json.why(found),
-        "advice": public_json.advice(public_json.why(found)),
-        "asked_again": public_json.asked_again(found),
+        and export.state in _UNFETCHED
+        and not export.held,
+        "why": public_json.why(export),
+        "advice": public_json.advice(public_json.why(export)),
+        "asked_again": public_json.asked_again(export),
     }
 
 
-def _headline(found: list[Concern]) -> dict[str, str]:
-    level = found[0].level if found else "well"
+def _headline(concerns: list[Concern]) -> dict[str, str]:
+    level = concerns[0].level if concerns else "well"
     words = {
         "well": "All is well",
         "look": "Look at this",

@@ -9,7 +9,7 @@ from mirror.model import State, iso
 from mirror.wording import ADVICE
 
 if TYPE_CHECKING:
-    from mirror.ledger import Dossier, Reads
+    from mirror.ledger import Dossier, Event, Reads
     from mirror.model import Attempt, Copy, Export
 
 NEWS_US = 24 * 3600 * 1_000_000
@@ -108,6 +108,15 @@ def dossier(found: Dossier) -> dict[str, Any]:
         "history": [attempt(one) for one in found.attempts],
         "item": _item(found.item),
     }
+
+
+def event(found: Event) -> dict[str, Any]:
+    """Return an event as the command of `on_event` gets it."""
+    shown: dict[str, Any] = {"event": found.event, "at": iso(found.at_us)}
+    if found.export is not None:
+        return shown | {"export": export(found.export, [])}
+    kind = found.event.partition(".")[0]
+    return shown | {kind: found.name, "problem": found.problem}
 
 
 def version(found: Export) -> dict[str, Any]:

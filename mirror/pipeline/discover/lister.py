@@ -26,12 +26,12 @@ _log = structlog.get_logger()
 
 
 class Lister:
-    """Keeps one source's part of the ledger fresh.
+    """Walks one source when a walk is due, and after failures.
 
     Args:
-        token_changed: Tells whether the token file is another than last read.
-        longest_wait: A failed list is tried again after at most this.
-        walked: Called after each walk that succeeded.
+        token_changed: Tells whether the token file changed since it was last read.
+        longest_wait: A failed walk is tried again after at most this.
+        walked: Called after each walk that may have changed the ledger.
 
     Attributes:
         going: Cleared while the source is paused: no walk begins.
@@ -64,8 +64,8 @@ class Lister:
         self.going = asyncio.Event()
         self.going.set()
         self.tried = False
-        self._well = asyncio.Event()
-        self._well.set()
+        self._readable = asyncio.Event()
+        self._readable.set()
         self._problem: str | None = None
 
     async def run(self) -> None:
@@ -75,7 +75,7 @@ class Lister:
             group.create_task(self._loop(self.sweep_due, sweep=True))
 
     async def once(self, tries: int) -> bool:
-        """Sweep once, tried so often; tell whether the list could be read."""
+        """Sweep once, with up to `tries` tries; tell whether the list could be read."""
         for number in range(1, tries + 1):
             failure = await self.walk(sweep=True)
             if failure is None:
@@ -85,7 +85,7 @@ class Lister:
         return False
 
     async def walk(self, *, sweep: bool) -> ListError | None:
-        """Walk now; return the failure, if it is one."""
+        """Walk now; return how it failed, None if it did not."""
         self.tried = True
         try:
             report = await self._walker.walk(sweep=sweep)
@@ -104,7 +104,7 @@ class Lister:
             await self._failed(failure)
             return failure
         self._metrics.poll_ended(self.name, "ok")
-        self._well.set()
+        self._readable.set()
         if self._problem is not None:
             _log.info("source.recovered", source=self.name)
             self._problem = None
@@ -126,8 +126,8 @@ class Lister:
         while True:
             await due.wait()
             if sweep:
-                # While the list cannot be read, polls alone find out when it can.
-                await self._well.wait()
+                # While the list cannot be read, only polls try it.
+                await self._readable.wait()
             await self.going.wait()
             due.clear()
             failure = await self.walk(sweep=sweep)
@@ -139,7 +139,7 @@ class Lister:
             due.set()
 
     async def _failed(self, exc: ListError) -> None:
-        self._well.clear()
+        self._readable.clear()
         unauthorized = isinstance(exc, AuthError)
         outcome = "unauthorized" if unauthorized else "failed"
         self._metrics.poll_ended(self.name, outcome)

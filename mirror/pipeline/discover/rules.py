@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule; it matches where all that it names matches. None names nothing.
+    """One rule; it matches a row where all its conditions do. None is no condition.
 
     Attributes:
         cameras: Ids, any of them.
@@ -33,7 +33,7 @@ class Rule:
     max_age_us: int | None = None
 
     def matches(self, row: Row, at_us: int) -> bool:
-        """Tell whether the rule is about a row, at a time by the VMS's clock."""
+        """Tell whether a row matches, at a time by the VMS's clock."""
         user = None if row.user_id is None else str(row.user_id)
         return (
             (self.cameras is None or row.camera_id in self.cameras)
@@ -55,7 +55,7 @@ class Rule:
 
 
 def first_match(rules: Sequence[Rule], row: Row, at_us: int) -> str | None:
-    """Return the name of the first rule that is about a row."""
+    """Return the name of the first rule that a row matches."""
     return next((rule.name for rule in rules if rule.matches(row, at_us)), None)
 
 

@@ -1,42 +1,36 @@
-"""Walk the list of one source: one pass, page by page, into the ledger."""
+"""Walk the list of one source, page by page, into the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 from array import array
-from bisect import bisect_left
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
 
 from mirror.ledger import AT_ONCE, KeySet, in_slices
-from mirror.lifecycle import held_body
-from mirror.lifecycle import row as planning
-from mirror.model import Reason, State, to_us
+from mirror.lifecycle.absence import absent
+from mirror.lifecycle.row import RARELY_US, Walk, plan
+from mirror.model import State, to_us
+from mirror.pipeline.discover.pages import PageCursor, PageRows
+from mirror.pipeline.discover.rules import Rule, first_match
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from mirror.ledger import Ledger, LedgerThread, Met
     from mirror.model import Export, Row
     from mirror.ports import Page, Rows, Source
 
-MAX_PAGES = 20_000
-"""A walk ends here even if the server claims that there is more."""
-MAX_ROWS = 2_000_000
-"""Or here, if its pages are larger than was asked for."""
-MAX_STARTS = 3
-"""So often is a list that moves read from the same place before that is given up."""
+_MICROSECOND = timedelta(microseconds=1)
 _AHEAD_US = 86_400_000_000
-_SECOND_US = 1_000_000
-_PACE_S = 0.05
-_FRUITLESS = 100
-"""So many pages in a row without a row that can be used end a walk."""
+"""So far ahead of the VMS's clock rows are asked for."""
+PACE_S = 0.05
 _log = structlog.get_logger()
 
 
@@ -46,19 +40,16 @@ class WalkRules:
 
     Attributes:
         history_start_us: Where the first sweep begins.
-        second_look: Files that are ours are looked at again.
-        rule_for: Given a row and when the walk began, names the rule that excludes it.
+        exclude: Rules that exclude exports, in their order.
     """
 
     lookback: timedelta
     sweep_depth: timedelta
     history_start_us: int
-    file_lifetime: timedelta
     waiting_limit: timedelta
     try_folders: bool
     retry_max: timedelta
-    second_look: bool = True
-    rule_for: Callable[[Row, int], str | None]
+    exclude: tuple[Rule, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,8 +57,8 @@ class WalkReport:
     """What a walk met.
 
     Attributes:
-        left_out: Rows without a file, of which the ledger holds too many.
-        complete: Every row that was listed all the while was met.
+        left_out: New rows without a file that the ledger has no room for.
+        complete: The walk met every row that was listed all the while.
     """
 
     pages: int = 0
@@ -83,8 +74,8 @@ class Walker:
     """Walks one source.
 
     Args:
-        recall: Given the source's name after each walk, before the next may find more
-            to be lost.
+        recall: Called with the source's name after each walk, before the next walk may
+            record more losses.
     """
 
     def __init__(
@@ -111,68 +102,77 @@ class Walker:
             ListError: A page could not be had. Pages read before it count.
         """
         report = WalkReport()
-        await self._pass(report, sweep=sweep)
+        await self._read_list(report, sweep=sweep)
         if self._recall is not None:
             await self._recall(self._source.name)
         return report
 
-    async def _pass(self, report: WalkReport, *, sweep: bool) -> None:
-        """Read the list once, and conclude."""
-        name, rules = self._source.name, self.rules
-        began_us = to_us(self._now())
+    async def _read_list(self, report: WalkReport, *, sweep: bool) -> None:
+        name, began_us = self._source.name, to_us(self._now())
+        await self._follow_clock(began_us)
+        record = await self._ledger(lambda ledger: ledger.listing.source(name))
+        offset_us = record.clock_offset_us
+        theirs_us = began_us + offset_us
+        since_us = self._since(theirs_us, record.first_sweep_us, sweep=sweep)
+        walk = self._with_clock(
+            Walk(
+                source=name,
+                at_us=began_us,
+                previous=record.previous,
+                clock_offset_us=offset_us,
+                ours=record.first_sweep_us is not None,
+                lifetime_us=self._source.lifetime_us,
+                waiting_limit_us=self.rules.waiting_limit // _MICROSECOND,
+                try_folders=self.rules.try_folders,
+                retry_max_us=self.rules.retry_max // _MICROSECOND,
+                second_look=self._source.second_look,
+                rule_for=lambda _: None,
+            ),
+            offset_us,
+        )
+        met, expected = KeySet(), array("q")
+        if sweep:
+            expected = await self._expected(since_us, theirs_us)
+        cursor = PageCursor(theirs_us + _AHEAD_US)
+        while not cursor.ended:
+            if cursor.pages:
+                await asyncio.sleep(PACE_S)
+            page = await self._source.page(
+                cursor.number, since_us=since_us, until_us=cursor.until_us
+            )
+            if cursor.number == 1 and page.clock_offset_us is not None:
+                walk = self._with_clock(walk, page.clock_offset_us)
+            rows = await self._meet_page(page, walk, report, met)
+            cursor.advance(page, rows)
+        if cursor.endless:
+            _log.error("list.endless", source=name, pages=cursor.pages)
+        report.complete = cursor.whole
+        unmet = (key for key in expected if key not in met)
+        await self._conclude(walk, report, sweep=sweep, since_us=since_us, unmet=unmet)
+
+    async def _follow_clock(self, now_us: int) -> None:
+        """Correct what was reckoned by our clock, if that was put back."""
+        name = self._source.name
         back_us = await self._ledger(
-            lambda ledger: ledger.listing.put_back(name, began_us)
+            lambda ledger: ledger.listing.put_back(name, now_us)
         )
         if back_us:
             _log.warning("clock.put_back", source=name, seconds=round(back_us / 1e6))
         while await self._ledger(lambda ledger: ledger.listing.follow_clock(name)):
             pass
-        record = await self._ledger(lambda ledger: ledger.listing.source(name))
-        offset_us = record.clock_offset_us
-        since_us = self._since(began_us + offset_us, record.first_sweep_us, sweep=sweep)
-        walk = planning.Walk(
-            source=name,
-            at_us=began_us,
-            previous=record.previous,
-            clock_offset_us=offset_us,
-            ours=record.first_sweep_us is not None,
-            lifetime_us=_us(rules.file_lifetime),
-            waiting_limit_us=_us(rules.waiting_limit),
-            try_folders=rules.try_folders,
-            retry_max_us=_us(rules.retry_max),
-            second_look=rules.second_look,
-            rule_for=lambda row: rules.rule_for(row, began_us + offset_us),
-        )
-        missing, met = _Missing(), KeySet()
-        if sweep:
-            await self._expect(missing, since_us, began_us + offset_us)
-        reading = _Reading(began_us + offset_us + _AHEAD_US)
-        while not reading.ended:
-            if reading.pages:
-                await asyncio.sleep(_PACE_S)
-            page = await self._source.page(
-                reading.number, since_us=since_us, until_us=reading.until_us
-            )
-            if reading.number == 1 and page.clock_offset_us is not None:
-                walk = _corrected(walk, rules, page.clock_offset_us)
-            listed = await self._meet(page, walk, report, met)
-            missing.meet(listed.keys)
-            reading.take(page, listed)
-        if reading.endless:
-            _log.error("list.endless", source=name, pages=reading.pages)
-        report.complete = reading.whole
-        await self._close(
+
+    def _with_clock(self, walk: Walk, offset_us: int) -> Walk:
+        """Return the walk with the VMS's clock: rules count ages by it."""
+        exclude, theirs_us = self.rules.exclude, walk.at_us + offset_us
+        return dataclasses.replace(
             walk,
-            sweep=sweep,
-            complete=report.complete,
-            since_us=since_us,
-            missing=missing,
-            left_out=report.left_out,
+            clock_offset_us=offset_us,
+            rule_for=lambda row: first_match(exclude, row, theirs_us),
         )
 
-    async def _expect(self, missing: _Missing, since_us: int, until_us: int) -> None:
-        """Find out what a sweep of this window should meet."""
-        name = self._source.name
+    async def _expected(self, since_us: int, until_us: int) -> array[int]:
+        """Return the keys of the exports that a sweep of this window should meet."""
+        name, expected = self._source.name, array("q")
         after: int | None = 0
         while after is not None:
             keys, after = await self._ledger(
@@ -181,79 +181,78 @@ class Walker:
                 ),
                 after,
             )
-            missing.expect(keys)
+            expected.extend(keys)
+        return expected
 
     def _since(self, now_us: int, first_sweep_us: int | None, *, sweep: bool) -> int:
         if not sweep:
-            return now_us - _us(self.rules.lookback)
+            return now_us - self.rules.lookback // _MICROSECOND
         if first_sweep_us is None:
             return self.rules.history_start_us
-        since_us = now_us - _us(self.rules.sweep_depth)
+        since_us = now_us - self.rules.sweep_depth // _MICROSECOND
         return max(since_us, self.rules.history_start_us)
 
-    async def _meet(
-        self, page: Page, walk: planning.Walk, report: WalkReport, before: KeySet
-    ) -> _Listed:
-        """Bring a page into the ledger, some rows at a time."""
-        listed = _Listed()
+    async def _meet_page(
+        self, page: Page, walk: Walk, report: WalkReport, before: KeySet
+    ) -> PageRows:
+        """Enter a page in the ledger, some rows at a time."""
+        rows = PageRows()
         report.pages += 1
         report.rows += page.size
-        await self._meet_rows(page, walk, report, listed, before)
+        await self._meet_rows(page, walk, report, rows, before)
         if page.later is not None:
-            async for rows in page.later:
-                await self._meet_rows(rows, walk, report, listed, before)
-        return listed
+            async for later in page.later:
+                await self._meet_rows(later, walk, report, rows, before)
+        return rows
 
     async def _meet_rows(
         self,
-        given: Page | Rows,
-        walk: planning.Walk,
+        part: Page | Rows,
+        walk: Walk,
         report: WalkReport,
-        listed: _Listed,
+        page_rows: PageRows,
         before: KeySet,
     ) -> None:
-        for first in range(0, len(given.rows), AT_ONCE):
-            rows = given.rows[first : first + AT_ONCE]
+        for first in range(0, len(part.rows), AT_ONCE):
+            rows = part.rows[first : first + AT_ONCE]
             met, keys = await self._ledger(_meet, walk, rows, before)
             report.new += met.new
             report.changed += met.changed
             report.left_out += met.left_out
-            _tell_lost(met.lost)
-            _tell_versions(met)
-            listed.add(rows, keys)
-        report.bad_rows += len(given.bad_rows)
-        for first in range(0, len(given.bad_rows), AT_ONCE):
-            refused = given.bad_rows[first : first + AT_ONCE]
+            _log_lost(met.lost)
+            _log_versions(met)
+            page_rows.add(rows, keys)
+        report.bad_rows += len(part.bad_rows)
+        for first in range(0, len(part.bad_rows), AT_ONCE):
+            bad_rows = part.bad_rows[first : first + AT_ONCE]
             for bad in await self._ledger(
-                lambda ledger, refused: ledger.listing.bad_rows(
-                    walk.source, refused, walk.at_us
+                lambda ledger, bad_rows: ledger.listing.bad_rows(
+                    walk.source, bad_rows, walk.at_us
                 ),
-                refused,
+                bad_rows,
             ):
                 _log.warning("row.refused", source=walk.source, error=bad.error)
 
-    async def _close(
+    async def _conclude(
         self,
-        walk: planning.Walk,
+        walk: Walk,
+        report: WalkReport,
         *,
         sweep: bool,
-        complete: bool,
         since_us: int,
-        missing: _Missing,
-        left_out: int,
+        unmet: Iterator[int],
     ) -> None:
-        """Draw the conclusions that only a whole walk allows."""
+        """Decide what only a walk to the end of the list can tell."""
         now_us = to_us(self._now())
-        if sweep and complete:
-
-            def decide(export: Export) -> Export:
-                return _absent(export, now_us, walk.oldest_us)
-
-            for keys in missing.left():
+        if sweep and report.complete:
+            while keys := list(islice(unmet, AT_ONCE)):
                 lost = await self._ledger(
-                    lambda ledger, keys: ledger.listing.absent(keys, decide), keys
+                    lambda ledger, keys: ledger.listing.absent(
+                        keys, lambda export: absent(export, now_us, walk.oldest_us)
+                    ),
+                    keys,
                 )
-                _tell_lost(lost)
+                _log_lost(lost)
         if sweep:
             await in_slices(
                 self._ledger,
@@ -261,7 +260,7 @@ class Walker:
                     walk.source,
                     before_us=since_us,
                     at_us=walk.at_us,
-                    horizon_us=max(planning.RARELY_US, walk.retry_max_us),
+                    horizon_us=max(RARELY_US, walk.retry_max_us),
                     folders=walk.try_folders,
                     after=after,
                 ),
@@ -279,21 +278,21 @@ class Walker:
             lambda ledger: ledger.listing.walked(
                 walk.source,
                 sweep=sweep,
-                complete=complete,
+                complete=report.complete,
                 began_us=walk.at_us,
                 since_us=since_us,
                 offset_us=walk.clock_offset_us,
                 now_us=now_us,
-                left_out=left_out,
+                left_out=report.left_out,
             )
         )
-        if left_out and not self._leaving_out:
-            _log.warning("rows.left_out", source=walk.source, rows=left_out)
-        self._leaving_out = left_out > 0
+        if report.left_out and not self._leaving_out:
+            _log.warning("rows.left_out", source=walk.source, rows=report.left_out)
+        self._leaving_out = report.left_out > 0
 
 
 def _meet(
-    ledger: Ledger, walk: planning.Walk, rows: list[Row], before: KeySet
+    ledger: Ledger, walk: Walk, rows: list[Row], before: KeySet
 ) -> tuple[Met, set[int]]:
     """Meet some rows; new ones without a file as long as there is room for them."""
     room = ledger.listing.room(walk.source)
@@ -304,206 +303,20 @@ def _meet(
             if room <= 0:
                 return None
             room -= 1
-        return planning.plan(prior, row, walk)
+        return plan(prior, row, walk)
 
     return ledger.listing.meet(walk.source, rows, decide, before)
 
 
-def _corrected(walk: planning.Walk, rules: WalkRules, offset_us: int) -> planning.Walk:
-    """Return the walk knowing the VMS's clock as its first page shows it."""
-    theirs_us = walk.at_us + offset_us
-    return dataclasses.replace(
-        walk,
-        clock_offset_us=offset_us,
-        rule_for=lambda row: rules.rule_for(row, theirs_us),
-    )
-
-
-def _absent(export: Export, now_us: int, oldest_us: int) -> Export:
-    """Return the export that a complete sweep should have shown and did not."""
-    sweeps = min(export.absent_sweeps + 1, planning.GONE_SWEEPS)
-    after = dataclasses.replace(export, absent_sweeps=sweeps)
-    over = planning.past_deadline(export, now_us, oldest_us)
-    if sweeps >= planning.GONE_SWEEPS and over:
-        return held_body.rather_kept(planning.lose(after, Reason.ROW_GONE))
-    return after
-
-
-class _Missing:
-    """What a sweep should meet and has not met; little memory for a million exports."""
-
-    def __init__(self) -> None:
-        self._keys = array("q")
-        self._met = bytearray()
-
-    def expect(self, keys: Iterable[int]) -> None:
-        """Add keys, each higher than those before."""
-        self._keys.extend(keys)
-        self._met.extend(bytes(len(self._keys) - len(self._met)))
-
-    def meet(self, keys: Iterable[int]) -> None:
-        """Strike out what was met."""
-        for key in keys:
-            at = bisect_left(self._keys, key)
-            if at < len(self._keys) and self._keys[at] == key:
-                self._met[at] = 1
-
-    def left(self) -> Iterator[list[int]]:
-        """Yield the keys of what was not met, some at a time."""
-        left = (key for key, met in zip(self._keys, self._met, strict=True) if not met)
-        while some := list(islice(left, AT_ONCE)):
-            yield some
-
-
-class _Listed:
-    """What came of one page.
-
-    Attributes:
-        keys: Of the exports met.
-        created_us: Of its rows, in their order; unknown ones left out.
-        usable: How many rows could be used.
-    """
-
-    def __init__(self) -> None:
-        self.keys: set[int] = set()
-        self.created_us = array("q")
-        self.usable = 0
-
-    def add(self, rows: list[Row], keys: set[int]) -> None:
-        """Add rows that were met."""
-        self.keys |= keys
-        self.usable += len(rows)
-        self.created_us.extend(
-            row.created_us for row in rows if row.created_us is not None
-        )
-
-
-class _Reading:
-    """How far the pages of one walk are read.
-
-    Pages are counted from the newest row on. If the total changes between two of them,
-    rows slid over an edge: what is older than the last row met before is asked for by
-    its date, as a list of its own.
-
-    Attributes:
-        number: Of the page to be read next.
-        until_us: The upper bound to ask it with, by the VMS's clock.
-        pages: How many were read.
-        endless: The server gives more pages than its rows can fill.
-    """
-
-    def __init__(self, until_us: int) -> None:
-        self.until_us = until_us
-        self.pages = 0
-        self._rows = 0
-        self.ended = False
-        self.endless = False
-        self._top_us = until_us
-        self._starts = 1
-        self._moved = False
-        self._torn = False
-        self._sorted = True
-        self._joint: set[int] = set()
-        self._start()
-
-    def _start(self) -> None:
-        self.number = 1
-        self._total: int | None = None
-        self._seen = 0
-        self._edge_us: int | None = None
-        self._keys: set[int] = set()
-        self._met: set[bytes] = set()
-        self._fruitless = 0
-
-    @property
-    def whole(self) -> bool:
-        """Every row that was listed all the while was met."""
-        short = self._total is not None and self._seen < self._total
-        odd = not self._sorted and self.until_us != self._top_us
-        return not (self._moved or self._torn or odd or self.endless or short)
-
-    def take(self, page: Page, listed: _Listed) -> None:
-        """Count a page; by numbers alone, whatever its links say."""
-        keys = listed.keys
-        self.pages += 1
-        self._rows += page.size
-        if self.number == 1:
-            self._total = page.total
-            # Without a row in common there may be rows between.
-            self._torn = bool(self._joint) and keys.isdisjoint(self._joint)
-        elif (
-            page.total != self._total
-            and not self._moved
-            and self.pages < MAX_PAGES
-            and self._start_anew()
-        ):
-            return
-        self._sort(listed.created_us)
-        self._seen += page.size
-        again = self._is_met_again(page, listed)
-        self._keys = keys
-        if page.size == 0:
-            self.ended = True
-        elif page.last_page is not None:
-            self.ended = self.number >= page.last_page
-        elif page.total is not None:
-            self.ended = self._seen >= page.total
-        limit = None if page.total is None else page.total + 2 * page.size
-        if not self.ended and (
-            again
-            or self._fruitless >= _FRUITLESS
-            or self.pages >= MAX_PAGES
-            or self._rows >= MAX_ROWS
-            or (limit is not None and self._seen > limit)
-        ):
-            self.ended = self.endless = True
-        self.number += 1
-
-    def _start_anew(self) -> bool:
-        """Go on below the last row met, if that leads on; False if tried enough."""
-        below_us = None if self._edge_us is None else self._edge_us + _SECOND_US
-        if self._sorted and below_us is not None and below_us < self.until_us:
-            self.until_us, self._joint = below_us, self._keys
-        elif self._starts < MAX_STARTS:
-            self._starts += 1
-            if not self._sorted:
-                self.until_us, self._joint = self._top_us, set()
-        else:
-            self._moved = True
-            return False
-        self._start()
-        return True
-
-    def _is_met_again(self, page: Page, listed: _Listed) -> bool:
-        """Tell whether this walk had a page of the same rows, refused ones included."""
-        self._fruitless = 0 if listed.usable else self._fruitless + 1
-        seen = {each for each in (page.digest, _fingerprint(listed.keys)) if each}
-        again = not seen.isdisjoint(self._met)
-        self._met |= seen
-        return again
-
-    def _sort(self, created_us: Iterable[int]) -> None:
-        for moment_us in created_us:
-            newer = self._edge_us is not None and moment_us > self._edge_us
-            self._sorted = self._sorted and not newer
-            self._edge_us = moment_us
-
-
-def _fingerprint(keys: set[int]) -> bytes:
-    """Return what stands for a set of exports; empty if there are none."""
-    joined = array("q", sorted(keys)).tobytes()
-    return hashlib.sha256(joined).digest() if keys else b""
-
-
-def _tell_versions(met: Met) -> None:
+def _log_versions(met: Met) -> None:
     for export in met.further:
         _log.warning("version.made", export=export.label, reason=export.reason)
     for export in met.refused:
         _log.warning("version.refused", export=export.label, error=export.last_error)
 
 
-def _tell_lost(lost: tuple[Export, ...] | list[Export]) -> None:
-    for export in lost:
+def _log_lost(exports: Iterable[Export]) -> None:
+    for export in exports:
         if export.state is State.LOST:
             _log.error(
                 "export.lost",
@@ -512,7 +325,3 @@ def _tell_lost(lost: tuple[Export, ...] | list[Export]) -> None:
                 last_error=export.last_error,
                 ours=export.ours,
             )
-
-
-def _us(span: timedelta) -> int:
-    return round(span.total_seconds() * 1_000_000)

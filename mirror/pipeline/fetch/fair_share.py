@@ -5,46 +5,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.errors import FetchError
-
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
 LEAST_RATE = 1024.0
-"""Bytes per second; what brings less gives its slot to what waits."""
-_BY_TIME = frozenset({"timeout", "first_byte", "too_slow"})
+"""Bytes per second; a fetch that brings less gives its slot to what waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimant:
-    """A source, and what it has to do.
+class SourceDemand:
+    """A source, what it has to fetch and how much it may.
 
     Attributes:
-        origin: Whom it asks; sources may share one.
-        allowed: How many fetches that origin is asked for at once.
-        asks: It may start one more at its origin.
-        running: Fetches of it under way.
+        origin: Of the source; sources may share one.
+        allowed: How many fetches that origin may have at once.
+        has_room: Its origin may have one more now.
+        running: Its fetches under way.
         due: It has an export that is due.
-        untried: It has one that did not time out.
+        untried: It has one that is due and did not time out before.
     """
 
     name: str
     origin: Hashable
     allowed: int
-    asks: bool
+    has_room: bool
     running: int
     due: bool
     untried: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class RunningFetch:
     """A fetch under way.
 
     Attributes:
+        since: When it began, in seconds.
         late: The attempt before took too long.
         began: Its body has begun.
-        slow: It brought less than `LEAST_RATE` for as long as one must be patient.
+        slow: It brought less than `LEAST_RATE` over the last span it was measured.
     """
 
     key: int
@@ -56,96 +54,93 @@ class Running:
     slow: bool
 
 
-def by_time(failure: Exception | None) -> bool:
-    """Tell whether an attempt ended because it took too long."""
-    return isinstance(failure, FetchError) and failure.reason in _BY_TIME
+def may_start(demands: Sequence[SourceDemand], concurrency: int) -> list[str]:
+    """Return the sources that may start one more fetch.
 
-
-def may_start(claimants: Sequence[Claimant], concurrency: int) -> list[str]:
-    """Return the sources that may start one more; those with none running first.
-
-    A source without any may always start one. Beyond its share none starts one as long
-    as another that could start one is below its own.
+    Sources without a fetch under way come first, and may always start one. No source
+    starts one beyond its share while another that could start one is below its own.
 
     Args:
-        claimants: All sources.
+        demands: Of all sources.
         concurrency: Fetches at once over all sources.
     """
-    free = [one for one in claimants if one.due and one.asks]
-    unserved = [one for one in free if not one.running]
+    ready = [demand for demand in demands if demand.due and demand.has_room]
+    unserved = [demand.name for demand in ready if not demand.running]
     if unserved:
-        return [one.name for one in unserved]
-    if sum(one.running for one in claimants) >= concurrency:
+        return unserved
+    if sum(demand.running for demand in demands) >= concurrency:
         return []
-    below = [one for one in free if one.running < share_of(one, claimants, concurrency)]
-    return [one.name for one in below or free]
+    below = [
+        demand
+        for demand in ready
+        if demand.running < share_of(demand, demands, concurrency)
+    ]
+    return [demand.name for demand in below or ready]
 
 
-def share_of(one: Claimant, claimants: Sequence[Claimant], concurrency: int) -> int:
+def share_of(
+    source: SourceDemand, demands: Sequence[SourceDemand], concurrency: int
+) -> int:
     """Return how many fetches at once are a source's share, at least one."""
-    active = [other for other in claimants if other.due or other.running]
-    beside = [other for other in active if other.origin == one.origin]
-    return max(
-        1,
-        min(concurrency // max(1, len(active)), one.allowed // max(1, len(beside))),
-    )
+    active = [demand for demand in demands if demand.due or demand.running]
+    beside = sum(demand.origin == source.origin for demand in active)
+    by_origin = source.allowed // max(1, beside)
+    return max(1, min(concurrency // max(1, len(active)), by_origin))
 
 
-def late_may_start(one: Claimant, running: Sequence[Running]) -> bool:
-    """Tell whether a source may try again what took too long.
+def late_may_start(source: SourceDemand, running: Sequence[RunningFetch]) -> bool:
+    """Tell whether a source may try again an export whose attempt took too long.
 
-    One slot of its origin is always kept for what was not tried; while such work
-    waits, what took too long has one slot at most, and none of an only one.
+    One slot of its origin is always kept for exports that did not. While such an export
+    waits, those that took too long have one slot at most, and none of an only one.
     """
-    late = sum(each.late for each in running if each.origin == one.origin)
-    if one.untried:
-        return one.allowed > 1 and late < 1
-    return late < max(1, one.allowed - 1)
+    late = sum(fetch.late for fetch in running if fetch.origin == source.origin)
+    if source.untried:
+        return source.allowed > 1 and late < 1
+    return late < max(1, source.allowed - 1)
 
 
 def to_end(
-    claimants: Sequence[Claimant],
-    running: Sequence[Running],
+    demands: Sequence[SourceDemand],
+    running: Sequence[RunningFetch],
     *,
     concurrency: int,
     before: float,
 ) -> int | None:
-    """Return the fetch that must end for work that waits; None if none must.
+    """Return the key of the fetch that must end for work that waits; None if none must.
 
     Args:
-        claimants: All sources.
+        demands: Of all sources.
         running: All fetches under way.
         concurrency: Fetches at once over all sources.
-        before: Only what runs since then may have to end.
+        before: Only fetches that run since then may have to end.
     """
-    old = sorted((one for one in running if one.since <= before), key=_since)
-    for waiting in claimants:
-        here = [one for one in running if one.origin == waiting.origin]
-        kept = any(not one.late and not one.slow for one in here)
-        if waiting.untried and not waiting.asks and not kept:
-            found = _of_origin(waiting, old)
-            if found is not None:
-                return found.key
-    if sum(one.running for one in claimants) < concurrency:
+    old = sorted(
+        (fetch for fetch in running if fetch.since <= before),
+        key=lambda fetch: fetch.since,
+    )
+    for demand in demands:
+        if not demand.untried or demand.has_room:
+            continue
+        here = [fetch for fetch in running if fetch.origin == demand.origin]
+        idle = [
+            fetch.key
+            for fetch in old
+            if fetch.origin == demand.origin
+            and (fetch.slow or (fetch.late and not fetch.began))
+        ]
+        if idle and all(fetch.late or fetch.slow for fetch in here):
+            return idle[0]
+    if sum(demand.running for demand in demands) < concurrency:
         return None
-    shares = {one.name: share_of(one, claimants, concurrency) for one in claimants}
-    waits = any(
-        one.untried and one.asks and one.running < shares[one.name] for one in claimants
-    )
-    over = {one.name for one in claimants if one.running > shares[one.name]}
-    slow = (one.key for one in old if waits and one.slow and one.source in over)
+    excess = {
+        demand.name: demand.running - share_of(demand, demands, concurrency)
+        for demand in demands
+    }
+    if not any(
+        demand.untried and demand.has_room and excess[demand.name] < 0
+        for demand in demands
+    ):
+        return None
+    slow = (fetch.key for fetch in old if fetch.slow and excess[fetch.source] > 0)
     return next(slow, None)
-
-
-def _of_origin(waiting: Claimant, old: Sequence[Running]) -> Running | None:
-    """Return what holds the last slot of an origin and brings nothing."""
-    idle = (
-        one
-        for one in old
-        if one.origin == waiting.origin and (one.slow or (one.late and not one.began))
-    )
-    return next(idle, None)
-
-
-def _since(one: Running) -> float:
-    return one.since

@@ -1,4 +1,4 @@
-"""How long the first byte of a file is waited for: some VMS make it on demand."""
+"""How long to wait for the first byte of a file: a VMS may make it on demand."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MOST_S = 900.0
 _MOST_DOUBLINGS = 32
 
 
-class Patience:
-    """Doubles with each time that an export's first byte came too late.
+class FirstByteWait:
+    """The wait: it doubles each time that an export's first byte comes too late.
 
     Args:
-        first: The wait of a first try, where nothing is known of the origin.
+        first: The wait of a first try at an origin that has not answered yet.
     """
 
     def __init__(self, first: timedelta) -> None:
@@ -37,9 +37,9 @@ class Patience:
         return max(self._first_s, min(grown_s, most_s))
 
     def answered(self, origin: str, after_s: float) -> None:
-        """Learn that a file's first byte came after so long a wait.
+        """Note after how long a wait a first byte came.
 
-        Who waits less for the next one of that origin would wait in vain.
+        The next first tries at that origin wait at least as long.
         """
         start_s = self._starts_s.get(origin, self._first_s)
         while start_s < after_s:

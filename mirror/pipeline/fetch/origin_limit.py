@@ -1,4 +1,4 @@
-"""How much may be asked of one origin at once: falls when it is overloaded."""
+"""Limit the fetches at one origin: fewer while the origin is overloaded."""
 
 from __future__ import annotations
 
@@ -10,40 +10,37 @@ from mirror.errors import FetchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SLOW = frozenset({"timeout"})
-_BUSY = frozenset({"busy"})
 
+class OriginLimit:
+    """How many fetches one origin may have under way.
 
-class Gate:
-    """Admits fetches to one origin.
-
-    Concurrency is halved on 429 or 503, or when the bodies of two different exports
-    stall with no success between, and grows back by one per fetched file. An answer
-    that does not begin says nothing of the load: the file may be made on demand.
+    The limit is halved on 429 or 503, or when the bodies of two different exports stall
+    with no success between. It grows by one with each fetched file. An answer that does
+    not begin says nothing of the load: the VMS may make the file on demand.
 
     Args:
-        limit: The most at once.
+        most: The most at once.
         longest_pause_s: Retry-After is honoured up to here.
     """
 
     def __init__(
         self,
         *,
-        limit: int,
+        most: int,
         longest_pause_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.limit = limit
-        self.allowed = limit
+        self.most = most
+        self.allowed = most
         self.running = 0
         self._longest_pause_s = longest_pause_s
         self._clock = clock
         self._paused_until = 0.0
-        self._slow: set[int] = set()
+        self._stalled: set[int] = set()
 
     @property
-    def room(self) -> bool:
-        """One more may start now."""
+    def has_room(self) -> bool:
+        """One more fetch may start now."""
         return self.running < self.allowed and self.pause_s <= 0
 
     @property
@@ -52,7 +49,7 @@ class Gate:
         return max(0.0, self._paused_until - self._clock())
 
     def ended(self, key: int, failure: Exception | None, *, began: bool = True) -> None:
-        """Learn from the end of a fetch of the export `key`.
+        """Adjust the limit after a fetch.
 
         Args:
             key: Of the export.
@@ -60,20 +57,20 @@ class Gate:
             began: Its body had begun.
         """
         if failure is None:
-            self._slow.clear()
-            self.allowed = min(self.limit, self.allowed + 1)
+            self._stalled.clear()
+            self.allowed = min(self.most, self.allowed + 1)
             return
         if not isinstance(failure, FetchError):
             return
-        if failure.reason in _BUSY:
-            self._fall()
+        if failure.reason == "busy":
+            self._halve()
             pause = min(failure.retry_after_s or 0.0, self._longest_pause_s)
             self._paused_until = max(self._paused_until, self._clock() + pause)
-        elif failure.reason in _SLOW and began:
-            self._slow.add(key)
-            if len(self._slow) > 1:
-                self._fall()
+        elif failure.reason == "timeout" and began:
+            self._stalled.add(key)
+            if len(self._stalled) > 1:
+                self._halve()
 
-    def _fall(self) -> None:
-        self._slow.clear()
+    def _halve(self) -> None:
+        self._stalled.clear()
         self.allowed = max(1, self.allowed // 2)

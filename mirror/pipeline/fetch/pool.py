@@ -1,4 +1,4 @@
-"""Keep the fetchers busy: the nearest deadline first, within all bounds."""
+"""Fetch what is due: the nearest deadline first, within all limits."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from mirror.ledger import LedgerThread
     from mirror.model import Export
     from mirror.pipeline.fetch.attempt import Fetcher
-    from mirror.pipeline.fetch.origin_limit import Gate
+    from mirror.pipeline.fetch.origin_limit import OriginLimit
     from mirror.pipeline.progress import Progress
     from mirror.ports import Source
 
 PATIENCE_S = 60.0
-"""So long a fetch that brings nothing may keep its slot from what waits."""
-_MISSED_S = 0.5
-"""Wait for what is due already and has no room; its room wakes us sooner."""
+"""A fetch that brings too little may keep its slot so long while others wait."""
+_NO_ROOM_S = 0.5
+"""The wait for what is due and has no room; room that comes ends it sooner."""
 _log = structlog.get_logger()
 
 
-class Lane:
-    """A source and the gate of its origin, which sources may share.
+class FetchSource:
+    """A source, and the limit of its origin, which sources may share.
 
     Attributes:
-        waits_until: Nothing is claimed before, by the loop's clock: the spool has no
-            room for what this source has.
+        waits_until: Nothing is claimed before that, by the loop's clock: the spool has
+            no room for what this source has.
     """
 
-    __slots__ = ("gate", "running", "source", "waits_until")
+    __slots__ = ("client", "limit", "running", "waits_until")
 
-    def __init__(self, source: Source, gate: Gate) -> None:
-        self.source = source
-        self.gate = gate
+    def __init__(self, client: Source, limit: OriginLimit) -> None:
+        self.client = client
+        self.limit = limit
         self.running = 0
         self.waits_until = 0.0
 
@@ -54,20 +54,20 @@ class _Fetch:
 
     Attributes:
         since: When it began, by the loop's clock.
-        seen_at: When `seen_bytes` of the file were there.
+        measured_at: When `measured_bytes` of the file were there.
         slow: It brought too little in the last `patience_s`.
-        ended: It ends for others.
-        late: So it does because it took too long.
+        cancelled: It gives its slot or its room to others.
+        late: It does so because it took too long.
     """
 
-    lane: Lane
+    source: FetchSource
     export: Export
     since: float
-    seen_at: float
-    seen_bytes: int
+    measured_at: float
+    measured_bytes: int
     slow: bool = False
     task: asyncio.Task[None] | None = None
-    ended: bool = False
+    cancelled: bool = False
     late: bool = False
 
 
@@ -76,19 +76,19 @@ class FetchPool:
 
     Args:
         progress: How far each fetch is.
-        concurrency: Fetches at once over all sources; if more sources than this
-            have work, each has one.
+        concurrency: Fetches at once over all sources; each source that has work may
+            always have one.
         longest_wait: No due time lies further ahead; see `Fetches.claim`.
         spool_pause_s: How long nothing is claimed after the spool failed, and nothing
             of a source that it has no room for.
         unparks: Parked exports are tried again when their time has come.
-        wake: Set by whoever made an export ready.
+        wake: Set when an export may have become ready.
         fetched: Called after each attempt.
-        leaving: Keys of exports whose parts are being removed: not claimed meanwhile.
-        patience_s: See `PATIENCE_S`.
+        leaving: Keys of exports whose parts are being removed: they are not claimed.
 
     Attributes:
         paused: Sources of which nothing new is fetched.
+        patience_s: See `PATIENCE_S`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FetchPool:
         ledger: LedgerThread,
         fetcher: Fetcher,
         progress: Progress,
-        lanes: Mapping[str, Lane],
+        sources: Mapping[str, FetchSource],
         concurrency: int,
         longest_wait: timedelta,
         spool_pause_s: float,
@@ -106,12 +106,11 @@ class FetchPool:
         fetched: Callable[[], None],
         leaving: Collection[int],
         now: Callable[[], datetime],
-        patience_s: float = PATIENCE_S,
     ) -> None:
         self._ledger = ledger
-        self._fetcher = fetcher
+        self.fetcher = fetcher
         self._progress = progress
-        self.lanes = dict(lanes)
+        self.sources = dict(sources)
         self._concurrency = concurrency
         self._horizon_us = round(longest_wait.total_seconds() * 1e6)
         self._spool_pause_s = spool_pause_s
@@ -120,7 +119,7 @@ class FetchPool:
         self._fetched = fetched
         self._leaving = leaving
         self._now = now
-        self._patience_s = patience_s
+        self.patience_s = PATIENCE_S
         self._fetches: dict[int, _Fetch] = {}
         self._spool_free_at = 0.0
         self._spool_lost = False
@@ -133,7 +132,7 @@ class FetchPool:
         return len(self._fetches)
 
     async def run(self) -> None:
-        """Fetch until cancelled; then what is in flight keeps its bytes."""
+        """Fetch until cancelled; fetches under way keep their bytes then."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -149,10 +148,10 @@ class FetchPool:
         return await self._ledger(lambda ledger: ledger.fetches.next_due(paused))
 
     def end(self, key: int) -> None:
-        """End a fetch for others; what it received stays, and it is tried again."""
+        """Cancel a fetch for others; its bytes stay, and it is tried again."""
         fetch = self._fetches.get(key)
-        if fetch is not None and fetch.task is not None and not fetch.ended:
-            fetch.ended = True
+        if fetch is not None and fetch.task is not None and not fetch.cancelled:
+            fetch.cancelled = True
             _log.warning("fetch.gave_way", export=fetch.export.label)
             fetch.task.cancel()
 
@@ -163,12 +162,12 @@ class FetchPool:
         if due_us is not None:
             wait_s = min(wait_s, (due_us - to_us(self._now())) / 1e6)
         if wait_s <= 0:
-            lanes = self.lanes.values()
-            pauses = [lane.gate.pause_s for lane in lanes]
-            pauses += [self._left_s(lane.waits_until) for lane in lanes]
+            sources = self.sources.values()
+            pauses = [source.limit.pause_s for source in sources]
+            pauses += [self._left_s(source.waits_until) for source in sources]
             pauses.append(self._left_s(self._spool_free_at))
-            wait_s = min([each for each in pauses if each > 0], default=_MISSED_S)
-            wait_s = min(wait_s, _MISSED_S) if self._fetches else wait_s
+            wait_s = min([pause for pause in pauses if pause > 0], default=_NO_ROOM_S)
+            wait_s = min(wait_s, _NO_ROOM_S) if self._fetches else wait_s
         try:
             async with asyncio.timeout(max(0.02, wait_s)):
                 await self._wake.wait()
@@ -189,13 +188,15 @@ class FetchPool:
             )
         )
         while self._left_s(self._spool_free_at) <= 0:
-            claimants = self._claimants(work)
-            sources = fair_share.may_start(claimants, self._concurrency)
+            demands = self._demands(work)
+            sources = fair_share.may_start(demands, self._concurrency)
             if not sources:
                 break
             running = self._running()
             late = {
-                one.name for one in claimants if fair_share.late_may_start(one, running)
+                demand.name
+                for demand in demands
+                if fair_share.late_may_start(demand, running)
             }
             export = await self._ledger(
                 lambda ledger, sources, late: ledger.fetches.claim(
@@ -212,97 +213,98 @@ class FetchPool:
                 work = {name: work[name] for name in work if name not in sources}
                 continue
             self._start(group, export)
-        self._end_one(work)
+        self._free_slot(work)
 
-    def _claimants(self, work: Mapping[str, bool]) -> list[fair_share.Claimant]:
-        """Return each source with what it may do now, given what is due of it."""
-        claimants = []
-        for name, lane in self.lanes.items():
-            held = name in self.paused or lane.gate.pause_s > 0
-            held = held or self._left_s(lane.waits_until) > 0
-            claimants.append(
-                fair_share.Claimant(
+    def _demands(self, work: Mapping[str, bool]) -> list[fair_share.SourceDemand]:
+        """Return what each source has to fetch, and how much it may."""
+        demands = []
+        for name, source in self.sources.items():
+            waits = name in self.paused or source.limit.pause_s > 0
+            waits = waits or self._left_s(source.waits_until) > 0
+            demands.append(
+                fair_share.SourceDemand(
                     name=name,
-                    origin=id(lane.gate),
-                    allowed=lane.gate.allowed,
-                    asks=lane.gate.room,
-                    running=lane.running,
-                    due=name in work and not held,
-                    untried=work.get(name, False) and not held,
+                    origin=id(source.limit),
+                    allowed=source.limit.allowed,
+                    has_room=source.limit.has_room,
+                    running=source.running,
+                    due=name in work and not waits,
+                    untried=work.get(name, False) and not waits,
                 )
             )
-        return claimants
+        return demands
 
-    def _running(self) -> list[fair_share.Running]:
+    def _running(self) -> list[fair_share.RunningFetch]:
         transfers = self._progress.transfers
         return [
-            fair_share.Running(
+            fair_share.RunningFetch(
                 key=key,
                 source=fetch.export.source,
-                origin=id(fetch.lane.gate),
+                origin=id(fetch.source.limit),
                 since=fetch.since,
                 late=fetch.export.timeouts > 0,
                 began=key in transfers and transfers[key].began,
                 slow=fetch.slow,
             )
             for key, fetch in self._fetches.items()
-            if not fetch.ended
+            if not fetch.cancelled
         ]
 
-    def _end_one(self, work: Mapping[str, bool]) -> None:
-        """End a fetch that brings nothing, if something waits for its slot."""
+    def _free_slot(self, work: Mapping[str, bool]) -> None:
+        """Cancel a fetch that brings too little, if an export waits for its slot."""
         now = asyncio.get_running_loop().time()
-        for key, fetch in self._fetches.items():
-            self._measure(key, fetch, now)
-        last = fair_share.to_end(
-            self._claimants(work),
+        for fetched, fetch in self._fetches.items():
+            self._measure(fetched, fetch, now)
+        key = fair_share.to_end(
+            self._demands(work),
             self._running(),
             concurrency=self._concurrency,
-            before=now - self._patience_s,
+            before=now - self.patience_s,
         )
-        if last is not None:
-            self._fetches[last].late = True
-            self.end(last)
+        if key is not None:
+            self._fetches[key].late = True
+            self.end(key)
 
     def _measure(self, key: int, fetch: _Fetch, now: float) -> None:
-        """Note whether a fetch brought too little for as long as we are patient."""
+        """Measure whether a fetch brought too little over the last `patience_s`."""
         transfer = self._progress.transfers.get(key)
         if transfer is None or not transfer.began:
-            fetch.seen_at = now
-        elif now - fetch.seen_at >= self._patience_s:
-            gained = transfer.done_bytes - fetch.seen_bytes
-            fetch.slow = gained < fair_share.LEAST_RATE * self._patience_s
-            fetch.seen_at, fetch.seen_bytes = now, transfer.done_bytes
+            fetch.measured_at = now
+        elif now - fetch.measured_at >= self.patience_s:
+            gained = transfer.done_bytes - fetch.measured_bytes
+            fetch.slow = gained < fair_share.LEAST_RATE * self.patience_s
+            fetch.measured_at, fetch.measured_bytes = now, transfer.done_bytes
 
     def _start(self, group: asyncio.TaskGroup, export: Export) -> None:
-        lane, key = self.lanes[export.source], export.key or 0
-        lane.running += 1
-        lane.gate.running += 1
+        source, key = self.sources[export.source], export.key or 0
+        source.running += 1
+        source.limit.running += 1
         now = asyncio.get_running_loop().time()
         fetch = self._fetches[key] = _Fetch(
-            lane=lane,
+            source=source,
             export=export,
             since=now,
-            seen_at=now,
-            seen_bytes=export.part_bytes,
+            measured_at=now,
+            measured_bytes=export.part_bytes,
         )
         fetch.task = group.create_task(
-            self._attempt(lane, export), name=f"fetch {export.label}"
+            self.attempt(source, export), name=f"fetch {export.label}"
         )
 
         def ended(_: asyncio.Task[None]) -> None:
-            lane.running -= 1
-            lane.gate.running -= 1
+            source.running -= 1
+            source.limit.running -= 1
             self._fetches.pop(key, None)
             self._wake.set()
             self._fetched()
 
         fetch.task.add_done_callback(ended)
 
-    async def _attempt(self, lane: Lane, export: Export) -> None:
+    async def attempt(self, source: FetchSource, export: Export) -> None:
+        """Make an attempt, and adjust the limits by how it ended."""
         key = export.key or 0
         try:
-            failure = await self._fetcher.attempt(lane.source, export)
+            failure = await self.fetcher.attempt(source.client, export)
         except LedgerError:
             raise
         except asyncio.CancelledError:
@@ -317,22 +319,22 @@ class FetchPool:
             # By its name alone: its text may hold the url.
             text = f"the attempt failed: {type(exc).__name__}"
             failure = FetchError("unexpected", text)
-            await self._fetcher.give_back(export, failure)
+            await self.fetcher.give_back(source.client, export, failure)
         began = not isinstance(failure, FetchError) or failure.began
-        lane.gate.ended(key, failure, began=began)
-        self._note_spool(lane, failure)
+        source.limit.ended(key, failure, began=began)
+        self._note_spool(source, failure)
 
-    def _note_spool(self, lane: Lane, failure: Exception | None) -> None:
-        """Claim nothing for a while after the spool failed; say so once.
+    def _note_spool(self, source: FetchSource, failure: Exception | None) -> None:
+        """Claim nothing for a while after the spool failed; log it once.
 
-        One without room for a file is none of other sources' business.
+        If only room for a file is missing, other sources go on.
         """
         if isinstance(failure, SpoolError):
             again_at = asyncio.get_running_loop().time() + self._spool_pause_s
             if not isinstance(failure, NoRoomError):
                 self._spool_free_at = again_at
             elif not failure.never:
-                lane.waits_until = again_at
+                source.waits_until = again_at
             self.spool_failures += 1
             if not isinstance(failure, NoRoomError) and not self._spool_lost:
                 self._spool_lost = True

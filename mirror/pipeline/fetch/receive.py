@@ -1,4 +1,4 @@
-"""Move the bytes of one body into one part of the spool."""
+"""Receive one body into one part of the spool."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from mirror.pipeline.spool.spool import Spool
-    from mirror.ports import Body
+    from mirror.ports import FileBody
 
 BATCH_BYTES = 256 * 1024
-"""Bytes of one transfer that are handed to a thread in one hop, by default."""
+"""How many bytes of a transfer are given to a thread in one call, by default."""
 CHECKPOINT_S = 1.0
-"""So often the bytes of a running transfer are made durable."""
+"""How often the bytes of a running transfer are made durable."""
 RATE_SPAN_S = 300.0
-_TELLING_BYTES = 8
-"""Fewer than these from a body that broke off tell nothing of what it is."""
+_LEAST_HEAD_BYTES = 8
+"""Fewer bytes of a body that broke off do not show what it is."""
 
 
 class ErrorPageError(Exception):
@@ -41,13 +41,13 @@ class ErrorPageError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PumpLimits:
+class ReceiveLimits:
     """Bounds of one transfer.
 
     Attributes:
         max_bytes: Larger files are refused.
         min_rate: Bytes per second over five minutes; None sets no floor.
-        batch_bytes: So many at least are handed to a thread in one hop.
+        batch_bytes: A thread is given at least so many in one call.
     """
 
     max_bytes: int
@@ -55,12 +55,12 @@ class PumpLimits:
     batch_bytes: int = BATCH_BYTES
 
 
-async def look(body: Body) -> bytes:
-    """Read the first bytes of a body that starts a file, and judge them.
+async def read_head(body: FileBody) -> bytes:
+    """Read the first bytes of a body that begins with the file's first byte.
 
     Raises:
         ErrorPageError: They are those of an error page, or there are none.
-        FetchError: It broke off.
+        FetchError: The body broke off.
     """
     head = b""
     while len(head) < mp4.HEAD_BYTES and (chunk := await body.read()):
@@ -70,15 +70,15 @@ async def look(body: Body) -> bytes:
     return head
 
 
-class Pump:
+class Receiver:
     """Gathers chunks into batches; one batch is written while the next gathers.
 
     Args:
         spool: Runs the writes.
         part: Where the bytes go; nothing else may touch it meanwhile.
         limits: Of the transfer.
-        checkpoint: Makes the part durable and remembers it.
-        received: Told each batch as (bytes, length of the part).
+        checkpoint: Makes the part durable and records its length.
+        received: Called with (bytes, length of the part) after each batch.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Pump:
         spool: Spool,
         part: Part,
         *,
-        limits: PumpLimits,
+        limits: ReceiveLimits,
         checkpoint: Callable[[], Awaitable[None]],
         received: Callable[[int, int], None],
     ) -> None:
@@ -96,17 +96,17 @@ class Pump:
         self._checkpoint = checkpoint
         self._received = received
         self._chunks: list[bytes] = []
-        self._gathered = 0
+        self._gathered_bytes = 0
         self._writing: asyncio.Task[None] | None = None
-        self._proven_at = time.monotonic()
-        self._rate_since = (self._proven_at, part.size)
+        self._checkpoint_at = time.monotonic()
+        self._rate_since = (self._checkpoint_at, part.size)
 
-    async def move(self, body: Body, first: bytes = b"") -> None:
-        """Read the body to its end; whatever ends it, what came is written.
+    async def run(self, body: FileBody, first: bytes = b"") -> None:
+        """Read the body to its end; what came is written, whatever ends it.
 
         Args:
             body: To be read.
-            first: What was read of it already.
+            first: Bytes already read from it.
 
         Raises:
             FetchError: It broke off, or is larger or slower than allowed.
@@ -115,48 +115,48 @@ class Pump:
         """
         try:
             if first:
-                self._chunks, self._gathered = [first], len(first)
+                self._chunks, self._gathered_bytes = [first], len(first)
             await self._take_all(body)
         except asyncio.CancelledError:
             with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
-                await run_to_end(self._drain(_TELLING_BYTES))
+                await run_to_end(self._drain(_LEAST_HEAD_BYTES))
             raise
         except BaseException:
-            await run_to_end(self._drain(_TELLING_BYTES))
+            await run_to_end(self._drain(_LEAST_HEAD_BYTES))
             raise
         await run_to_end(self._drain(1))
         if not self._part.size:
             raise ErrorPageError(b"")
 
-    async def _take_all(self, body: Body) -> None:
+    async def _take_all(self, body: FileBody) -> None:
         while chunk := await body.read():
             self._chunks.append(chunk)
-            self._gathered += len(chunk)
-            due = time.monotonic() - self._proven_at >= CHECKPOINT_S
-            if self._gathered >= self._limits.batch_bytes or due:
+            self._gathered_bytes += len(chunk)
+            due = time.monotonic() - self._checkpoint_at >= CHECKPOINT_S
+            if self._gathered_bytes >= self._limits.batch_bytes or due:
                 await self._hand_over()
             if due:
-                await self._prove()
+                await self._make_durable()
 
     async def _drain(self, least: int) -> None:
         await self._hand_over(least)
         await self._written()
 
     async def _hand_over(self, least: int = mp4.HEAD_BYTES) -> None:
-        """Give what was gathered to a thread, once the batch before is written.
+        """Give the gathered bytes to a thread, once the batch before is written.
 
         Args:
-            least: So many first bytes of a file tell what it is.
+            least: How many first bytes of a file show what it is.
         """
         await self._written()
-        if not self._gathered:
+        if not self._gathered_bytes:
             return
         if not self._part.size:
-            if self._gathered < least:
+            if self._gathered_bytes < least:
                 return
-            self._judge()
-        batch, size = self._chunks, self._gathered
-        self._chunks, self._gathered = [], 0
+            self._check_head()
+        batch, size = self._chunks, self._gathered_bytes
+        self._chunks, self._gathered_bytes = [], 0
         self._writing = asyncio.create_task(self._write(batch, size))
 
     async def _write(self, batch: list[bytes], size: int) -> None:
@@ -173,24 +173,24 @@ class Pump:
             await asyncio.shield(self._writing)
         except (FetchError, SpoolError):
             # What follows must not be written behind a gap.
-            self._chunks, self._gathered = [], 0
+            self._chunks, self._gathered_bytes = [], 0
             raise
         finally:
             if self._writing.done():
                 self._writing = None
 
-    def _judge(self) -> None:
-        """Look at the first bytes of a file before one of them is kept."""
+    def _check_head(self) -> None:
+        """Check the first bytes of a file before any is written."""
         head = b"".join(self._chunks)[: mp4.HEAD_BYTES]
         if mp4.is_error_page(head):
-            self._chunks, self._gathered = [], 0
+            self._chunks, self._gathered_bytes = [], 0
             raise ErrorPageError(head)
 
-    async def _prove(self) -> None:
+    async def _make_durable(self) -> None:
         await self._written()
         await self._checkpoint()
         await self._spool.keep_room(self._part)
-        now = self._proven_at = time.monotonic()
+        now = self._checkpoint_at = time.monotonic()
         since, size = self._rate_since
         if self._limits.min_rate is None or now - since < RATE_SPAN_S:
             return

@@ -1,73 +1,64 @@
-"""Decide how the rest of a file is asked for, and what guards it: pure, no I/O."""
+"""Decide how to ask for the rest of a file, and what guards it: pure, no I/O."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirror.model import EtagUse
-from mirror.ports import Held
+from mirror.ports import ResumePoint, Validators
 
 if TYPE_CHECKING:
-    from mirror.ports import Body
+    from mirror.ports import FileBody
 
 OVERLAP_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validators:
-    """What was said of the file whose bytes are held; as in `ports.Held`."""
-
-    total_bytes: int | None = None
-    etag: str | None = None
-    last_modified: str | None = None
-    firm: bool = False
-
-    @classmethod
-    def of(cls, body: Body) -> Validators:
-        """Return what an answer says."""
-        return cls(
-            total_bytes=body.total_bytes,
-            etag=body.etag,
-            last_modified=body.last_modified,
-            firm=body.firm,
-        )
+def validators_of(body: FileBody) -> Validators:
+    """Return which version of a file a body is of."""
+    return Validators(
+        total_bytes=body.total_bytes,
+        etag=body.etag,
+        last_modified=body.last_modified,
+        firm=body.firm,
+    )
 
 
-def held(size_bytes: int, known: Validators, use: EtagUse) -> Held:
-    """Return what is told of the bytes held.
+def point(size_bytes: int, validators: Validators, use: EtagUse) -> ResumePoint:
+    """Return from where, and under which guard, to ask for the rest.
 
-    Where the ETag does not guard the rest, the date does, and bytes that are held are
-    asked for again and compared.
+    If the ETag does not guard the rest, the date does: the last bytes of the partial
+    are then asked for again and compared.
     """
     overlap = 0 if use is EtagUse.GUARDS else OVERLAP_BYTES
-    return Held(
+    return ResumePoint(
         size_bytes=size_bytes,
-        total_bytes=known.total_bytes,
-        etag=None if use is EtagUse.NONE else known.etag,
-        last_modified=known.last_modified,
-        firm=known.firm,
+        total_bytes=validators.total_bytes,
+        etag=None if use is EtagUse.NONE else validators.etag,
+        last_modified=validators.last_modified,
+        firm=validators.firm,
         overlap_bytes=min(overlap, size_bytes),
     )
 
 
-def learn(use: EtagUse, known: Validators, asked: Held, body: Body) -> EtagUse:
-    """Return what an export's ETag is good for, after an answer from its first byte.
+def learn(
+    use: EtagUse, validators: Validators, asked: ResumePoint, body: FileBody
+) -> EtagUse:
+    """Return what an export's ETag is good for, after an answer with the whole file.
 
     Two answers of equal length and date are of one file. If their ETags differ, each
     backend has its own, or each answer. If they are equal, and the rest was asked for
-    by just that ETag, the server does not heed it there.
+    by that ETag, the server ignores it there.
     """
     same = (
         body.start_bytes == 0
-        and known.total_bytes is not None
-        and body.total_bytes == known.total_bytes
-        and known.last_modified is not None
-        and body.last_modified == known.last_modified
+        and validators.total_bytes is not None
+        and body.total_bytes == validators.total_bytes
+        and validators.last_modified is not None
+        and body.last_modified == validators.last_modified
     )
-    if not same or not known.etag or not body.etag:
+    if not same or not validators.etag or not body.etag:
         return use
-    if body.etag != known.etag:
+    if body.etag != validators.etag:
         return EtagUse.NONE
     by_etag = asked.etag is not None and not asked.etag.startswith("W/")
     if use is EtagUse.GUARDS and asked.size_bytes and by_etag:

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import FetchError, FileGoneError, OriginRefusedError, SpoolError
+from mirror.errors import FetchError, FileGoneError, OriginRefusedError
 from mirror.lifecycle import held_body, second_look
 from mirror.lifecycle.second_look import Shown
 from mirror.model import EtagUse, to_us
+from mirror.pipeline.fetch.attempt import discard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from mirror.ledger import LedgerThread, LookDue
     from mirror.metrics import Metrics
     from mirror.model import Export
-    from mirror.pipeline.fetch.pool import Lane
+    from mirror.pipeline.fetch.pool import FetchSource
     from mirror.pipeline.spool.spool import Spool
-    from mirror.ports import Seen, Source
+    from mirror.ports import Source, Validators
 
 _MOST_S = 60.0
 _LEAST_S = 0.05
@@ -31,16 +32,17 @@ _log = structlog.get_logger()
 
 
 class SecondLooks:
-    """Takes the looks that are due, each in a slot of its origin.
+    """Takes the looks that are due, each in a slot of its origin's limit.
 
     Args:
-        lanes: By source.
+        sources: By name.
         targets: Names of the targets that will be owed a copy.
-        spooled: Called when a held body became the file of its export.
+        spooled: Called after a held body became the file of its export, and after each
+            look.
 
     Attributes:
-        wake: Set by whoever changed what is due.
-        paused: Sources at which nothing is looked.
+        wake: Set when what is due may have changed.
+        paused: Sources whose files are not looked at.
     """
 
     def __init__(
@@ -49,15 +51,15 @@ class SecondLooks:
         ledger: LedgerThread,
         spool: Spool,
         metrics: Metrics,
-        lanes: Mapping[str, Lane],
-        targets: Callable[[], list[str]],
+        sources: Mapping[str, FetchSource],
+        targets: Sequence[str],
         spooled: Callable[[], None],
         now: Callable[[], datetime],
     ) -> None:
         self._ledger = ledger
         self._spool = spool
         self._metrics = metrics
-        self._lanes = lanes
+        self._sources = sources
         self._targets = targets
         self._spooled = spooled
         self._now = now
@@ -72,7 +74,7 @@ class SecondLooks:
         return len(self._tasks)
 
     async def run(self) -> None:
-        """Look until cancelled; a look that is cancelled has shown nothing."""
+        """Look until cancelled; a look that is cancelled shows nothing."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self.wake.clear()
@@ -81,13 +83,12 @@ class SecondLooks:
                 await self._sleep(_NO_ROOM_S if waits else _MOST_S)
 
     def make_room(self) -> None:
-        """Let held bodies wait no longer, for others need their room."""
+        """End the wait of held bodies: others need their room."""
         self._room_needed = True
         self.wake.set()
 
     async def end_held(self) -> None:
-        """Spool as doubtful what waits no longer to be confirmed."""
-        targets = self._targets()
+        """Spool as doubtful each held body whose wait is over."""
         if self._room_needed:
             self._room_needed = False
             await self._ledger(lambda ledger: ledger.fetches.release_held())
@@ -96,29 +97,25 @@ class SecondLooks:
             ended = await self._ledger(
                 lambda ledger, now_us: ledger.fetches.end_held(
                     lambda export: self._spooled_doubtful(export, now_us),
-                    targets=targets,
+                    targets=self._targets,
                     now_us=now_us,
                 ),
                 now_us,
             )
             for before, after in ended:
                 _log.info("export.spooled", export=after.label, doubt=after.doubt)
-                for path in self._spool.paths_of(before) - self._spool.paths_of(after):
-                    try:
-                        await self._spool.sweep(path)
-                    except SpoolError as exc:
-                        _log.warning("spool.failed", export=after.label, error=str(exc))
+                await discard(self._spool, self._spool.paths_of(before), after)
             if not ended:
                 return
             self._spooled()
 
     def _spooled_doubtful(self, export: Export, now_us: int) -> Export:
-        """Return the export whose file is its held body; it may still be growing."""
+        """Return the export with its held body as its file, which may still grow."""
         after = held_body.spooled_doubtful(export)
-        lane = self._lanes.get(export.source)
-        if lane is None or not lane.source.second_look:
+        source = self._sources.get(export.source)
+        if source is None or not source.client.second_look:
             return after
-        due_us = second_look.first_due(after, now_us, lane.source.lifetime_us)
+        due_us = second_look.first_due(after, now_us, source.client.lifetime_us)
         return dataclasses.replace(after, look_due_us=due_us)
 
     async def pending(self) -> bool:
@@ -127,23 +124,23 @@ class SecondLooks:
         return any(due_us <= now_us for due_us in await self._dues())
 
     async def _dues(self) -> list[int]:
-        sources = self._sources()
-        found = [
+        sources = self._open_sources()
+        dues = [
             await self._ledger(lambda ledger: ledger.fetches.held_until()),
             await self._ledger(lambda ledger: ledger.looks.next_due(sources)),
         ]
-        return [due_us for due_us in found if due_us is not None]
+        return [due_us for due_us in dues if due_us is not None]
 
-    def _sources(self) -> list[str]:
+    def _open_sources(self) -> list[str]:
         return [
             name
-            for name, lane in self._lanes.items()
-            if lane.source.second_look and name not in self.paused
+            for name, source in self._sources.items()
+            if source.client.second_look and name not in self.paused
         ]
 
     async def _start_all(self, group: asyncio.TaskGroup) -> bool:
-        """Start the looks there is room for; tell whether one that is due waits."""
-        sources, waits = self._sources(), False
+        """Start the looks that have room; tell whether one that is due waits."""
+        sources, waits = self._open_sources(), False
         while sources:
             now_us = to_us(self._now())
             due = await self._ledger(
@@ -159,35 +156,37 @@ class SecondLooks:
                 sources.remove(name)
                 waits = True
                 continue
-            lane = self._lanes[name]
-            lane.gate.running += 1
+            source = self._sources[name]
+            source.limit.running += 1
             self._tasks[key] = group.create_task(
-                self._take(lane, due), name=f"look at {due.export.label}"
+                self._take(source, due), name=f"look at {due.export.label}"
             )
-            self._tasks[key].add_done_callback(self._ended(key, lane))
-            # Its look is due until it has been taken.
+            self._tasks[key].add_done_callback(self._ended(key, source))
+            # Its look stays due until it was taken.
             sources.remove(name)
         return waits
 
     async def _may_start(self, due: LookDue, now_us: int) -> bool:
-        """Let go first, for a while, what is due at that origin and not held."""
-        lane = self._lanes[due.export.source]
-        if not lane.gate.room:
+        """Tell whether a look may start; fetches at its origin go first for a while."""
+        source = self._sources[due.export.source]
+        if not source.limit.has_room:
             return False
         until_us = second_look.yields_until(
-            due.export.look_due_us or 0, lane.source.lifetime_us
+            due.export.look_due_us or 0, source.client.lifetime_us
         )
         if now_us >= until_us:
             return True
-        same = [name for name, other in self._lanes.items() if other.gate is lane.gate]
+        same = [
+            name for name, other in self._sources.items() if other.limit is source.limit
+        ]
         return not await self._ledger(
             lambda ledger: ledger.fetches.has_due(same, now_us=now_us)
         )
 
-    def _ended(self, key: int, lane: Lane) -> Callable[[object], None]:
+    def _ended(self, key: int, source: FetchSource) -> Callable[[object], None]:
         def ended(_: object) -> None:
             self._tasks.pop(key, None)
-            lane.gate.running -= 1
+            source.limit.running -= 1
             self.wake.set()
             self._spooled()
 
@@ -198,7 +197,7 @@ class SecondLooks:
         wait_s = most_s
         if due_us is not None:
             due_s = (due_us - to_us(self._now())) / 1e6
-            # What is due and could not start waits for room.
+            # A look that is due and did not start waits for room.
             wait_s = min(most_s, due_s if due_s > 0 else _NO_ROOM_S)
         try:
             async with asyncio.timeout(max(_LEAST_S, wait_s)):
@@ -206,13 +205,13 @@ class SecondLooks:
         except TimeoutError:
             return
 
-    async def _take(self, lane: Lane, due: LookDue) -> None:
-        """Look at one file and record what was seen."""
-        source, key = lane.source, due.export.key or 0
-        seen, failure = await self._look(source, due)
+    async def _take(self, source: FetchSource, due: LookDue) -> None:
+        """Look at one file and record what the look showed."""
+        client, key = source.client, due.export.key or 0
+        seen, failure = await self._look(client, due)
         if failure is not None:
-            lane.gate.ended(key, failure)
-        empty = await self._ledger(lambda ledger: ledger.looks.empty(source.name))
+            source.limit.ended(key, failure)
+        empty = await self._ledger(lambda ledger: ledger.looks.empty(client.name))
         now_us = to_us(self._now())
 
         def shown_of(export: Export) -> Shown:
@@ -233,10 +232,10 @@ class SecondLooks:
                 shown_of(export),
                 seen,
                 now_us=now_us,
-                lifetime_us=source.lifetime_us,
+                lifetime_us=client.lifetime_us,
             )
 
-        self._metrics.looked(source.name, shown_of(due.export))
+        self._metrics.looked(client.name, shown_of(due.export))
         after, newest = await self._ledger(
             lambda ledger: ledger.looks.settle(key, decide)
         )
@@ -247,7 +246,7 @@ class SecondLooks:
 
     async def _look(
         self, source: Source, due: LookDue
-    ) -> tuple[Seen | None, FetchError | None]:
+    ) -> tuple[Validators | None, FetchError | None]:
         """Return what the VMS says of a file, or why nothing could be seen."""
         listed = due.listed
         if listed.url is None:

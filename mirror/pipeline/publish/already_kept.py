@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from mirror.ledger import LedgerThread
     from mirror.model import Export
     from mirror.pipeline.publish.publisher import Publisher
-    from mirror.ports import Beside
+    from mirror.ports import StoredFile
 
-PATIENCE_S = 10.0
-"""A target that hangs must not hold up the rest for longer."""
+LONGEST_S = 10.0
+"""The questions of one walk, or to one target, must not hold up the rest for longer."""
 _log = structlog.get_logger()
 
 
@@ -55,7 +55,7 @@ class Recall:
         """Save the exports of a source that may soon be lost and yet are kept."""
         exports = await self._ledger(lambda ledger: ledger.stock.vanishing(source))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(LONGEST_S):
                 for export in exports:
                     await self._look_for(export)
 
@@ -66,7 +66,7 @@ class Recall:
         for name, publisher in self._publishers.items():
             example = None
             with contextlib.suppress(TimeoutError, TargetError):
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(LONGEST_S):
                     example = await self._example(publisher, sources)
             if example is not None:
                 _log.error(
@@ -93,17 +93,17 @@ class Recall:
 
     async def _path_on(self, publisher: Publisher, export: Export) -> str | None:
         """Take up an export that lies on a target; return where."""
-        marker_id = publisher.standing.marker_id
+        marker_id = publisher.monitor.marker_id
         if marker_id is None:
             return None
         key = export.key or 0
         copies = await self._ledger(lambda ledger: ledger.copies.of(key))
         fixed = [one.path for one in copies if one.target == publisher.name]
-        first = whole_form((fixed and fixed[0]) or publisher.path_for(export))
+        first = whole_form((fixed and fixed[0]) or publisher.copies.path_for(export))
         for number in itertools.count(1):
             base, lies = with_number(first, number), False
             for path in (base, doubtful_form(base)):
-                found = await publisher.target.beside(path, marker_id)
+                found = await publisher.target.find(path, marker_id)
                 if found is None:
                     continue
                 lies = True
@@ -113,7 +113,7 @@ class Recall:
                 return None
         return None
 
-    async def _taken(self, target: str, export: Export, found: Beside) -> bool:
+    async def _taken(self, target: str, export: Export, found: StoredFile) -> bool:
         try:
             told = sidecar.export_of(found, to_us(self._now()))
         except SidecarError:
@@ -130,11 +130,11 @@ class Recall:
     async def _example(
         self, publisher: Publisher, sources: Collection[str]
     ) -> str | None:
-        marker_id = publisher.standing.marker_id
+        marker_id = publisher.monitor.marker_id
         if marker_id is None:
             return None
-        survey = publisher.target.survey(marker_id)
-        async with contextlib.aclosing(survey) as batches:
+        scan = publisher.target.scan(marker_id)
+        async with contextlib.aclosing(scan) as batches:
             async for batch in batches:
                 for found in batch:
                     with contextlib.suppress(SidecarError):

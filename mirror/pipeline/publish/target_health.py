@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import random
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from mirror import backoff
 from mirror.errors import LedgerError, TargetError
 from mirror.model import to_us
 from mirror.tasks import run_to_end
@@ -16,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from mirror.backoff import Pace
     from mirror.ledger import LedgerThread
     from mirror.metrics import Metrics
     from mirror.ports import Target, TargetHealth
 
 CHECK_S = 60.0
 """So often a target in use is looked at."""
-LOOK_S = 15.0
-"""A look that takes longer is told of, and waited for: no other would fare better."""
-_OF_THE_TARGET: Final = frozenset({"no_space", "read_only", "away"})
+_MAX_REST = timedelta(seconds=60)
+_OF_THE_TARGET: Final = frozenset({"no_space", "read_only", "away", "hung"})
 _OF_ONE_FILE: Final = frozenset(
     {
         "path_taken",
@@ -41,7 +43,7 @@ _OF_ONE_FILE: Final = frozenset(
 _log = structlog.get_logger()
 
 
-class Standing:
+class TargetMonitor:
     """How one target is.
 
     A target that is there may take nothing all the same: full, over quota, failing.
@@ -61,8 +63,10 @@ class Standing:
         *,
         ledger: LedgerThread,
         metrics: Metrics,
+        pace: Pace,
         now: Callable[[], datetime],
     ) -> None:
+        self._pace = pace
         self._target = target
         self._ledger = ledger
         self._metrics = metrics
@@ -75,7 +79,6 @@ class Standing:
         self._refused: dict[int, int] = {}
         self._odd: set[int] = set()
         self._checked_at = 0.0
-        self._looking: asyncio.Task[TargetHealth] | None = None
         self.marker_id: str | None = None
         self.warning: str | None = None
         self.failures = 0
@@ -95,7 +98,17 @@ class Standing:
         """Nothing went wrong since the last look."""
         return self._health is not None
 
-    def doubt(self) -> None:
+    @property
+    def rest(self) -> timedelta:
+        """For how long a target is left alone that takes nothing."""
+        return backoff.delay(
+            self.failures,
+            initial=self._pace.initial,
+            maximum=min(self._pace.maximum, _MAX_REST),
+            jitter=random.random(),  # noqa: S311 -- spreads load
+        )
+
+    def recheck(self) -> None:
         """Look again before the next use: something went wrong."""
         self._health = None
 
@@ -112,7 +125,7 @@ class Standing:
             return True
         name = self._target.name
         try:
-            health = await self._look(name)
+            health = await self._probe(name)
         except TargetError as exc:
             await self._down(exc)
             return False
@@ -145,7 +158,7 @@ class Standing:
         """
         before, self._suspect = self._suspect, (exc.reason, key)
         again = before is not None and before[0] == exc.reason and before[1] != key
-        self.doubt()
+        self.recheck()
         if exc.reason in _OF_ONE_FILE or key in self._odd:
             return False
         if exc.reason not in _OF_THE_TARGET and not (again or self._refused):
@@ -179,30 +192,14 @@ class Standing:
         if self._problem is not None and not self._refused and self._health is not None:
             await self._up(self._health)
 
-    async def _look(self, name: str) -> TargetHealth:
-        """Look at the target, or wait on for the look that has not come back.
+    async def _probe(self, name: str) -> TargetHealth:
+        """Probe the target; one that was begun ends first.
 
         Raises:
             TargetError: It cannot be used, or does not answer.
         """
-        if self._looking is None:
-            remembered = await self._ledger(lambda ledger: ledger.marker(name))
-            self._looking = asyncio.create_task(self._target.open(remembered))
-        looking = self._looking
-        try:
-            done, _ = await asyncio.wait([looking], timeout=LOOK_S)
-        except asyncio.CancelledError:
-            await run_to_end(asyncio.wait([looking]))
-            looking.exception()
-            raise
-        if not done:
-            raise TargetError(
-                "hung",
-                f"target {name}: no answer for {LOOK_S:.0f} s; its disk or its server "
-                "hangs: check the mount, mount it anew",
-            )
-        self._looking = None
-        return looking.result()
+        known = await self._ledger(lambda ledger: ledger.marker(name))
+        return await run_to_end(self._target.probe(known, write=True))
 
     async def _up(self, health: TargetHealth) -> None:
         await self._record(health, problem=None, free_bytes=health.free_bytes)

@@ -7,13 +7,12 @@ import contextlib
 import errno
 import functools
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mirror.disk import filesystem
-from mirror.disk.lanes import HungError, Pulse, Workers
+from mirror.disk.lanes import Heartbeat, HungError, Lanes
 from mirror.errors import FetchError, SpoolError
 from mirror.pipeline.spool.part import Part, PartName, holds
 from mirror.pipeline.spool.space import Space
@@ -77,10 +76,7 @@ class Spool:
         self.space.remove = self.remove
         self._node_id = node_id
         self._places = places
-        self._workers = Workers(threads)
-        # One thread for each place at most: none is asked again before it answers.
-        self._askers = ThreadPoolExecutor(thread_name_prefix="spool-ask")
-        self._asked: dict[Path, tuple[asyncio.Future[None], float]] = {}
+        self._lanes = Lanes(threads, name="spool")
 
     async def use(
         self,
@@ -97,7 +93,7 @@ class Spool:
         """
         folder = part.path.parent
         if part.left is not None:
-            raise _no_answer(folder)
+            raise _hung(folder)
 
         def left(job: Future[Any]) -> None:
             part.left = job
@@ -112,7 +108,7 @@ class Spool:
             with contextlib.suppress(SpoolError):
                 await self.use(part, Part.close)
         else:
-            self._workers.after(part.path.parent, part.left, part.close)
+            self._lanes.of(part.path.parent).after(part.left, part.close)
 
     def file_name(self, export: Export) -> str:
         """Return the name of an export's file in the spool."""
@@ -144,7 +140,7 @@ class Spool:
         for place in await asyncio.to_thread(self._places):
             try:
                 if not await self._answers(place):
-                    raise _no_answer(place.path)
+                    raise _hung(place.path)
                 part = await self._open_in(place, export)
             except SpoolError as exc:
                 failure = failure or exc
@@ -223,10 +219,10 @@ class Spool:
         Raises:
             SpoolError: It cannot be read.
         """
-        pulse = Pulse()
+        heartbeat = Heartbeat()
         size, sha256 = export.size_bytes or 0, export.sha256 or ""
-        todo = functools.partial(holds, path, size, sha256, pulse.beat)
-        return await self._run(path.parent, todo, pulse=pulse)
+        todo = functools.partial(holds, path, size, sha256, heartbeat.beat)
+        return await self._run(path.parent, todo, heartbeat=heartbeat)
 
     async def sweep(self, path: Path) -> None:
         """Remove a stray file that is of no use."""
@@ -234,15 +230,14 @@ class Spool:
 
     def close(self) -> None:
         """Let the threads end."""
-        self._workers.close()
-        self._askers.shutdown(wait=False)
+        self._lanes.close()
 
     async def _run(
         self,
         folder: Path,
         call: Callable[[], T],
         *,
-        pulse: Pulse | None = None,
+        heartbeat: Heartbeat | None = None,
         left: Callable[[Future[Any]], None] = lambda _: None,
     ) -> T:
         """Run a blocking call about a folder to its end, or until it hangs.
@@ -250,7 +245,7 @@ class Spool:
         Args:
             folder: Whose threads are used.
             call: Blocking.
-            pulse: See `Workers.run`.
+            heartbeat: See `Lane.run`.
             left: Told of a call that hangs.
 
         Raises:
@@ -259,10 +254,10 @@ class Spool:
 
         async def run() -> T:
             try:
-                return await self._workers.run(folder, call, pulse=pulse)
+                return await self._lanes.of(folder).run(call, heartbeat)
             except HungError as exc:
                 left(exc.job)
-                raise _no_answer(folder) from exc
+                raise _hung(folder) from exc
 
         try:
             return await run_to_end(run())
@@ -282,18 +277,18 @@ class Spool:
             SpoolError: It cannot be opened there.
         """
         opened: list[Part] = []
-        pulse = Pulse()
+        heartbeat = Heartbeat()
 
         def close() -> None:
             while opened:
                 opened.pop().close()
 
         def left(job: Future[Any]) -> None:
-            self._workers.after(place.path, job, close)
+            self._lanes.of(place.path).after(job, close)
 
-        todo = functools.partial(self._open, place, export, opened, pulse.beat)
+        todo = functools.partial(self._open, place, export, opened, heartbeat.beat)
         try:
-            return await self._run(place.path, todo, pulse=pulse, left=left)
+            return await self._run(place.path, todo, heartbeat=heartbeat, left=left)
         except asyncio.CancelledError:
             close()
             raise
@@ -316,17 +311,14 @@ class Spool:
 
         One that hangs must not hold up what can go elsewhere.
         """
-        if self._workers.hangs(place.path):
+        lane = self._lanes.of(place.path)
+        if lane.hangs:
             return False
-        loop = asyncio.get_running_loop()
-        asked, since = self._asked.get(place.path, (None, 0.0))
-        if asked is None or asked.done():
-            asked, since = loop.run_in_executor(self._askers, _ask, place), loop.time()
-            self._asked[place.path] = asked, since
-        left_s = since + _ANSWERS_S - loop.time()
-        if left_s > 0 and not asked.done():
-            await asyncio.wait([asked], timeout=left_s)
-        return asked.done()
+        try:
+            await lane.ask(functools.partial(_ask, place), patience_s=_ANSWERS_S)
+        except HungError:
+            return False
+        return True
 
     async def _reach(self, folder: Path) -> None:
         """Make sure that a folder of the spool's answers.
@@ -336,7 +328,7 @@ class Spool:
         """
         for place in await asyncio.to_thread(self._places):
             if place.path == folder and not await self._answers(place):
-                raise _no_answer(folder)
+                raise _hung(folder)
 
     def _check_there(self, folder: Path) -> None:
         for place in self._places():
@@ -405,7 +397,7 @@ def _ask(place: Place) -> None:
         place.path.stat()
 
 
-def _no_answer(folder: Path) -> SpoolError:
+def _hung(folder: Path) -> SpoolError:
     return SpoolError(
         "spool_failed",
         f"the spool in {folder} gives no answer; check its disk or mount",

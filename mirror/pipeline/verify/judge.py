@@ -14,7 +14,7 @@ from mirror.model import CopyState, Reason, State, iso
 if TYPE_CHECKING:
     from mirror.ledger import Subject
     from mirror.model import Export
-    from mirror.ports import Examined
+    from mirror.ports import StoredFile
 
 
 class Problem(StrEnum):
@@ -54,7 +54,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CopyFinding:
     """What the operator is told.
 
     Attributes:
@@ -75,7 +75,7 @@ class Finding:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class VerifyTally:
     """What a run came to, in copies; `checked` are the good and the damaged."""
 
     checked: int = 0
@@ -92,9 +92,9 @@ class Tally:
         return 1 if self.not_checked else 0
 
 
-def judge(export: Export, found: Examined) -> tuple[Fault, ...]:
+def judge(export: Export, stored: StoredFile) -> tuple[Fault, ...]:
     """Return what is wrong with a copy: with its file, with its sidecar."""
-    faults = (_of_file(export, found), _of_sidecar(export, found.sidecar))
+    faults = (_of_file(export, stored), _of_sidecar(export, stored.sidecar))
     return tuple(fault for fault in faults if fault is not None)
 
 
@@ -109,9 +109,9 @@ def finding(
     text: str,
     *,
     repaired: bool = False,
-) -> Finding:
+) -> CopyFinding:
     """Return what is told of one copy."""
-    return Finding(
+    return CopyFinding(
         problem=problem,
         target=subject.copy.target,
         text=text,
@@ -129,9 +129,11 @@ def advice(subject: Subject, problem: Problem, now_us: int) -> str:
         return f"{_REPAIR} writes it anew"
     if subject.spooled:
         return "the spool holds its file still; the service publishes it again"
-    held = [one.target for one in subject.others if one.state is CopyState.SAVED]
-    if held:
-        return f"{_REPAIR} brings it back from the copy on {held[0]}, if that is good"
+    saved_on = [copy.target for copy in subject.others if copy.state is CopyState.SAVED]
+    if saved_on:
+        return (
+            f"{_REPAIR} brings it back from the copy on {saved_on[0]}, if that is good"
+        )
     return no_sibling(subject.export, now_us)
 
 
@@ -182,20 +184,20 @@ def after_bad(export: Export, *, spooled: bool, others: bool, error: str) -> Exp
     return dataclasses.replace(export, state=state, reason=reason, last_error=error)
 
 
-def _of_file(export: Export, found: Examined) -> Fault | None:
-    if not found.present:
+def _of_file(export: Export, stored: StoredFile) -> Fault | None:
+    if not stored.present:
         return Fault(problem=Problem.MISSING, what="the file is gone")
-    if found.size_bytes is None:
+    if stored.size_bytes is None:
         return Fault(
             problem=Problem.NOT_A_FILE,
             what="a link, a folder or the like lies where the file was",
         )
-    if found.size_bytes != export.size_bytes:
+    if stored.size_bytes != export.size_bytes:
         return Fault(
             problem=Problem.WRONG_LENGTH,
-            what=f"the file is {found.size_bytes} bytes long, not {export.size_bytes}",
+            what=f"the file is {stored.size_bytes} bytes long, not {export.size_bytes}",
         )
-    if found.sha256 != export.sha256:
+    if stored.sha256 != export.sha256:
         return Fault(
             problem=Problem.WRONG_BYTES,
             what="the file's bytes are not those that were saved",
@@ -213,17 +215,17 @@ def _of_sidecar(export: Export, raw: bytes | None) -> Fault | None:
             problem=Problem.SIDECAR_WRONG,
             what=f"its sidecar cannot be understood ({exc})",
         )
-    wanted = {
+    fields = {
         "source": (record.source, export.source),
         "id": (record.export_id, export.export_id),
         "created_key": (record.created_key, export.created_key),
         "size_bytes": (record.size_bytes, export.size_bytes),
         "sha256": (record.sha256, export.sha256),
     }
-    for name, (one, other) in wanted.items():
-        if one != other:
+    for name, (theirs, ours) in fields.items():
+        if theirs != ours:
             return Fault(
                 problem=Problem.SIDECAR_WRONG,
-                what=f"its sidecar says {name} {one}, not {other}",
+                what=f"its sidecar says {name} {theirs}, not {ours}",
             )
     return None

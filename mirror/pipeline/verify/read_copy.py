@@ -1,26 +1,21 @@
-"""Read kept copies, one after another on each target, and never wait for ever."""
+"""Read kept copies, one after another on each target."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mirror.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Mapping
 
     from mirror.ledger import Subject
-    from mirror.ports import Examined, Target
-
-T = TypeVar("T")
-HUNG_S = 60.0
-"""A read of which nothing came for so long hangs in a dead mount."""
+    from mirror.ports import StoredFile, Target
 
 
 @dataclass(slots=True, kw_only=True)
-class Reading:
+class ReadProgress:
     """How far one target is read, for whoever wants to show it.
 
     Attributes:
@@ -39,7 +34,7 @@ class Reading:
         self.done_bytes += number
 
 
-class Examiner:
+class CopyReader:
     """Reads copies on the targets they were published to.
 
     Args:
@@ -68,64 +63,31 @@ class Examiner:
             )
         return marker_id
 
-    async def look(self, target: str) -> None:
+    async def probe(self, target: str) -> None:
         """Check that a target is there.
 
         Raises:
             TargetError: It is not, or hangs.
         """
-        wanted = self.marker(target)
-        await unless_hung(self.targets[target].look(wanted), target)
+        await self.targets[target].probe(self.marker(target), write=False)
 
-    async def examine(
-        self, subject: Subject, target: str, path: str, reading: Reading
-    ) -> Examined:
+    async def read(
+        self, subject: Subject, target: str, path: str, progress: ReadProgress
+    ) -> StoredFile:
         """Read one of an export's copies.
 
         Args:
             subject: Of the export.
             target: Where the copy is.
             path: Of the copy.
-            reading: Told each batch of bytes.
+            progress: Told each batch of bytes.
 
         Raises:
             TargetError: Nothing may be concluded.
         """
-        work = self.targets[target].examine(
+        return await self.targets[target].examine(
             path,
             size_bytes=subject.export.size_bytes or 0,
             marker_id=self.marker(target),
-            read=reading.came,
+            came=progress.came,
         )
-        return await unless_hung(work, target, reading)
-
-
-async def unless_hung(
-    work: Awaitable[T], target: str, reading: Reading | None = None
-) -> T:
-    """Return what work on a target gives.
-
-    Args:
-        work: In a thread that may never end.
-        target: The target's name.
-        reading: Told bytes as they come, so that a long read does not count as hung.
-
-    Raises:
-        TargetError: Nothing came for too long.
-    """
-    reading = reading or Reading()
-    task = asyncio.ensure_future(work)
-    try:
-        while True:
-            before = reading.done_bytes
-            done, _ = await asyncio.wait([task], timeout=HUNG_S)
-            if done:
-                return task.result()
-            if reading.done_bytes == before:
-                raise TargetError(
-                    "hung",
-                    f"target {target}: not a byte came for {HUNG_S:.0f} s; its disk or "
-                    "mount hangs",
-                )
-    finally:
-        task.cancel()

@@ -16,17 +16,16 @@ from mirror.pipeline.verify.judge import (
     judge,
     no_sibling,
 )
-from mirror.pipeline.verify.read_copy import Reading
-from mirror.ports import PathTakenError, Publication, SpoolFileError
+from mirror.pipeline.verify.read_copy import ReadProgress
+from mirror.ports import ContentError, KeptCopy, PathTakenError, Publication
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     from mirror.ledger import LedgerThread, Subject
     from mirror.pipeline.verify.judge import Fault
-    from mirror.pipeline.verify.read_copy import Examiner
+    from mirror.pipeline.verify.read_copy import CopyReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +38,7 @@ class Repaired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sibling:
-    target: str
-    file: Path
+    copy: KeptCopy
     sidecar: bytes | None
 
 
@@ -48,28 +46,25 @@ class Repairer:
     """Moves aside what is damaged, never deletes it, and publishes in its place.
 
     Args:
-        path_of: Where a target's copy can be read by others; None if it cannot.
-        source_url: Base URL of a source, by its name.
+        source_urls: Base URL of each source, by its name.
         node_id: Of this machine.
     """
 
     def __init__(
         self,
-        examiner: Examiner,
+        reader: CopyReader,
         *,
         ledger: LedgerThread,
-        path_of: Callable[[str, str], Path | None],
-        source_url: Callable[[str], str],
+        source_urls: Mapping[str, str],
         node_id: str,
         now: Callable[[], datetime],
     ) -> None:
-        self._examiner = examiner
+        self._reader = reader
         self._ledger = ledger
-        self._path_of = path_of
-        self._source_url = source_url
+        self._source_urls = source_urls
         self._node_id = node_id
         self._now = now
-        self._opened: set[str] = set()
+        self._writable: set[str] = set()
 
     async def repair(self, key: int, target: str) -> Repaired:
         """Repair one copy; what was found is looked at once more before."""
@@ -79,7 +74,7 @@ class Repairer:
         aside: list[str] = []
         try:
             return await self._repair(subject, aside)
-        except (TargetError, PathTakenError, SpoolFileError) as exc:
+        except (TargetError, PathTakenError, ContentError) as exc:
             text = f"not repaired: {exc}"
             if aside:
                 text += f"; what lay there is now at {' and '.join(aside)}"
@@ -87,8 +82,8 @@ class Repairer:
 
     async def _repair(self, subject: Subject, aside: list[str]) -> Repaired:
         target, path = subject.copy.target, subject.path
-        found = await self._examiner.examine(subject, target, path, Reading())
-        faults = judge(subject.export, found)
+        stored = await self._reader.read(subject, target, path, ReadProgress())
+        faults = judge(subject.export, stored)
         if not faults:
             await self._good(subject)
             return Repaired(
@@ -104,47 +99,52 @@ class Repairer:
         if broken(faults) and sibling is None:
             text = no_sibling(subject.export, to_us(self._now()))
             return Repaired(done=False, text=f"not repaired: {text}")
-        await self._open(target)
+        await self._make_writable(target)
         await self._set_aside(subject, faults, aside)
-        origin = self._path_of(target, path)
+        content = self._copy(target, path)
         if broken(faults) and sibling is not None:
-            origin = sibling.file
+            content = sibling.copy
         record = self._record(subject, item, sibling)
-        await self._publish(subject, origin, record)
+        await self._publish(subject, content, record)
         await self._good(subject)
         return Repaired(done=True, text=_done(faults, sibling, aside))
 
     async def _sibling(self, subject: Subject) -> _Sibling | None:
         """Return a copy on another target whose file is good, read just now."""
         for other in subject.others:
-            file = None
-            if other.target in self._examiner.targets and other.path is not None:
-                file = self._path_of(other.target, other.path)
-            if file is None or other.path is None:
+            if other.target not in self._reader.targets or other.path is None:
                 continue
             try:
-                found = await self._examiner.examine(
-                    subject, other.target, other.path, Reading()
+                stored = await self._reader.read(
+                    subject, other.target, other.path, ReadProgress()
                 )
             except TargetError:
                 continue
-            faults = judge(subject.export, found)
+            faults = judge(subject.export, stored)
             if not broken(faults):
-                record = None if faults else found.sidecar
-                return _Sibling(target=other.target, file=file, sidecar=record)
+                record = None if faults else stored.sidecar
+                copy = self._copy(other.target, other.path)
+                return _Sibling(copy=copy, sidecar=record)
         return None
 
-    async def _open(self, target: str) -> None:
+    def _copy(self, target: str, path: str) -> KeptCopy:
+        return KeptCopy(
+            target=self._reader.targets[target],
+            marker_id=self._reader.marker(target),
+            path=path,
+        )
+
+    async def _make_writable(self, target: str) -> None:
         """Make a target ready to be written to, once."""
-        if target not in self._opened:
-            marker_id = self._examiner.marker(target)
-            await self._examiner.targets[target].open(marker_id)
-            self._opened.add(target)
+        if target not in self._writable:
+            known = self._reader.marker(target)
+            await self._reader.targets[target].probe(known, write=True)
+            self._writable.add(target)
 
     async def _set_aside(
         self, subject: Subject, faults: tuple[Fault, ...], aside: list[str]
     ) -> None:
-        target = self._examiner.targets[subject.copy.target]
+        target = self._reader.targets[subject.copy.target]
         for fault in faults:
             if fault.problem in IN_THE_WAY:
                 is_sidecar = fault.problem is Problem.SIDECAR_WRONG
@@ -160,29 +160,26 @@ class Repairer:
         return sidecar.record(
             subject.export,
             item=item or b"null",
-            source_url=self._source_url(subject.export.source),
+            source_url=self._source_urls.get(subject.export.source, ""),
             node_id=self._node_id,
             target=target,
             path=path,
         )
 
     async def _publish(
-        self, subject: Subject, origin: Path | None, record: bytes
+        self, subject: Subject, content: KeptCopy, record: bytes
     ) -> None:
-        if origin is None:
-            raise TargetError("no_origin", "its bytes cannot be read from here")
-        export = subject.export
-        await self._examiner.targets[subject.copy.target].publish(
-            Publication(
-                spooled=origin,
-                path=subject.path,
-                sidecar=record,
-                size_bytes=export.size_bytes or 0,
-                sha256=export.sha256 or "",
-                token=f"{self._node_id}-{export.key}",
-                may_link=False,
-            )
+        publication = Publication.of(
+            subject.export,
+            content=content,
+            path=subject.path,
+            sidecar=record,
+            node_id=self._node_id,
         )
+        target = self._reader.targets[subject.copy.target]
+        (result,) = await target.publish([publication])
+        if isinstance(result, Exception):
+            raise result
 
     async def _good(self, subject: Subject) -> None:
         now_us = to_us(self._now())
@@ -196,5 +193,5 @@ class Repairer:
 def _done(faults: tuple[Fault, ...], sibling: _Sibling | None, aside: list[str]) -> str:
     text = "its sidecar was written anew"
     if broken(faults) and sibling is not None:
-        text = f"it was brought back from the copy on {sibling.target}"
+        text = f"it was brought back from the copy on {sibling.copy.target.name}"
     return f"{text}; what lay there is now at {' and '.join(aside)}" if aside else text

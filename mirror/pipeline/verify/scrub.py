@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from mirror.errors import TargetError
 from mirror.model import to_us
 from mirror.pipeline.verify import judge
-from mirror.pipeline.verify.judge import Finding, Problem, Tally
-from mirror.pipeline.verify.read_copy import Reading
+from mirror.pipeline.verify.judge import CopyFinding, Problem, VerifyTally
+from mirror.pipeline.verify.read_copy import ReadProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mirror.ledger import Chosen, LedgerThread, Subject
     from mirror.pipeline.verify.judge import Fault
-    from mirror.pipeline.verify.read_copy import Examiner
+    from mirror.pipeline.verify.read_copy import CopyReader
     from mirror.pipeline.verify.repair import Repairer
 
 
@@ -41,37 +41,37 @@ class Scrub:
     """One run: one reader per target, targets side by side, then the repairs.
 
     Args:
-        examiner: Reads copies.
+        reader: Reads copies.
         targets: Names of all configured targets.
-        told: Given each finding as it comes.
+        tell: Given each finding as it comes.
         repairer: Repairs what is damaged; None changes nothing on any target.
 
     Attributes:
-        readings: How far each target is read.
+        progress: How far each target is read.
         tally: What it came to so far.
     """
 
     def __init__(
         self,
-        examiner: Examiner,
+        reader: CopyReader,
         *,
         ledger: LedgerThread,
         targets: Collection[str],
-        told: Callable[[Finding], None],
+        tell: Callable[[CopyFinding], None],
         repairer: Repairer | None,
         now: Callable[[], datetime],
     ) -> None:
-        self._examiner = examiner
+        self._reader = reader
         self._ledger = ledger
         self._targets = tuple(targets)
-        self._told = told
+        self._tell = tell
         self._repairer = repairer
         self._now = now
         self._damaged: list[tuple[Subject, tuple[Fault, ...]]] = []
-        self.readings: dict[str, Reading] = {}
-        self.tally = Tally()
+        self.progress: dict[str, ReadProgress] = {}
+        self.tally = VerifyTally()
 
-    async def run(self, targets: Collection[str], sample: Sample) -> Tally:
+    async def run(self, targets: Collection[str], sample: Sample) -> VerifyTally:
         """Read the copies on these targets, those not read for longest first."""
         total = await self._ledger(lambda ledger: ledger.scrubs.total(targets))
         limit = sample.of(total)
@@ -87,31 +87,31 @@ class Scrub:
         return self.tally
 
     async def _read_all(self, target: str, chosen: Chosen) -> None:
-        reading = self.readings[target] = Reading(
+        progress = self.progress[target] = ReadProgress(
             total_files=len(chosen.keys), total_bytes=chosen.size_bytes
         )
         for number, key in enumerate(chosen.keys):
             subject = await self._ledger(
                 lambda ledger, key: ledger.scrubs.subject(key, target), key
             )
-            before = reading.done_bytes
+            before = progress.done_bytes
             if subject is not None:
                 try:
-                    await self._read(subject, reading)
+                    await self._read(subject, progress)
                 except TargetError as exc:
                     if await self._is_away(target):
                         self._give_up(target, len(chosen.keys) - number, exc)
                         return
                     await self._unread(subject, exc)
-                reading.done_bytes = before + (subject.export.size_bytes or 0)
-            reading.done_files += 1
+                progress.done_bytes = before + (subject.export.size_bytes or 0)
+            progress.done_files += 1
 
-    async def _read(self, subject: Subject, reading: Reading) -> None:
+    async def _read(self, subject: Subject, progress: ReadProgress) -> None:
         """Read one copy and record what it is worth."""
-        found = await self._examiner.examine(
-            subject, subject.copy.target, subject.path, reading
+        stored = await self._reader.read(
+            subject, subject.copy.target, subject.path, progress
         )
-        faults = judge.judge(subject.export, found)
+        faults = judge.judge(subject.export, stored)
         if not await self._recorded(subject, faults):
             return
         self.tally.checked += 1
@@ -126,7 +126,7 @@ class Scrub:
         for fault in faults:
             helps = judge.advice(subject, fault.problem, now_us)
             text = f"{fault.what}; {helps}"
-            self._told(judge.finding(subject, fault.problem, text))
+            self._tell(judge.finding(subject, fault.problem, text))
 
     async def _recorded(self, subject: Subject, faults: tuple[Fault, ...]) -> bool:
         """Write to the ledger what was found; False if it is another copy by now."""
@@ -164,11 +164,11 @@ class Scrub:
         self.tally.repaired += done
         for fault in faults:
             said = f"{fault.what}; {text}"
-            self._told(judge.finding(subject, fault.problem, said, repaired=done))
+            self._tell(judge.finding(subject, fault.problem, said, repaired=done))
 
     async def _is_away(self, target: str) -> bool:
         try:
-            await self._examiner.look(target)
+            await self._reader.probe(target)
         except TargetError:
             return True
         return False
@@ -177,7 +177,7 @@ class Scrub:
         """Read no more on a target that is away: that is no damage."""
         self.tally.not_checked += left
         text = f"{exc}; {left} copies there were not checked"
-        self._told(Finding(problem=Problem.NOT_CHECKED, target=target, text=text))
+        self._tell(CopyFinding(problem=Problem.NOT_CHECKED, target=target, text=text))
 
     async def _unread(self, subject: Subject, exc: TargetError) -> None:
         """Say of one copy that it cannot be read just now: that is no damage."""
@@ -185,4 +185,4 @@ class Scrub:
         now_us = to_us(self._now())
         await self._ledger(lambda ledger: ledger.scrubs.unread(subject, now_us))
         text = f"not checked: {exc}"
-        self._told(judge.finding(subject, Problem.NOT_CHECKED, text))
+        self._tell(judge.finding(subject, Problem.NOT_CHECKED, text))

@@ -12,12 +12,12 @@ from mirror.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mirror.disk.durable import Manners
+    from mirror.disk.durable import FileModes
 
 _NO_FOLDER: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
 
-class Tree:
+class Folders:
     """Opens folders, makes those that are missing, and sees that they last."""
 
     def __init__(self, target: str) -> None:
@@ -28,7 +28,7 @@ class Tree:
         """Take no folder for durable any more; another disk may lie there."""
         self._durable.clear()
 
-    def open(self, root: int, segments: Sequence[str], manners: Manners) -> int:
+    def open(self, root: int, segments: Sequence[str], modes: FileModes) -> int:
         """Return an open folder below `root`, itself and its parents durable.
 
         A folder that is there is not known to last: another thread, or a run that
@@ -41,7 +41,7 @@ class Tree:
         try:
             for number, segment in enumerate(segments, start=1):
                 path = "/".join(segments[:number])
-                below = self._step(current, segment, path, manners)
+                below = self._step(current, segment, path, modes)
                 os.close(current)
                 current = below
         except BaseException:
@@ -49,14 +49,14 @@ class Tree:
             raise
         return current
 
-    def _step(self, parent: int, segment: str, path: str, manners: Manners) -> int:
+    def _step(self, parent: int, segment: str, path: str, modes: FileModes) -> int:
         try:
             made = False
             try:
                 fd = durable.open_folder(segment, within=parent)
             except FileNotFoundError:
                 made = durable.make_folder(
-                    segment, within=parent, mode=manners.dir_mode, gid=manners.gid
+                    segment, within=parent, mode=modes.dir_mode, gid=modes.gid
                 )
                 fd = durable.open_folder(segment, within=parent)
         except OSError as exc:

@@ -3,60 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mirror.disk import durable
-from mirror.ports import MAX_SIDECAR_BYTES, Examined
+from mirror.ports import MAX_SIDECAR_BYTES, ContentError, StoredFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-_NOTHING: Final = Examined(present=False, size_bytes=None, sha256=None, sidecar=None)
+    from collections.abc import Callable, Iterator
 
 
 def examine(
     root: int,
-    segments: Sequence[str],
+    path: str,
     *,
     size_bytes: int,
-    read: Callable[[int], None],
-) -> Examined:
+    came: Callable[[int], None],
+) -> StoredFile:
     """Return what lies at a path below an open root, and beside it.
 
     Args:
         root: Descriptor.
-        segments: Of the path.
+        path: Of the file.
         size_bytes: Only a file of this length is read.
-        read: Told how many bytes came.
+        came: Told how many bytes came.
 
     Raises:
         OSError: It cannot be read just now.
     """
-    *folders, name = segments
-    with contextlib.ExitStack() as held:
-        within = root
-        for folder in folders:
-            try:
-                opened = durable.open_folder(folder, within=within)
-            except FileNotFoundError:
-                return _NOTHING
-            within = held.enter_context(durable.closing(opened))
-        sidecar = _sidecar(f"{name}.json", within)
-        with _file(name, within) as (present, fd):
-            if fd is None:
-                return Examined(
-                    present=present, size_bytes=None, sha256=None, sidecar=sidecar
+    nothing = StoredFile(path=path, present=False, size_bytes=None, sidecar=None)
+    try:
+        with folder_of(root, path) as (folder, name):
+            sidecar = _sidecar(f"{name}.json", folder)
+            with _file(name, folder) as (present, fd):
+                if fd is None:
+                    return replace(nothing, present=present, sidecar=sidecar)
+                found_bytes = os.fstat(fd).st_size
+                sha256 = None
+                if found_bytes == size_bytes:
+                    sha256 = durable.digest_on_disk(fd, came)
+                    # An archive that is read through must not push all else out of
+                    # the memory.
+                    durable.forget_cached(fd)
+                return StoredFile(
+                    path=path, size_bytes=found_bytes, sidecar=sidecar, sha256=sha256
                 )
-            found_bytes = os.fstat(fd).st_size
-            return Examined(
-                present=True,
-                size_bytes=found_bytes,
-                sha256=_digest(fd, read) if found_bytes == size_bytes else None,
-                sidecar=sidecar,
-            )
+    except FileNotFoundError:
+        return nothing
+
+
+def chunks(root: int, path: str, label: str) -> Iterator[bytes]:
+    """Yield the bytes of the file at a path below an open root.
+
+    Raises:
+        ContentError: No file lies there; it is called by its label.
+        OSError: It cannot be read just now.
+    """
+    try:
+        with folder_of(root, path) as (folder, name), _file(name, folder) as (_, fd):
+            if fd is None:
+                raise ContentError(f"{label} is gone")
+            durable.forget_cached(fd)
+            yield from durable.chunks_of(fd)
+    except FileNotFoundError as exc:
+        raise ContentError(f"{label} is gone") from exc
 
 
 def record_in(fd: int) -> bytes:
@@ -101,12 +113,17 @@ def _sidecar(name: str, within: int) -> bytes | None:
         return record_in(fd)
 
 
-def _digest(fd: int, read: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
-    durable.forget_cached(fd)
-    for chunk in durable.chunks_of(fd):
-        digest.update(chunk)
-        read(len(chunk))
-    # An archive that is read through must not push all else out of the memory.
-    durable.forget_cached(fd)
-    return digest.hexdigest()
+@contextlib.contextmanager
+def folder_of(root: int, path: str) -> Iterator[tuple[int, str]]:
+    """Give the open folder of a path, and the name in it; no link is followed.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+    """
+    *folders, name = path.split("/")
+    with contextlib.ExitStack() as stack:
+        folder = root
+        for segment in folders:
+            opened = durable.open_folder(segment, within=folder)
+            folder = stack.enter_context(durable.closing(opened))
+        yield folder, name

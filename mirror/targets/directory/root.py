@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from mirror import __version__
 from mirror.disk import durable, filesystem
-from mirror.disk.durable import Manners
+from mirror.disk.durable import FileModes
 from mirror.disk.mounts import is_mount
 from mirror.errors import TargetError
 from mirror.model import iso, to_us, utc_now
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 HIDDEN: Final = ".archive-mirror"
 MARKER: Final = "target.json"
 TEMPORARY: Final = "tmp"
+SPOOL: Final = "spool"
 DAMAGED: Final = "damaged"
 _MARKER_BYTES: Final = 4096
-_PRIVATE: Final = Manners(file_mode=0o600, dir_mode=0o700)
+_PRIVATE: Final = FileModes(file_mode=0o600, dir_mode=0o700)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ class Root:
             "tool": f"archive-mirror {__version__}",
         }
         text = json.dumps(content, indent=1).encode()
-        durable.write_new(temporary, [text], within=below, manners=_PRIVATE)
+        durable.write_new(temporary, [text], within=below, modes=_PRIVATE)
         with durable.closing(durable.open_folder(HIDDEN, within=root)) as hidden:
             with contextlib.suppress(FileExistsError):
                 durable.place(temporary, MARKER, source=below, within=hidden)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from mirror.disk import durable
 from mirror.layout import SUFFIX
-from mirror.ports import Beside
-from mirror.targets.directory.read import record_in
+from mirror.ports import StoredFile
+from mirror.targets.directory.read import folder_of, record_in
 from mirror.targets.directory.root import HIDDEN
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _HERE_ONLY: Final = frozenset(
 """An error that says nothing of the rest of the target."""
 
 
-def sidecars(root: int) -> Iterator[Beside]:
+def scan(root: int) -> Iterator[StoredFile]:
     """Yield each sidecar below an open root, in no order, and what lies beside it.
 
     Links are not followed. What cannot be read is yielded with the reason.
@@ -35,36 +35,28 @@ def sidecars(root: int) -> Iterator[Beside]:
     return _below(root, "", 0)
 
 
-def beside(root: int, segments: list[str]) -> Beside | None:
+def find(root: int, path: str) -> StoredFile | None:
     """Return one file's sidecar and what lies beside it; None if neither is there.
 
     Raises:
         OSError: It cannot be read just now.
     """
-    *folders, name = segments
-    within = os.dup(root)
     try:
-        for folder in folders:
-            below = durable.open_folder(folder, within=within)
-            os.close(within)
-            within = below
-        found = _beside(f"{name}.json", within, "/".join(segments))
+        with folder_of(root, path) as (folder, name):
+            stored = _stored(f"{name}.json", folder, path)
     except FileNotFoundError:
         return None
-    finally:
-        os.close(within)
-    nothing = found.sidecar is None and found.size_bytes is None
-    return None if nothing and found.problem is None else found
+    return None if stored.sidecar is None and stored.size_bytes is None else stored
 
 
-def _below(folder: int, path: str, depth: int) -> Iterator[Beside]:
+def _below(folder: int, path: str, depth: int) -> Iterator[StoredFile]:
     with os.scandir(folder) as entries:
         for entry in entries:
             here = f"{path}{entry.name}"
             try:
                 if entry.name.endswith(_SIDECAR):
                     media = here.removesuffix(".json")
-                    yield _beside(entry.name, folder, media)
+                    yield _stored(entry.name, folder, media)
                 elif entry.name != HIDDEN and entry.is_dir(follow_symlinks=False):
                     if depth == _MAX_DEPTH:
                         yield _unread(here, "it lies too deep")
@@ -78,26 +70,25 @@ def _below(folder: int, path: str, depth: int) -> Iterator[Beside]:
                 yield _unread(here, exc.strerror or str(exc))
 
 
-def _beside(name: str, folder: int, path: str) -> Beside:
+def _stored(name: str, folder: int, path: str) -> StoredFile:
     """Read one sidecar, and look at the file it tells of."""
     try:
-        raw = _read(name, folder)
+        with durable.closing(durable.open_file(name, within=folder)) as fd:
+            sidecar = record_in(fd)
     except FileNotFoundError:
-        raw = None
+        sidecar = None
+    present, size_bytes = True, None
     try:
         about = os.stat(
             name.removesuffix(".json"), dir_fd=folder, follow_symlinks=False
         )
-        size = about.st_size if stat.S_ISREG(about.st_mode) else None
+        size_bytes = about.st_size if stat.S_ISREG(about.st_mode) else None
     except FileNotFoundError:
-        size = None
-    return Beside(path=path, sidecar=raw, size_bytes=size)
+        present = False
+    return StoredFile(
+        path=path, present=present, size_bytes=size_bytes, sidecar=sidecar
+    )
 
 
-def _read(name: str, folder: int) -> bytes:
-    with durable.closing(durable.open_file(name, within=folder)) as fd:
-        return record_in(fd)
-
-
-def _unread(path: str, problem: str) -> Beside:
-    return Beside(path=path, sidecar=None, size_bytes=None, problem=problem)
+def _unread(path: str, problem: str) -> StoredFile:
+    return StoredFile(path=path, sidecar=None, size_bytes=None, problem=problem)

@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import grp
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from mirror.disk import durable, filesystem
-from mirror.disk.durable import Manners
+from mirror.disk import mounts
+from mirror.disk.durable import FileModes
+from mirror.disk.lanes import Heartbeat, HungError, Lane
 from mirror.errors import TargetError
-from mirror.layout import SUFFIX
-from mirror.ports import Kept, TargetHealth
-from mirror.targets.directory import read as reading
-from mirror.targets.directory import scan, spooled_file
-from mirror.targets.directory.errors import target_error
-from mirror.targets.directory.folders import Tree
-from mirror.targets.directory.place import Placing
-from mirror.targets.directory.root import DAMAGED, HIDDEN, TEMPORARY, Root
-from mirror.targets.directory.temporaries import Temporaries
+from mirror.ports import PROBE_S, ProvesBy, SpoolFolder, Traits
+from mirror.targets.directory.root import HIDDEN, SPOOL, Root
+from mirror.targets.directory.store import DirectoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from mirror.ports import Beside, Examined, Publication
+    from mirror.ports import Kept, Publication, StoredFile, TargetHealth
 
 T = TypeVar("T")
 
+READ_S = 60.0
+"""A read of which nothing came for so long hangs in a dead mount."""
 _BATCH: Final = 500
 _BATCH_S: Final = 5.0
 _BATCH_BYTES: Final = 8 * 1024 * 1024
-_PROBE: Final = b"archive-mirror looks whether it can write here\n"
-_PRIVATE: Final = Manners(file_mode=0o600, dir_mode=0o700)
 
 
 class DirectoryTarget:
@@ -73,43 +63,82 @@ class DirectoryTarget:
         threads: int,
     ) -> None:
         self._name = name
-        self._root = Root(target=name, path=root, mount=mount)
-        self._node_id = node_id
+        self._root = root
         self._min_free = min_free
-        self._file_mode = file_mode
-        self._dir_mode = dir_mode
-        self._group = group
-        self._manners = Manners(file_mode=file_mode, dir_mode=dir_mode)
-        self._marker_id: str | None = None
-        self._warning: str | None = None
-        self._tree = Tree(name)
-        self._temporaries = Temporaries(node_id)
-        # One thread more than publishes, so that a look at the target has one.
-        self._threads = ThreadPoolExecutor(
-            threads + 1, thread_name_prefix=f"target-{name}"
+        self._at_once = threads
+        self._store = DirectoryStore(
+            Root(target=name, path=root, mount=mount),
+            node_id=node_id,
+            min_free=min_free,
+            modes=FileModes(file_mode=file_mode, dir_mode=dir_mode),
+            group=group,
         )
+        # One thread more than publishes, for who reads meanwhile.
+        self._lane = Lane(threads + 1, name=f"target-{name}")
 
     @property
     def name(self) -> str:
         """The name in the configuration."""
         return self._name
 
-    async def open(self, remembered: str | None) -> TargetHealth:
-        """Check that this is the target we know; see `ports.Target`.
+    @property
+    def place(self) -> str:
+        """The root's path."""
+        return str(self._root)
 
-        The root is made only at first use, and never where a mount is asked for: an
-        empty folder must not stand in for a disk that is away.
-        """
-        return await self._run(partial(self._open, remembered), str(self._root.path))
+    @property
+    def traits(self) -> Traits:
+        """What a directory can do; see `ports.Target`."""
+        return Traits(
+            at_once=self._at_once,
+            proves_by=ProvesBy.READ_BACK,
+            links_in=self._root,
+        )
 
-    async def publish(self, publication: Publication) -> Kept:
-        """Keep one file and its sidecar; see `ports.Target`."""
-        path = str(self._root.path / publication.path)
-        return await self._run(partial(self._publish, publication), path)
+    @property
+    def spool_folder(self) -> SpoolFolder | None:
+        """A folder in the hidden one; see `ports.Target`."""
+        return SpoolFolder(
+            path=self._root / HIDDEN / SPOOL,
+            network=mounts.is_network(self._root),
+            min_free=self._min_free,
+            ready=self._store.ready_spool,
+        )
 
-    async def look(self, marker_id: str) -> None:
-        """Check that this is the target we know; see `ports.Target`."""
-        await self._run(partial(self._look, marker_id), str(self._root.path))
+    async def first_use(self) -> str | None:
+        """Say whether the root is to be made; see `ports.Target`."""
+        missing = await self._ask(self._store.first_use, PROBE_S, "first use")
+        return f"{self._root} is not there; it is made" if missing else None
+
+    async def probe(
+        self, known: str | None, *, write: bool, patience_s: float = PROBE_S
+    ) -> TargetHealth:
+        """Look at the marker, and write where asked; see `ports.Target`."""
+        if write and self._lane.hangs:
+            raise self._hung(patience_s)
+        work = partial(self._store.probe, known, write=write)
+        return await self._ask(work, patience_s, (known, write))
+
+    async def publish(self, batch: Sequence[Publication]) -> list[Kept | Exception]:
+        """Keep files and their sidecars; see `ports.Target`."""
+        results: list[Kept | Exception] = []
+        if not batch:
+            return results
+        heartbeat = Heartbeat()
+        work = partial(
+            self._store.publish,
+            batch,
+            results,
+            loop=asyncio.get_running_loop(),
+            heartbeat=heartbeat,
+        )
+        try:
+            await self._run(work, batch[0].path, heartbeat)
+        except TargetError as exc:
+            # What comes late is not added: these are the results now.
+            results = list(results)
+            results += [exc] * (len(batch) - len(results))
+        return results
 
     async def examine(
         self,
@@ -117,224 +146,118 @@ class DirectoryTarget:
         *,
         size_bytes: int,
         marker_id: str,
-        read: Callable[[int], None],
-    ) -> Examined:
+        came: Callable[[int], None],
+    ) -> StoredFile:
         """Read a kept file and its sidecar; see `ports.Target`."""
-        work = partial(self._examine, path, size_bytes, marker_id, read)
-        return await self._run(work, str(self._root.path / path))
+        heartbeat = Heartbeat()
 
-    async def identify(self) -> str:
-        """Return the id in the target's marker; see `ports.Target`."""
-        return await self._run(self._identify, str(self._root.path))
+        def beat(number: int) -> None:
+            heartbeat.beat()
+            came(number)
 
-    async def survey(self, marker_id: str) -> AsyncGenerator[list[Beside], None]:
+        work = partial(
+            self._store.examine,
+            path,
+            size_bytes=size_bytes,
+            marker_id=marker_id,
+            came=beat,
+        )
+        return await self._read(work, path, heartbeat)
+
+    async def read(self, path: str, marker_id: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a kept file; see `ports.Target`."""
+        chunks = self._store.chunks(path, marker_id)
+        with _closing(chunks):
+            while chunk := await self._read(partial(next, chunks, b""), path):
+                yield chunk
+
+    async def scan(self, marker_id: str) -> AsyncGenerator[list[StoredFile], None]:
         """Yield all sidecars there are; see `ports.Target`."""
-        walk = self._survey(marker_id)
-        try:
-            while found := await self._run(partial(_some, walk), str(self._root.path)):
-                yield found
-        finally:
-            with contextlib.suppress(ValueError):  # a thread is in it still
-                walk.close()
+        stored = self._store.scan(marker_id)
+        with _closing(stored):
+            while some := await self._read(partial(_some, stored)):
+                yield some
 
-    async def beside(self, path: str, marker_id: str) -> Beside | None:
+    async def find(self, path: str, marker_id: str) -> StoredFile | None:
         """Return one sidecar and what lies beside it; see `ports.Target`."""
-        work = partial(self._beside, path, marker_id)
-        return await self._run(work, str(self._root.path / path))
+        return await self._read(partial(self._store.find, path, marker_id), path)
 
     async def set_aside(self, path: str, *, sidecar: bool) -> str:
         """Move what lies at a path into the hidden folder; see `ports.Target`."""
-        work = partial(self._set_aside, path, ".json" if sidecar else "")
-        return await self._run(work, str(self._root.path / path))
+        return await self._run(
+            partial(self._store.set_aside, path, sidecar=sidecar), path
+        )
+
+    async def delete(self, path: str) -> None:
+        """Remove a file and its sidecar; see `ports.Target`."""
+        await self._run(partial(self._store.delete, path), path)
 
     async def close(self) -> None:
         """Let idle threads end; one that hangs is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._lane.close()
 
-    async def _run(self, work: Callable[[], T], path: str) -> T:
-        loop = asyncio.get_running_loop()
+    async def _ask(self, work: Callable[[], T], patience_s: float, key: object) -> T:
         try:
-            return await loop.run_in_executor(self._threads, work)
+            return await self._lane.ask(work, patience_s=patience_s, key=key)
+        except HungError as exc:
+            raise self._hung(exc.waited_s) from exc
         except OSError as exc:
-            raise target_error(
-                exc, target=self._name, path=path, root=self._root.path
-            ) from exc
+            raise self._store.error(exc) from exc
 
-    def _open(self, remembered: str | None) -> TargetHealth:
-        self._manners = Manners(
-            file_mode=self._file_mode, dir_mode=self._dir_mode, gid=self._gid()
-        )
-        if remembered is None:
-            self._root.make(self._dir_mode)
-        with self._root.opened() as root:
-            found = self._root.marker(root)
-            if remembered is not None:
-                self._root.expect(found, remembered)
-            self._tree.forget()
-            self._warning = None
-            with durable.closing(self._below(root)) as below:
-                if found is None:
-                    with self._temporaries.named("marker", within=below) as name:
-                        found = self._root.make_marker(root, below, name)
-                self._temporaries.clean(below)
-                self._prove_writable(below)
-            self._marker_id = found
-            free = self._free(root)
-            return TargetHealth(
-                marker_id=found,
-                free_bytes=None if free is None else max(0, free),
-                full=None if free is None or free > 0 else self._no_room(1, free),
-                warning=self._warning,
-            )
-
-    def _publish(self, publication: Publication) -> Kept:
-        *folders, _ = _segments(publication.path, self._name)
-        with self._root.known(self._opened()) as root, ExitStack() as held:
-            spool = held.enter_context(spooled_file.opened(publication))
-            below = held.enter_context(durable.closing(self._below(root)))
-            opened = self._tree.open(root, folders, self._manners)
-            folder = held.enter_context(durable.closing(opened))
-            placing = Placing(
-                target=self._name,
-                publication=publication,
-                manners=self._manners,
-                folder=folder,
-                below=below,
-                temporaries=self._temporaries,
-                reserve=partial(self._reserve, root),
-            )
-            verified = placing.run(spool)
-        return Kept(path=publication.path, verified=verified)
-
-    def _look(self, marker_id: str) -> None:
-        with self._root.known(marker_id):
-            return
-
-    def _examine(
-        self, path: str, size_bytes: int, marker_id: str, read: Callable[[int], None]
-    ) -> Examined:
-        segments = _segments(path, self._name)
-        with self._root.known(marker_id) as root:
-            return reading.examine(root, segments, size_bytes=size_bytes, read=read)
-
-    def _identify(self) -> str:
-        with self._root.opened() as root:
-            found = self._root.marker(root)
-        if found is None:
-            raise self._root.unmarked()
-        return found
-
-    def _survey(self, marker_id: str) -> Generator[Beside, None, None]:
-        with self._root.known(marker_id) as root:
-            yield from scan.sidecars(root)
-
-    def _beside(self, path: str, marker_id: str) -> Beside | None:
-        segments = _segments(path, self._name)
-        with self._root.known(marker_id) as root:
-            return scan.beside(root, segments)
-
-    def _set_aside(self, path: str, suffix: str) -> str:
-        *folders, name = _segments(path, self._name)
-        name += suffix
-        aside = [HIDDEN, DAMAGED, *folders]
-        with self._root.known(self._opened()) as root, ExitStack() as held:
-            opened = self._tree.open(root, folders, self._manners)
-            source = held.enter_context(durable.closing(opened))
-            opened = self._ours(root, aside)
-            within = held.enter_context(durable.closing(opened))
-            moved = durable.move_numbered(name, source=source, within=within)
-            os.fsync(within)
-            os.fsync(source)
-        return "/".join([*aside, moved])
-
-    def _opened(self) -> str:
-        """Return the marker that `open` found."""
-        if self._marker_id is None:
-            raise TargetError("not_open", f"target {self._name} was not looked at yet")
-        return self._marker_id
-
-    def _below(self, root: int) -> int:
-        """Open the folder for temporary files."""
-        return self._ours(root, [HIDDEN, TEMPORARY])
-
-    def _ours(self, root: int, segments: list[str]) -> int:
-        """Open a folder in the hidden one; nobody else may write on the way there.
-
-        Raises:
-            TargetError: Somebody may.
-        """
-        for number in range(1, len(segments)):
-            above = self._tree.open(root, segments[:number], _PRIVATE)
-            with durable.closing(above):
-                self._guard(root, above, segments[:number])
-        opened = self._tree.open(root, segments, _PRIVATE)
+    async def _run(
+        self, work: Callable[[], T], path: str, heartbeat: Heartbeat | None = None
+    ) -> T:
+        """Run what writes."""
         try:
-            self._guard(root, opened, segments)
-        except BaseException:
-            os.close(opened)
-            raise
-        return opened
+            return await self._lane.run(work, heartbeat)
+        except HungError as exc:
+            raise self._hung(exc.waited_s) from exc
+        except OSError as exc:
+            raise self._store.error(exc, path) from exc
 
-    def _guard(self, root: int, folder: int, segments: list[str]) -> None:
-        path, gid = "/".join(segments), self._manners.gid
-        warning = self._root.guard(root, folder, path, gid)
-        self._warning = self._warning or warning
-
-    def _prove_writable(self, below: int) -> None:
-        with self._temporaries.named("probe", within=below) as name:
-            durable.write_new(name, [_PROBE], within=below, manners=_PRIVATE)
-            with durable.closing(durable.open_file(name, within=below)) as fd:
-                found = os.read(fd, len(_PROBE) + 1)
-            if found != _PROBE:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            os.unlink(name, dir_fd=below)
-
-    def _free(self, root: int) -> int | None:
-        free = filesystem.free_bytes(os.fstatvfs(root))
-        return None if free is None else free - self._min_free
-
-    def _reserve(self, root: int, wanted: int) -> None:
-        free = self._free(root)
-        if free is not None and free < wanted:
-            raise TargetError("no_space", self._no_room(wanted, free))
-
-    def _no_room(self, wanted: int, free: int) -> str:
-        return (
-            f"target {self._name}: {wanted} bytes are needed at {self._root.path}, "
-            f"{max(0, free)} are free above min_free; free some space there"
-        )
-
-    def _gid(self) -> int:
-        if self._group is None:
-            return -1
-        if self._group.isascii() and self._group.isdigit():
-            return int(self._group)
+    async def _read(
+        self,
+        work: Callable[[], T],
+        path: str = "",
+        heartbeat: Heartbeat | None = None,
+    ) -> T:
+        """Run what reads."""
         try:
-            return grp.getgrnam(self._group).gr_gid
-        except KeyError as exc:
+            return await self._lane.run(work, heartbeat, patience_s=READ_S)
+        except HungError as exc:
             raise TargetError(
-                "no_group",
-                f"target {self._name}: there is no group {self._group}; make it "
-                "(groupadd), or correct `group`",
+                "hung",
+                f"target {self._name}: not a byte came for {exc.waited_s:.0f} s; its "
+                "disk or mount hangs",
             ) from exc
+        except OSError as exc:
+            raise self._store.error(exc, path) from exc
+
+    def _hung(self, waited_s: float) -> TargetError:
+        return TargetError(
+            "hung",
+            f"target {self._name}: no answer for {waited_s:.0f} s; its disk or its "
+            "server hangs: check the mount, mount it anew",
+        )
 
 
-def _some(walk: Iterator[Beside]) -> list[Beside]:
+@contextlib.contextmanager
+def _closing(generator: Iterator[object]) -> Iterator[None]:
+    """Close a generator at the end, unless a thread is in it still."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            generator.close()  # type: ignore[attr-defined]
+
+
+def _some(stored: Iterator[StoredFile]) -> list[StoredFile]:
     """Return the next few; fewer where they are long or come slowly."""
-    found: list[Beside] = []
+    some: list[StoredFile] = []
     until, left = time.monotonic() + _BATCH_S, _BATCH_BYTES
-    for one in walk:
-        found.append(one)
-        left -= len(one.sidecar or b"")
-        if len(found) == _BATCH or left <= 0 or time.monotonic() > until:
+    for each in stored:
+        some.append(each)
+        left -= len(each.sidecar or b"")
+        if len(some) == _BATCH or left <= 0 or time.monotonic() > until:
             break
-    return found
-
-
-def _segments(path: str, target: str) -> list[str]:
-    """Split a path, trusting nobody to have made it safe."""
-    segments = path.split("/")
-    bad = any(part in {"", ".", ".."} or "\0" in part for part in segments)
-    if bad or segments[0] == HIDDEN or not path.endswith(SUFFIX):
-        raise TargetError("bad_path", f"target {target}: no file is kept at {path!r}")
-    return segments
+    return some

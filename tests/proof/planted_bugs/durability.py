@@ -83,11 +83,13 @@ def ignored_short_write() -> None:
 def saved_first() -> None:
     """Call a copy kept, and publish it when its spooled file may go."""
     publish, remove = DirectoryTarget.publish, Spool.remove
-    promised: list[tuple[DirectoryTarget, Publication]] = []
+    promised: list[tuple[DirectoryTarget, Sequence[Publication]]] = []
 
-    async def kept(self: DirectoryTarget, publication: Publication) -> Kept:
-        promised.append((self, publication))
-        return Kept(path=publication.path, verified=False)
+    async def kept(
+        self: DirectoryTarget, batch: Sequence[Publication]
+    ) -> list[Kept | Exception]:
+        promised.append((self, batch))
+        return [Kept(verified=False) for each in batch]
 
     async def removed(self: Spool, export: Any) -> None:
         while promised:
@@ -159,18 +161,14 @@ def no_preallocation() -> None:
 
 def any_disk() -> None:
     """Take whatever lies at a target's path for the target."""
-    open_, publish = DirectoryTarget.open, DirectoryTarget.publish
+    probe, publish = DirectoryTarget.probe, DirectoryTarget.publish
 
-    async def opened(self: Any, _: str | None) -> Any:
-        return await open_(self, None)
+    async def probed(self: Any, _: str | None, **more: Any) -> Any:
+        return await probe(self, None, **more)
 
-    async def looked(self: Any, _: str) -> None:
-        await open_(self, None)
+    async def published(self: Any, batch: Any) -> list[Kept | Exception]:
+        await probe(self, None, write=True)
+        return await publish(self, batch)
 
-    async def published(self: Any, publication: Any) -> Kept:
-        await open_(self, None)
-        return await publish(self, publication)
-
-    patch.object(DirectoryTarget, "open", opened).start()
-    patch.object(DirectoryTarget, "look", looked).start()
+    patch.object(DirectoryTarget, "probe", probed).start()
     patch.object(DirectoryTarget, "publish", published).start()

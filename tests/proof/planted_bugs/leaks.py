@@ -63,17 +63,16 @@ def unguarded() -> None:
         roots[given["name"]] = given["root"]
         init(self, **given)
 
-    async def published(self: Any, publication: Any) -> Kept:
-        try:
-            return await publish(self, publication)
-        except TargetError as exc:
-            if exc.reason != "bad_path":
-                raise
-        path = roots[self.name] / publication.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(publication.spooled, path)
-        path.with_name(f"{path.name}.json").write_bytes(publication.sidecar)
-        return Kept(path=publication.path, verified=False)
+    async def published(self: Any, batch: Any) -> list[Kept | Exception]:
+        results = await publish(self, batch)
+        for number, (each, result) in enumerate(zip(batch, results, strict=True)):
+            if isinstance(result, TargetError) and result.reason == "bad_path":
+                path = roots[self.name] / each.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(str(each.content), path)
+                path.with_name(f"{path.name}.json").write_bytes(each.sidecar)
+                results[number] = Kept(verified=False)
+        return results
 
     patch.object(DirectoryTarget, "__init__", made).start()
     patch.object(DirectoryTarget, "publish", published).start()

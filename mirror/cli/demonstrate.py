@@ -1,0 +1,278 @@
+"""The demo: the whole service against a VMS that misbehaves, then what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiofiles
+import typer
+from prometheus_client import CollectorRegistry
+
+from mirror import config, logs
+from mirror.app.service import Service
+from mirror.cli import render
+from mirror.ledger import Dossier, Filter, Ledger
+from mirror.metrics import Metrics
+from mirror.model import State
+from mirror.simulator import Behaviour, Fault, Kind, Stage, Unmade, Vms
+from mirror.systemd import Notifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mirror.model import Export
+    from mirror.simulator import Export as Served
+
+_LIFETIME = timedelta(seconds=30)
+_LEFT = timedelta(seconds=4)
+"""What is left of its lifetime to the file that is never there."""
+_LOOK_S = 0.15
+_RESTART_S = 2.5
+_LONGEST_S = 120.0
+_MB = 1_000_000
+_SLOW = Fault(kind=Kind.RATE, rate=400_000)
+_CONFIGURATION = """\
+state_dir = "{folder}/state"
+
+[sources.demo]
+url = "{url}"
+token_file = "{folder}/demo.token"
+poll_interval = "500ms"
+sweep_interval = "5s"
+file_lifetime = "{lifetime_s}s"
+
+[targets.archive]
+type = "directory"
+path = "{folder}/archive"
+
+[http]
+listen = "127.0.0.1:0"
+
+[transfer]
+retry_initial = "300ms"
+retry_max = "1s"
+stall_timeout = "2s"
+first_byte_timeout = "2s"
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Case:
+    """One export of the demo.
+
+    Attributes:
+        served: On the simulated VMS.
+        behaviour: What the VMS does to it.
+        expected: The state it must end in.
+    """
+
+    served: Served
+    behaviour: str
+    expected: State = State.SAVED
+
+
+async def demonstrate(keep: Path | None, redactor: logs.Redactor) -> int:
+    """Run the demo; return 0 if all ended as it should, else 1.
+
+    Args:
+        keep: Folder that stays; None works in one that is removed.
+        redactor: For the log, which goes to a file in that folder.
+    """
+    with _folder(keep) as folder:
+        with (folder / "demo.log").open("w", encoding="utf-8") as log:
+            logs.configure("debug", "json", log, redactor=redactor)
+            behaviour = Behaviour(unmade=Unmade.FLAGGED_FOLDER_URL, folder_files=False)
+            async with Vms(behaviour=behaviour) as vms:
+                cases = _list_exports(vms)
+                settings = await _configure(folder, vms)
+                typer.echo(
+                    f"a VMS on {vms.url} keeps each file for {_LIFETIME.seconds} s; "
+                    f"archive-mirror keeps them in {folder}/archive\n"
+                )
+                await _mirror(settings, vms, cases)
+                ended_well = _tell(settings, vms, cases)
+        if keep is not None:
+            typer.echo(f"all of it is in {folder}")
+    return 0 if ended_well else 1
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="archive-mirror-demo-") as name:
+        yield Path(name)
+
+
+async def _configure(folder: Path, vms: Vms) -> config.Settings:
+    path = folder / "archive-mirror.toml"
+    text = _CONFIGURATION.format(
+        folder=folder, url=vms.url, lifetime_s=_LIFETIME.seconds
+    )
+    for file_path, content in ((folder / "demo.token", vms.token), (path, text)):
+        async with aiofiles.open(file_path, "w", encoding="utf-8") as file:
+            await file.write(content)
+    return config.load(path, {})
+
+
+def _list_exports(vms: Vms) -> list[_Case]:
+    """List one export for each thing that can happen."""
+    twin = "Yard, gate 2.20261123-080000-080900.mp4"
+    add = vms.add
+    return [
+        _Case(served=add(size=2 * _MB), behaviour="a file, moov first"),
+        _Case(
+            served=add(size=2 * _MB, clip="moov-last"), behaviour="a file, moov last"
+        ),
+        _Case(served=add(clip="fragmented"), behaviour="a fragmented file"),
+        _Case(served=add(name=twin), behaviour="one name ..."),
+        _Case(served=add(name=twin), behaviour="... for two exports"),
+        _Case(served=add(name="../../etc/passwd"), behaviour="a name that leads out"),
+        _Case(
+            served=add(size=2 * _MB, stage=Stage.ASKED),
+            behaviour="a folder url first, the file's url later",
+        ),
+        _Case(served=add(size=6 * _MB, faults=["cut"]), behaviour="cut in the middle"),
+        _Case(
+            served=add(size=6 * _MB, faults=["reset", "change"]),
+            behaviour="cut, then another file at the same url",
+        ),
+        _Case(
+            served=add(size=2 * _MB, faults=[_SLOW]),
+            behaviour="slow; we are stopped and started meanwhile",
+        ),
+        _Case(
+            served=add(size=2 * _MB, faults=["gzip"]), behaviour="compressed by a proxy"
+        ),
+        _Case(
+            served=add(faults=["html"]), behaviour="an HTML page instead of the file"
+        ),
+        _Case(
+            served=add(faults=["truncated_mp4"]), behaviour="half a file, called whole"
+        ),
+        _Case(served=add(faults=["busy_503"]), behaviour="503, come back in 2 s"),
+        _Case(
+            served=add(then="redirect_other"),
+            behaviour="sends us to another host",
+            expected=State.PARKED,
+        ),
+        _Case(
+            served=add(then="status_404", created_at=vms.now() - (_LIFETIME - _LEFT)),
+            behaviour="the file is never there, and expires",
+            expected=State.LOST,
+        ),
+    ]
+
+
+async def _mirror(settings: config.Settings, vms: Vms, cases: list[_Case]) -> None:
+    """Run the service, stop it once in the middle, and start it again."""
+    began = time.monotonic()
+    seen: dict[int, tuple[object, ...]] = {}
+    late = next(case.served for case in cases if case.served.stage is Stage.ASKED)
+    for part in ("first", "second"):
+        service = Service(
+            settings,
+            reread=lambda: settings,
+            metrics=Metrics(CollectorRegistry()),
+            secret=lambda _: None,
+            notifier=Notifier(None),
+            signals=False,
+        )
+        running = asyncio.create_task(service.run())
+        try:
+            while not running.done():
+                elapsed = time.monotonic() - began
+                _tell_changes(settings, seen, elapsed)
+                if late.stage is Stage.ASKED and elapsed > _RESTART_S / 2:
+                    vms.make_file(late)
+                    _say(elapsed, "the VMS has made the file of the folder url")
+                if part == "first" and elapsed > _RESTART_S:
+                    _say(elapsed, "archive-mirror is stopped and started again")
+                    break
+                if _ended(settings, cases) or elapsed > _LONGEST_S:
+                    break
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            service.stop()
+            await running
+    _tell_changes(settings, seen, time.monotonic() - began)
+
+
+def _ended(settings: config.Settings, cases: list[_Case]) -> bool:
+    states = {export.export_id: export.state for export, _ in _exports(settings)}
+    return all(states.get(case.served.export_id) is case.expected for case in cases)
+
+
+def _exports(settings: config.Settings) -> list[tuple[Export, Dossier]]:
+    ledger = Ledger.read(settings.state_dir)
+    try:
+        exports = [export for export, _ in ledger.reads.exports(Filter())]
+        return [(export, ledger.reads.dossier(export)) for export in exports]
+    finally:
+        ledger.close()
+
+
+def _tell_changes(
+    settings: config.Settings, seen: dict[int, tuple[object, ...]], elapsed: float
+) -> None:
+    """Say what has changed in the ledger since the last look."""
+    for export, _ in reversed(_exports(settings)):
+        now = (export.state, export.reason, export.last_error)
+        if seen.get(export.export_id) == now:
+            continue
+        seen[export.export_id] = now
+        why = export.last_error or export.reason or ""
+        held = f" ({render.size(export.part_bytes)} held)" if export.part_bytes else ""
+        shown = f"{export.label}  {export.state:<9} {render.clean(why)}"
+        _say(elapsed, shown + (held if export.state is State.READY else ""))
+
+
+def _say(elapsed: float, text: str) -> None:
+    typer.echo(f"{elapsed:5.1f} s  {text}".rstrip())
+
+
+def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
+    """Print the table; tell whether all ended as it should."""
+    dossiers = {export.export_id: dossier for export, dossier in _exports(settings)}
+    rows = []
+    wrong = []
+    for case in cases:
+        dossier = dossiers.get(case.served.export_id)
+        export = None if dossier is None else dossier.export
+        truth = vms.truth(case.served).sha256
+        well = export is not None and export.state is case.expected
+        if export is None or dossier is None or not well:
+            wrong.append(f"{case.served.export_id}: {case.behaviour}")
+        if export is None or dossier is None:
+            continue
+        digest = export.sha256 or "-"
+        if export.state is State.SAVED and digest != truth:
+            wrong.append(f"{export.label}: its SHA-256 is not the VMS's")
+        rows.append((export.label, case.behaviour, _done(dossier), digest))
+    typer.echo("")
+    render.table(("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256"), rows)
+    kept = sum(export.state is State.SAVED for export, _ in _exports(settings))
+    proven = "" if wrong else "; each SHA-256 above is that of the VMS's own file"
+    typer.echo(f"\n{kept} files saved{proven}")
+    for text in wrong:
+        typer.echo(f"NOT AS IT SHOULD BE  {text}", err=True)
+    return not wrong
+
+
+def _done(dossier: Dossier) -> str:
+    """Say in a few words what became of an export, from its attempts."""
+    words = []
+    for attempt in dossier.attempts:
+        times = f" x{attempt.times}" if attempt.times > 1 else ""
+        start = f", resumed at {attempt.offset_bytes}" if attempt.offset_bytes else ""
+        words.append(f"{attempt.outcome}{start}{times}")
+    return f"{dossier.export.state}: {'; '.join(words) or 'nothing'}"

@@ -1,0 +1,62 @@
+"""The command that stores the token of a source."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from mirror.cli.globals import globals_of
+from mirror.errors import ConfigError
+
+
+def token_set(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE")],
+) -> None:
+    """Read a token from standard input into the source's token file.
+
+    A running service takes it up within seconds. On a terminal it is not shown.
+    """
+    globals_ = globals_of(context)
+    settings = globals_.settings()
+    if source not in settings.sources:
+        named = ", ".join(settings.sources)
+        raise typer.BadParameter(f"there is no source {source}; there are: {named}")
+    path = settings.sources[source].token_file
+    if path is None:
+        problem = "is not set, so that there is no file to put the token into; set "
+        problem += (
+            f'token_file = "/etc/archive-mirror/{source}.token". If the unit has '
+        )
+        problem += "LoadCredential=, write it into the file named there and restart"
+        raise ConfigError([f"sources.{source}.token_file: {problem}"])
+
+    from mirror.vms import token as tokens  # noqa: PLC0415 -- slow imports
+
+    if sys.stdin.isatty():
+        raw = typer.prompt(f"token of {source}", hide_input=True).encode()
+    else:
+        raw = sys.stdin.buffer.read(tokens.MAX_BYTES + 1)
+    token = tokens.parse(raw, "standard input")
+    globals_.redactor.add(token)
+    try:
+        tokens.store(path, token, reader=settings.state_dir)
+    except OSError as exc:
+        problem = f"the token cannot be written to {path} ({exc.strerror or exc}); "
+        problem += (
+            "root follows no links: set token_file to the file's real path"
+            if exc.errno == errno.ELOOP
+            else "run this as one who may write there, such as root"
+        )
+        raise ConfigError([f"sources.{source}.token_file: {problem}"]) from exc
+    ends = tokens.expiry(token)
+    until = "" if ends is None else f"; it is good until {_day(ends)}"
+    typer.echo(f"the token of {source} is in {path}{until}")
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,303 @@
+"""One attempt to publish one copy, and what the ledger is told of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mirror import backoff, sidecar
+from mirror.errors import LedgerError, SpoolError, TargetError
+from mirror.layout import doubtful_form, whole_form, with_number
+from mirror.model import to_us
+from mirror.ports import (
+    ContentError,
+    Kept,
+    KeptCopy,
+    PathTakenError,
+    Publication,
+    SpooledFile,
+)
+from mirror.tasks import run_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from mirror.backoff import Pace
+    from mirror.ledger import Duty, LedgerThread
+    from mirror.metrics import Metrics
+    from mirror.model import Export
+    from mirror.pipeline.progress import Progress
+    from mirror.pipeline.publish.target_health import TargetMonitor
+    from mirror.pipeline.spool.spool import Spool
+    from mirror.ports import Target
+
+MAX_NUMBER = 10_000
+"""So many exports may meet at one path."""
+_log = structlog.get_logger()
+
+
+class CopyPublisher:
+    """Publishes copies on one target, one after another or side by side.
+
+    Args:
+        monitor: Of the target; told how each attempt ended.
+        node_id: Of this machine.
+        path_for: Renders an export's path by the target's layout.
+        may_link: A kept file may be the spooled file itself; for one target only.
+        source_urls: Base URL of each source, by its name.
+        required: Targets that an export must lie on to be saved.
+        targets: All configured targets, by name.
+        pace: Of the retries.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        ledger: LedgerThread,
+        spool: Spool,
+        metrics: Metrics,
+        progress: Progress,
+        monitor: TargetMonitor,
+        node_id: str,
+        path_for: Callable[[Export], str],
+        may_link: Callable[[], bool],
+        source_urls: Mapping[str, str],
+        required: frozenset[str],
+        targets: Mapping[str, Target],
+        pace: Pace,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._target = target
+        self._name = target.name
+        self._ledger = ledger
+        self._spool = spool
+        self._metrics = metrics
+        self._progress = progress
+        self._monitor = monitor
+        self._node_id = node_id
+        self.path_for = path_for
+        self._may_link = may_link
+        self._source_urls = source_urls
+        self._required = required
+        self._targets = targets
+        self._pace = pace
+        self._now = now
+
+    async def publish(self, duty: Duty) -> None:
+        """Publish one copy and record how it ended."""
+        key = duty.export.key or 0
+        try:
+            kept = await run_to_end(self._keep(duty))
+        except asyncio.CancelledError:
+            await run_to_end(self._release(key))
+            raise
+        except TargetError as exc:
+            await self._failed(duty, exc)
+        except ContentError as exc:
+            await self._content_failed(duty, exc)
+        except LedgerError:
+            raise
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this copy only
+            _log.error("publish.crashed", export=duty.export.label, exc_info=exc)
+            # By its name alone: its text may hold the list item, with its url.
+            text = f"the publish failed: {type(exc).__name__}"
+            failure = TargetError("unexpected", text)
+            await self._failed(duty, failure)
+        else:
+            await run_to_end(self._saved(duty, kept))
+
+    async def free(self, key: int) -> None:
+        """Free the spool of a file that no target waits for any more."""
+        targets = frozenset(self._targets)
+        done = await self._ledger(lambda ledger: ledger.copies.may_free(key, targets))
+        if done is None:
+            return
+        try:
+            await self._spool.remove(done)
+        except SpoolError as exc:
+            _log.warning("spool.failed", export=done.label, error=str(exc))
+            return
+        await self._ledger(lambda ledger: ledger.copies.freed(key))
+
+    async def _keep(self, duty: Duty) -> Kept:
+        """Publish from the first content that can be read and is whole."""
+        failure: TargetError | ContentError = TargetError(
+            "no_origin", "no spooled file and no readable copy to take the bytes from"
+        )
+        for content in await self._contents(duty):
+            try:
+                return await self._place(duty, content)
+            except (TargetError, ContentError) as exc:
+                failure = exc
+        raise failure
+
+    async def _contents(self, duty: Duty) -> list[SpooledFile | KeptCopy]:
+        """Return what to take the bytes from: the spool, else copies elsewhere."""
+        path = self._spool.path_of(duty.export)
+        if path is not None:
+            # A copy that was kept once was found damaged: what lies there now, be it
+            # the spooled file itself, is taken for ours only after it was read.
+            again = duty.copy.saved_us is not None
+            return [SpooledFile(path=path, may_link=self._may_link() and not again)]
+        copies: list[SpooledFile | KeptCopy] = []
+        for name, path_there in duty.siblings:
+            marker_id = await self._ledger(
+                lambda ledger, name: ledger.marker(name), name
+            )
+            if name in self._targets and marker_id is not None:
+                copies.append(
+                    KeptCopy(
+                        target=self._targets[name], marker_id=marker_id, path=path_there
+                    )
+                )
+        return copies
+
+    async def _place(self, duty: Duty, content: SpooledFile | KeptCopy) -> Kept:
+        """Find the path that is free or ours, and publish there."""
+        export, key = duty.export, duty.export.key or 0
+        first = whole_form(duty.copy.path or self.path_for(export))
+        for number in range(1, MAX_NUMBER):
+            base = with_number(first, number)
+            path = doubtful_form(base) if export.doubtful else base
+            fixed = await self._ledger(
+                lambda ledger, path: ledger.copies.fix_path(key, self._name, path),
+                path,
+            )
+            if not fixed:
+                continue
+            publication = Publication.of(
+                export,
+                content=content,
+                path=path,
+                sidecar=sidecar.record(
+                    export,
+                    item=duty.item,
+                    source_url=self._source_urls.get(export.source, ""),
+                    node_id=self._node_id,
+                    target=self._name,
+                    path=path,
+                ),
+                node_id=self._node_id,
+            )
+            (result,) = await self._target.publish([publication])
+            if isinstance(result, Kept):
+                return result
+            if not isinstance(result, PathTakenError):
+                raise result
+            _log.warning("path.taken", target=self._name, export=export.label)
+        raise TargetError("path_taken", f"{MAX_NUMBER} files lie at the same path")
+
+    async def _saved(self, duty: Duty, kept: Kept) -> None:
+        key, now_us = duty.export.key or 0, to_us(self._now())
+        saved = await self._ledger(
+            lambda ledger: ledger.copies.saved(
+                key,
+                self._name,
+                verified=kept.verified,
+                now_us=now_us,
+                required=self._required,
+            )
+        )
+        await self._monitor.took(key, duty.export.size_bytes or 0)
+        self._metrics.copy_ended(self._name, "saved")
+        if saved is not None:
+            facts = _facts(saved, self._name, now_us)
+            if saved.doubtful:
+                _log.warning("export.doubtful", doubt=saved.doubt, **facts)
+            else:
+                self._progress.saved_files += 1
+                _log.info("export.saved", **facts)
+        await self.free(key)
+
+    async def _failed(self, duty: Duty, exc: TargetError | SpoolError) -> None:
+        """Record a failure; the target is looked at again before the next claim."""
+        key, now_us = duty.export.key or 0, to_us(self._now())
+        size_bytes = duty.export.size_bytes or 0
+        if isinstance(exc, TargetError) and await self._monitor.failed(
+            exc, key, size_bytes
+        ):
+            await self._refused(duty, exc)
+            return
+        wait = backoff.delay(
+            duty.copy.attempts + 1,
+            initial=self._pace.initial,
+            maximum=self._pace.maximum,
+            jitter=random.random(),  # noqa: S311 -- spreads load, hides nothing
+        )
+        due_us = now_us + round(wait.total_seconds() * 1e6)
+        await self._ledger(
+            lambda ledger: ledger.copies.failed(
+                key, self._name, error=str(exc), due_us=due_us
+            )
+        )
+        self._metrics.copy_ended(self._name, "failed")
+        _log.warning(
+            "copy.postponed",
+            export=duty.export.label,
+            target=self._name,
+            reason=exc.reason,
+            error=str(exc),
+        )
+        self._monitor.recheck()
+
+    async def _refused(self, duty: Duty, exc: TargetError) -> None:
+        """Give a copy back that the target did not take, by no fault of the copy's."""
+        rest_us = round(self._monitor.rest.total_seconds() * 1e6)
+        await self._release(
+            duty.export.key or 0, str(exc), to_us(self._now()) + rest_us
+        )
+        _log.debug(
+            "copy.refused",
+            export=duty.export.label,
+            target=self._name,
+            reason=exc.reason,
+        )
+
+    async def _content_failed(self, duty: Duty, exc: ContentError) -> None:
+        """Fetch anew what is truly lost from the spool."""
+        if duty.export.spool_dir is None:
+            # The bytes were to come from copies elsewhere, all damaged or gone.
+            await self._failed(duty, TargetError("no_origin", str(exc)))
+            return
+        if not await self._ledger(lambda ledger: ledger.copies.is_spooled(duty.export)):
+            # Another target met the same fault before: it is being fetched anew.
+            return
+        try:
+            await self._spool.check_there(duty.export)
+            await self._spool.remove(duty.export)
+        except SpoolError as away:
+            await self._failed(duty, away)
+            return
+        key = duty.export.key or 0
+        self._metrics.copy_ended(self._name, "spool_lost")
+        _log.error("spool.file_lost", export=duty.export.label, error=str(exc))
+        await self._ledger(lambda ledger: ledger.copies.spool_lost(key, str(exc)))
+
+    async def _release(
+        self, key: int, error: str | None = None, due_us: int = 0
+    ) -> None:
+        await self._ledger(
+            lambda ledger: ledger.copies.release(
+                key, self._name, error=error, due_us=due_us
+            )
+        )
+
+
+def _facts(export: Export, target: str, now_us: int) -> dict[str, object]:
+    """Return what the one line per saved export says."""
+    facts: dict[str, object] = {
+        "export": export.label,
+        "target": target,
+        "size_bytes": export.size_bytes,
+        "attempts": export.attempts,
+    }
+    if export.started_us is not None:
+        facts["took_s"] = round((now_us - export.started_us) / 1e6, 3)
+    if export.deadline_us is not None:
+        facts["margin_s"] = round((export.deadline_us - now_us) / 1e6)
+    return facts

@@ -1,0 +1,346 @@
+"""What a directory target does on its disk: blocking."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from mirror.disk import durable, filesystem
+from mirror.disk.durable import FileModes
+from mirror.disk.lanes import GivenUpError
+from mirror.errors import TargetError
+from mirror.layout import SUFFIX
+from mirror.ports import Kept, TargetHealth
+from mirror.targets.directory import content, read, scan
+from mirror.targets.directory.errors import target_error
+from mirror.targets.directory.folders import Folders
+from mirror.targets.directory.place import Placement
+from mirror.targets.directory.root import DAMAGED, HIDDEN, SPOOL, TEMPORARY, Root
+from mirror.targets.directory.temporaries import Temporaries
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mirror.disk.lanes import Heartbeat
+    from mirror.ports import Publication, StoredFile
+
+_PROBE: Final = b"archive-mirror looks whether it can write here\n"
+_PRIVATE: Final = FileModes(file_mode=0o600, dir_mode=0o700)
+_USABLE: Final = os.W_OK | os.X_OK
+
+
+class DirectoryStore:
+    """Files, sidecars and the hidden folder below one root.
+
+    What fails raises OSError, which `target_error` translates, or TargetError.
+
+    Args:
+        root: Where the target is believed to lie.
+        node_id: Begins the names of temporary files.
+        min_free: Bytes to leave free.
+        modes: Of kept files, sidecars and folders.
+        group: Name or number of the group of all these; None leaves it alone.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        *,
+        node_id: str,
+        min_free: int,
+        modes: FileModes,
+        group: str | None,
+    ) -> None:
+        self._root = root
+        self._min_free = min_free
+        self._modes = modes
+        self._group = group
+        self._marker_id: str | None = None
+        self._warning: str | None = None
+        self._folders = Folders(root.target)
+        self._temporaries = Temporaries(node_id)
+
+    def first_use(self) -> bool:
+        """Tell whether a root that is not there yet is one that `probe` can make."""
+        path = self._root.path
+        missing = not self._root.mount and not path.exists()
+        return missing and os.access(path.parent, _USABLE)
+
+    def probe(self, known: str | None, *, write: bool) -> TargetHealth:
+        """Look at the target; see `ports.Target`.
+
+        The root is made only at first use, and never where a mount is asked for: an
+        empty folder must not stand in for a disk that is away.
+        """
+        if not write:
+            with self._root.opened() as root:
+                found = self._root.marker(root)
+                if known is not None:
+                    self._root.expect(found, known)
+                if found is None:
+                    raise self._root.unmarked()
+                return self._health(root, found)
+        modes, gid = self._modes, self._gid()
+        self._modes = FileModes(
+            file_mode=modes.file_mode, dir_mode=modes.dir_mode, gid=gid
+        )
+        if known is None:
+            self._root.make(modes.dir_mode)
+        with self._root.opened() as root:
+            found = self._root.marker(root)
+            if known is not None:
+                self._root.expect(found, known)
+            self._folders.forget()
+            self._warning = None
+            with durable.closing(self._tmp(root)) as tmp:
+                if found is None:
+                    with self._temporaries.named("marker", within=tmp) as name:
+                        found = self._root.make_marker(root, tmp, name)
+                self._temporaries.clean(tmp)
+                self._prove_writable(tmp)
+            self._marker_id = found
+            return self._health(root, found)
+
+    def publish(
+        self,
+        batch: Sequence[Publication],
+        results: list[Kept | Exception],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        heartbeat: Heartbeat,
+    ) -> None:
+        """Publish one after another, and add a result for each as it ends.
+
+        Raises:
+            OSError: All that have no result failed with it.
+            TargetError: Likewise.
+        """
+        with (
+            self._root.known(self._probed()) as root,
+            durable.closing(self._tmp(root)) as tmp,
+        ):
+            for publication in batch:
+                heartbeat.beat()
+                try:
+                    verified = self._place(root, tmp, publication, loop, heartbeat)
+                except OSError as exc:
+                    results.append(self.error(exc, publication.path))
+                except GivenUpError:
+                    raise
+                except Exception as exc:  # noqa: BLE001 -- it harms no other member
+                    results.append(exc)
+                else:
+                    results.append(Kept(verified=verified))
+
+    def examine(
+        self,
+        path: str,
+        *,
+        size_bytes: int,
+        marker_id: str,
+        came: Callable[[int], None],
+    ) -> StoredFile:
+        """Read a kept file and its sidecar; see `ports.Target`."""
+        segments_of(path, self._root.target)
+        with self._root.known(marker_id) as root:
+            return read.examine(root, path, size_bytes=size_bytes, came=came)
+
+    def chunks(self, path: str, marker_id: str) -> Iterator[bytes]:
+        """Yield the bytes of a kept file; see `ports.Target.read`."""
+        segments_of(path, self._root.target)
+        with self._root.known(marker_id) as root:
+            yield from read.chunks(root, path, str(self._root.path / path))
+
+    def scan(self, marker_id: str) -> Iterator[StoredFile]:
+        """Yield all sidecars there are; see `ports.Target`."""
+        with self._root.known(marker_id) as root:
+            yield from scan.scan(root)
+
+    def find(self, path: str, marker_id: str) -> StoredFile | None:
+        """Return one sidecar and what lies beside it; see `ports.Target`."""
+        segments_of(path, self._root.target)
+        with self._root.known(marker_id) as root:
+            return scan.find(root, path)
+
+    def set_aside(self, path: str, *, sidecar: bool) -> str:
+        """Move what lies at a path into the hidden folder; see `ports.Target`."""
+        *folders, name = segments_of(path, self._root.target)
+        name += ".json" if sidecar else ""
+        aside = [HIDDEN, DAMAGED, *folders]
+        with self._root.known(self._probed()) as root, ExitStack() as stack:
+            opened = self._folders.open(root, folders, self._modes)
+            source = stack.enter_context(durable.closing(opened))
+            opened = self._private(root, aside)
+            within = stack.enter_context(durable.closing(opened))
+            moved = durable.move_numbered(name, source=source, within=within)
+            os.fsync(within)
+            os.fsync(source)
+        return "/".join([*aside, moved])
+
+    def delete(self, path: str) -> None:
+        """Remove a file, then its sidecar; see `ports.Target`."""
+        segments_of(path, self._root.target)
+        with ExitStack() as stack:
+            stack.enter_context(suppress(FileNotFoundError))
+            root = stack.enter_context(self._root.known(self._probed()))
+            folder, name = stack.enter_context(read.folder_of(root, path))
+            for each in (name, f"{name}.json"):
+                with suppress(FileNotFoundError):
+                    os.unlink(each, dir_fd=folder)
+                os.fsync(folder)
+
+    def ready_spool(self, marker_id: str, shared: bool) -> None:
+        """Make the folder for the spool; see `ports.SpoolFolder`."""
+        try:
+            with self._root.known(marker_id) as root, ExitStack() as stack:
+                opened = durable.open_folder(HIDDEN, within=root)
+                hidden = stack.enter_context(durable.closing(opened))
+                durable.make_folder(SPOOL, within=hidden, mode=_PRIVATE.dir_mode)
+                opened = durable.open_folder(SPOOL, within=hidden)
+                spool = stack.enter_context(durable.closing(opened))
+                us = filesystem.owners(os.fstat(root))
+                ours = (
+                    filesystem.is_ours(os.fstat(each), owners=us)
+                    for each in (hidden, spool)
+                )
+                if not all(ours) and not shared:
+                    where = self._root.path / HIDDEN
+                    raise OSError(errno.EPERM, f"others may write to {where}")
+        except TargetError as exc:
+            text = f"another disk lies at target {self._root.target}"
+            raise OSError(errno.ENODEV, text) from exc
+
+    def error(self, exc: OSError, path: str = "") -> TargetError:
+        """Return what an error of the file system means for the target."""
+        root = self._root.path
+        return target_error(
+            exc, target=self._root.target, path=str(root / path), root=root
+        )
+
+    def _place(
+        self,
+        root: int,
+        tmp: int,
+        publication: Publication,
+        loop: asyncio.AbstractEventLoop,
+        heartbeat: Heartbeat,
+    ) -> bool:
+        """Place one file and its sidecar; tell whether the bytes were read back."""
+        *folders, _ = segments_of(publication.path, self._root.target)
+        with ExitStack() as stack:
+            origin = content.opened(publication, loop, heartbeat.beat)
+            opened = stack.enter_context(origin)
+            folder = self._folders.open(root, folders, self._modes)
+            placement = Placement(
+                target=self._root.target,
+                publication=publication,
+                content=opened,
+                modes=self._modes,
+                folder=stack.enter_context(durable.closing(folder)),
+                tmp=tmp,
+                temporaries=self._temporaries,
+                reserve=partial(self._reserve, root),
+                beat=heartbeat.beat,
+            )
+            return placement.run()
+
+    def _probed(self) -> str:
+        """Return the marker that `probe` found."""
+        if self._marker_id is None:
+            raise TargetError(
+                "not_open", f"target {self._root.target} was not looked at yet"
+            )
+        return self._marker_id
+
+    def _tmp(self, root: int) -> int:
+        """Open the folder for temporary files."""
+        return self._private(root, [HIDDEN, TEMPORARY])
+
+    def _private(self, root: int, segments: list[str]) -> int:
+        """Open a folder in the hidden one; nobody else may write on the way there.
+
+        Raises:
+            TargetError: Somebody may.
+        """
+        for number in range(1, len(segments)):
+            above = self._folders.open(root, segments[:number], _PRIVATE)
+            with durable.closing(above):
+                self._guard(root, above, segments[:number])
+        opened = self._folders.open(root, segments, _PRIVATE)
+        try:
+            self._guard(root, opened, segments)
+        except BaseException:
+            os.close(opened)
+            raise
+        return opened
+
+    def _guard(self, root: int, folder: int, segments: list[str]) -> None:
+        path, gid = "/".join(segments), self._modes.gid
+        warning = self._root.guard(root, folder, path, gid)
+        self._warning = self._warning or warning
+
+    def _prove_writable(self, tmp: int) -> None:
+        with self._temporaries.named("probe", within=tmp) as name:
+            durable.write_new(name, [_PROBE], within=tmp, modes=_PRIVATE)
+            with durable.closing(durable.open_file(name, within=tmp)) as fd:
+                text = os.read(fd, len(_PROBE) + 1)
+            if text != _PROBE:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            os.unlink(name, dir_fd=tmp)
+
+    def _health(self, root: int, marker_id: str) -> TargetHealth:
+        free = self._free(root)
+        return TargetHealth(
+            marker_id=marker_id,
+            free_bytes=None if free is None else max(0, free),
+            full=None if free is None or free > 0 else self._no_room(1, free),
+            warning=self._warning,
+        )
+
+    def _free(self, root: int) -> int | None:
+        free = filesystem.free_bytes(os.fstatvfs(root))
+        return None if free is None else free - self._min_free
+
+    def _reserve(self, root: int, size_bytes: int) -> None:
+        free = self._free(root)
+        if free is not None and free < size_bytes:
+            raise TargetError("no_space", self._no_room(size_bytes, free))
+
+    def _no_room(self, size_bytes: int, free: int) -> str:
+        return (
+            f"target {self._root.target}: {size_bytes} bytes are needed at "
+            f"{self._root.path}, {max(0, free)} are free above min_free; free some "
+            "space there"
+        )
+
+    def _gid(self) -> int:
+        if self._group is None:
+            return -1
+        if self._group.isascii() and self._group.isdigit():
+            return int(self._group)
+        try:
+            return grp.getgrnam(self._group).gr_gid
+        except KeyError as exc:
+            raise TargetError(
+                "no_group",
+                f"target {self._root.target}: there is no group {self._group}; make "
+                "it (groupadd), or correct `group`",
+            ) from exc
+
+
+def segments_of(path: str, target: str) -> list[str]:
+    """Split a path, trusting nobody to have made it safe.
+
+    Raises:
+        TargetError: No file of ours lies at such a path.
+    """
+    segments = path.split("/")
+    bad = any(part in {"", ".", ".."} or "\0" in part for part in segments)
+    if bad or segments[0] == HIDDEN or not path.endswith(SUFFIX):
+        raise TargetError("bad_path", f"target {target}: no file is kept at {path!r}")
+    return segments
