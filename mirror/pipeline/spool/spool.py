@@ -103,7 +103,7 @@ class Spool:
 
     async def put_away(self, part: Part) -> None:
         """Close a part; one that hangs is closed when it wakes up."""
-        self.space.leave(part)
+        self.space.unregister(part)
         if part.left is None:
             with contextlib.suppress(SpoolError):
                 await self.use(part, Part.close)
@@ -148,7 +148,7 @@ class Spool:
             if old is not None and old != part.path:
                 # It will not be continued; best effort, for its disk may be away.
                 await self._forget(part, old)
-            self.space.enter(part, export)
+            self.space.register(part, export)
             return part
         raise failure or SpoolError("spool_failed", "no spool folder is configured")
 
