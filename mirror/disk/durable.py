@@ -75,10 +75,10 @@ def give_mode(fd: int, mode: int, gid: int) -> None:
     A file system without modes (FAT, SMB) is left as its mount options say. Where
     set-group-ID is forbidden (systemd's RestrictSUIDSGID=), the mode is without it.
     """
-    found = os.fstat(fd)
-    if gid not in {-1, found.st_gid}:
+    about = os.fstat(fd)
+    if gid not in {-1, about.st_gid}:
         os.fchown(fd, -1, gid)
-    if found.st_mode & 0o7777 != mode or gid not in {-1, found.st_gid}:
+    if about.st_mode & 0o7777 != mode or gid not in {-1, about.st_gid}:
         for possible in (mode, mode & _NO_SPECIAL):
             try:
                 os.fchmod(fd, possible)
