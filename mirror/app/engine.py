@@ -28,7 +28,7 @@ from mirror.pipeline.fetch.pool import FetchPool, Lane
 from mirror.pipeline.fetch.receive import PumpLimits
 from mirror.pipeline.fetch.second_looks import SecondLooks
 from mirror.pipeline.progress import Progress
-from mirror.pipeline.publish.already_kept import Recall
+from mirror.pipeline.publish.already_kept import AlreadyKept
 from mirror.pipeline.publish.attempt import CopyPublisher
 from mirror.pipeline.publish.publisher import Publisher
 from mirror.pipeline.publish.target_health import TargetMonitor
@@ -115,7 +115,7 @@ class Engine:
             name: self._publisher(target) for name, target in settings.targets.items()
         }
         self.places.publishers = self.publishers
-        self.recall = Recall(ledger=ledger, publishers=self.publishers, now=now)
+        self.recall = AlreadyKept(ledger=ledger, publishers=self.publishers, now=now)
         self.listers = {
             name: self._lister(source) for name, source in settings.sources.items()
         }

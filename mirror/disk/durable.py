@@ -27,7 +27,7 @@ _RENAME_NOREPLACE: Final = 1
 
 
 def _no_beat() -> None:
-    """Show nobody that a call gets on."""
+    """Do nothing at a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ def digest_on_disk(fd: int, came: Callable[[int], None] = lambda _: None) -> str
 
     Args:
         fd: Of the file.
-        came: Told how many bytes came, as they come.
+        came: Called with the number of bytes of each read.
     """
     forget_cached(fd)
     digest = hashlib.sha256()
@@ -158,7 +158,7 @@ def digest_on_disk(fd: int, came: Callable[[int], None] = lambda _: None) -> str
 
 
 def forget_cached(fd: int) -> None:
-    """Let the next read of a flushed file come from the disk, if that can be had."""
+    """Drop a flushed file from the page cache, so that the next read is of the disk."""
     with contextlib.suppress(OSError):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -235,7 +235,7 @@ def move_numbered(name: str, *, source: int, within: int) -> str:
 
 
 def exists(name: str, *, within: int) -> bool:
-    """Tell whether anything has the name, be it a dangling link."""
+    """Tell whether anything has the name, a dangling link included."""
     try:
         os.stat(name, dir_fd=within, follow_symlinks=False)
     except FileNotFoundError:

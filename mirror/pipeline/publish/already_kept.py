@@ -33,7 +33,7 @@ LONGEST_S = 10.0
 _log = structlog.get_logger()
 
 
-class Recall:
+class AlreadyKept:
     """Looks where the layout would have put a file.
 
     Args:

@@ -56,7 +56,7 @@ class Refusals:
         return [each.wait for each in self._refused.values() if each.at > recent]
 
     def forget(self, key: int) -> None:
-        """Remember of an export no more that it was refused: it has room."""
+        """Forget that an export was refused: it has room now."""
         self._refused.pop(key, None)
 
     def refuse(

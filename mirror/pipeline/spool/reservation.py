@@ -188,7 +188,7 @@ def _goes_before(asker: Request, granted: int, spare: int, state: SpoolState) ->
 
 
 def _make_way(asker: Request, spare: int, state: SpoolState, now_us: int) -> Answer:
-    """Return what must give way; nothing does in vain."""
+    """Return what must give way; nothing does where that would not be enough."""
     able = _can_finish(asker, now_us)
     missing = _needed(asker, state, able=able) - spare
     chosen: list[Holder] = []

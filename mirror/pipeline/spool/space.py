@@ -135,7 +135,7 @@ class Space:
         self._refusals = Refusals(retry, retry_max, clock)
 
     def register(self, part: Part, export: Export) -> None:
-        """Take note of a part that was opened."""
+        """Add a part that was opened."""
         self._transfers[part] = _Transfer(export=export, part=part)
         self._usage.forget(part.path.parent)
 
@@ -148,7 +148,7 @@ class Space:
         self._left.set()
 
     def expect(self, part: Part, rest: int | None, *, begun: bool) -> None:
-        """Take note of how much of a file is still to come; None while unknown."""
+        """Record how many bytes of a file are still to come; None while unknown."""
         transfer = self._transfers.get(part)
         if transfer is None:
             return
@@ -271,7 +271,7 @@ class Space:
 
     @contextlib.asynccontextmanager
     async def _turn(self, folder: Path, transfer: _Transfer) -> AsyncIterator[None]:
-        """Let one ask at a time about a folder, and nobody who is to end.
+        """Let one transfer at a time ask about a folder, none that must end.
 
         Raises:
             NoRoomError: The transfer ends for another.
@@ -378,7 +378,7 @@ class Space:
         return kept
 
     def _measure(self, transfer: _Transfer) -> None:
-        """Take note of how fast bytes come."""
+        """Record how fast bytes come."""
         took_s = self._clock() - transfer.since
         gained = transfer.part.size - transfer.since_bytes
         if transfer.begun and (gained > 0 or took_s >= _LEAST_S):

@@ -170,7 +170,7 @@ class Spool:
         await self.space.reserve(part, lambda: self.use(part, Part.room_bytes))
 
     async def keep_room(self, part: Part, more: int = 0) -> None:
-        """Reserve room anew as a file grows, unless what it has is enough.
+        """Reserve more room as a file grows, unless what it has is enough.
 
         Args:
             part: That is open.
@@ -214,11 +214,11 @@ class Spool:
         return found
 
     async def sweep(self, path: Path) -> None:
-        """Remove a stray file that is of no use."""
+        """Remove a stray file."""
         await self._remove(path)
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads once they are idle."""
         self._lanes.close()
 
     async def _run(
@@ -235,7 +235,7 @@ class Spool:
             folder: Whose threads are used.
             call: Blocking.
             heartbeat: See `Lane.run`.
-            left: Told of a call that hangs.
+            left: Called with a call that hangs.
 
         Raises:
             SpoolError: The spool cannot do it now.
@@ -296,7 +296,7 @@ class Spool:
         await self._run(path.parent, functools.partial(self._unlink, path))
 
     async def _answers(self, place: Place) -> bool:
-        """Tell whether a place answers at all, be it with an error.
+        """Tell whether a place answers at all, also with an error.
 
         One that hangs must not hold up what can go elsewhere.
         """
@@ -329,7 +329,7 @@ class Spool:
             raise OSError(errno.ENODEV, "the folder of the spooled file is away")
 
     def _unlink(self, path: Path) -> None:
-        """Remove a file, but take none for removed whose disk is away."""
+        """Remove a file; fail if its disk is away."""
         for place in self._places():
             if place.path == path.parent and place.guard is not None:
                 place.guard()

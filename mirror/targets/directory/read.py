@@ -28,7 +28,7 @@ def examine(
         root: Descriptor.
         path: Of the file.
         size_bytes: Only a file of this length is read.
-        came: Told how many bytes came.
+        came: Called with the number of bytes of each read.
 
     Raises:
         OSError: It cannot be read just now.

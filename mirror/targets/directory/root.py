@@ -179,7 +179,7 @@ class Root:
         )
 
     def unmarked(self) -> TargetError:
-        """Return what is told of a root without a marker."""
+        """Return the error of a root without a marker."""
         return TargetError(
             "marker_missing",
             f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} is missing: its disk "

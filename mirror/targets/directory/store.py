@@ -235,13 +235,15 @@ class DirectoryStore:
         with ExitStack() as stack:
             origin = content.opened(publication, loop, heartbeat.beat)
             opened = stack.enter_context(origin)
-            folder = self._folders.open(root, folders, self._modes)
+            made = self._folders.open(root, folders, self._modes)
+            folder = stack.enter_context(durable.closing(made))
+            heartbeat.beat()
             placement = Placement(
                 target=self._root.target,
                 publication=publication,
                 content=opened,
                 modes=self._modes,
-                folder=stack.enter_context(durable.closing(folder)),
+                folder=folder,
                 tmp=tmp,
                 temporaries=self._temporaries,
                 reserve=partial(self._reserve, root),
@@ -250,7 +252,7 @@ class DirectoryStore:
             return placement.run()
 
     def _probed(self) -> str:
-        """Return the marker that `probe` marker_id."""
+        """Return the marker that `probe` found."""
         if self._marker_id is None:
             raise TargetError(
                 "not_open", f"target {self._root.target} was not looked at yet"
