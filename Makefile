@@ -28,7 +28,8 @@ chaos: setup  ## the proofs at length, within BUDGET (90s, 60m, 2h)
 
 mutants: setup  ## mutation testing of the modules that must not fail
 	for module in pipeline/fetch/attempt pipeline/fetch/download pipeline/fetch/receive \
-		pipeline/spool/spool pipeline/spool/part pipeline/publish/publisher disk/lanes; do \
+		pipeline/spool/spool pipeline/spool/part pipeline/publish/publisher \
+		pipeline/publish/attempt disk/lanes; do \
 		$(BIN)/python -m tests.mutants mirror/$$module.py; done
 
 lint: setup  ## format, lint, types, layers

@@ -320,7 +320,7 @@ class Target(Protocol):
             path: Of the file, as published.
             size_bytes: Length it should have; a file of another is not read.
             marker_id: Of the target it was published to.
-            came: Told how many bytes came, as they come, from any thread.
+            came: Called with the number of bytes of each read, from any thread.
 
         Raises:
             TargetError: It cannot be read just now, or this is another target.

@@ -45,7 +45,7 @@ MOST_CALLS = 3000
 """A loop that asks the ledger so often does not sleep."""
 
 
-class Watched:
+class CountedLedger:
     """A ledger's thread that counts what it is asked.
 
     Attributes:
@@ -141,7 +141,7 @@ class Nas(DirectoryTarget):
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class PublisherBench:
     """What a publisher needs, and what a test sees of it.
 
     Attributes:
@@ -158,7 +158,7 @@ class Desk:
     folder: Path
     clock: FakeClock
     thread: LedgerThread
-    ledger: Watched
+    ledger: CountedLedger
     spool: Spool
     nas: Nas
     metrics: Metrics
@@ -180,7 +180,7 @@ class Desk:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, folder: Path) -> AsyncIterator[Desk]:
+    async def open(cls, folder: Path) -> AsyncIterator[PublisherBench]:
         """Set it up with an empty ledger."""
         ledger = Ledger.open(folder)
         ledger.listing.source("hq")
@@ -191,20 +191,20 @@ class Desk:
             passed = SimpleNamespace(monotonic=lambda: clock.now_s + 1000)
             patch.setattr(target_health, "time", passed)
             (folder / "spool").mkdir()
-            desk = cls(
+            bench = cls(
                 folder=folder,
                 clock=clock,
                 thread=thread,
-                ledger=Watched(thread),
-                spool=Spool(node_id="n0de", places=lambda: desk.places, threads=2),
+                ledger=CountedLedger(thread),
+                spool=Spool(node_id="n0de", places=lambda: bench.places, threads=2),
                 nas=Nas(clock, folder / "nas", 3),
                 metrics=Metrics(CollectorRegistry()),
             )
             try:
-                yield desk
+                yield bench
             finally:
-                desk.spool.close()
-                await desk.nas.close()
+                bench.spool.close()
+                await bench.nas.close()
                 await thread.close()
 
     @property

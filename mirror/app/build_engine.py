@@ -19,7 +19,7 @@ from mirror.pipeline.fetch.pool import FetchPool, FetchSource
 from mirror.pipeline.fetch.receive import ReceiveLimits
 from mirror.pipeline.fetch.second_looks import SecondLooks
 from mirror.pipeline.progress import Progress
-from mirror.pipeline.publish.already_kept import Recall
+from mirror.pipeline.publish.already_kept import AlreadyKept
 from mirror.pipeline.publish.attempt import CopyPublisher
 from mirror.pipeline.publish.publisher import Publisher
 from mirror.pipeline.publish.target_health import TargetMonitor
@@ -107,7 +107,7 @@ def engine_for(
         patient=patient,
     )
     spool.space.stop, spool.space.needed = pool.end, looks.make_room
-    recall = Recall(ledger=ledger, publishers=publishers, now=utc_now)
+    recall = AlreadyKept(ledger=ledger, publishers=publishers, now=utc_now)
     return Engine(
         ledger=ledger,
         progress=progress,

@@ -28,7 +28,7 @@ _RENAME_NOREPLACE: Final = 1
 
 
 def _no_beat() -> None:
-    """Show nobody that a call gets on."""
+    """Do nothing at a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +76,10 @@ def give_mode(fd: int, mode: int, gid: int) -> None:
     A file system without modes (FAT, SMB) is left as its mount options say. Where
     set-group-ID is forbidden (systemd's RestrictSUIDSGID=), the mode is without it.
     """
-    found = os.fstat(fd)
-    if gid not in {-1, found.st_gid}:
+    about = os.fstat(fd)
+    if gid not in {-1, about.st_gid}:
         os.fchown(fd, -1, gid)
-    if found.st_mode & 0o7777 != mode or gid not in {-1, found.st_gid}:
+    if about.st_mode & 0o7777 != mode or gid not in {-1, about.st_gid}:
         for possible in (mode, mode & _NO_SPECIAL):
             try:
                 os.fchmod(fd, possible)
@@ -148,7 +148,7 @@ def digest_on_disk(fd: int, came: Callable[[int], None] = lambda _: None) -> str
 
     Args:
         fd: Of the file.
-        came: Told how many bytes came, as they come.
+        came: Called with the number of bytes of each read.
     """
     forget_cached(fd)
     digest = hashlib.sha256()
@@ -159,7 +159,7 @@ def digest_on_disk(fd: int, came: Callable[[int], None] = lambda _: None) -> str
 
 
 def forget_cached(fd: int) -> None:
-    """Let the next read of a flushed file come from the disk, if that can be had."""
+    """Drop a flushed file from the page cache, so that the next read is of the disk."""
     with contextlib.suppress(OSError):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -242,7 +242,7 @@ def flush(path: Path) -> None:
 
 
 def exists(name: str, *, within: int) -> bool:
-    """Tell whether anything has the name, be it a dangling link."""
+    """Tell whether anything has the name, a dangling link included."""
     try:
         os.stat(name, dir_fd=within, follow_symlinks=False)
     except FileNotFoundError:

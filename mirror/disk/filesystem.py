@@ -16,12 +16,12 @@ UNKNOWN_BYTES: Final = 2**62
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
-def free_bytes(found: os.statvfs_result) -> int | None:
+def free_bytes(about: os.statvfs_result) -> int | None:
     """Return what is free; None where the file system reports no blocks at all.
 
     Some network file systems (rclone, WebDAV) do not know how large they are.
     """
-    return found.f_bavail * found.f_frsize if found.f_blocks else None
+    return about.f_bavail * about.f_frsize if about.f_blocks else None
 
 
 def is_ours(about: os.stat_result, *, owners: frozenset[int]) -> bool:

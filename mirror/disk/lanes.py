@@ -28,7 +28,7 @@ _SLOWER = 3.0
 
 
 class HungError(TimeoutError):
-    """A call goes on in its thread; nobody waits for it any longer.
+    """A call was given up; its thread still runs.
 
     Attributes:
         job: The call.
@@ -42,7 +42,7 @@ class HungError(TimeoutError):
 
 
 class GivenUpError(Exception):
-    """Ends a call that nobody waits for any longer."""
+    """Ends a call that was given up, at its next step."""
 
 
 class Heartbeat:
@@ -50,7 +50,7 @@ class Heartbeat:
 
     Attributes:
         at: When it last got on, by `time.monotonic`.
-        given_up: Nobody waits for the call any longer.
+        given_up: The caller waits for it no longer.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Lane:
         name: Of the threads.
 
     Attributes:
-        slowest_s: What a step took at most that came to its end, be it late.
+        slowest_s: The longest step that ended, in time or late.
     """
 
     def __init__(self, threads: int, *, name: str) -> None:
@@ -108,7 +108,7 @@ class Lane:
 
         Args:
             call: Blocking.
-            heartbeat: Beaten by a call that may take long.
+            heartbeat: A call of many steps beats it after each.
             patience_s: For one step; the disk's own by default.
 
         Raises:
@@ -138,8 +138,8 @@ class Lane:
     ) -> T:
         """Ask whether the disk answers; never held up by calls that `run` runs.
 
-        While an earlier call of the same key goes on, that one is waited for: a further
-        one would fare no better.
+        While an earlier call of the same key runs, this waits for that one: a second
+        call would hang as the first does.
 
         Raises:
             HungError: No answer for so long.
@@ -168,7 +168,7 @@ class Lane:
         job.add_done_callback(submit)
 
     def close(self) -> None:
-        """Let the threads end; what has not begun never will. Waits for none."""
+        """Stop the threads once they are idle; wait for none."""
         self._pool.shutdown(wait=False)
         self._asker.shutdown(wait=False)
 
@@ -208,12 +208,12 @@ class Lanes:
         return self._lanes[folder]
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop all threads once they are idle."""
         for lane in self._lanes.values():
             lane.close()
 
 
 def _retrieve(waiting: asyncio.Future[Any]) -> None:
-    """Retrieve how a call ended that nobody may wait for, so that it makes no noise."""
+    """Retrieve the exception of a call, or asyncio logs it where nobody waits."""
     if not waiting.cancelled():
         waiting.exception()

@@ -66,14 +66,14 @@ def mount_of(path: Path) -> Mount | None:
 
 def is_network(path: Path) -> bool:
     """Tell whether `path` is known to lie on a network file system."""
-    found = mount_of(path)
-    return found is not None and found.network
+    mount = mount_of(path)
+    return mount is not None and mount.network
 
 
-def same_device(one: Path, other: Path) -> bool:
+def same_device(path: Path, other: Path) -> bool:
     """Tell whether both are known to lie on one file system."""
-    found = mount_of(one)
-    return found is not None and found == mount_of(other)
+    mount = mount_of(path)
+    return mount is not None and mount == mount_of(other)
 
 
 def nearest(path: Path) -> Path:
@@ -86,13 +86,13 @@ def nearest(path: Path) -> Path:
 
 def _mounts() -> dict[Path, Mount]:
     """Return all mounts by mount point; of several at one point, the uppermost."""
-    found = {}
+    mounts = {}
     for line in _MOUNTS.read_bytes().splitlines():
         fields, _, rest = line.partition(b" - ")
         _, _, device, _, point, *_ = fields.split(b" ")
         kind = os.fsdecode(rest.split(b" ")[0])
-        found[Path(os.fsdecode(_unescaped(point)))] = Mount(device.decode(), kind)
-    return found
+        mounts[Path(os.fsdecode(_unescaped(point)))] = Mount(device.decode(), kind)
+    return mounts
 
 
 def is_mount(root: int, path: Path) -> bool:
@@ -112,9 +112,9 @@ def is_mount(root: int, path: Path) -> bool:
         number, parent, _, *paths = line.split(b" ")[:5]
         origin, point = (Path(os.fsdecode(_unescaped(each))) for each in paths)
         mounts[number] = (parent, origin, point)
-    wanted = Path(os.path.realpath(path))
+    resolved = Path(os.path.realpath(path))
     for parent, origin, point in mounts.values():
-        if point == wanted:
+        if point == resolved:
             _, above, place = mounts.get(parent, (b"", Path(), point))
             if origin != above / os.path.relpath(point, place):
                 return True
@@ -123,4 +123,4 @@ def is_mount(root: int, path: Path) -> bool:
 
 def _unescaped(field: bytes) -> bytes:
     """Undo how the kernel writes spaces and the like: as backslash and octal."""
-    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)
+    return re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), field)

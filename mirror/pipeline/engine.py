@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mirror.pipeline.fetch.pool import FetchPool
     from mirror.pipeline.fetch.second_looks import SecondLooks
     from mirror.pipeline.progress import Progress
-    from mirror.pipeline.publish.already_kept import Recall
+    from mirror.pipeline.publish.already_kept import AlreadyKept
     from mirror.pipeline.publish.publisher import Publisher
     from mirror.pipeline.spool.part import PartName
     from mirror.pipeline.spool.places import SpoolPlaces
@@ -60,7 +60,7 @@ class Engine:
         looks: SecondLooks,
         wake: asyncio.Event,
         publishers: Mapping[str, Publisher],
-        recall: Recall,
+        recall: AlreadyKept,
         required: Collection[str],
     ) -> None:
         self.ledger = ledger

@@ -34,7 +34,7 @@ from mirror.pipeline.spool.spool import Place, Spool
 from mirror.ports import UNFIT_RANGE
 from tests import builders, mp4_boxes
 from tests.builders import FOLDER, HOUR, MINUTE, NOW
-from tests.publisher_bench import Watched
+from tests.publisher_bench import CountedLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -122,7 +122,7 @@ class Bench:
     """
 
     thread: LedgerThread
-    ledger: Watched
+    ledger: CountedLedger
     spool: Spool
     fetcher: Fetcher
     vms: Vms
@@ -137,7 +137,7 @@ class Bench:
         ledger = Ledger.open(folder)
         ledger.listing.source("hq")
         thread = LedgerThread(ledger)
-        watched: Any = Watched(thread)
+        watched: Any = CountedLedger(thread)
         place, progress = Place(path=folder / "spool"), Progress()
         spool = Spool(node_id="n", places=lambda: [place], threads=2)
         made: Bench

@@ -13,7 +13,7 @@ from mirror.ports import MAX_SIDECAR_BYTES, PathTakenError
 from mirror.sidecar import SidecarError
 from mirror.targets.directory import place as placing
 from mirror.targets.directory import read
-from tests.integration.test_directory_target import PATH, World, publish_to
+from tests.directory_bench import PATH, World, publish_to
 
 if TYPE_CHECKING:
     from pathlib import Path

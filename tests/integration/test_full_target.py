@@ -14,7 +14,7 @@ from mirror.errors import TargetError
 from mirror.ledger import Filter
 from mirror.model import CopyState
 from mirror.ports import TargetHealth
-from tests.publisher_bench import BYTES, Desk
+from tests.publisher_bench import BYTES, PublisherBench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -34,32 +34,32 @@ class Disk:
         bad: Parts of paths that fail whatever the room.
     """
 
-    def __init__(self, desk: Desk, room: float = 0) -> None:
+    def __init__(self, bench: PublisherBench, room: float = 0) -> None:
         self.room = room
         self.reason = "no_space"
         self.bad: tuple[str, ...] = ()
-        self.desk = desk
-        publish = desk.nas.publish
+        self.bench = bench
+        publish = bench.nas.publish
 
         async def take(batch: Sequence[Publication]) -> list[Kept | Exception]:
             (publication,) = batch
             bad = any(part in publication.path for part in self.bad)
             if publication.size_bytes > self.room or bad:
-                desk.nas.asked.append((desk.clock.now_s, publication))
+                bench.nas.asked.append((bench.clock.now_s, publication))
                 return [TargetError(self.reason, "target nas: it takes nothing")]
             return await publish(batch)
 
-        desk.nas.publish = take  # type: ignore[method-assign]  # plays a target
+        bench.nas.publish = take  # type: ignore[method-assign]  # plays a target
 
     @property
     def asked(self) -> int:
-        return len(self.desk.nas.asked)
+        return len(self.bench.nas.asked)
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def bench(tmp_path: Path) -> AsyncIterator[PublisherBench]:
     structlog.reset_defaults()
-    async with Desk.open(tmp_path) as made:
+    async with PublisherBench.open(tmp_path) as made:
         made.pace = Pace(initial=timedelta(seconds=1), maximum=timedelta(minutes=10))
         made.concurrency = 4
         yield made
@@ -70,29 +70,29 @@ def of(events: list[Any], name: str) -> list[Any]:
     return [each for each in events if each["event"] == name]
 
 
-async def problem(desk: Desk) -> str | None:
+async def problem(bench: PublisherBench) -> str | None:
     """Return what the ledger says is wrong with the target."""
-    return (await desk.thread(lambda ledger: ledger.reads.targets()))[0].problem
+    return (await bench.thread(lambda ledger: ledger.reads.targets()))[0].problem
 
 
-async def copies(desk: Desk) -> list[Any]:
+async def copies(bench: PublisherBench) -> list[Any]:
     """Return all copies."""
-    found = await desk.thread(lambda ledger: ledger.reads.exports(Filter(limit=1000)))
+    found = await bench.thread(lambda ledger: ledger.reads.exports(Filter(limit=1000)))
     return [copy for _, held in found for copy in held]
 
 
 @pytest.mark.parametrize("reason", ["no_space", "read_only", "away", "io_error"])
-async def test_a_full_target_is_told_once_and_comes_back_by_itself(desk, reason):
+async def test_a_full_target_is_told_once_and_comes_back_by_itself(bench, reason):
     """One line, one back-off, no copy punished; each is kept when there is room."""
     for number in range(1, MANY + 1):
-        await desk.add(number)
-    disk = Disk(desk)
+        await bench.add(number)
+    disk = Disk(bench)
     disk.reason = reason
     with structlog.testing.capture_logs() as events:
-        async with desk.running():
+        async with bench.running():
             await asyncio.sleep(300)
-            told, asked, held = await problem(desk), disk.asked, await copies(desk)
-            up = desk.count("target_up", target="nas")
+            told, asked, held = await problem(bench), disk.asked, await copies(bench)
+            up = bench.count("target_up", target="nas")
             disk.room = 1e9
             await asyncio.sleep(200)
 
@@ -105,124 +105,124 @@ async def test_a_full_target_is_told_once_and_comes_back_by_itself(desk, reason)
     assert up == 0
     assert asked <= 4 + 15
     assert max(one.attempts for one in held) <= 1
-    assert len(desk.kept()) == MANY
-    assert await problem(desk) is None
+    assert len(bench.kept()) == MANY
+    assert await problem(bench) is None
     assert len(of(events, "target.recovered")) == 1
-    assert desk.count("target_up", target="nas") == 1
+    assert bench.count("target_up", target="nas") == 1
 
 
-async def test_what_fits_is_kept_while_a_larger_file_does_not(desk):
+async def test_what_fits_is_kept_while_a_larger_file_does_not(bench):
     """The target is told as full all the while, and nothing flaps."""
-    await desk.add(1, BYTES * 10)
+    await bench.add(1, BYTES * 10)
     for number in range(2, 12):
-        await desk.add(number)
-    disk = Disk(desk, room=len(BYTES))
+        await bench.add(number)
+    disk = Disk(bench, room=len(BYTES))
     with structlog.testing.capture_logs() as events:
-        async with desk.running():
+        async with bench.running():
             await asyncio.sleep(120)
-            kept, told = len(desk.kept()), await problem(desk)
-            await desk.add(20)
+            kept, told = len(bench.kept()), await problem(bench)
+            await bench.add(20)
             await asyncio.sleep(120)
-            later = len(desk.kept())
+            later = len(bench.kept())
             disk.room = 1e9
             await asyncio.sleep(130)
 
-    assert (kept, later, len(desk.kept())) == (10, 11, 12)
+    assert (kept, later, len(bench.kept())) == (10, 11, 12)
     assert told is not None
     assert len(of(events, "target.lost")) == len(of(events, "target.recovered")) == 1
 
 
-async def test_a_single_copy_on_a_full_target_is_told(desk):
+async def test_a_single_copy_on_a_full_target_is_told(bench):
     """No second one is needed to know that a disk is full."""
-    await desk.add()
-    Disk(desk)
-    async with desk.running():
+    await bench.add()
+    Disk(bench)
+    async with bench.running():
         await asyncio.sleep(5)
 
-        assert await problem(desk) is not None
-        assert (await desk.copy()).state is CopyState.PENDING
+        assert await problem(bench) is not None
+        assert (await bench.copy()).state is CopyState.PENDING
 
 
 @pytest.mark.parametrize("reason", ["io_error", "no_permission", "os_error"])
-async def test_one_bad_file_stops_no_other(desk, reason):
+async def test_one_bad_file_stops_no_other(bench, reason):
     """A block that cannot be read where one copy lies is not the target's fault."""
     for number in range(1, 11):
-        await desk.add(number)
-    disk = Disk(desk, room=1e9)
+        await bench.add(number)
+    disk = Disk(bench, room=1e9)
     disk.reason, disk.bad = reason, ("hq/3.mp4",)
     with structlog.testing.capture_logs() as events:
-        async with desk.running():
+        async with bench.running():
             await asyncio.sleep(300)
 
-            assert await problem(desk) is None
-    assert len(desk.kept()) == 9
+            assert await problem(bench) is None
+    assert len(bench.kept()) == 9
     assert of(events, "target.lost") == []
-    assert (await desk.copy(3)).state is CopyState.FAILED
+    assert (await bench.copy(3)).state is CopyState.FAILED
 
 
 @pytest.mark.parametrize("reason", ["no_space", "io_error"])
-async def test_bad_files_among_many_stop_no_other(desk, reason):
+async def test_bad_files_among_many_stop_no_other(bench, reason):
     """Be they the smallest; the target is told, and all else is kept."""
     for number in range(1, 31):
-        await desk.add(number, BYTES[: 100 * number])
-    disk = Disk(desk, room=1e9)
+        await bench.add(number, BYTES[: 100 * number])
+    disk = Disk(bench, room=1e9)
     disk.reason, disk.bad = reason, ("hq/1.mp4", "hq/2.mp4", "hq/3.mp4")
     with structlog.testing.capture_logs() as events:
-        async with desk.running():
+        async with bench.running():
             await asyncio.sleep(400)
 
-    assert len(desk.kept()) == 27
+    assert len(bench.kept()) == 27
     assert len(of(events, "target.lost")) <= 2
 
 
 @pytest.mark.parametrize("reason", ["name_too_long", "file_too_big", "path_taken"])
-async def test_what_is_one_files_fault_is_never_the_targets(desk, reason):
+async def test_what_is_one_files_fault_is_never_the_targets(bench, reason):
     for number in range(1, 6):
-        await desk.add(number)
-    disk = Disk(desk)
+        await bench.add(number)
+    disk = Disk(bench)
     disk.reason = reason
-    async with desk.running():
+    async with bench.running():
         await asyncio.sleep(60)
 
-        assert await problem(desk) is None
+        assert await problem(bench) is None
 
 
-async def test_what_is_owed_no_more_is_forgotten(desk):
+async def test_what_is_owed_no_more_is_forgotten(bench):
     """An export may be erased, or lost from the spool, while the target is full."""
-    await desk.add(1)
-    Disk(desk)
+    await bench.add(1)
+    Disk(bench)
     with structlog.testing.capture_logs() as events:
-        async with desk.running():
+        async with bench.running():
             await asyncio.sleep(10)
-            key = (await desk.export()).key or 0
-            await desk.thread(lambda ledger: ledger.copies.spool_lost(key, "gone"))
+            key = (await bench.export()).key or 0
+            await bench.thread(lambda ledger: ledger.copies.spool_lost(key, "gone"))
             await asyncio.sleep(130)
 
-            assert await problem(desk) is None
+            assert await problem(bench) is None
     assert len(of(events, "target.recovered")) == 1
 
 
-async def test_a_target_that_a_look_finds_full_is_told(desk, monkeypatch):
+async def test_a_target_that_a_look_finds_full_is_told(bench, monkeypatch):
     """Before any copy is owed, and it is not taken for one that is away."""
     full: list[str | None] = ["target nas: 0 are free"]
-    real = desk.nas.probe
+    real = bench.nas.probe
 
     async def probe(known: str | None, *, write: bool) -> TargetHealth:
         health = await real(known, write=write)
         free = 0 if full[0] else 1
         return TargetHealth(marker_id=health.marker_id, free_bytes=free, full=full[0])
 
-    monkeypatch.setattr(desk.nas, "probe", probe)
-    async with desk.running() as publisher:
+    monkeypatch.setattr(bench.nas, "probe", probe)
+    async with bench.running() as publisher:
         await asyncio.sleep(1)
-        told, there = await problem(desk), publisher.monitor.marker_id
-        await desk.add()
+        told, there = await problem(bench), publisher.monitor.marker_id
+        await bench.add()
         await asyncio.sleep(100)
-        asked, full[0] = len(desk.nas.asked), None
+        asked, full[0] = len(bench.nas.asked), None
         await asyncio.sleep(61)
 
     assert told == "target nas: 0 are free"
     assert there is not None
     assert asked == 0
-    assert len(desk.kept()) == 1
-    assert await problem(desk) is None
+    assert len(bench.kept()) == 1
+    assert await problem(bench) is None

@@ -20,7 +20,7 @@ from mirror.ledger import Ledger
 from mirror.model import CopyState, State
 from mirror.ports import Kept, KeptCopy
 from mirror.simulator import Vms
-from tests.integration.test_directory_target import World, publish_to
+from tests.directory_bench import World, publish_to
 from tests.memory_target import Memory, MemoryTarget
 from tests.site import Site
 

@@ -12,7 +12,7 @@ import pytest
 from mirror.disk import durable, filesystem
 from mirror.errors import TargetError
 from mirror.ports import ContentError, PathTakenError
-from tests.integration.test_directory_target import (
+from tests.directory_bench import (
     BYTES,
     HIDDEN,
     PATH,

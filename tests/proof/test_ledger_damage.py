@@ -29,7 +29,7 @@ from mirror.errors import LedgerError
 from mirror.ledger import COMMITS_NAME, LEDGER_NAME, Filter, Ledger, checksums, rows
 from mirror.ledger import database as databases
 from mirror.model import State
-from mirror.pipeline.publish.already_kept import Recall
+from mirror.pipeline.publish.already_kept import AlreadyKept
 from mirror.simulator import Fault, Kind, Stage, Vms
 from mirror.simulator.exports import stamp
 from tests.proof.checker import Checker, Offered
@@ -692,10 +692,10 @@ async def test_without_a_look_at_the_targets_it_does_harm(tmp_path):
         made.log.unlink()
         with pytest.MonkeyPatch.context() as patched:
 
-            async def blind(_: Recall, __: str) -> None:
+            async def blind(_: AlreadyKept, __: str) -> None:
                 """Find nothing."""
 
-            patched.setattr(Recall, "vanishing", blind)
+            patched.setattr(AlreadyKept, "vanishing", blind)
             async with made.mirror.site.service():
                 await made.mirror.site.until_state(made.known[0], State.LOST)
 

@@ -9,9 +9,9 @@ import pytest
 from mirror.pipeline.spool.reservation import (
     LEAST_BYTES,
     Answer,
-    Books,
     Holder,
     Request,
+    SpoolState,
     Wait,
     decide,
     wanted,
@@ -44,7 +44,7 @@ def holder(key: int, **given: Any) -> Holder:
     return Holder(**(values | given))
 
 
-def state(room_mib: float, *holders: Holder, **given: Any) -> Books:
+def state(room_mib: float, *holders: Holder, **given: Any) -> SpoolState:
     kept: dict[str, int] = {}
     for one in holders:
         kept[one.source] = kept.get(one.source, 0) + one.held_bytes
@@ -54,7 +54,7 @@ def state(room_mib: float, *holders: Holder, **given: Any) -> Books:
         "kept_bytes": kept,
         "busy": frozenset({one.source for one in holders} | {"a"}),
     }
-    return Books(**(values | given))
+    return SpoolState(**(values | given))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ LONGEST_S = 10.0
 _log = structlog.get_logger()
 
 
-class Recall:
+class AlreadyKept:
     """Looks where the layout would have put a file.
 
     Args:
@@ -98,32 +98,32 @@ class Recall:
             return None
         key = export.key or 0
         copies = await self._ledger(lambda ledger: ledger.copies.of(key))
-        fixed = [one.path for one in copies if one.target == publisher.name]
+        fixed = [copy.path for copy in copies if copy.target == publisher.name]
         first = whole_form((fixed and fixed[0]) or publisher.copies.path_for(export))
         for number in itertools.count(1):
             base, lies = with_number(first, number), False
             for path in (base, doubtful_form(base)):
-                found = await publisher.target.find(path, marker_id)
-                if found is None:
+                stored = await publisher.target.find(path, marker_id)
+                if stored is None:
                     continue
                 lies = True
-                if await self._taken(publisher.name, export, found):
+                if await self._take_up(publisher.name, export, stored):
                     return path
             if not lies:
                 return None
         return None
 
-    async def _taken(self, target: str, export: Export, found: StoredFile) -> bool:
+    async def _take_up(self, target: str, export: Export, stored: StoredFile) -> bool:
         try:
-            told = sidecar.export_of(found, to_us(self._now()))
+            kept = sidecar.export_of(stored, to_us(self._now()))
         except SidecarError:
             return False
-        if not sidecar.is_whole(found, told) or not sidecar.same_export(told, export):
+        if not sidecar.is_whole(stored, kept) or not sidecar.same_export(kept, export):
             return False
         others = sorted(self._publishers)
         return await self._ledger(
             lambda ledger: ledger.stock.recall(
-                export.key or 0, told, target=target, path=found.path, others=others
+                export.key or 0, kept, target=target, path=stored.path, others=others
             )
         )
 
@@ -136,8 +136,8 @@ class Recall:
         scan = publisher.target.scan(marker_id)
         async with contextlib.aclosing(scan) as batches:
             async for batch in batches:
-                for found in batch:
+                for stored in batch:
                     with contextlib.suppress(SidecarError):
-                        if sidecar.export_of(found, 0).source in sources:
-                            return found.path
+                        if sidecar.export_of(stored, 0).source in sources:
+                            return stored.path
         return None

@@ -1,4 +1,4 @@
-"""One attempt to publish one copy, and what the ledger is told of its end."""
+"""One attempt to publish one copy, and how its end is recorded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CopyPublisher:
     """Publishes copies on one target, one after another or side by side.
 
     Args:
-        monitor: Of the target; told how each attempt ended.
+        monitor: Of the target; learns how each attempt ended.
         node_id: Of this machine.
         path_for: Renders an export's path by the target's layout.
         may_link: A kept file may be the spooled file itself; for one target only.
@@ -259,13 +259,13 @@ class CopyPublisher:
         )
 
     async def _content_failed(self, duty: Duty, exc: ContentError) -> None:
-        """Fetch anew what is truly lost from the spool."""
+        """Have a file fetched again if it is truly lost from the spool."""
         if duty.export.spool_dir is None:
             # The bytes were to come from copies elsewhere, all damaged or gone.
             await self._failed(duty, TargetError("no_origin", str(exc)))
             return
         if not await self._ledger(lambda ledger: ledger.copies.is_spooled(duty.export)):
-            # Another target met the same fault before: it is being fetched anew.
+            # Another target met the same fault before: it is fetched again already.
             return
         try:
             await self._spool.check_there(duty.export)

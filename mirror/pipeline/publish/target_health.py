@@ -1,4 +1,4 @@
-"""Know whether a target can be used, and tell when that changes."""
+"""Whether a target can be used, and a log line when that changes."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _log = structlog.get_logger()
 class TargetMonitor:
     """How one target is.
 
-    A target that is there may take nothing all the same: full, over quota, failing.
-    Then it is left alone for a while and one copy is tried, the smallest, and so on. It
-    is well again when it took one as large as one that it refused; what it refuses
-    after that though it takes others is at fault itself.
+    A target that is there may still refuse everything: full, over quota, failing,
+    hanging. Then it gets a rest, and one copy as a trial, the smallest, and so on. It
+    is well again when it took one as large as one that it refused. A copy that it
+    refuses after that, while it takes others, is at fault itself.
 
     Attributes:
         marker_id: Of the target while it is there.
@@ -171,7 +171,7 @@ class TargetMonitor:
         return True
 
     async def took(self, key: int, size_bytes: int) -> None:
-        """Take note that a copy was kept."""
+        """Record that a copy was kept."""
         self._suspect, self._takes = None, True
         self._odd.discard(key)
         if key in self._refused or size_bytes >= min(self._refused.values(), default=0):
@@ -181,7 +181,7 @@ class TargetMonitor:
             await self._recover()
 
     async def forgive(self) -> None:
-        """Forget what was refused and is owed no more."""
+        """Forget refused copies that are not owed any longer."""
         name, keys = self._target.name, sorted(self._refused)
         owed = await self._ledger(lambda ledger: ledger.copies.owed(name, keys))
         for key in self._refused.keys() - owed:
@@ -208,12 +208,12 @@ class TargetMonitor:
         self._problem, self.failures = None, 0
 
     async def _down(self, exc: TargetError) -> None:
-        """Take note that it is away."""
+        """Record that it is away."""
         self._health = self.marker_id = None
         await self._useless(exc, None)
 
     async def _useless(self, exc: TargetError, health: TargetHealth | None) -> None:
-        """Take note that nothing can be kept there, and say so once."""
+        """Record that nothing can be kept there, and log it once."""
         self._health = None
         self.failures += 1
         free = 0 if exc.reason == "no_space" else None

@@ -54,12 +54,12 @@ class PartName:
     @classmethod
     def read(cls, text: str) -> PartName | None:
         """Return what a file's name says; None if it is no such name."""
-        told = re.fullmatch(
+        match = re.fullmatch(
             r"(.+)-(\d+)-([0-9a-f]{8})\.([^.]+)(?:\.(\d+))?\.part", text
         )
-        if told is None:
+        if match is None:
             return None
-        return cls(told[1], int(told[2]), told[3], told[4], int(told[5] or 1))
+        return cls(match[1], int(match[2]), match[3], match[4], int(match[5] or 1))
 
     def is_of(self, export: Export) -> bool:
         """Tell whether it names a body of this version of an export."""
@@ -125,14 +125,14 @@ class Part:
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(path.name, flags, 0o600, dir_fd=folder)
-            _take(fd)
+            _lock(fd)
             if os.fstat(fd).st_nlink > 1:
                 # A target keeps this very file: it must never change again.
                 os.close(fd)
                 fd = -1
                 os.unlink(path.name, dir_fd=folder)
                 fd = os.open(path.name, flags | os.O_EXCL, 0o600, dir_fd=folder)
-                _take(fd)
+                _lock(fd)
             digest = _prefix_digest(fd, size, beat)
             if digest is None or digest.hexdigest() != sha256:
                 size, digest = 0, hashlib.sha256()
@@ -231,16 +231,16 @@ class Part:
                 pending[0] = pending[0][written:]
 
 
-def room_of(found: os.statvfs_result, *, min_free: int, beside_ledger: bool) -> int:
+def room_of(about: os.statvfs_result, *, min_free: int, beside_ledger: bool) -> int:
     """Return how much may be written to a file system before the reserve is touched.
 
     The reserve is `min_free`, and never less than a twentieth of a small file system
     or 256 MiB of a large one; the ledger has half as much again, up to 64 MiB.
     """
-    free = filesystem.free_bytes(found)
+    free = filesystem.free_bytes(about)
     if free is None:
         return filesystem.UNKNOWN_BYTES
-    share = found.f_blocks * found.f_frsize // _RESERVE_SHARE
+    share = about.f_blocks * about.f_frsize // _RESERVE_SHARE
     reserve = max(min_free, min(_RESERVE_BYTES, share))
     if beside_ledger:
         reserve += min(_LEDGER_BYTES, share // 2)
@@ -279,8 +279,8 @@ def _prefix_digest(
     return digest
 
 
-def _take(fd: int) -> None:
-    """Be the only one who has a part open; not every file system can tell.
+def _lock(fd: int) -> None:
+    """Lock a part for this process alone; not every file system can.
 
     A part's name is that of its node. Two processes are of one node if the state
     directory of one is a copy.

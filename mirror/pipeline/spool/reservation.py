@@ -75,8 +75,8 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
-    """How the spool stands.
+class SpoolState:
+    """What is free in the spool, and who has or wants what.
 
     Attributes:
         room_bytes: Free above the reserve.
@@ -100,13 +100,15 @@ class Books:
     @property
     def spare_bytes(self) -> int:
         """Free, and reserved for nobody."""
-        return self.room_bytes - sum(one.reserved_bytes for one in self.holders)
+        return self.room_bytes - sum(holder.reserved_bytes for holder in self.holders)
 
     def beyond_half(self, source: str, more: int = 0) -> bool:
         """Tell whether a source takes over half the spool while another has work."""
         if not self.busy - {source}:
             return False
-        reserved = sum(o.reserved_bytes for o in self.holders if o.source == source)
+        reserved = sum(
+            holder.reserved_bytes for holder in self.holders if holder.source == source
+        )
         taken = self.kept_bytes.get(source, 0) + reserved + more
         return taken > self.whole_bytes // 2
 
@@ -138,7 +140,7 @@ def wanted(asker: Request) -> int:
     return step if asker.rest_bytes is None else min(asker.rest_bytes, step)
 
 
-def decide(asker: Request, state: Books, now_us: int) -> Answer:
+def decide(asker: Request, state: SpoolState, now_us: int) -> Answer:
     """Return what a transfer may write, or what must happen before it may."""
     others = sum(state.kept_bytes.values()) - asker.held_bytes
     rest = asker.rest_bytes
@@ -151,7 +153,7 @@ def decide(asker: Request, state: Books, now_us: int) -> Answer:
     return _make_way(asker, spare, state, now_us)
 
 
-def _left_to_others(asker: Request, state: Books) -> int:
+def _left_to_others(asker: Request, state: SpoolState) -> int:
     """Return what a source must leave that takes more than half the spool."""
     more = 0 if not asker.begun and asker.rest_bytes is None else wanted(asker)
     if not state.beyond_half(asker.source, more):
@@ -171,47 +173,47 @@ def _granted(asker: Request, spare: int) -> int | None:
     return max(asker.next_bytes, min(want, spare // 2))
 
 
-def _goes_before(asker: Request, granted: int, spare: int, state: Books) -> bool:
+def _goes_before(asker: Request, granted: int, spare: int, state: SpoolState) -> bool:
     """Tell whether a nearer deadline of its source waits for what would be given.
 
     And can have it, once what is under way has ended.
     """
-    coming = spare + sum(one.bytes for one in state.holders if one.running)
+    coming = spare + sum(holder.bytes for holder in state.holders if holder.running)
     return any(
-        one.source == asker.source
-        and one.order_us < asker.order_us
-        and spare - granted < one.wanted_bytes <= coming
-        for one in state.waits
+        wait.source == asker.source
+        and wait.order_us < asker.order_us
+        and spare - granted < wait.wanted_bytes <= coming
+        for wait in state.waits
     )
 
 
-def _make_way(asker: Request, spare: int, state: Books, now_us: int) -> Answer:
-    """Return what must give way; nothing does in vain."""
+def _make_way(asker: Request, spare: int, state: SpoolState, now_us: int) -> Answer:
+    """Return what must give way; nothing does where that would not be enough."""
     able = _can_finish(asker, now_us)
     missing = _needed(asker, state, able=able) - spare
     chosen: list[Holder] = []
-    for one in _candidates(asker, state, able=able):
+    for holder in _candidates(asker, state, able=able):
         if missing <= 0:
             break
-        chosen.append(one)
-        missing -= one.bytes
+        chosen.append(holder)
+        missing -= holder.bytes
     if missing > 0 or not chosen:
         return Answer()
     return Answer(
-        drop=tuple(one.key for one in chosen if not one.running),
-        stop=tuple(one.key for one in chosen if one.running),
+        drop=tuple(holder.key for holder in chosen if not holder.running),
+        stop=tuple(holder.key for holder in chosen if holder.running),
         finishing=able,
     )
 
 
-def _needed(asker: Request, state: Books, *, able: bool) -> int:
+def _needed(asker: Request, state: SpoolState, *, able: bool) -> int:
     """Return how much room is worth that something gives way."""
     if asker.rest_bytes is None:
         return min(LEAST_BYTES, state.whole_bytes // 4)
     return asker.rest_bytes if able else wanted(asker)
 
 
-def _candidates(asker: Request, state: Books, *, able: bool) -> list[Holder]:
+def _candidates(asker: Request, state: SpoolState, *, able: bool) -> list[Holder]:
     """Return what may give way to a transfer, the first to do so first.
 
     Sources that take more than half the spool, whatever their deadlines; then, to one
@@ -219,15 +221,15 @@ def _candidates(asker: Request, state: Books, *, able: bool) -> list[Holder]:
     """
     own_only = state.beyond_half(asker.source, asker.rest_bytes or 0)
     found = []
-    for one in state.holders:
-        if not one.bytes or (own_only and one.source != asker.source):
+    for holder in state.holders:
+        if not holder.bytes or (own_only and holder.source != asker.source):
             continue
-        greedy = one.source != asker.source and state.beyond_half(one.source)
-        later = able and one.order_us > asker.order_us
-        if greedy or (later and not one.ends):
-            found.append((greedy, one))
+        greedy = holder.source != asker.source and state.beyond_half(holder.source)
+        later = able and holder.order_us > asker.order_us
+        if greedy or (later and not holder.ends):
+            found.append((greedy, holder))
     found.sort(key=lambda each: (each[0], each[1].order_us), reverse=True)
-    return [one for _, one in found]
+    return [holder for _, holder in found]
 
 
 def _can_finish(asker: Request, now_us: int) -> bool:

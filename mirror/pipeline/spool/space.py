@@ -1,4 +1,4 @@
-"""Keep the books of the spool: who may still write how much, and who waits."""
+"""Give room in the spool: who may still write how much, and who gives way."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mirror import backoff
 from mirror.errors import NoRoomError, SpoolError
-from mirror.ledger import SpoolUse
 from mirror.model import to_us, utc_now
 from mirror.pipeline.spool import reservation
+from mirror.pipeline.spool.refusals import Refusals
+from mirror.pipeline.spool.usage import SpoolUsage
 from mirror.tasks import run_to_end
-from mirror.wording import size
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -25,29 +24,26 @@ if TYPE_CHECKING:
         Callable,
         Collection,
         Iterable,
+        Mapping,
     )
     from datetime import datetime
     from pathlib import Path
 
-    from mirror.ledger import LedgerThread
+    from mirror.ledger import LedgerThread, SpoolUse
     from mirror.model import Export
     from mirror.pipeline.spool.part import Part
 
 FAVOUR_S = 600.0
 """Others give way to one transfer no more often than this."""
-WAITS_S = 60.0
-"""What waits for room asks again at least as often."""
 YIELD_S = 10.0
 """What is asked to end has done so by then."""
 _ROUNDS = 5
-_COST_SHARE = 0.02
 _LEAST_S = 1.0
 _WINDOW_S = 300.0
-_REMEMBERED = 4096
 
 
 @dataclass(slots=True, kw_only=True)
-class _Tenant:
+class _Transfer:
     """A part that is open, and what was promised to it.
 
     Attributes:
@@ -96,19 +92,6 @@ class _Tenant:
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Refused:
-    """How often, and when last, an export found no room.
-
-    Attributes:
-        wait: None if there never will be any for it.
-    """
-
-    times: int = 0
-    at: float = 0.0
-    wait: reservation.Wait | None = None
-
-
 class Space:
     """Gives room in the spool by reservation.
 
@@ -136,8 +119,6 @@ class Space:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._ledger = ledger
-        self._retry = retry
-        self._retry_max = retry_max
         self._yield_s = yield_s
         self._clock = clock
         self._now = now
@@ -145,43 +126,42 @@ class Space:
         self.stop: Callable[[int], None] = lambda _: None
         self.needed: Callable[[], None] = lambda: None
         self.leaving: set[int] = set()
-        self._tenants: dict[Part, _Tenant] = {}
+        self._transfers: dict[Part, _Transfer] = {}
         self._turns = asyncio.Condition()
         self._asking: set[Path] = set()
         self._left = asyncio.Event()
-        self._uses: dict[Path, tuple[float, SpoolUse]] = {}
-        self._rates: dict[int, float] = {}
+        self._usage = SpoolUsage(ledger, clock)
         self._favoured: dict[int, float] = {}
-        self._refused: dict[int, _Refused] = {}
+        self._refusals = Refusals(retry, retry_max, clock)
 
-    def enter(self, part: Part, export: Export) -> None:
-        """Take note of a part that was opened."""
-        self._tenants[part] = _Tenant(export=export, part=part)
-        self._uses.pop(part.path.parent, None)
+    def register(self, part: Part, export: Export) -> None:
+        """Add a part that was opened."""
+        self._transfers[part] = _Transfer(export=export, part=part)
+        self._usage.forget(part.path.parent)
 
-    def leave(self, part: Part) -> None:
+    def unregister(self, part: Part) -> None:
         """Take back what was promised to a part."""
-        tenant = self._tenants.pop(part, None)
-        if tenant is not None:
-            self._measure(tenant)
-        self._uses.pop(part.path.parent, None)
+        transfer = self._transfers.pop(part, None)
+        if transfer is not None:
+            self._measure(transfer)
+        self._usage.forget(part.path.parent)
         self._left.set()
 
     def expect(self, part: Part, rest: int | None, *, begun: bool) -> None:
-        """Take note of how much of a file is still to come; None while unknown."""
-        tenant = self._tenants.get(part)
-        if tenant is None:
+        """Record how many bytes of a file are still to come; None while unknown."""
+        transfer = self._transfers.get(part)
+        if transfer is None:
             return
-        tenant.rest_bytes, tenant.rest_at, tenant.begun = rest, part.size, begun
-        tenant.since, tenant.since_bytes = self._clock(), part.size
-        tenant.finishing = tenant.finishing and begun
+        transfer.rest_bytes, transfer.rest_at, transfer.begun = rest, part.size, begun
+        transfer.since, transfer.since_bytes = self._clock(), part.size
+        transfer.finishing = transfer.finishing and begun
 
     def holds(self, part: Part, more: int) -> bool:
         """Tell whether a part may grow by so much without asking."""
-        tenant = self._tenants.get(part)
-        if tenant is None or tenant.until_bytes is None:
+        transfer = self._transfers.get(part)
+        if transfer is None or transfer.until_bytes is None:
             return True
-        return part.size + more <= tenant.until_bytes
+        return part.size + more <= transfer.until_bytes
 
     async def reserve(
         self,
@@ -202,94 +182,108 @@ class Space:
         Raises:
             NoRoomError: There is not so much.
         """
-        tenant = self._tenants[part]
-        self._measure(tenant)
+        transfer = self._transfers[part]
+        self._measure(transfer)
         began = self._clock()
         try:
-            await self._reserve(tenant, more, room, renew=renew)
+            await self._reserve(transfer, more, room, renew=renew)
         finally:
             # What waits for room is not slow.
-            tenant.since += self._clock() - began
+            transfer.since += self._clock() - began
 
     async def _reserve(
         self,
-        tenant: _Tenant,
+        transfer: _Transfer,
         more: int,
         room: Callable[[], Awaitable[int]],
         *,
         renew: bool,
     ) -> None:
-        part = tenant.part
+        part = transfer.part
         folder = part.path.parent
-        if await self._is_plenty(tenant, more, room):
+        if await self._is_plenty(transfer, more, room):
             return
         # Held to the end, so that nobody else takes what is freed for this one.
-        async with self._turn(folder, tenant):
+        async with self._turn(folder, transfer):
             stopped: set[int] = set()
             try:
-                answer, free = await self._ask_again(tenant, more, room, stopped)
+                answer, free = await self._ask_again(transfer, more, room, stopped)
             finally:
                 self.leaving -= stopped
             if answer.granted_bytes is not None:
-                tenant.until_bytes = part.size + answer.granted_bytes
-                if tenant.begun:
+                transfer.until_bytes = part.size + answer.granted_bytes
+                if transfer.begun:
                     # Before, its length may not be known, and much too long.
-                    self._refused.pop(tenant.key, None)
+                    self._refusals.forget(transfer.key)
                 return
-        if renew and free >= 0 and self._lasts(tenant, more):
+        if renew and free >= 0 and self._lasts(transfer, more):
             return
         if not answer.never:
             self.needed()
-        raise self._refuse(tenant, free, never=answer.never)
+        raise self._refuse(transfer, free, never=answer.never)
 
     async def _is_plenty(
-        self, tenant: _Tenant, more: int, room: Callable[[], Awaitable[int]]
+        self, transfer: _Transfer, more: int, room: Callable[[], Awaitable[int]]
     ) -> bool:
         """Give room at once where there is so much that nobody else need be asked."""
-        folder = tenant.part.path.parent
-        before = {part: one.reserved for part, one in self._tenants.items()}
+        before = self._reserved()
         free = await room()
-        spare = free - sum(
-            max(before.get(part, 0), one.reserved)
-            for part, one in self._tenants.items()
-            if one is not tenant and part.path.parent == folder
-        )
-        asker = self._asker(tenant, more, self._rates.get(tenant.key, 0.0))
+        spare = free - sum(reserved for _, reserved in self._others(transfer, before))
+        asker = self._asker(transfer, more, self._usage.known_rate(transfer.key))
         granted = reservation.decide(
-            asker, reservation.Books(room_bytes=spare - reservation.LEAST_BYTES), 0
+            asker, reservation.SpoolState(room_bytes=spare - reservation.LEAST_BYTES), 0
         ).granted_bytes
-        if self._refused or granted is None:
+        if self._refusals or granted is None:
             return False
-        tenant.until_bytes = tenant.part.size + granted
+        transfer.until_bytes = transfer.part.size + granted
         return True
 
+    def _reserved(self) -> dict[Part, int]:
+        return {part: each.reserved for part, each in self._transfers.items()}
+
+    def _others(
+        self, transfer: _Transfer, before: Mapping[Part, int]
+    ) -> list[tuple[_Transfer, int]]:
+        """Return the others in the same folder, and what is reserved for each.
+
+        Args:
+            transfer: That asks.
+            before: What was reserved before the disk was asked: what is written or
+                given meanwhile counts twice, not never.
+        """
+        return [
+            (other, max(before.get(part, 0), other.reserved))
+            for part, other in self._transfers.items()
+            if other is not transfer and part.path.parent == transfer.part.path.parent
+        ]
+
     @staticmethod
-    def _asker(tenant: _Tenant, more: int, rate: float) -> reservation.Request:
+    def _asker(transfer: _Transfer, more: int, rate: float) -> reservation.Request:
         return reservation.Request(
-            key=tenant.key,
-            source=tenant.export.source,
-            order_us=tenant.export.order_us,
-            held_bytes=tenant.part.size,
-            rest_bytes=tenant.rest,
+            key=transfer.key,
+            source=transfer.export.source,
+            order_us=transfer.export.order_us,
+            held_bytes=transfer.part.size,
+            rest_bytes=transfer.rest,
             next_bytes=more,
             rate=rate,
-            begun=tenant.begun,
-            finishing=tenant.finishing,
+            begun=transfer.begun,
+            finishing=transfer.finishing,
         )
 
     @contextlib.asynccontextmanager
-    async def _turn(self, folder: Path, tenant: _Tenant) -> AsyncIterator[None]:
-        """Let one ask at a time about a folder, and nobody who is to end.
+    async def _turn(self, folder: Path, transfer: _Transfer) -> AsyncIterator[None]:
+        """Let one transfer at a time ask about a folder, none that must end.
 
         Raises:
-            NoRoomError: The tenant ends for another.
+            NoRoomError: The transfer ends for another.
         """
         async with self._turns:
             await self._turns.wait_for(
-                lambda: tenant.ends or folder not in self._asking
+                lambda: transfer.ends or folder not in self._asking
             )
-            if tenant.ends:
-                raise self._refuse(tenant, 0, never=False)
+            if transfer.ends:
+                raise self._refuse(transfer, 0, never=False)
             self._asking.add(folder)
         try:
             yield
@@ -303,7 +297,7 @@ class Space:
 
     async def _ask_again(
         self,
-        tenant: _Tenant,
+        transfer: _Transfer,
         more: int,
         room: Callable[[], Awaitable[int]],
         stopped: set[int],
@@ -311,114 +305,89 @@ class Space:
         """Ask until nothing more gives way; return the answer and the disk's room.
 
         Args:
-            tenant: That asks.
+            transfer: That asks.
             more: See `reserve`.
             room: See `reserve`.
             stopped: Takes the keys of fetches that were ended; not to be claimed.
         """
-        since = self._clock() - self._favoured.get(tenant.key, -FAVOUR_S)
+        since = self._clock() - self._favoured.get(transfer.key, -FAVOUR_S)
         favoured = since < FAVOUR_S
         answer, free = reservation.Answer(), 0
         for _ in range(_ROUNDS):
-            answer, free = await self._ask(tenant, more, room, favoured=favoured)
+            answer, free = await self._ask(transfer, more, room, favoured=favoured)
             if not (answer.drop or answer.stop):
                 break
-            tenant.finishing = tenant.finishing or answer.finishing
-            await self._drop(answer.drop, tenant.part.path.parent)
+            transfer.finishing = transfer.finishing or answer.finishing
+            await self._drop(answer.drop, transfer.part.path.parent)
             if answer.stop:
                 stopped.update(answer.stop)
                 self.leaving.update(answer.stop)
                 await self._end(answer.stop)
-        if tenant.finishing and answer.granted_bytes is not None:
-            self._favour(tenant.key)
+        if transfer.finishing and answer.granted_bytes is not None:
+            self._favour(transfer.key)
         return answer, free
 
-    def _lasts(self, tenant: _Tenant, more: int) -> bool:
+    def _lasts(self, transfer: _Transfer, more: int) -> bool:
         """Tell whether what was reserved earlier is enough for now."""
-        if tenant.until_bytes is None:
+        if transfer.until_bytes is None:
             return False
-        return tenant.rest == 0 or max(more, 1) <= tenant.reserved
+        return transfer.rest == 0 or max(more, 1) <= transfer.reserved
 
     async def _ask(
         self,
-        tenant: _Tenant,
+        transfer: _Transfer,
         more: int,
         room: Callable[[], Awaitable[int]],
         *,
         favoured: bool,
     ) -> tuple[reservation.Answer, int]:
         """Return the answer to a request, and the room there is on the disk."""
-        folder = tenant.part.path.parent
-        # Of before the disk is asked and of now: what is written or given meanwhile
-        # counts twice, not never.
-        before = {part: one.reserved for part, one in self._tenants.items()}
+        folder = transfer.part.path.parent
+        before = self._reserved()
         free = await room()
-        use = await self._used(folder)
-        rate = await self._rate(tenant.key)
+        use = await self._usage.of(folder)
+        rate = await self._usage.rate(transfer.key)
         holders = [
-            one.holder(max(before.get(part, 0), one.reserved))
-            for part, one in self._tenants.items()
-            if one is not tenant and part.path.parent == folder
+            other.holder(reserved) for other, reserved in self._others(transfer, before)
         ]
-        asker = dataclasses.replace(self._asker(tenant, more, rate), favoured=favoured)
-        recent = self._clock() - 2 * WAITS_S
-        state = reservation.Books(
+        asker = dataclasses.replace(
+            self._asker(transfer, more, rate), favoured=favoured
+        )
+        state = reservation.SpoolState(
             room_bytes=free,
-            holders=[*holders, *(_idle(one) for one in use.idle)],
+            holders=[*holders, *map(_idle, use.idle)],
             kept_bytes=self._kept(use, folder),
             busy=use.busy,
-            waits=[
-                one.wait
-                for one in self._refused.values()
-                if one.wait is not None and one.at > recent
-            ],
+            waits=self._refusals.waits(),
         )
         return reservation.decide(asker, state, to_us(self._now())), free
 
     def _kept(self, use: SpoolUse, folder: Path) -> dict[str, int]:
         """Return what lies in a folder of the spool, by source."""
         kept = dict(use.kept_bytes)
-        open_here = {p: o for p, o in self._tenants.items() if p.path.parent == folder}
-        keys = {one.key for one in open_here.values()}
-        sizes = [(one.export.source, part.size) for part, one in open_here.items()]
+        here = [
+            each for each in self._transfers.values() if each.part.path.parent == folder
+        ]
+        keys = {each.key for each in here}
+        sizes = [(each.export.source, each.part.size) for each in here]
         sizes += [
-            (one.source, one.part_bytes) for one in use.fetching if one.key not in keys
+            (export.source, export.part_bytes)
+            for export in use.fetching
+            if export.key not in keys
         ]
         for source, size_bytes in sizes:
             kept[source] = kept.get(source, 0) + size_bytes
         return kept
 
-    async def _used(self, folder: Path) -> SpoolUse:
-        """Return what lies in the spool; a little old where that is costly to know."""
-        until, use = self._uses.get(folder, (0.0, SpoolUse()))
-        if self._ledger is not None and self._clock() >= until:
-            began = self._clock()
-            use = await self._ledger(
-                lambda ledger: ledger.fetches.spool_use(str(folder))
-            )
-            ended = self._clock()
-            until = ended + (ended - began) / _COST_SHARE
-            self._uses[folder] = (until, use)
-        return use
-
-    async def _rate(self, key: int) -> float:
-        """Return how fast an export's bytes came, now or at an earlier attempt."""
-        if key not in self._rates and self._ledger is not None:
-            if len(self._rates) >= _REMEMBERED:
-                self._rates.clear()
-            self._rates[key] = await self._ledger(
-                lambda ledger: ledger.fetches.rate(key)
-            )
-        return self._rates.get(key, 0.0)
-
-    def _measure(self, tenant: _Tenant) -> None:
-        """Take note of how fast bytes come."""
-        took_s = self._clock() - tenant.since
-        gained = tenant.part.size - tenant.since_bytes
-        if tenant.begun and (gained > 0 or took_s >= _LEAST_S):
-            self._rates[tenant.key] = max(0, gained) / max(took_s, _LEAST_S)
+    def _measure(self, transfer: _Transfer) -> None:
+        """Record how fast bytes come."""
+        took_s = self._clock() - transfer.since
+        gained = transfer.part.size - transfer.since_bytes
+        if transfer.begun and (gained > 0 or took_s >= _LEAST_S):
+            rate = max(0, gained) / max(took_s, _LEAST_S)
+            self._usage.measured(transfer.key, rate)
         if took_s > _WINDOW_S:
-            tenant.since, tenant.since_bytes = self._clock(), tenant.part.size
+            transfer.since, transfer.since_bytes = self._clock(), transfer.part.size
 
     async def _drop(self, keys: Iterable[int], folder: Path) -> None:
         """Remove the parts of exports that nobody works on."""
@@ -428,7 +397,7 @@ class Space:
             try:
                 await self._drop_one(key)
             finally:
-                self._uses.pop(folder, None)
+                self._usage.forget(folder)
                 if not was_leaving:
                     self.leaving.discard(key)
 
@@ -442,8 +411,8 @@ class Space:
 
     async def _end(self, keys: Collection[int]) -> None:
         """End fetches, and wait a while until one has."""
-        for tenant in self._tenants.values():
-            tenant.ends = tenant.ends or tenant.key in keys
+        for transfer in self._transfers.values():
+            transfer.ends = transfer.ends or transfer.key in keys
         await self._wake_others()
         for key in keys:
             self.stop(key)
@@ -454,7 +423,7 @@ class Space:
                     await self._left.wait()
 
     def _open_keys(self) -> set[int]:
-        return {one.key for one in self._tenants.values()}
+        return {each.key for each in self._transfers.values()}
 
     def _favour(self, key: int) -> None:
         """Remember that others gave way to an export."""
@@ -464,46 +433,25 @@ class Space:
         }
         self._favoured[key] = now
 
-    def _refuse(self, tenant: _Tenant, free: int, *, never: bool) -> NoRoomError:
-        rest, now = tenant.rest, self._clock()
-        wanted = rest or reservation.LEAST_BYTES
-        wait = reservation.Wait(
-            source=tenant.export.source,
-            order_us=tenant.export.order_us,
-            wanted_bytes=wanted,
-        )
-        forgotten = now - FAVOUR_S - self._retry_max.total_seconds()
-        self._refused = {
-            key: one for key, one in self._refused.items() if one.at > forgotten
-        }
-        refused = self._refused.setdefault(tenant.key, _Refused())
-        refused.times += 1
-        refused.at, refused.wait = now, None if never else wait
-        longest = self._retry_max if never else timedelta(seconds=WAITS_S)
-        again = backoff.delay(
-            refused.times,
-            initial=self._retry,
-            maximum=min(longest, self._retry_max),
-            jitter=1.0,
-        )
-        folder = tenant.part.path.parent
-        text = f"the spool in {folder} has room for {size(max(0, free))} above its "
-        text += "reserve"
-        if rest is not None:
-            text += f", and {size(rest)} are to come"
-        text += "; it can never hold that file" if never else ""
-        return NoRoomError(
-            "spool_full",
-            f"{text}; free some space there, or set spool_dir to a larger disk",
-            retry_after_s=again.total_seconds(),
+    def _refuse(self, transfer: _Transfer, free: int, *, never: bool) -> NoRoomError:
+        return self._refusals.refuse(
+            transfer.key,
+            reservation.Wait(
+                source=transfer.export.source,
+                order_us=transfer.export.order_us,
+                wanted_bytes=transfer.rest or reservation.LEAST_BYTES,
+            ),
+            folder=transfer.part.path.parent,
+            rest_bytes=transfer.rest,
+            free_bytes=free,
             never=never,
         )
 
 
-def _idle(one: Export) -> reservation.Holder:
+def _idle(export: Export) -> reservation.Holder:
     return reservation.Holder(
-        key=one.key or 0,
-        source=one.source,
-        order_us=one.order_us,
-        held_bytes=one.part_bytes,
+        key=export.key or 0,
+        source=export.source,
+        order_us=export.order_us,
+        held_bytes=export.part_bytes,
     )

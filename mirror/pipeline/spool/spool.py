@@ -103,7 +103,7 @@ class Spool:
 
     async def put_away(self, part: Part) -> None:
         """Close a part; one that hangs is closed when it wakes up."""
-        self.space.leave(part)
+        self.space.unregister(part)
         if part.left is None:
             with contextlib.suppress(SpoolError):
                 await self.use(part, Part.close)
@@ -148,7 +148,7 @@ class Spool:
             if old is not None and old != part.path:
                 # It will not be continued; best effort, for its disk may be away.
                 await self._forget(part, old)
-            self.space.enter(part, export)
+            self.space.register(part, export)
             return part
         raise failure or SpoolError("spool_failed", "no spool folder is configured")
 
@@ -170,7 +170,7 @@ class Spool:
         await self.space.reserve(part, lambda: self.use(part, Part.room_bytes))
 
     async def keep_room(self, part: Part, more: int = 0) -> None:
-        """Reserve room anew as a file grows, unless what it has is enough.
+        """Reserve more room as a file grows, unless what it has is enough.
 
         Args:
             part: That is open.
@@ -225,11 +225,11 @@ class Spool:
         return await self._run(path.parent, todo, heartbeat=heartbeat)
 
     async def sweep(self, path: Path) -> None:
-        """Remove a stray file that is of no use."""
+        """Remove a stray file."""
         await self._remove(path)
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads once they are idle."""
         self._lanes.close()
 
     async def _run(
@@ -246,7 +246,7 @@ class Spool:
             folder: Whose threads are used.
             call: Blocking.
             heartbeat: See `Lane.run`.
-            left: Told of a call that hangs.
+            left: Called with a call that hangs.
 
         Raises:
             SpoolError: The spool cannot do it now.
@@ -307,7 +307,7 @@ class Spool:
         await self._run(path.parent, functools.partial(self._unlink, path))
 
     async def _answers(self, place: Place) -> bool:
-        """Tell whether a place answers at all, be it with an error.
+        """Tell whether a place answers at all, also with an error.
 
         One that hangs must not hold up what can go elsewhere.
         """
@@ -340,7 +340,7 @@ class Spool:
             raise OSError(errno.ENODEV, "the folder of the spooled file is away")
 
     def _unlink(self, path: Path) -> None:
-        """Remove a file, but take none for removed whose disk is away."""
+        """Remove a file; fail if its disk is away."""
         for place in self._places():
             if place.path == path.parent and place.guard is not None:
                 place.guard()

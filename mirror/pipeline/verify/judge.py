@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyFinding:
-    """What the operator is told.
+    """What the operator reads of one problem.
 
     Attributes:
         source: With `export_id`, `created_at` and `path` None where it is about the
@@ -110,7 +110,7 @@ def finding(
     *,
     repaired: bool = False,
 ) -> CopyFinding:
-    """Return what is told of one copy."""
+    """Return the finding about one copy."""
     return CopyFinding(
         problem=problem,
         target=subject.copy.target,

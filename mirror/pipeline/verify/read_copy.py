@@ -80,7 +80,7 @@ class CopyReader:
             subject: Of the export.
             target: Where the copy is.
             path: Of the copy.
-            progress: Told each batch of bytes.
+            progress: Counts the bytes as they come.
 
         Raises:
             TargetError: Nothing may be concluded.

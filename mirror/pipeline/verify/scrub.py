@@ -43,7 +43,7 @@ class Scrub:
     Args:
         reader: Reads copies.
         targets: Names of all configured targets.
-        tell: Given each finding as it comes.
+        tell: Called with each finding as it comes.
         repairer: Repairs what is damaged; None changes nothing on any target.
 
     Attributes:
@@ -174,7 +174,7 @@ class Scrub:
         return False
 
     def _give_up(self, target: str, left: int, exc: TargetError) -> None:
-        """Read no more on a target that is away: that is no damage."""
+        """Stop reading a target that is away: that is no damage."""
         self.tally.not_checked += left
         text = f"{exc}; {left} copies there were not checked"
         self._tell(CopyFinding(problem=Problem.NOT_CHECKED, target=target, text=text))

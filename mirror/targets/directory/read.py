@@ -28,7 +28,7 @@ def examine(
         root: Descriptor.
         path: Of the file.
         size_bytes: Only a file of this length is read.
-        came: Told how many bytes came.
+        came: Called with the number of bytes of each read.
 
     Raises:
         OSError: It cannot be read just now.
@@ -92,8 +92,8 @@ def record_in(fd: int) -> bytes:
 def _file(name: str, within: int) -> Iterator[tuple[bool, int | None]]:
     """Give whether anything has the name, and a regular file open for reading."""
     try:
-        found = os.stat(name, dir_fd=within, follow_symlinks=False)
-        regular = stat.S_ISREG(found.st_mode)
+        about = os.stat(name, dir_fd=within, follow_symlinks=False)
+        regular = stat.S_ISREG(about.st_mode)
         fd = durable.open_file(name, within=within) if regular else None
     except FileNotFoundError:
         yield False, None

@@ -88,12 +88,12 @@ class Root:
         except FileNotFoundError:
             return None
 
-    def make_marker(self, root: int, below: int, temporary: str) -> str:
+    def make_marker(self, root: int, tmp: int, temporary: str) -> str:
         """Make a marker where there is none; return its id, or a quicker node's.
 
         Args:
             root: Descriptor of the root.
-            below: Descriptor of the folder for temporary files.
+            tmp: Descriptor of the folder for temporary files.
             temporary: A free name in it.
         """
         content = {
@@ -102,22 +102,22 @@ class Root:
             "tool": f"archive-mirror {__version__}",
         }
         text = json.dumps(content, indent=1).encode()
-        durable.write_new(temporary, [text], within=below, modes=_PRIVATE)
+        durable.write_new(temporary, [text], within=tmp, modes=_PRIVATE)
         with durable.closing(durable.open_folder(HIDDEN, within=root)) as hidden:
             with contextlib.suppress(FileExistsError):
-                durable.place(temporary, MARKER, source=below, within=hidden)
+                durable.place(temporary, MARKER, source=tmp, within=hidden)
             os.fsync(hidden)
             with contextlib.suppress(FileNotFoundError):
                 # On SMB no two names of one file can be open at once, and the client
                 # closes the first one late (EINVAL; MS-SMB2 3.3.5.9.8).
-                os.unlink(temporary, dir_fd=below)
-            found = self._read(hidden)
-        if found is None:
+                os.unlink(temporary, dir_fd=tmp)
+            marker_id = self._read(hidden)
+        if marker_id is None:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
-        return found
+        return marker_id
 
-    def expect(self, found: str | None, expected: str) -> None:
-        """Make sure that the marker found is the one we know.
+    def expect(self, marker_id: str | None, known: str) -> None:
+        """Make sure that a marker is the one we know.
 
         Raises:
             TargetError: It is not; the text says how to accept what is there.
@@ -127,13 +127,13 @@ class Root:
             f"`archive-mirror check --adopt {self.target}`"
         )
         where = f"target {self.target}: {self.path}/{HIDDEN}/{MARKER}"
-        if found is None:
+        if marker_id is None:
             raise TargetError(
                 "marker_missing",
                 f"{where} is missing: its disk is not mounted there, or was emptied. "
                 f"Nothing is written. Mount it; {remedy}",
             )
-        if found != expected:
+        if marker_id != known:
             raise TargetError(
                 "marker_differs",
                 f"{where} is that of another target. "
@@ -179,7 +179,7 @@ class Root:
         )
 
     def unmarked(self) -> TargetError:
-        """Return what is told of a root without a marker."""
+        """Return the error of a root without a marker."""
         return TargetError(
             "marker_missing",
             f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} is missing: its disk "
@@ -188,17 +188,25 @@ class Root:
         )
 
     def _read(self, hidden: int) -> str | None:
+        """Return the id in the marker in an open hidden folder; None if none."""
         try:
-            found = read_marker(hidden)
+            with durable.closing(durable.open_file(MARKER, within=hidden)) as fd:
+                text = os.read(fd, _MARKER_BYTES)
+            marker_id = json.loads(text)["target_id"]
         except FileNotFoundError:
             return None
-        except ValueError as exc:
-            raise TargetError(
-                "marker_broken",
-                f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} cannot be "
-                "understood; check the disk, and restore or remove that file",
-            ) from exc
-        return found
+        except (RecursionError, ValueError, TypeError, KeyError) as exc:
+            raise self._broken() from exc
+        if not isinstance(marker_id, str) or not marker_id:
+            raise self._broken()
+        return marker_id
+
+    def _broken(self) -> TargetError:
+        return TargetError(
+            "marker_broken",
+            f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} cannot be "
+            "understood; check the disk, and restore or remove that file",
+        )
 
     def _not_mounted(self) -> TargetError:
         remedy = "mount its disk there, or set mount = false"
@@ -224,21 +232,3 @@ class Root:
         return TargetError(
             "root_missing", f"target {self.target}: {self.path} is missing: {remedy}"
         )
-
-
-def read_marker(hidden: int) -> str:
-    """Return the id in the marker in an open hidden folder.
-
-    Raises:
-        FileNotFoundError: There is no marker.
-        ValueError: It cannot be understood.
-    """
-    with durable.closing(durable.open_file(MARKER, within=hidden)) as fd:
-        text = os.read(fd, _MARKER_BYTES)
-    try:
-        found = json.loads(text)["target_id"]
-    except (RecursionError, TypeError, KeyError) as exc:
-        raise ValueError(MARKER) from exc
-    if not isinstance(found, str) or not found:
-        raise ValueError(MARKER)
-    return found

@@ -79,12 +79,12 @@ class DirectoryStore:
         """
         if not write:
             with self._root.opened() as root:
-                found = self._root.marker(root)
+                marker_id = self._root.marker(root)
                 if known is not None:
-                    self._root.expect(found, known)
-                if found is None:
+                    self._root.expect(marker_id, known)
+                if marker_id is None:
                     raise self._root.unmarked()
-                return self._health(root, found)
+                return self._health(root, marker_id)
         modes, gid = self._modes, self._gid()
         self._modes = FileModes(
             file_mode=modes.file_mode, dir_mode=modes.dir_mode, gid=gid
@@ -92,19 +92,19 @@ class DirectoryStore:
         if known is None:
             self._root.make(modes.dir_mode)
         with self._root.opened() as root:
-            found = self._root.marker(root)
+            marker_id = self._root.marker(root)
             if known is not None:
-                self._root.expect(found, known)
+                self._root.expect(marker_id, known)
             self._folders.forget()
             self._warning = None
             with durable.closing(self._tmp(root)) as tmp:
-                if found is None:
+                if marker_id is None:
                     with self._temporaries.named("marker", within=tmp) as name:
-                        found = self._root.make_marker(root, tmp, name)
+                        marker_id = self._root.make_marker(root, tmp, name)
                 self._temporaries.clean(tmp)
                 self._prove_writable(tmp)
-            self._marker_id = found
-            return self._health(root, found)
+            self._marker_id = marker_id
+            return self._health(root, marker_id)
 
     def publish(
         self,
@@ -235,13 +235,15 @@ class DirectoryStore:
         with ExitStack() as stack:
             origin = content.opened(publication, loop, heartbeat.beat)
             opened = stack.enter_context(origin)
-            folder = self._folders.open(root, folders, self._modes)
+            made = self._folders.open(root, folders, self._modes)
+            folder = stack.enter_context(durable.closing(made))
+            heartbeat.beat()
             placement = Placement(
                 target=self._root.target,
                 publication=publication,
                 content=opened,
                 modes=self._modes,
-                folder=stack.enter_context(durable.closing(folder)),
+                folder=folder,
                 tmp=tmp,
                 temporaries=self._temporaries,
                 reserve=partial(self._reserve, root),

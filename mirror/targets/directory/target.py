@@ -193,7 +193,7 @@ class DirectoryTarget:
         await self._run(partial(self._store.delete, path), path)
 
     async def close(self) -> None:
-        """Let idle threads end; one that hangs is not waited for."""
+        """Stop the threads once they are idle; never wait for one that hangs."""
         self._lane.close()
 
     async def _ask(self, work: Callable[[], T], patience_s: float, key: object) -> T:
