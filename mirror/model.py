@@ -142,7 +142,7 @@ class Export:
 
     Attributes:
         key: The ledger's own number; None before the first write.
-        ours: First seen after its source's first complete sweep, so that its loss
+        counts_as_ours: First seen after its source's first complete sweep; so its loss
             counts as our loss.
         had_file: A walk showed a url naming a file, or a folder url gave bytes.
         order_us: What fetches are ordered by: the deadline, or a guess at it.
@@ -154,14 +154,14 @@ class Export:
         due_us: Not tried before.
         not_before_us: As `due_us` where that is no back-off, which has a bound; else 0.
         attempts: Fetch attempts ever made.
-        barren: Attempts in a row that gained nothing.
-        misses: Tries in a row that found no file behind the url.
+        attempts_without_gain: Attempts in a row that gained nothing.
+        tries_without_file: Tries in a row that found no file behind the url.
         timeouts: Attempts in a row that ended because they took too long.
         best_bytes: The longest the partial ever was since it last became ready.
         part_number: Tells the partial from a held body, in its file's name.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
         part_firm: `part_modified` is of one version alone; see `ports.Held.firm`.
-        part_plain: The next attempt asks without Range.
+        ask_without_range: The next attempt asks without Range.
         held_dir: Where the held body lies; it and the rest is None if there is none.
         held_number: As `part_number`.
         held_doubt: What is doubted of it.
@@ -199,7 +199,7 @@ class Export:
     url: str | None = None
     has_file: bool = False
     first_seen_us: int
-    ours: bool = False
+    counts_as_ours: bool = False
     had_file: bool = False
     deadline_us: int | None = None
     order_us: int
@@ -211,8 +211,8 @@ class Export:
     due_us: int = 0
     not_before_us: int = 0
     attempts: int = 0
-    barren: int = 0
-    misses: int = 0
+    attempts_without_gain: int = 0
+    tries_without_file: int = 0
     timeouts: int = 0
     best_bytes: int = 0
     last_error: str | None = None
@@ -224,7 +224,7 @@ class Export:
     part_etag: str | None = None
     part_modified: str | None = None
     part_firm: bool = False
-    part_plain: bool = False
+    ask_without_range: bool = False
     held_dir: str | None = None
     held_number: int | None = None
     held_bytes: int | None = None

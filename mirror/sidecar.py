@@ -337,7 +337,7 @@ def export_of(found: Beside, now_us: int) -> Export:
         user_id=record.user_id,
         first_seen_us=seen_us,
         has_file=True,
-        ours=True,
+        counts_as_ours=True,
         had_file=True,
         deadline_us=record.deadline_us,
         order_us=record.deadline_us or seen_us,

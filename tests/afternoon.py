@@ -106,7 +106,7 @@ class Scene:
             "deadline_us": made + 3 * HOUR,
             "had_file": True,
             "has_file": True,
-            "ours": True,
+            "counts_as_ours": True,
         }
         export = Export(
             source=source,
@@ -120,7 +120,7 @@ class Scene:
         )
         with self.ledger._db.transaction() as connection:
             key = rows.insert(connection, export)
-            if state is State.LOST and export.ours:
+            if state is State.LOST and export.counts_as_ours:
                 rows.add_total(connection, source, "lost", export.reason or "")
             if state in {State.SAVED, State.SPOOLED}:
                 connection.executemany(

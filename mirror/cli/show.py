@@ -185,8 +185,8 @@ def _due_now(export: Export) -> Export:
         export,
         due_us=0,
         not_before_us=0,
-        barren=0,
-        misses=0,
+        attempts_without_gain=0,
+        tries_without_file=0,
         without_walks=0,
         absent_sweeps=0,
     )

@@ -216,7 +216,7 @@ class Copies:
                     state=State.READY,
                     reason=Reason.SPOOL_LOST,
                     due_us=0,
-                    barren=0,
+                    attempts_without_gain=0,
                     best_bytes=0,
                 )
             rows.update(connection, prior, after)

@@ -268,7 +268,7 @@ class Reads:
             self._db.connection.execute(
                 "SELECT source, count(*) FROM exports "
                 "INDEXED BY exports_unacknowledged WHERE state = 'lost' "
-                "AND ours = 1 AND acknowledged_us IS NULL "
+                "AND counts_as_ours = 1 AND acknowledged_us IS NULL "
                 "GROUP BY source"
             ).fetchall()
         )
@@ -381,7 +381,7 @@ class Reads:
             found += connection.execute(
                 "SELECT coalesce(deadline_us, 0), key FROM exports "
                 "INDEXED BY exports_lost WHERE state = 'lost' AND source = ? "
-                "AND ours = 1 ORDER BY key DESC LIMIT ?",
+                "AND counts_as_ours = 1 ORDER BY key DESC LIMIT ?",
                 (source.name, limit),
             ).fetchall()
         found.sort(reverse=True)

@@ -20,7 +20,7 @@ COLUMNS = f"exports.row_sum IS {checksums.row_sum(FIELDS, 'exports')}, " + ", ".
     f"exports.{name}" for name in FIELDS
 )
 """Whether the row is as it was written, then its fields."""
-_FLAGS = ("has_file", "ours", "had_file", "part_plain", "part_firm")
+_FLAGS = ("has_file", "counts_as_ours", "had_file", "ask_without_range", "part_firm")
 _COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
 _COPY_REST = ("export", "path_key", "base_key", "checked_us")
 COPY_COLUMNS = (
@@ -163,7 +163,7 @@ def _count(connection: sqlite3.Connection, new: Export) -> None:
     """Add to the totals that must never fall."""
     if new.state in {State.SAVED, State.DOUBTFUL}:
         add_total(connection, new.source, new.state, "")
-    elif new.state is State.LOST and new.ours:
+    elif new.state is State.LOST and new.counts_as_ours:
         add_total(connection, new.source, "lost", new.reason or "")
 
 

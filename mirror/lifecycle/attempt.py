@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mirror import backoff
 from mirror.lifecycle.row import (
     EXPIRED_WALKS,
-    QUIET_MISSES,
+    QUIET_TRIES,
     RARELY_US,
     expired,
     lose,
@@ -19,7 +19,7 @@ from mirror.model import Reason, State, Verdict
 if TYPE_CHECKING:
     from mirror.model import Attempt, Export, Receipt
 
-BARREN_ATTEMPTS = 10
+MOST_WITHOUT_GAIN = 10
 """Attempts in a row that gained nothing, after which an export is parked."""
 _RARELY = timedelta(microseconds=RARELY_US)
 
@@ -44,8 +44,8 @@ def whole(export: Export, receipt: Receipt, attempt: Attempt) -> Export:
         state=State.SPOOLED,
         reason=None,
         last_error=None,
-        barren=0,
-        misses=0,
+        attempts_without_gain=0,
+        tries_without_file=0,
         without_walks=0,
         not_before_us=0,
         size_bytes=receipt.size_bytes,
@@ -84,20 +84,20 @@ def failed(
     """
     export = gave_bytes(export, export.part_bytes)
     gained = export.part_bytes > export.best_bytes
-    barren = 0 if gained else export.barren + 1
+    without_gain = 0 if gained else export.attempts_without_gain + 1
     wait = backoff.delay(
-        max(barren, 1), initial=pace.initial, maximum=pace.maximum, jitter=jitter
+        max(without_gain, 1), initial=pace.initial, maximum=pace.maximum, jitter=jitter
     )
     after = dataclasses.replace(
         export,
         state=State.READY,
-        barren=barren,
-        misses=0,
+        attempts_without_gain=without_gain,
+        tries_without_file=0,
         best_bytes=max(export.part_bytes, export.best_bytes),
         last_error=error,
         due_us=now_us + _us(wait),
     )
-    if barren < BARREN_ATTEMPTS:
+    if without_gain < MOST_WITHOUT_GAIN:
         return after
     return _parked(after, Reason.NO_PROGRESS, now_us, pace)
 
@@ -127,15 +127,15 @@ def gone(
         oldest_us: See `plan.past_deadline`.
         pace: Of the retries.
     """
-    misses = export.misses + 1
+    tries = export.tries_without_file + 1
     counted = export.had_file and export.without_walk_us != export.walk_us
     after = dataclasses.replace(
         export,
         state=State.WAITING,
         reason=reason,
         last_error=error,
-        misses=misses,
-        due_us=now_us + _us(_pause(export, misses, now_us, pace)),
+        tries_without_file=tries,
+        due_us=now_us + _us(_pause(export, tries, now_us, pace)),
         without_us=export.walk_us,
         without_walk_us=export.walk_us if counted else export.without_walk_us,
         without_walks=min(export.without_walks + counted, EXPIRED_WALKS),
@@ -186,13 +186,13 @@ def _parked(export: Export, reason: Reason, now_us: int, pace: Pace) -> Export:
     )
 
 
-def _pause(export: Export, misses: int, now_us: int, pace: Pace) -> timedelta:
-    """Return how long no further try is made: none for the first few misses."""
-    if misses <= QUIET_MISSES:
+def _pause(export: Export, tries: int, now_us: int, pace: Pace) -> timedelta:
+    """Return how long no further try is made: none for the first few."""
+    if tries <= QUIET_TRIES:
         return timedelta()
     hopeless = not export.had_file and now_us > export.order_us
     limit = max(_RARELY, pace.maximum) if hopeless else pace.maximum
-    steps = min(misses - QUIET_MISSES, 30)
+    steps = min(tries - QUIET_TRIES, 30)
     return timedelta(
         seconds=min(pace.initial.total_seconds() * 2.0**steps, limit.total_seconds())
     )

@@ -63,8 +63,8 @@ def doubted(
         state=State.READY,
         last_error=not_proven(body.doubt),
         bodies=bodies,
-        barren=0,
-        misses=export.misses + 1 if small else 0,
+        attempts_without_gain=0,
+        tries_without_file=export.tries_without_file + 1 if small else 0,
         without_walks=0,
         best_bytes=0,
         due_us=0,
@@ -74,7 +74,7 @@ def doubted(
         part_total=None,
         part_etag=None,
         part_modified=None,
-        part_plain=False,
+        ask_without_range=False,
         held_until_us=until_us,
     )
     if confirmed or bodies >= MOST_BODIES or now_us >= until_us:
@@ -83,7 +83,10 @@ def doubted(
         return after
     if small:
         wait = backoff.delay(
-            after.misses, initial=pace.initial, maximum=pace.maximum, jitter=jitter
+            after.tries_without_file,
+            initial=pace.initial,
+            maximum=pace.maximum,
+            jitter=jitter,
         )
         return dataclasses.replace(
             after, due_us=now_us + round(wait.total_seconds() * 1e6)
@@ -138,8 +141,8 @@ def spooled_doubtful(export: Export) -> Export:
         export.without_held(),
         state=State.SPOOLED,
         reason=Reason.DOUBTFUL,
-        barren=0,
-        misses=0,
+        attempts_without_gain=0,
+        tries_without_file=0,
         without_walks=0,
         absent_sweeps=0,
         due_us=0,

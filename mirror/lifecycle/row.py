@@ -13,7 +13,7 @@ from mirror.model import KEPT_STATES, Export, Reason, Row, State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-QUIET_MISSES = 5
+QUIET_TRIES = 5
 """Tries at every walk before a url without a file is tried less often."""
 RARELY_US = 6 * 3_600_000_000
 """The longest wait between tries of a url that never gave a file."""
@@ -38,7 +38,8 @@ class Walk:
         previous: Earlier complete walks as (began, window's lower bound by the
             VMS's clock), newest first.
         clock_offset_us: The VMS's clock less ours.
-        ours: The source's first complete sweep is over.
+        counts_as_ours: The source's first complete sweep is over, so that the loss of
+            what is first seen now counts as ours.
         lifetime_us: How long the VMS keeps a file.
         waiting_limit_us: How long a row may stay without a file.
         try_folders: A url that ends in a folder is tried with the name added.
@@ -51,7 +52,7 @@ class Walk:
     at_us: int
     previous: tuple[tuple[int, int], ...]
     clock_offset_us: int
-    ours: bool
+    counts_as_ours: bool
     lifetime_us: int
     waiting_limit_us: int
     try_folders: bool
@@ -188,12 +189,12 @@ def renewed(export: Export, *, reason: str | None) -> Export:
         state=State.READY,
         reason=reason,
         due_us=export.not_before_us,
-        barren=0,
-        misses=0,
+        attempts_without_gain=0,
+        tries_without_file=0,
         best_bytes=0,
         without_walks=0,
         absent_sweeps=0,
-        part_plain=False,
+        ask_without_range=False,
         late=0,
     )
 
@@ -208,7 +209,7 @@ def _first(row: Row, walk: Walk) -> Export:
         created_us=row.created_us,
         state=State.READY,
         first_seen_us=walk.at_us,
-        ours=walk.ours,
+        counts_as_ours=walk.counts_as_ours,
         order_us=guess,
         deadline_us=guess if row.names_file else None,
         had_file=row.names_file,
@@ -242,7 +243,10 @@ def _still_excluded(prior: Export, row: Row, walk: Walk) -> Export:
     if rule is None:
         fresh = _first(row, walk)
         return dataclasses.replace(
-            fresh, key=prior.key, first_seen_us=prior.first_seen_us, ours=prior.ours
+            fresh,
+            key=prior.key,
+            first_seen_us=prior.first_seen_us,
+            counts_as_ours=prior.counts_as_ours,
         )
     reason = f"rule:{rule}"
     return (
@@ -329,7 +333,7 @@ def _without(listed: Export, walk: Walk) -> Export:
         state=State.WAITING,
         reason=reason,
         due_us=0,
-        misses=0,
+        tries_without_file=0,
         without_walk_us=walk.at_us if listed.had_file else listed.without_walk_us,
         without_walks=min(listed.without_walks + 1, EXPIRED_WALKS)
         if listed.had_file and listed.without_walk_us != walk.at_us

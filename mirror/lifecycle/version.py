@@ -55,7 +55,7 @@ def further(
         url=facts.url,
         has_file=facts.has_file,
         first_seen_us=now_us,
-        ours=newest.ours,
+        counts_as_ours=newest.counts_as_ours,
         had_file=True,
         deadline_us=deadline_us,
         order_us=deadline_us or newest.order_us,

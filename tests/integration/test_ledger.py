@@ -150,8 +150,8 @@ def test_every_field_of_an_export_survives(ledger):
         "absent_sweeps": 1,
         "due_us": 4,
         "attempts": 5,
-        "barren": 6,
-        "misses": 7,
+        "attempts_without_gain": 6,
+        "tries_without_file": 7,
         "best_bytes": 1 << 40,
         "last_error": "e",
         "spool_dir": "/s",
@@ -160,7 +160,7 @@ def test_every_field_of_an_export_survives(ledger):
         "part_total": 9,
         "part_etag": "t",
         "part_modified": "m",
-        "part_plain": True,
+        "ask_without_range": True,
         "size_bytes": 10,
         "sha256": "x",
         "started_us": 11,
@@ -700,7 +700,7 @@ def test_a_lost_spool_file_of_a_saved_export_unsaves_nothing(ledger):
 def test_only_our_losses_are_counted(ledger):
     """What was there before our first complete sweep is no loss of ours."""
     meet(ledger, row(1), row(2))
-    meet(ledger, row(3), ours=False)
+    meet(ledger, row(3), counts_as_ours=False)
     keys = [key_of(ledger, number) for number in (1, 2, 3)]
     ledger.listing.absent(keys, lambda one: lose(one, Reason.ROW_GONE))
 
@@ -779,7 +779,12 @@ class Chaos:
             )
             for _ in range(self.random.randrange(4))
         ]
-        meet(self.ledger, *listed, at_us=self.now_us, ours=self.random.random() < 0.5)
+        meet(
+            self.ledger,
+            *listed,
+            at_us=self.now_us,
+            counts_as_ours=self.random.random() < 0.5,
+        )
 
     def claim(self) -> None:
         one = claim(self.ledger, self.now_us)

@@ -301,7 +301,9 @@ async def test_each_trouble_is_told(scene, happens, level, words):
         ),
         lambda s: s.doubt("hq", kept_us=25 * HOUR),
         lambda s: s.doubt("hq", kept_us=HOUR, then=State.SAVED),
-        lambda s: s.add("hq", State.LOST, made_us=HOUR, ours=False, reason="expired"),
+        lambda s: s.add(
+            "hq", State.LOST, made_us=HOUR, counts_as_ours=False, reason="expired"
+        ),
         lambda s: s.add("hq", State.UNAVAILABLE, made_us=HOUR),
         lambda s: s.target("gone_from_configuration", problem="away"),
         lambda s: s.read("gone_from_configuration", ago_us=HOUR, problem="away"),

@@ -415,7 +415,10 @@ async def test_a_poll_does_not_end_the_first_sweep(world):
     await world.sweep()
     world.source.shows(listed(1), listed(2))
     await world.poll()
-    ours = {number: export.ours for number, export in (await world.exports()).items()}
+    ours = {
+        number: export.counts_as_ours
+        for number, export in (await world.exports()).items()
+    }
     assert ours == {1: False, 2: True}
 
 

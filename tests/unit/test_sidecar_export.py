@@ -63,7 +63,7 @@ def test_what_was_written_is_read_back():
         created_us=told.created_us,
         url=None,
         has_file=True,
-        ours=True,
+        counts_as_ours=True,
         proof="whole",
         look_due_us=told.look_due_us,
         order_us=KEPT.deadline_us or 0,

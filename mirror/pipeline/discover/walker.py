@@ -135,7 +135,7 @@ class Walker:
             at_us=began_us,
             previous=record.previous,
             clock_offset_us=offset_us,
-            ours=record.first_sweep_us is not None,
+            counts_as_ours=record.first_sweep_us is not None,
             lifetime_us=_us(rules.file_lifetime),
             waiting_limit_us=_us(rules.waiting_limit),
             try_folders=rules.try_folders,
@@ -510,7 +510,7 @@ def _tell_lost(lost: tuple[Export, ...] | list[Export]) -> None:
                 export=export.label,
                 reason=export.reason,
                 last_error=export.last_error,
-                ours=export.ours,
+                ours=export.counts_as_ours,
             )
 
 

@@ -184,7 +184,7 @@ class Fetcher:
         if export.url is None:
             raise FileGoneError(Reason.FILE_GONE, "the list shows no url any more")
         held = resume.held(
-            0 if export.part_plain else part.size, run.known, run.etag_use
+            0 if export.ask_without_range else part.size, run.known, run.etag_use
         )
         await self._ask_for_room(export, part)
         explicit_end: bool | None = None
@@ -418,8 +418,8 @@ class Fetcher:
         if run.shown is Shown.UNCHANGED:
             return held_body.ending(export)
         unfit = getattr(failure, "reason", None) == UNFIT_RANGE
-        plain = unfit or (export.part_plain and not run.began)
-        export = dataclasses.replace(export, part_plain=plain)
+        plain = unfit or (export.ask_without_range and not run.began)
+        export = dataclasses.replace(export, ask_without_range=plain)
         error, pace = str(failure), self._pace
         if isinstance(failure, FileGoneError):
             return outcome.gone(
@@ -474,7 +474,7 @@ class Fetcher:
         if after.state is not State.WAITING:
             facts["retry_in_s"] = max(0.0, round((after.due_us - now_us) / 1e6, 1))
         # A file that is still not there is no news.
-        level = _log.debug if after.misses > 1 else _log.warning
+        level = _log.debug if after.tries_without_file > 1 else _log.warning
         level("export.postponed", **facts)
         if after.state is State.LOST:
             _log.error("export.lost", export=after.label, reason=after.reason)
