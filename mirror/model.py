@@ -257,6 +257,17 @@ class Export:
     note: str | None = None
 
     @property
+    def stored_key(self) -> int:
+        """The key, of an export that is in the ledger.
+
+        Raises:
+            ValueError: It is not written yet.
+        """
+        if self.key is None:
+            raise ValueError("the export is not from the ledger")
+        return self.key
+
+    @property
     def label(self) -> str:
         """The name the command line knows it by."""
         version = f"~{self.version}" if self.version > 1 else ""
@@ -312,8 +323,16 @@ class Export:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """One export's file on one target."""
+    """One export's file on one target.
 
+    Attributes:
+        export: The key of its export.
+        path: Below the root of the target; None as long as it is not fixed.
+        verified_us: When it was last read and good.
+        checked_us: When it was last read, or tried to be, good or not.
+    """
+
+    export: int
     target: str
     state: CopyState
     path: str | None
@@ -322,6 +341,7 @@ class Copy:
     attempts: int
     due_us: int
     last_error: str | None
+    checked_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

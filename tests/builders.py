@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mirror.lifecycle.row import Walk
+from mirror.lifecycle.walk import Walk
 from mirror.model import Export, Row, State
 
 MINUTE = 60_000_000

@@ -5,7 +5,7 @@ from mirror.ledger.copies import Duty
 from mirror.ledger.database import LEDGER_NAME, Database
 from mirror.ledger.events import Event
 from mirror.ledger.fetches import Partial, Settled, SpoolUse
-from mirror.ledger.inventory import Bare, Taken
+from mirror.ledger.inventory import WithoutSidecar
 from mirror.ledger.ledger import Ledger, LedgerThread, in_slices
 from mirror.ledger.pauses import Paused
 from mirror.ledger.queries import (
@@ -19,8 +19,9 @@ from mirror.ledger.queries import (
 )
 from mirror.ledger.rows import AT_ONCE
 from mirror.ledger.second_looks import LookDue
-from mirror.ledger.verification import Chosen, Subject
-from mirror.ledger.walks import KeySet, Met, Slice
+from mirror.ledger.verification import CopyToRead, Selection
+from mirror.ledger.walks import KeySet, PageResult, Slice
+from mirror.lifecycle.inventory import SidecarVerdict
 
 __all__ = [
     "AT_ONCE",
@@ -28,8 +29,7 @@ __all__ = [
     "COMMITS_NAME",
     "LEDGER_NAME",
     "Backlog",
-    "Bare",
-    "Chosen",
+    "CopyToRead",
     "Database",
     "Dossier",
     "Duty",
@@ -39,16 +39,17 @@ __all__ = [
     "Ledger",
     "LedgerThread",
     "LookDue",
-    "Met",
+    "PageResult",
     "Partial",
     "Paused",
     "Reads",
+    "Selection",
     "Settled",
+    "SidecarVerdict",
     "Slice",
     "SourceStatus",
     "SpoolUse",
-    "Subject",
-    "Taken",
     "TargetStatus",
+    "WithoutSidecar",
     "in_slices",
 ]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mirror.ledger import rows
+from mirror.lifecycle import attempt as attempts
+from mirror.lifecycle import copy, retry
 from mirror.model import Reason, State
 
 if TYPE_CHECKING:
@@ -20,18 +22,9 @@ AT_ONCE = 100
 _IDLE_STATES = (State.READY, State.PARKED, State.WAITING)
 _IDLE = "('ready', 'parked', 'waiting')"
 _IDLE_SHOWN = 500
-_OWE = (
-    "INSERT INTO copies (export, target, state) VALUES (?, ?, 'pending') "
-    "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
-    "verified_us = NULL WHERE state <> 'saved'"
-)
 _READY = (
     "SELECT 1 FROM exports INDEXED BY exports_due "
     "WHERE state = 'ready' AND exports.source = counts.source"
-)
-OWE_ANEW = (
-    "UPDATE copies SET state = 'pending', due_us = 0, attempts = 0, "
-    "verified_us = NULL, saved_us = NULL WHERE export = ?"
 )
 
 
@@ -92,15 +85,15 @@ class Fetches:
     def recover(self) -> int:
         """Return to the queue what a stopped service left claimed."""
         with self._db.transaction() as connection:
-            fetching = connection.execute(
-                "UPDATE exports SET state = ?, due_us = 0 WHERE state = ?",
-                (State.READY, State.FETCHING),
-            ).rowcount
-            connection.execute(
-                "UPDATE copies SET state = 'pending', due_us = 0 "
-                "WHERE state = 'publishing'"
+            rows.change_copies(
+                connection,
+                f"WHERE state IN {rows.OPEN} AND state = 'publishing'",
+                (),
+                copy.interrupted,
             )
-        return fetching
+            return rows.change(
+                connection, "WHERE state = 'fetching'", (), attempts.interrupted
+            )
 
     def claim(
         self,
@@ -140,12 +133,7 @@ class Fetches:
             if key is None:
                 return None
             prior = rows.find(connection, key)
-            claimed = dataclasses.replace(
-                prior,
-                state=State.FETCHING,
-                attempts=prior.attempts + 1,
-                not_before_us=0,
-            )
+            claimed = attempts.claimed(prior)
             rows.update(connection, prior, claimed)
             return claimed
 
@@ -221,12 +209,12 @@ class Fetches:
             f"{parked} AND due_us <= ? UNION ALL {parked} AND due_us > ? LIMIT ?",
             (now_us, now_us + horizon_us, rows.AT_ONCE),
         ).fetchall()
-        if keys:
-            with self._db.transaction() as connection:
-                connection.executemany(
-                    "UPDATE exports SET state = 'ready', due_us = 0 WHERE key = ?", keys
-                )
-        return len(keys)
+        if not keys:
+            return 0
+        with self._db.transaction() as connection:
+            where = f"WHERE key IN ({', '.join('?' * len(keys))})"
+            chosen = [key for (key,) in keys]
+            return rows.change(connection, where, chosen, retry.unparked)
 
     def ask_again(self) -> None:
         """Make due what is held and waits to be asked for again."""
@@ -412,12 +400,16 @@ class Fetches:
 
     def _spooled(self, prior: Export, after: Export, targets: Iterable[str]) -> None:
         """Owe the targets a file that is complete in the spool now."""
-        connection = self._db.connection
+        connection, key = self._db.connection, after.stored_key
         if prior.sha256 not in {None, after.sha256}:
             # Other bytes than before: what is kept of those is no copy now.
-            connection.execute(OWE_ANEW, (after.key,))
+            rows.change_copies(
+                connection, "WHERE export = ?", (key,), copy.of_other_bytes
+            )
         for target in targets:
-            connection.execute(_OWE, (after.key, target))
+            known = rows.find_copy(connection, key, target)
+            owed = copy.owed(key, target) if known is None else copy.owed_again(known)
+            rows.write_copy(connection, known, owed)
         # Looks are taken at the newest version that is ours.
         connection.execute(
             "UPDATE exports SET look_due_us = NULL WHERE source = ? AND export_id = ? "

@@ -24,7 +24,8 @@ from mirror.ledger.pauses import Pauses
 from mirror.ledger.queries import Reads
 from mirror.ledger.second_looks import Looks
 from mirror.ledger.verification import Scrubs
-from mirror.ledger.walks import Listing, Slice
+from mirror.ledger.walks import Slice, Walks
+from mirror.lifecycle import copy, retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ class Ledger:
         self._db = database
         self.path = database.path
         self.lost_commits = database.lost_commits
-        self.listing = Listing(database)
+        self.listing = Walks(database)
         self.fetches = Fetches(database)
         self.looks = Looks(database)
         self.copies = Copies(database)
@@ -198,44 +199,29 @@ class Ledger:
                 (target, marker_id, free_bytes, problem, warning, now_us),
             )
 
-    def retry(
-        self,
-        exports: Sequence[Export],
-        renew: Callable[[Export], Export],
-    ) -> int:
+    def retry(self, exports: Sequence[Export], now_us: int) -> int:
         """Make exports due now, and their copies that are not saved.
-
-        Args:
-            exports: To be tried.
-            renew: Gives an ended or parked export as ready.
 
         Returns:
             How many are due now that were not.
         """
         done = 0
         with self._db.transaction() as connection:
-            for stale in exports:
-                if stale.key is None:
-                    continue
-                prior = rows.find(connection, stale.key)
+            for key in (export.stored_key for export in exports):
+                prior = rows.find(connection, key)
                 identity = (prior.source, prior.export_id, prior.created_key)
                 newest = rows.newest(connection, *identity)
                 # The VMS has the file of the newest version alone.
-                if newest is not None and newest.key == prior.key:
-                    after = renew(prior)
+                if newest is not None and newest.key == key:
+                    after = retry.due_now(prior, now_us)
                     if after.key is None:
                         rows.insert_version(connection, prior, after)
                         done += 1
                         continue
                     done += rows.update(connection, prior, after)
-                done += (
-                    connection.execute(
-                        "UPDATE copies SET state = 'pending', due_us = 0 "
-                        "WHERE export = ? AND state = 'failed'",
-                        (stale.key,),
-                    ).rowcount
-                    > 0
-                )
+                where = "WHERE export = ? AND state = 'failed'"
+                failed = rows.change_copies(connection, where, (key,), copy.due_now)
+                done += bool(failed)
         return done
 
     def acknowledge(self, exports: Sequence[Export], note: str, now_us: int) -> int:

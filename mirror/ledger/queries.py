@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror.ledger import pauses, rows
-from mirror.ledger.copies import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -329,7 +328,7 @@ class Reads:
         found = self._db.connection.execute(
             "SELECT target, count(*), coalesce(sum(size_bytes), 0) "
             "FROM copies INDEXED BY copies_open CROSS JOIN exports ON key = export "
-            f"WHERE copies.state IN {OPEN} "
+            f"WHERE copies.state IN {rows.OPEN} "
             "AND exports.state IN ('spooled', 'saved', 'doubtful') GROUP BY target"
         )
         return {target: (files, size) for target, files, size in found}

@@ -7,11 +7,12 @@ import sqlite3
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from mirror.layout import path_key, whole_form
 from mirror.ledger import checksums
 from mirror.model import Attempt, Copy, CopyState, EtagUse, Export, State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 AT_ONCE = 500
 """No transaction changes more exports: others wait for it."""
@@ -20,11 +21,15 @@ COLUMNS = f"exports.row_sum IS {checksums.row_sum(FIELDS, 'exports')}, " + ", ".
     f"exports.{name}" for name in FIELDS
 )
 """Whether the row is as it was written, then its fields."""
+OPEN = "('pending', 'publishing', 'failed')"
+"""Written in each query as in the index over open copies, else it is not used."""
+KEPT = "('spooled', 'saved', 'doubtful')"
 _FLAGS = ("has_file", "counts_as_ours", "had_file", "ask_without_range", "part_firm")
 _COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
-_COPY_REST = ("export", "path_key", "base_key", "checked_us")
+_COPY_KEYS = ("path_key", "base_key")
+"""What of a path must be unique; derived from it."""
 COPY_COLUMNS = (
-    f"copies.row_sum IS {checksums.row_sum(_COPY_FIELDS + _COPY_REST, 'copies')}, "
+    f"copies.row_sum IS {checksums.row_sum(_COPY_FIELDS + _COPY_KEYS, 'copies')}, "
     + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
 )
 """Whether the row is as it was written, then its fields."""
@@ -117,24 +122,120 @@ def insert_version(connection: sqlite3.Connection, prior: Export, new: Export) -
 
 
 def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
-    """Write what differs; tell whether anything did."""
-    if new is prior:
-        return False
-    changes = {
-        name: getattr(new, name)
-        for name in FIELDS
-        if getattr(new, name) != getattr(prior, name)
-    }
+    """Write what differs of an export; tell whether anything did.
+
+    Its state is written nowhere else.
+    """
+    changes = _changes(prior, new, FIELDS)
     if not changes:
         return False
-    assignments = ", ".join(f"{name} = ?" for name in changes)
     connection.execute(
-        f"UPDATE exports SET {assignments} WHERE key = ?",
-        [*changes.values(), prior.key],
+        f"UPDATE exports SET {_assignments(changes)} WHERE key = ?",
+        (*changes.values(), prior.key),
     )
     if new.state is not prior.state:
         _count(connection, new)
     return True
+
+
+def change(
+    connection: sqlite3.Connection,
+    where: str,
+    values: Sequence[object],
+    decide: Callable[[Export], Export],
+) -> int:
+    """Write some exports as they are by a decision; return how many it changed.
+
+    Args:
+        connection: In a transaction.
+        where: SQL that chooses them; what follows it is in order.
+        values: Of the marks in it.
+        decide: Gives the new record; a function of `mirror.lifecycle`.
+    """
+    query = f"SELECT {COLUMNS} FROM exports {where}"
+    chosen = [export(row) for row in connection.execute(query, values)]
+    return sum(update(connection, prior, decide(prior)) for prior in chosen)
+
+
+def copies(connection: sqlite3.Connection, key: int) -> list[Copy]:
+    """Return all copies of an export, by target."""
+    return _copies(connection, "WHERE export = ? ORDER BY target", (key,))
+
+
+def find_copy(connection: sqlite3.Connection, key: int, target: str) -> Copy | None:
+    """Return the copy of an export on a target; None if there is none."""
+    chosen = _copies(connection, "WHERE export = ? AND target = ?", (key, target))
+    return chosen[0] if chosen else None
+
+
+def write_copy(connection: sqlite3.Connection, prior: Copy | None, new: Copy) -> bool:
+    """Write what differs of a copy, or a new one; tell whether anything did.
+
+    Its state is written nowhere else.
+
+    Raises:
+        sqlite3.IntegrityError: Another copy has its path.
+    """
+    if prior is None:
+        values = {name: getattr(new, name) for name in _COPY_FIELDS}
+    else:
+        values = _changes(prior, new, _COPY_FIELDS)
+    if new.path is not None and "path" in values:
+        values["path_key"] = path_key(new.path)
+        values["base_key"] = path_key(whole_form(new.path))
+    if not values:
+        return False
+    if prior is None:
+        connection.execute(
+            f"INSERT INTO copies ({', '.join(values)}) "
+            f"VALUES ({', '.join('?' * len(values))})",
+            (*values.values(),),
+        )
+    else:
+        connection.execute(
+            f"UPDATE copies SET {_assignments(values)} WHERE export = ? AND target = ?",
+            (*values.values(), prior.export, prior.target),
+        )
+    return True
+
+
+def change_copies(
+    connection: sqlite3.Connection,
+    where: str,
+    values: Sequence[object],
+    decide: Callable[[Copy], Copy],
+) -> list[Copy]:
+    """Write some copies as they are by a decision; arguments as for `change`.
+
+    Returns:
+        Those that it changed, as they were.
+    """
+    return [
+        prior
+        for prior in _copies(connection, where, values)
+        if write_copy(connection, prior, decide(prior))
+    ]
+
+
+def _copies(
+    connection: sqlite3.Connection, where: str, values: Sequence[object]
+) -> list[Copy]:
+    query = f"SELECT {COPY_COLUMNS} FROM copies {where}"
+    return [copy(row) for row in connection.execute(query, values)]
+
+
+def _changes(prior: object, new: object, names: Sequence[str]) -> dict[str, object]:
+    if new is prior:
+        return {}
+    return {
+        name: getattr(new, name)
+        for name in names
+        if getattr(new, name) != getattr(prior, name)
+    }
+
+
+def _assignments(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} = ?" for name in names)
 
 
 def remove(connection: sqlite3.Connection, export: Export) -> None:

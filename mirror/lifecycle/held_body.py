@@ -25,6 +25,7 @@ _AGAIN_US: Final = 120_000_000
 _SHARE_OF_LEFT: Final = 10
 _RESERVE_US: Final = 30 * 60_000_000
 _RESERVE_SHARE: Final = 6
+_QUEUED: Final = frozenset({State.READY, State.WAITING, State.PARKED})
 _WAITING: Final = frozenset({State.WAITING, State.PARKED, State.LOST})
 
 
@@ -53,6 +54,7 @@ def doubted(
         jitter: Uniform draw in [0, 1).
         patient: It may be asked for again later; else at once, and by its bytes.
     """
+    must_be_fetching(export)
     small = body.size_bytes < SMALL_BYTES
     equal = export.held_sha256 == body.sha256
     bodies = export.bodies + (not small or not patient)
@@ -78,7 +80,7 @@ def doubted(
         held_until_us=until_us,
     )
     if confirmed or bodies >= MOST_BODIES or now_us >= until_us:
-        return ending(after)
+        return _ready(after)
     if not patient:
         return after
     if small:
@@ -97,6 +99,16 @@ def doubted(
         wait_us = left_us // 2
     again_us = now_us + wait_us
     return dataclasses.replace(after, due_us=again_us, not_before_us=again_us)
+
+
+def must_be_fetching(export: Export) -> None:
+    """Refuse the end of an attempt that no claim began.
+
+    Raises:
+        ValueError: The export is not being fetched.
+    """
+    if export.state is not State.FETCHING:
+        raise ValueError(f"{export.label} is {export.state}, not being fetched")
 
 
 def not_proven(doubt: str | None) -> str:
@@ -118,25 +130,32 @@ def can_look(export: Export) -> bool:
     return validator is not None and size_bytes >= SMALL_BYTES
 
 
-def ending(export: Export) -> Export:
+def wait_over(export: Export) -> Export:
     """Return an export whose held body waits no longer to be confirmed."""
     return dataclasses.replace(
-        export,
-        state=State.READY,
-        reason=None,
-        due_us=0,
-        not_before_us=0,
-        held_until_us=0,
+        export, reason=None, due_us=0, not_before_us=0, held_until_us=0
     )
+
+
+def ending(export: Export) -> Export:
+    """Return an export that is fetched no more: its held body is spooled next."""
+    must_be_fetching(export)
+    return _ready(export)
 
 
 def rather_kept(export: Export) -> Export:
     """Return an export on its way to waiting, parked or lost; a held body is kept."""
-    return ending(export) if export.held and export.state in _WAITING else export
+    return _ready(export) if export.held and export.state in _WAITING else export
 
 
 def spooled_doubtful(export: Export) -> Export:
-    """Return the export with its held body as its file, to be published."""
+    """Return the export with its held body as its file, to be published.
+
+    Raises:
+        ValueError: None is held, or it is being fetched or has ended.
+    """
+    if not export.held or export.state not in _QUEUED:
+        raise ValueError(f"no held body of {export.label} is to be spooled")
     return dataclasses.replace(
         export.without_held(),
         state=State.SPOOLED,
@@ -162,6 +181,10 @@ def spooled_doubtful(export: Export) -> Export:
         started_us=export.held_started_us,
         spooled_us=export.held_us,
     )
+
+
+def _ready(export: Export) -> Export:
+    return dataclasses.replace(wait_over(export), state=State.READY)
 
 
 def _hold(

@@ -300,13 +300,13 @@ async def test_what_never_had_a_file_ends_some_at_a_time(many):
     assert changed < 100
 
 
-async def test_all_deadlines_follow_a_clock_put_back(many):
+async def test_all_deadlines_follow_a_clock_correct_clock(many):
     """Each once, though the walk that noticed it was cut off in between."""
     many.source.shows(*(listed(number) for number in range(100)))
     await many.poll()
     before = {n: one.order_us for n, one in (await many.exports()).items()}
     many.now_us -= 2 * HOUR
-    await many.ledger(lambda ledger: ledger.listing.put_back("hq", many.now_us))
+    await many.ledger(lambda ledger: ledger.listing.correct_clock("hq", many.now_us))
     await many.ledger(lambda ledger: ledger.listing.follow_clock("hq"))
     many.source.shows()
     await many.poll()
@@ -317,12 +317,12 @@ async def test_all_deadlines_follow_a_clock_put_back(many):
     assert shifts == {2 * HOUR}
 
 
-async def test_a_clock_put_back_twice_is_followed_twice(many):
+async def test_a_clock_correct_clock_twice_is_followed_twice(many):
     many.source.shows(*(listed(number) for number in range(100)))
     await many.poll()
     before = {n: one.order_us for n, one in (await many.exports()).items()}
     many.now_us -= 2 * HOUR
-    await many.ledger(lambda ledger: ledger.listing.put_back("hq", many.now_us))
+    await many.ledger(lambda ledger: ledger.listing.correct_clock("hq", many.now_us))
     many.now_us -= MINUTE
     await many.ledger(lambda ledger: ledger.listing.walk_failed("hq", "x", many.now_us))
     many.source.shows()

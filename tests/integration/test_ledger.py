@@ -22,7 +22,8 @@ from mirror.ledger import ledger as ledgers
 from mirror.ledger.fetches import ATTEMPTS_KEPT
 from mirror.ledger.walks import BAD_ROWS_KEPT
 from mirror.lifecycle import attempt as outcome
-from mirror.lifecycle.row import lose, plan, renewed
+from mirror.lifecycle import loss
+from mirror.lifecycle.row import plan
 from mirror.model import Attempt, CopyState, Reason, Receipt, State
 from mirror.ports import BadRow
 from tests import builders
@@ -92,6 +93,13 @@ def attempt(number: int = 0, **given: Any) -> Attempt:
         "error": "cut off",
     }
     return Attempt(**(values | given))
+
+
+def vanished(export: Export, now_us: int | None = None) -> Export:
+    """Return the export after the second complete sweep that did not show it."""
+    once = dataclasses.replace(export, absent_sweeps=1)
+    late_us = (export.deadline_us or 0) + 1 if now_us is None else now_us
+    return loss.absent(once, late_us, 2**62)
 
 
 def spool(ledger: Ledger, *targets: str, number: int = 1, folder: str = "/s") -> int:
@@ -283,13 +291,13 @@ def test_absence_does_not_touch_what_was_claimed_meanwhile(ledger):
     keys, _ = ledger.listing.expected("hq", 0, NOW)
     claimed = claim(ledger)
     assert claimed is not None
-    lost = ledger.listing.absent(keys, lambda one: lose(one, Reason.ROW_GONE))
+    lost = ledger.listing.absent(keys, vanished)
 
     assert [export.key for export in lost] == [*({*keys} - {claimed.key})]
     assert get(ledger, claimed.export_id).state is State.FETCHING
 
 
-def test_only_rows_that_never_had_a_file_are_given_up(ledger):
+def test_only_rows_that_never_had_a_file_become_unavailable(ledger):
     """Old enough by the VMS's corrected clock, or by when they were first seen."""
     old, young = NOW - 9 * HOUR, NOW - HOUR
     meet(
@@ -303,20 +311,23 @@ def test_only_rows_that_never_had_a_file_are_given_up(ledger):
     )
     assert get(ledger, 4).state is State.WAITING
 
-    def give_up(source: str, born_before_us: int, offset_us: int = 0) -> int:
-        found = ledger.listing.give_up(
-            source, born_before_us=born_before_us, offset_us=offset_us
+    def end(source: str, born_before_us: int, offset_us: int = 0) -> int:
+        walk = builders.walk(
+            source=source,
+            at_us=born_before_us + 24 * HOUR,
+            waiting_limit_us=24 * HOUR,
+            clock_offset_us=offset_us,
         )
-        return int(found.done)
+        return int(ledger.listing.mark_unavailable(walk).done)
 
-    assert give_up("hq2", NOW) == 0
-    assert give_up("hq", NOW - 2 * HOUR) == 1
+    assert end("hq2", NOW) == 0
+    assert end("hq", NOW - 2 * HOUR) == 1
     assert (get(ledger, 1).state, get(ledger, 1).reason) == (
         State.UNAVAILABLE,
         Reason.NEVER_HAD_A_FILE,
     )
-    assert give_up("hq", young, MINUTE) == 1
-    assert give_up("hq", NOW + 1) == 1
+    assert end("hq", young, MINUTE) == 1
+    assert end("hq", NOW + 1) == 1
     assert get(ledger, 4).state is State.WAITING
     assert get(ledger, 5).state is State.READY
     assert ledger.reads.totals("lost") == {}
@@ -702,7 +713,7 @@ def test_only_our_losses_are_counted(ledger):
     meet(ledger, row(1), row(2))
     meet(ledger, row(3), counts_as_ours=False)
     keys = [key_of(ledger, number) for number in (1, 2, 3)]
-    ledger.listing.absent(keys, lambda one: lose(one, Reason.ROW_GONE))
+    ledger.listing.absent(keys, vanished)
 
     assert ledger.reads.totals("lost") == {("hq", "row_gone"): 2}
     assert ledger.reads.lost() == 3
@@ -711,14 +722,14 @@ def test_only_our_losses_are_counted(ledger):
 def test_totals_never_fall(ledger, tmp_path):
     """Not when an export is made again, nor over a restart."""
     meet(ledger, row(1))
-    ledger.listing.absent([key_of(ledger)], lambda one: lose(one, Reason.EXPIRED))
-    ledger.retry([get(ledger)], lambda one: renewed(one, reason=None))
+    ledger.listing.absent([key_of(ledger)], vanished)
+    ledger.retry([get(ledger)], NOW)
     spool(ledger, "nas")
     publish(ledger, "nas")
     ledger.close()
     again = Ledger.open(tmp_path)
 
-    assert again.reads.totals("lost") == {("hq", "expired"): 1}
+    assert again.reads.totals("lost") == {("hq", "row_gone"): 1}
     assert again.reads.totals("saved") == {("hq", ""): 1}
     assert again.reads.counts() == {("hq", "saved"): 1}
     again.close()
@@ -887,12 +898,10 @@ class Chaos:
         keys, _ = self.ledger.listing.expected("hq", 0, self.now_us)
         self.ledger.listing.absent(
             keys,
-            lambda one: (
-                lose(one, Reason.ROW_GONE) if one.past_deadline(self.now_us) else one
-            ),
+            lambda one: vanished(one, self.now_us),
         )
-        self.ledger.listing.give_up(
-            "hq", born_before_us=self.now_us - 5 * HOUR, offset_us=0
+        self.ledger.listing.mark_unavailable(
+            builders.walk(at_us=self.now_us, waiting_limit_us=5 * HOUR)
         )
 
     def fill(self) -> None:
@@ -910,7 +919,7 @@ class Chaos:
     def retry(self) -> None:
         ended = {State.LOST, State.UNAVAILABLE, State.PARKED}
         found = [e for e, _ in self.ledger.reads.exports(Filter()) if e.state in ended]
-        self.ledger.retry(found, lambda one: renewed(one, reason=None))
+        self.ledger.retry(found, self.now_us)
 
     def settle(self) -> None:
         self.ledger.copies.settle_spooled(self.required, self.now_us)

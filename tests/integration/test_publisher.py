@@ -17,7 +17,6 @@ from mirror.errors import LedgerError, TargetError
 from mirror.lifecycle.attempt import Pace
 from mirror.model import CopyState, State
 from mirror.pipeline.publish import publisher
-from mirror.pipeline.verify.judge import after_bad
 from mirror.ports import SpoolFileError
 from tests.builders import HOUR, NOW
 from tests.publisher_bench import BYTES, Desk
@@ -549,15 +548,7 @@ async def test_a_copy_that_was_kept_before_is_read_before_it_is_believed(desk, d
 
 def _found_bad(ledger, key: int) -> None:
     subject = ledger.scrubs.subject(key, "nas")
-    ledger.scrubs.bad(
-        subject,
-        lambda export, spooled, others: after_bad(
-            export, spooled=spooled, others=others, error="bits"
-        ),
-        error="bits",
-        targets=("nas", "vault"),
-        now_us=NOW,
-    )
+    ledger.scrubs.bad(subject, error="bits", targets=("nas", "vault"), now_us=NOW)
 
 
 async def test_a_fault_that_two_targets_meet_costs_one_fetch(desk):

@@ -28,7 +28,6 @@ from mirror.errors import LockedError, TargetError
 from mirror.ledger import Ledger
 from mirror.model import CopyState, State, iso
 from mirror.pipeline.verify import read_copy
-from mirror.pipeline.verify.judge import Finding, Tally, after_good
 from mirror.pipeline.verify.scrub import Sample
 from mirror.simulator import Fault, Kind, Vms
 from mirror.targets.directory import read
@@ -39,6 +38,7 @@ from tests.site import Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from mirror.pipeline.verify.judge import Finding, Tally
     from mirror.simulator import Export as Served
 
 HIDDEN = ".archive-mirror"
@@ -886,11 +886,11 @@ async def test_a_result_that_came_too_late_changes_nothing(tmp_path, vms):
     for change in ("state = 'pending'", "path = 'hq/other.mp4'"):
         before = _sql(kept, "SELECT state, path FROM copies")[0]
         _sql(kept, f"UPDATE copies SET {change}")
-        assert not ledger.scrubs.bad(subject, lambda one, *_: one, **given)
-        assert not ledger.scrubs.good(subject, after_good, note=None, now_us=5)
+        assert not ledger.scrubs.bad(subject, **given)
+        assert not ledger.scrubs.good(subject, note=None, now_us=5)
         _sql(kept, "UPDATE copies SET state = ?, path = ?", *before)
     _sql(kept, "UPDATE exports SET sha256 = 'ab'")
-    assert not ledger.scrubs.bad(subject, lambda one, *_: one, **given)
+    assert not ledger.scrubs.bad(subject, **given)
     ledger.close()
 
     assert _sql(kept, "SELECT state, checked_us FROM copies") == [("saved", 0)]

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.cli.show import _due_now, find
+from mirror.cli.show import find
 from mirror.errors import MirrorError
 from mirror.layout import doubtful_form, with_number
-from mirror.ledger import Filter, KeySet, Ledger, Taken
-from mirror.lifecycle import attempt, held_body
+from mirror.ledger import Filter, KeySet, Ledger, SidecarVerdict
+from mirror.lifecycle import attempt, copy, held_body
 from mirror.lifecycle import version as versions
 from mirror.lifecycle.row import plan
 from mirror.model import Attempt, Export, Reason, Receipt, State, Verdict
-from mirror.pipeline.verify.judge import after_good
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 
@@ -81,7 +80,7 @@ def fetch(ledger: Ledger, digit: str = "a", **given: Any) -> Any:
     def decide(export: Export) -> Export:
         if body.doubt is None:
             return attempt.whole(export, body, ATTEMPT)
-        return held_body.ending(
+        return held_body.wait_over(
             held_body.doubted(
                 export,
                 body,
@@ -272,14 +271,14 @@ def test_retry_fetches_a_doubtful_one_anew(ledger):
         fetch(ledger, digit, doubt="x")
         publish(ledger)
         newest = all_of(ledger)[-1]
-        assert ledger.retry([newest], _due_now) == 1
-        assert ledger.retry([newest], _due_now) == 0
+        assert ledger.retry([newest], NOW) == 1
+        assert ledger.retry([newest], NOW) == 0
     fetch(ledger, "f")
     publish(ledger)
     *_, doubtful, whole = all_of(ledger)
 
     assert (whole.version, whole.state) == (6, State.SAVED)
-    assert ledger.retry([doubtful, whole], _due_now) == 0
+    assert ledger.retry([doubtful, whole], NOW) == 0
 
 
 def test_a_version_is_found_by_its_name(ledger):
@@ -322,7 +321,7 @@ def test_sidecars_become_versions_in_any_order(ledger, order):
     for number in order:
         export, target, path = sidecars[number]
         taken = ledger.stock.take(export, target=target, path=path, whole=True)
-        assert taken is Taken.KEPT
+        assert taken is SidecarVerdict.KEPT
     ledger.stock.settle()
     found = all_of(ledger)
 
@@ -383,7 +382,7 @@ def test_retry_of_an_older_version_fetches_nothing(ledger):
     damaged = dataclasses.replace(first, state=State.DAMAGED)
     ledger.looks.settle(first.key or 0, lambda _, newest: (damaged, newest))
 
-    assert ledger.retry([damaged], _due_now) == 0
+    assert ledger.retry([damaged], NOW) == 0
     assert all_of(ledger)[0].state is State.DAMAGED
 
 
@@ -393,7 +392,7 @@ def test_retry_asks_for_nothing_that_is_not_listed(ledger):
     fetch(ledger, "a", doubt="x")
     meet(ledger, has_file=False)
 
-    assert ledger.retry(all_of(ledger), _due_now) == 0
+    assert ledger.retry(all_of(ledger), NOW) == 0
 
 
 def test_what_is_kept_after_all_holds_no_body(ledger):
@@ -406,5 +405,5 @@ def test_what_is_kept_after_all_holds_no_body(ledger):
         kept, state=State.READY, held_sha256="c" * 64, held_us=NOW, held_until_us=NOW
     )
 
-    assert not after_good(held).held
+    assert not copy.after_good(held).held
     assert ledger.fetches.held_until() is None

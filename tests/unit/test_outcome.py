@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -16,7 +17,19 @@ PACE = Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
 
 
 def fail(export, *, jitter=0.5):
+    export = dataclasses.replace(export, state=State.FETCHING)
     return attempt.failed(export, error="cut", now_us=NOW, pace=PACE, jitter=jitter)
+
+
+def gone(export, *, reason=Reason.FILE_GONE, oldest_us: int | None = NOW):
+    return attempt.gone(
+        dataclasses.replace(export, state=State.FETCHING),
+        reason=reason,
+        error="404",
+        now_us=NOW,
+        oldest_us=oldest_us,
+        pace=PACE,
+    )
 
 
 def test_ten_attempts_in_a_row_that_gained_nothing_park_it():
@@ -64,14 +77,7 @@ def test_a_try_counts_once_for_the_walk_before_it():
     """Two tries after one walk are one walk that saw it without the file."""
     export = builders.export(state=State.FETCHING, walk_us=NOW - MINUTE)
     for _ in range(2):
-        export = attempt.gone(
-            export,
-            reason=Reason.FILE_GONE,
-            error="404",
-            now_us=NOW,
-            oldest_us=NOW,
-            pace=PACE,
-        )
+        export = gone(export)
 
     assert (export.state, export.without_walks, export.tries_without_file) == (
         State.WAITING,
@@ -91,14 +97,7 @@ def test_tries_after_three_walks_past_the_deadline_lose_it():
             without_walk_us=export.without_walk_us,
             walk_us=number,
         )
-        export = attempt.gone(
-            export,
-            reason=Reason.FILE_GONE,
-            error="404",
-            now_us=NOW,
-            oldest_us=NOW,
-            pace=PACE,
-        )
+        export = gone(export)
 
     assert (export.state, export.reason) == (State.LOST, Reason.EXPIRED)
 
@@ -112,14 +111,7 @@ def test_a_deadline_that_is_over_by_our_clock_alone_loses_nothing(oldest):
         deadline_us=NOW - MINUTE,
         without_walks=9,
     )
-    after = attempt.gone(
-        export,
-        reason=Reason.FILE_GONE,
-        error="404",
-        now_us=NOW,
-        oldest_us=oldest,
-        pace=PACE,
-    )
+    after = gone(export, oldest_us=oldest)
 
     assert after.state is State.WAITING
 
@@ -128,7 +120,7 @@ def test_a_folder_without_a_file_is_never_lost():
     """What never had a file cannot be lost."""
     export = builders.export(url=FOLDER, had_file=False, deadline_us=None)
     for number in range(20):
-        export = attempt.gone(
+        export = gone(
             builders.export(
                 url=FOLDER,
                 had_file=False,
@@ -138,10 +130,6 @@ def test_a_folder_without_a_file_is_never_lost():
                 walk_us=number,
             ),
             reason=Reason.URL_WITHOUT_FILE,
-            error="404",
-            now_us=NOW,
-            oldest_us=NOW,
-            pace=PACE,
         )
 
     assert (export.state, export.reason) == (State.WAITING, Reason.URL_WITHOUT_FILE)
@@ -151,14 +139,7 @@ def test_a_folder_without_a_file_is_never_lost():
 def test_the_first_misses_are_tried_at_every_walk():
     """A fresh file may need moments to appear."""
     export = builders.export(tries_without_file=4)
-    after = attempt.gone(
-        export,
-        reason=Reason.FILE_GONE,
-        error="404",
-        now_us=NOW,
-        oldest_us=NOW,
-        pace=PACE,
-    )
+    after = gone(export)
 
     assert after.due_us == NOW
 

@@ -17,7 +17,7 @@ from mirror.app import lock
 from mirror.app.engine import target_for
 from mirror.app.rebuild import spool_files
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
-from mirror.ledger import LEDGER_NAME, Ledger, Taken
+from mirror.ledger import LEDGER_NAME, Ledger, SidecarVerdict
 from mirror.model import to_us, utc_now
 from mirror.pipeline.verify.read_copy import unless_hung
 from mirror.sidecar import SidecarError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mirror.app.rebuild.spool_files import Unclaimed
     from mirror.config import Settings
-    from mirror.ledger import Bare
+    from mirror.ledger import WithoutSidecar
     from mirror.ports import Beside
     from mirror.targets.directory.target import DirectoryTarget
 
@@ -223,7 +223,7 @@ class _Rebuild:
         if old.is_file() and old.stat().st_size:
             self._progress.unsound = ledger.carry(old, carried)
         for target in self._progress.targets:
-            ledger.stock.doubt(target)
+            ledger.stock.mark_unconfirmed(target)
 
     def _keep_spooled(self, ledger: Ledger) -> None:
         known = ledger.known_node_id()
@@ -276,7 +276,7 @@ class _Rebuild:
             return
         whole = sidecar.is_whole(found, told)
         taken = ledger.stock.take(told, target=target, path=found.path, whole=whole)
-        if taken is not Taken.KEPT:
+        if taken is not SidecarVerdict.KEPT:
             size = found.size_bytes
             beside = "no file" if size is None else f"a file of {size} bytes"
             text = f"{told.label}, {told.size_bytes} bytes: {beside} lies beside it"
@@ -303,7 +303,7 @@ class _Rebuild:
         self._told(Odd(oddity=oddity, target=target, path=path, text=text))
 
 
-async def _lies(target: DirectoryTarget, marker_id: str, bare: Bare) -> bool:
+async def _lies(target: DirectoryTarget, marker_id: str, bare: WithoutSidecar) -> bool:
     """Tell whether a file lies where it was saved, or cannot be looked at just now."""
     try:
         found = await unless_hung(target.beside(bare.path, marker_id), target.name)

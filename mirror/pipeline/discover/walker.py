@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mirror.ledger import AT_ONCE, KeySet, in_slices
-from mirror.lifecycle import held_body
+from mirror.lifecycle import loss
 from mirror.lifecycle import row as planning
-from mirror.model import Reason, State, to_us
+from mirror.lifecycle.walk import Walk
+from mirror.model import State, to_us
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from datetime import datetime, timedelta
 
-    from mirror.ledger import Ledger, LedgerThread, Met
+    from mirror.ledger import Ledger, LedgerThread, PageResult
     from mirror.model import Export, Row
     from mirror.ports import Page, Rows, Source
 
@@ -121,7 +122,7 @@ class Walker:
         name, rules = self._source.name, self.rules
         began_us = to_us(self._now())
         back_us = await self._ledger(
-            lambda ledger: ledger.listing.put_back(name, began_us)
+            lambda ledger: ledger.listing.correct_clock(name, began_us)
         )
         if back_us:
             _log.warning("clock.put_back", source=name, seconds=round(back_us / 1e6))
@@ -130,7 +131,7 @@ class Walker:
         record = await self._ledger(lambda ledger: ledger.listing.source(name))
         offset_us = record.clock_offset_us
         since_us = self._since(began_us + offset_us, record.first_sweep_us, sweep=sweep)
-        walk = planning.Walk(
+        walk = Walk(
             source=name,
             at_us=began_us,
             previous=record.previous,
@@ -192,7 +193,7 @@ class Walker:
         return max(since_us, self.rules.history_start_us)
 
     async def _meet(
-        self, page: Page, walk: planning.Walk, report: WalkReport, before: KeySet
+        self, page: Page, walk: Walk, report: WalkReport, before: KeySet
     ) -> _Listed:
         """Bring a page into the ledger, some rows at a time."""
         listed = _Listed()
@@ -207,7 +208,7 @@ class Walker:
     async def _meet_rows(
         self,
         given: Page | Rows,
-        walk: planning.Walk,
+        walk: Walk,
         report: WalkReport,
         listed: _Listed,
         before: KeySet,
@@ -234,7 +235,7 @@ class Walker:
 
     async def _close(
         self,
-        walk: planning.Walk,
+        walk: Walk,
         *,
         sweep: bool,
         complete: bool,
@@ -247,7 +248,7 @@ class Walker:
         if sweep and complete:
 
             def decide(export: Export) -> Export:
-                return _absent(export, now_us, walk.oldest_us)
+                return loss.absent(export, now_us, walk.oldest_us)
 
             for keys in missing.left():
                 lost = await self._ledger(
@@ -257,23 +258,11 @@ class Walker:
         if sweep:
             await in_slices(
                 self._ledger,
-                lambda ledger, after: ledger.listing.rouse(
-                    walk.source,
-                    before_us=since_us,
-                    at_us=walk.at_us,
-                    horizon_us=max(planning.RARELY_US, walk.retry_max_us),
-                    folders=walk.try_folders,
-                    after=after,
-                ),
+                lambda ledger, after: ledger.listing.requeue_old(walk, since_us, after),
             )
         await in_slices(
             self._ledger,
-            lambda ledger, after: ledger.listing.give_up(
-                walk.source,
-                born_before_us=walk.at_us - walk.waiting_limit_us,
-                offset_us=walk.clock_offset_us,
-                after=after,
-            ),
+            lambda ledger, after: ledger.listing.mark_unavailable(walk, after),
         )
         await self._ledger(
             lambda ledger: ledger.listing.walked(
@@ -293,8 +282,8 @@ class Walker:
 
 
 def _meet(
-    ledger: Ledger, walk: planning.Walk, rows: list[Row], before: KeySet
-) -> tuple[Met, set[int]]:
+    ledger: Ledger, walk: Walk, rows: list[Row], before: KeySet
+) -> tuple[PageResult, set[int]]:
     """Meet some rows; new ones without a file as long as there is room for them."""
     room = ledger.listing.room(walk.source)
 
@@ -309,7 +298,7 @@ def _meet(
     return ledger.listing.meet(walk.source, rows, decide, before)
 
 
-def _corrected(walk: planning.Walk, rules: WalkRules, offset_us: int) -> planning.Walk:
+def _corrected(walk: Walk, rules: WalkRules, offset_us: int) -> Walk:
     """Return the walk knowing the VMS's clock as its first page shows it."""
     theirs_us = walk.at_us + offset_us
     return dataclasses.replace(
@@ -317,16 +306,6 @@ def _corrected(walk: planning.Walk, rules: WalkRules, offset_us: int) -> plannin
         clock_offset_us=offset_us,
         rule_for=lambda row: rules.rule_for(row, theirs_us),
     )
-
-
-def _absent(export: Export, now_us: int, oldest_us: int) -> Export:
-    """Return the export that a complete sweep should have shown and did not."""
-    sweeps = min(export.absent_sweeps + 1, planning.GONE_SWEEPS)
-    after = dataclasses.replace(export, absent_sweeps=sweeps)
-    over = planning.past_deadline(export, now_us, oldest_us)
-    if sweeps >= planning.GONE_SWEEPS and over:
-        return held_body.rather_kept(planning.lose(after, Reason.ROW_GONE))
-    return after
 
 
 class _Missing:
@@ -495,7 +474,7 @@ def _fingerprint(keys: set[int]) -> bytes:
     return hashlib.sha256(joined).digest() if keys else b""
 
 
-def _tell_versions(met: Met) -> None:
+def _tell_versions(met: PageResult) -> None:
     for export in met.further:
         _log.warning("version.made", export=export.label, reason=export.reason)
     for export in met.refused:

@@ -375,8 +375,7 @@ class Fetcher:
                 looks = export.looks + 1
                 export = dataclasses.replace(export, looks=looks, looked_us=now_us)
             if receipt is None:
-                after = self._after(export, failure, run, now_us=now_us, jitter=jitter)
-                return held_body.rather_kept(after)
+                return self._after(export, failure, run, now_us=now_us, jitter=jitter)
             if export.held_until_us == 0:
                 # Its row speaks of other footage by now; so may this body.
                 return held_body.ending(export)

@@ -11,7 +11,7 @@ from mirror.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-    from mirror.ledger import Subject
+    from mirror.ledger import CopyToRead
     from mirror.ports import Examined, Target
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Examiner:
         await unless_hung(self.targets[target].look(wanted), target)
 
     async def examine(
-        self, subject: Subject, target: str, path: str, reading: Reading
+        self, subject: CopyToRead, target: str, path: str, reading: Reading
     ) -> Examined:
         """Read one of an export's copies.
 

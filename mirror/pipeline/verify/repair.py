@@ -11,7 +11,6 @@ from mirror.model import to_us
 from mirror.pipeline.verify.judge import (
     IN_THE_WAY,
     Problem,
-    after_good,
     broken,
     judge,
     no_sibling,
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from mirror.ledger import LedgerThread, Subject
+    from mirror.ledger import CopyToRead, LedgerThread
     from mirror.pipeline.verify.judge import Fault
     from mirror.pipeline.verify.read_copy import Examiner
 
@@ -85,7 +84,7 @@ class Repairer:
                 text += f"; what lay there is now at {' and '.join(aside)}"
             return Repaired(done=False, text=text)
 
-    async def _repair(self, subject: Subject, aside: list[str]) -> Repaired:
+    async def _repair(self, subject: CopyToRead, aside: list[str]) -> Repaired:
         target, path = subject.copy.target, subject.path
         found = await self._examiner.examine(subject, target, path, Reading())
         faults = judge(subject.export, found)
@@ -114,7 +113,7 @@ class Repairer:
         await self._good(subject)
         return Repaired(done=True, text=_done(faults, sibling, aside))
 
-    async def _sibling(self, subject: Subject) -> _Sibling | None:
+    async def _sibling(self, subject: CopyToRead) -> _Sibling | None:
         """Return a copy on another target whose file is good, read just now."""
         for other in subject.others:
             file = None
@@ -142,7 +141,7 @@ class Repairer:
             self._opened.add(target)
 
     async def _set_aside(
-        self, subject: Subject, faults: tuple[Fault, ...], aside: list[str]
+        self, subject: CopyToRead, faults: tuple[Fault, ...], aside: list[str]
     ) -> None:
         target = self._examiner.targets[subject.copy.target]
         for fault in faults:
@@ -151,7 +150,7 @@ class Repairer:
                 aside.append(await target.set_aside(subject.path, sidecar=is_sidecar))
 
     def _record(
-        self, subject: Subject, item: bytes | None, sibling: _Sibling | None
+        self, subject: CopyToRead, item: bytes | None, sibling: _Sibling | None
     ) -> bytes:
         """Return the sidecar: from the ledger, else from the sibling's."""
         target, path = subject.copy.target, subject.path
@@ -167,7 +166,7 @@ class Repairer:
         )
 
     async def _publish(
-        self, subject: Subject, origin: Path | None, record: bytes
+        self, subject: CopyToRead, origin: Path | None, record: bytes
     ) -> None:
         if origin is None:
             raise TargetError("no_origin", "its bytes cannot be read from here")
@@ -184,12 +183,10 @@ class Repairer:
             )
         )
 
-    async def _good(self, subject: Subject) -> None:
+    async def _good(self, subject: CopyToRead) -> None:
         now_us = to_us(self._now())
         await self._ledger(
-            lambda ledger: ledger.scrubs.good(
-                subject, after_good, note=None, now_us=now_us
-            )
+            lambda ledger: ledger.scrubs.good(subject, note=None, now_us=now_us)
         )
 
 

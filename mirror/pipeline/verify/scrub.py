@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
 
-    from mirror.ledger import Chosen, LedgerThread, Subject
+    from mirror.ledger import CopyToRead, LedgerThread, Selection
     from mirror.pipeline.verify.judge import Fault
     from mirror.pipeline.verify.read_copy import Examiner
     from mirror.pipeline.verify.repair import Repairer
@@ -67,7 +67,7 @@ class Scrub:
         self._told = told
         self._repairer = repairer
         self._now = now
-        self._damaged: list[tuple[Subject, tuple[Fault, ...]]] = []
+        self._damaged: list[tuple[CopyToRead, tuple[Fault, ...]]] = []
         self.readings: dict[str, Reading] = {}
         self.tally = Tally()
 
@@ -86,7 +86,7 @@ class Scrub:
             await self._repair(subject, faults)
         return self.tally
 
-    async def _read_all(self, target: str, chosen: Chosen) -> None:
+    async def _read_all(self, target: str, chosen: Selection) -> None:
         reading = self.readings[target] = Reading(
             total_files=len(chosen.keys), total_bytes=chosen.size_bytes
         )
@@ -106,7 +106,7 @@ class Scrub:
                 reading.done_bytes = before + (subject.export.size_bytes or 0)
             reading.done_files += 1
 
-    async def _read(self, subject: Subject, reading: Reading) -> None:
+    async def _read(self, subject: CopyToRead, reading: Reading) -> None:
         """Read one copy and record what it is worth."""
         found = await self._examiner.examine(
             subject, subject.copy.target, subject.path, reading
@@ -128,30 +128,22 @@ class Scrub:
             text = f"{fault.what}; {helps}"
             self._told(judge.finding(subject, fault.problem, text))
 
-    async def _recorded(self, subject: Subject, faults: tuple[Fault, ...]) -> bool:
+    async def _recorded(self, subject: CopyToRead, faults: tuple[Fault, ...]) -> bool:
         """Write to the ledger what was found; False if it is another copy by now."""
         now_us = to_us(self._now())
         error = "; ".join(fault.what for fault in faults) or None
         if error is None or not judge.broken(faults):
             return await self._ledger(
-                lambda ledger: ledger.scrubs.good(
-                    subject, judge.after_good, note=error, now_us=now_us
-                )
+                lambda ledger: ledger.scrubs.good(subject, note=error, now_us=now_us)
             )
         return await self._ledger(
             lambda ledger, error: ledger.scrubs.bad(
-                subject,
-                lambda export, spooled, others: judge.after_bad(
-                    export, spooled=spooled, others=others, error=error
-                ),
-                error=error,
-                targets=self._targets,
-                now_us=now_us,
+                subject, error=error, targets=self._targets, now_us=now_us
             ),
             error,
         )
 
-    async def _repair(self, subject: Subject, faults: tuple[Fault, ...]) -> None:
+    async def _repair(self, subject: CopyToRead, faults: tuple[Fault, ...]) -> None:
         if self._repairer is None:
             return
         if subject.spooled and judge.broken(faults):
@@ -179,7 +171,7 @@ class Scrub:
         text = f"{exc}; {left} copies there were not checked"
         self._told(Finding(problem=Problem.NOT_CHECKED, target=target, text=text))
 
-    async def _unread(self, subject: Subject, exc: TargetError) -> None:
+    async def _unread(self, subject: CopyToRead, exc: TargetError) -> None:
         """Say of one copy that it cannot be read just now: that is no damage."""
         self.tally.not_checked += 1
         now_us = to_us(self._now())
