@@ -199,7 +199,7 @@ class Scene:
         self, name: str, *, free_bytes: int | None = None, problem: str | None = None
     ) -> None:
         """Let a target have been looked at just now."""
-        self.ledger.target_checked(
+        self.ledger.targets.checked(
             name,
             marker_id=f"m-{name}",
             free_bytes=free_bytes,

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import platform
-import sqlite3
 import tarfile
 import time
 from importlib import metadata
@@ -16,7 +15,7 @@ from mirror import __version__
 from mirror.app import instance, lock
 from mirror.app.status import public_json
 from mirror.errors import MirrorError
-from mirror.ledger import LEDGER_NAME, Ledger
+from mirror.ledger import LEDGER_NAME, SQLITE_VERSION, Ledger
 from mirror.model import to_us, utc_now
 from mirror.vms import token as tokens
 
@@ -97,7 +96,7 @@ def _versions() -> dict[str, Any]:
     return {
         "archive-mirror": __version__,
         "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
+        "sqlite": SQLITE_VERSION,
         "system": platform.platform(),
     } | {name: metadata.version(name) for name in _LIBRARIES}
 

@@ -10,6 +10,7 @@ from mirror.errors import DamagedLedgerError, LedgerError
 if TYPE_CHECKING:
     from pathlib import Path
 
+SQLITE_VERSION = sqlite3.sqlite_version
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
 """What sqlite3 raises; the second where damage gets into the text of an error."""
 _NO_TEXT = "Could not decode to UTF-8"

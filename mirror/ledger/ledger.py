@@ -1,30 +1,26 @@
-"""The ledger as one object, and the thread that owns it."""
+"""The ledger as one object."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
-import sqlite3
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
-from mirror.errors import LedgerError
 from mirror.ledger import rows, salvage
 from mirror.ledger.copies import Copies
 from mirror.ledger.database import LEDGER_NAME, Database
-from mirror.ledger.errors import FAULTS, damaged, is_damage, unusable
+from mirror.ledger.errors import FAULTS, unusable
 from mirror.ledger.events import Events
 from mirror.ledger.fetches import Fetches
 from mirror.ledger.inventory import Stock
 from mirror.ledger.pauses import Pauses
 from mirror.ledger.queries import Reads
 from mirror.ledger.second_looks import Looks
+from mirror.ledger.targets import Targets
 from mirror.ledger.verification import Scrubs
-from mirror.ledger.walks import Slice, Walks
+from mirror.ledger.walks import Walks
 from mirror.lifecycle import copy, retry
 
 if TYPE_CHECKING:
@@ -33,9 +29,6 @@ if TYPE_CHECKING:
 
     from mirror.model import Export, State
 
-P = ParamSpec("P")
-T = TypeVar("T")
-_REPEAT_S = 1.0
 _log = structlog.get_logger()
 
 
@@ -53,6 +46,7 @@ class Ledger:
         events: What happened and is to be told.
         scrubs: What reading kept copies again found.
         stock: What the targets prove to be kept.
+        targets: What is known of each target.
         reads: Questions.
     """
 
@@ -68,6 +62,7 @@ class Ledger:
         self.events = Events(database)
         self.scrubs = Scrubs(database)
         self.stock = Stock(database)
+        self.targets = Targets(database)
         self.reads = Reads(database)
 
     @classmethod
@@ -169,36 +164,6 @@ class Ledger:
         row = self._db.connection.execute("SELECT node_id FROM node").fetchone()
         return None if row is None else str(row[0])
 
-    def marker(self, target: str) -> str | None:
-        """Return the marker id remembered of a target."""
-        row = self._db.connection.execute(
-            "SELECT marker_id FROM targets WHERE name = ?", (target,)
-        ).fetchone()
-        return None if row is None else row[0]
-
-    def target_checked(
-        self,
-        target: str,
-        *,
-        marker_id: str | None,
-        free_bytes: int | None,
-        problem: str | None,
-        now_us: int,
-        warning: str | None = None,
-    ) -> None:
-        """Remember how a target is; None keeps the marker and space known before."""
-        with self._db.transaction() as connection:
-            connection.execute(
-                "INSERT INTO targets "
-                "(name, marker_id, free_bytes, problem, warning, checked_us) "
-                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "marker_id = coalesce(excluded.marker_id, marker_id), "
-                "free_bytes = coalesce(excluded.free_bytes, free_bytes), "
-                "problem = excluded.problem, warning = excluded.warning, "
-                "checked_us = excluded.checked_us",
-                (target, marker_id, free_bytes, problem, warning, now_us),
-            )
-
     def retry(self, exports: Sequence[Export], now_us: int) -> int:
         """Make exports due now, and their copies that are not saved.
 
@@ -252,75 +217,3 @@ class Ledger:
     def changed_elsewhere(self) -> int:
         """Return a number that differs once another process has written."""
         return self._db.changed_elsewhere()
-
-
-class LedgerThread:
-    """Runs calls on the ledger in the one thread that owns it, in order.
-
-    A call that fails because the disk is full, or the file busy, has changed nothing;
-    it is repeated until it succeeds.
-
-    Args:
-        ledger: To be owned.
-        patience_s: After so long a failing call is given up; None never gives up.
-    """
-
-    def __init__(self, ledger: Ledger, *, patience_s: float | None = None) -> None:
-        self._ledger = ledger
-        self._patience_s = patience_s
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        self.problem: str | None = None
-
-    async def __call__(
-        self,
-        call: Callable[Concatenate[Ledger, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Return what `call` gives; once begun it ends, whatever we await.
-
-        Raises:
-            LedgerError: Patience ran out, or the ledger is damaged.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while True:
-            try:
-                result = await loop.run_in_executor(
-                    self._pool, partial(call, self._ledger, *args, **kwargs)
-                )
-            except FAULTS as exc:
-                if is_damage(exc):
-                    raise damaged(self._ledger.path, exc) from exc
-                if not isinstance(exc, sqlite3.OperationalError):
-                    raise
-                waited_s = loop.time() - began
-                if self._patience_s is not None and waited_s > self._patience_s:
-                    raise LedgerError(
-                        f"the ledger cannot be written: {exc}; check its disk and the "
-                        "space there"
-                    ) from exc
-                if self.problem is None:
-                    _log.error("ledger.lost", error=str(exc))
-                self.problem = str(exc)
-                await asyncio.sleep(_REPEAT_S)
-            else:
-                if self.problem is not None:
-                    _log.info("ledger.recovered")
-                    self.problem = None
-                return result
-
-    async def close(self) -> None:
-        """Wait for what was asked, then close the ledger."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, self._ledger.close)
-        self._pool.shutdown(wait=False)
-
-
-async def in_slices(
-    ledger: LedgerThread, change: Callable[[Ledger, int], Slice]
-) -> None:
-    """Change all there is to be changed, a slice at a time; others go between."""
-    after: int | None = 0
-    while after is not None:
-        after = (await ledger(change, after)).after

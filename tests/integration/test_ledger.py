@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.errors import LedgerError
-from mirror.ledger import LEDGER_NAME, Filter, Ledger, LedgerThread, Partial
+from mirror.ledger import LEDGER_NAME, Filter, Ledger, LedgerThread, Partial, writer
 from mirror.ledger import database as databases
-from mirror.ledger import ledger as ledgers
 from mirror.ledger.fetches import ATTEMPTS_KEPT
 from mirror.ledger.walks import BAD_ROWS_KEPT
 from mirror.lifecycle import attempt as outcome
@@ -1171,13 +1170,13 @@ def test_the_node_and_the_markers_are_remembered(ledger, tmp_path):
     """Made once; None keeps what was known before."""
     node = ledger.node_id(NOW)
     given: dict[str, Any] = {"problem": None, "now_us": NOW}
-    ledger.target_checked("nas", marker_id="m", free_bytes=5, **given)
-    ledger.target_checked("nas", marker_id=None, free_bytes=None, **given)
+    ledger.targets.checked("nas", marker_id="m", free_bytes=5, **given)
+    ledger.targets.checked("nas", marker_id=None, free_bytes=None, **given)
     ledger.close()
     again = Ledger.open(tmp_path)
 
     assert again.node_id(NOW + 1) == node
-    assert (again.marker("nas"), again.marker("usb")) == ("m", None)
+    assert (again.targets.marker("nas"), again.targets.marker("usb")) == ("m", None)
     assert again.reads.targets()[0].free_bytes == 5
     again.close()
 
@@ -1187,7 +1186,7 @@ def test_the_node_and_the_markers_are_remembered(ledger, tmp_path):
 
 @pytest.fixture
 async def thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ledgers, "_REPEAT_S", 0.01)
+    monkeypatch.setattr(writer, "_REPEAT_S", 0.01)
     made = LedgerThread(Ledger.open(tmp_path))
     yield made
     await made.close()
@@ -1248,7 +1247,7 @@ async def test_a_ledger_that_is_really_full_recovers(thread):
 
 async def test_patience_runs_out(tmp_path, monkeypatch):
     """A command for people does not wait for ever."""
-    monkeypatch.setattr(ledgers, "_REPEAT_S", 0.01)
+    monkeypatch.setattr(writer, "_REPEAT_S", 0.01)
     thread = LedgerThread(Ledger.open(tmp_path), patience_s=0.05)
 
     def call(_: Ledger) -> None:

@@ -239,7 +239,7 @@ async def test_the_node_the_devices_and_the_markers_are_kept(tmp_path, vms):
             return (
                 ledger.node_id(0),
                 ledger.listing.source("hq").device_uuid,
-                ledger.marker("nas"),
+                ledger.targets.marker("nas"),
             )
 
     node, device, marker = facts()

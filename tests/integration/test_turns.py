@@ -132,7 +132,7 @@ def test_the_last_to_be_dropped_are_losses(ledger):
 def test_a_source_that_comes_and_goes_is_told_in_that_order(ledger):
     """A target of the same name is another."""
     ledger.listing.source("hq")
-    ledger.target_checked("hq", marker_id="m", free_bytes=1, problem=None, now_us=1)
+    ledger.targets.checked("hq", marker_id="m", free_bytes=1, problem=None, now_us=1)
     for number in range(6):
         now = builders.NOW + number
         if number % 2:
@@ -147,7 +147,7 @@ def test_a_source_that_comes_and_goes_is_told_in_that_order(ledger):
             )
         else:
             ledger.listing.walk_failed("hq", "away", now)
-        ledger.target_checked(
+        ledger.targets.checked(
             "hq",
             marker_id="m",
             free_bytes=1,

@@ -172,7 +172,7 @@ async def target(
 ) -> Finding:
     """Write to a target, read that and remove it; one never used gets its marker."""
     name = f"target {publisher.name}"
-    remembered = await ledger(lambda opened: opened.marker(publisher.name))
+    remembered = await ledger(lambda opened: opened.targets.marker(publisher.name))
     try:
         async with asyncio.timeout(_TARGET_S):
             first = remembered is None and not settings.mount
@@ -228,7 +228,7 @@ async def _remember(ledger: LedgerThread, name: str, marker_id: str) -> None:
     now_us = to_us(utc_now())
     try:
         await ledger(
-            lambda opened: opened.target_checked(
+            lambda opened: opened.targets.checked(
                 name, marker_id=marker_id, free_bytes=None, problem=None, now_us=now_us
             )
         )

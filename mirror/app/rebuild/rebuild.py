@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from mirror.app import lock
 from mirror.app.engine import target_for
 from mirror.app.rebuild import spool_files
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
-from mirror.ledger import LEDGER_NAME, Ledger, SidecarVerdict
+from mirror.ledger import FAULTS, LEDGER_NAME, Ledger, SidecarVerdict
 from mirror.model import to_us, utc_now
 from mirror.pipeline.verify.read_copy import unless_hung
 from mirror.sidecar import SidecarError
@@ -129,7 +128,7 @@ async def run(
             folder.mkdir(mode=0o700)
             await _Rebuild(settings, folder, progress, told, watch).run()
             progress.aside = _replace(settings.state_dir, folder)
-        except (OSError, sqlite3.Error) as exc:
+        except (OSError, *FAULTS) as exc:
             raise LedgerError(
                 f"a new ledger cannot be written to {settings.state_dir} ({exc}); free "
                 "some space there, and run it again"
@@ -237,10 +236,10 @@ class _Rebuild:
 
     async def _adopt(self, ledger: Ledger, target: DirectoryTarget, found: str) -> None:
         """Remember a target's marker, if the old ledger knew no other."""
-        known = ledger.marker(target.name)
+        known = ledger.targets.marker(target.name)
         if known not in {None, found}:
             await target.look(known)
-        ledger.target_checked(
+        ledger.targets.checked(
             target.name,
             marker_id=found,
             free_bytes=None,

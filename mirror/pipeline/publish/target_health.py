@@ -186,7 +186,7 @@ class Standing:
             TargetError: It cannot be used, or does not answer.
         """
         if self._looking is None:
-            remembered = await self._ledger(lambda ledger: ledger.marker(name))
+            remembered = await self._ledger(lambda ledger: ledger.targets.marker(name))
             self._looking = asyncio.create_task(self._target.open(remembered))
         looking = self._looking
         try:
@@ -235,7 +235,7 @@ class Standing:
     ) -> None:
         name, now_us = self._target.name, to_us(self._now())
         await self._ledger(
-            lambda ledger: ledger.target_checked(
+            lambda ledger: ledger.targets.checked(
                 name,
                 marker_id=health.marker_id if health else None,
                 free_bytes=free_bytes,

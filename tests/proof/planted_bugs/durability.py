@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mirror.app.spool_places import SpoolPlaces
 from mirror.disk import durable
 from mirror.errors import ListError
-from mirror.ledger import Ledger, ledger, preallocation
+from mirror.ledger import Ledger, preallocation, writer
 from mirror.pipeline.publish.publisher import Publisher
 from mirror.pipeline.spool.part import Part
 from mirror.ports import Kept
@@ -145,7 +145,7 @@ def boundless_pages() -> None:
 
 def hasty() -> None:
     """Repeat what the ledger could not do at once, again and again."""
-    ledger._REPEAT_S = 0.0
+    writer._REPEAT_S = 0.0
 
 
 def careless_map() -> None:
