@@ -182,7 +182,7 @@ class Scene:
 
     def read(self, source: str, *, ago_us: int, problem: str | None = None) -> None:
         """Let a source have been read so long ago, and fail since with `problem`."""
-        self.ledger.listing.source(source)
+        self.ledger.walks.source(source)
         with self.ledger._db.transaction() as connection:
             connection.execute(
                 "UPDATE sources SET first_sweep_us = 1, last_success_us = ?, "

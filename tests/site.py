@@ -15,7 +15,7 @@ from mirror import config
 from mirror.app import instance, once
 from mirror.app.engine import Engine
 from mirror.app.service import Service
-from mirror.ledger import Dossier, Filter, Ledger
+from mirror.ledger import ExportDetails, Filter, Ledger
 from mirror.metrics import Metrics
 from mirror.systemd import Notifier
 
@@ -144,7 +144,7 @@ class Site:
         """Return all versions of what the ledger has, oldest version first."""
         ledger = Ledger.read(self.settings().state_dir)
         try:
-            found = [export for export, _ in ledger.reads.exports(Filter())]
+            found = [export for export, _ in ledger.queries.exports(Filter())]
         finally:
             ledger.close()
         return sorted(found, key=lambda export: export.version)
@@ -157,18 +157,18 @@ class Site:
         """Return the ledger's record of one export."""
         return self.exports()[served.export_id]
 
-    def dossier(self, served: Served) -> Dossier:
+    def dossier(self, served: Served) -> ExportDetails:
         """Return all the ledger knows of one export."""
         ledger = Ledger.read(self.settings().state_dir)
         try:
-            return ledger.reads.dossier(ledger.reads.find(served.export_id)[0])
+            return ledger.queries.details(ledger.queries.find(served.export_id)[0])
         finally:
             ledger.close()
 
     def swept(self) -> bool:
         """Tell whether each source was read whole once: what is new then is ours."""
         with contextlib.closing(Ledger.read(self.settings().state_dir)) as ledger:
-            found = ledger.reads.sources()
+            found = ledger.queries.sources()
         return bool(found) and all(one.first_sweep_us for one in found)
 
     def kept(self) -> dict[str, str]:

@@ -58,7 +58,7 @@ async def _walk(
     names = list(settings.sources)
 
     def ask(opened: Ledger) -> dict[str, str]:
-        return {name: opened.listing.source(name).device_uuid for name in names}
+        return {name: opened.walks.source(name).device_uuid for name in names}
 
     async with instance.sessions_for(settings) as sessions:
         engine = Engine(
@@ -79,7 +79,7 @@ async def _walk(
         finally:
             await engine.close()
     wanted = await ledger(lambda opened: opened.by_state(State.READY))
-    counts = await ledger(lambda opened: opened.reads.counts())
+    counts = await ledger(lambda opened: opened.queries.counts())
     by_state: dict[str, int] = {}
     for (_, state), number in counts.items():
         by_state[state] = by_state.get(state, 0) + number

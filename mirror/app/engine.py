@@ -187,7 +187,7 @@ class Engine:
             except SpoolError as exc:
                 _log.debug("spool.failed", export=export.label, error=str(exc))
                 continue
-            key = export.key or 0
+            key = export.stored_key
             await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
 
     async def _sweep(self) -> None:

@@ -38,7 +38,7 @@ class Ground:
         """Return the id each source's VMS knows us by, made at first use."""
 
         def ask(ledger: Ledger) -> dict[str, str]:
-            return {name: ledger.listing.source(name).device_uuid for name in sources}
+            return {name: ledger.walks.source(name).device_uuid for name in sources}
 
         return await self.ledger(ask)
 

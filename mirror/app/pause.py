@@ -74,7 +74,7 @@ def _of_source(ledger: Ledger, source: SourceSettings, until_us: int) -> list[st
     read_us = next(
         (
             one.last_success_us
-            for one in ledger.reads.sources()
+            for one in ledger.queries.sources()
             if one.name == source.name
         ),
         None,

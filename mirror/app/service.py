@@ -300,7 +300,7 @@ class Service:
             lambda ledger: metrics_snapshot.take(ledger, now_us)
         )
         self._metrics.show(taken)
-        spool = await self._ground.reader(lambda ledger: ledger.reads.spooled_bytes())
+        spool = await self._ground.reader(lambda ledger: ledger.queries.spooled_bytes())
         free = await asyncio.to_thread(self._engine.places.free_bytes)
         self._metrics.spool_measured(used_bytes=spool, free_bytes=free)
         if free is not None:

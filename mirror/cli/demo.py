@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from mirror import config, logs
 from mirror.app.service import Service
 from mirror.cli import render
-from mirror.ledger import Dossier, Filter, Ledger
+from mirror.ledger import ExportDetails, Filter, Ledger
 from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Fault, Kind, Manners, Stage, Unmade, Vms
@@ -204,11 +204,11 @@ def _ended(settings: config.Settings, cases: list[_Case]) -> bool:
     )
 
 
-def _exports(settings: config.Settings) -> list[tuple[Export, Dossier]]:
+def _exports(settings: config.Settings) -> list[tuple[Export, ExportDetails]]:
     ledger = Ledger.read(settings.state_dir)
     try:
-        found = [export for export, _ in ledger.reads.exports(Filter())]
-        return [(export, ledger.reads.dossier(export)) for export in found]
+        found = [export for export, _ in ledger.queries.exports(Filter())]
+        return [(export, ledger.queries.details(export)) for export in found]
     finally:
         ledger.close()
 
@@ -260,7 +260,7 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
     return not wrong
 
 
-def _done(dossier: Dossier) -> str:
+def _done(dossier: ExportDetails) -> str:
     """Say in a few words what became of an export, from its attempts."""
     words = []
     for attempt in dossier.attempts:

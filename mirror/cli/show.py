@@ -119,7 +119,7 @@ def list_exports(
     reasons: set[str] = set()
     lines = []
     with reading(given(context).settings().state_dir) as ledger:
-        for export, copies in ledger.reads.exports(wanted):
+        for export, copies in ledger.queries.exports(wanted):
             if as_json:
                 render.as_json(public_json.export(export, copies))
                 continue
@@ -146,7 +146,7 @@ def show(
         except MirrorError as exc:
             typer.echo(str(exc), err=True)
             raise typer.Exit(1) from exc
-        full = public_json.dossier(ledger.reads.dossier(found))
+        full = public_json.dossier(ledger.queries.details(found))
     if as_json:
         render.as_json(full)
     else:
@@ -183,7 +183,7 @@ def reading(state_dir: Path) -> AbstractContextManager[Ledger]:
 
 
 def _status(ledger: Ledger) -> dict[str, Any]:
-    return public_json.status(ledger.reads.counts(), ledger.reads, to_us(utc_now()))
+    return public_json.status(ledger.queries.counts(), ledger.queries, to_us(utc_now()))
 
 
 def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
@@ -332,7 +332,7 @@ def find(ledger: Ledger, name: str) -> Export:
         raise typer.BadParameter(
             f"{name} is not of the form SOURCE/ID, SOURCE/ID@CREATED_AT or SOURCE/ID~2"
         )
-    found = ledger.reads.find(
+    found = ledger.queries.find(
         min(int(number), _MAX_ID),
         source=source if slash else None,
         created_at=created_at or None,

@@ -1,20 +1,20 @@
 """The ledger: every export ever listed, in SQLite; itself the work queue."""
 
 from mirror.ledger.commit_counter import COMMITS_NAME
-from mirror.ledger.copies import Duty
+from mirror.ledger.copies import CopyToPublish
 from mirror.ledger.database import LEDGER_NAME, Database
 from mirror.ledger.errors import FAULTS, SQLITE_VERSION
 from mirror.ledger.events import Event
-from mirror.ledger.fetches import Partial, Settled, SpoolUse
+from mirror.ledger.fetches import FetchResult, Partial, SpoolUse
 from mirror.ledger.inventory import WithoutSidecar
 from mirror.ledger.ledger import Ledger
 from mirror.ledger.pauses import Paused
 from mirror.ledger.queries import (
     AT_RISK_US,
     Backlog,
-    Dossier,
+    ExportDetails,
     Filter,
-    Reads,
+    Queries,
     SourceStatus,
     TargetStatus,
 )
@@ -33,11 +33,12 @@ __all__ = [
     "LEDGER_NAME",
     "SQLITE_VERSION",
     "Backlog",
+    "CopyToPublish",
     "CopyToRead",
     "Database",
-    "Dossier",
-    "Duty",
     "Event",
+    "ExportDetails",
+    "FetchResult",
     "Filter",
     "KeySet",
     "Ledger",
@@ -46,9 +47,8 @@ __all__ = [
     "PageResult",
     "Partial",
     "Paused",
-    "Reads",
+    "Queries",
     "Selection",
-    "Settled",
     "SidecarVerdict",
     "Slice",
     "SourceStatus",

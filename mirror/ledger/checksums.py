@@ -65,12 +65,12 @@ def given_sum(names: Sequence[str]) -> str:
     return f"row_sum({', '.join(marks)})"
 
 
-def teach(connection: sqlite3.Connection) -> None:
+def register(connection: sqlite3.Connection) -> None:
     """Let a connection compute checksums."""
     connection.create_function("row_sum", -1, _sum, deterministic=True)
 
 
-def keep(connection: sqlite3.Connection) -> None:
+def install_triggers(connection: sqlite3.Connection) -> None:
     """Have a connection that was taught keep the checksums of what it writes."""
     for table in _tables(connection):
         names = columns(connection, table)
@@ -84,7 +84,7 @@ def keep(connection: sqlite3.Connection) -> None:
         )
 
 
-def renew(connection: sqlite3.Connection) -> None:
+def recompute(connection: sqlite3.Connection) -> None:
     """Write all checksums anew, for a schema that has just changed.
 
     Some rows at a time, for SQLite keeps in memory what one statement changes.
@@ -106,9 +106,11 @@ def renew(connection: sqlite3.Connection) -> None:
             connection.execute(within, (first, last))
 
 
-def misshape(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
+def schema_problem(
+    connection: sqlite3.Connection, made: sqlite3.Connection
+) -> str | None:
     """Return what is wrong with the structure of a ledger; arguments as `problem`."""
-    return _misshape(connection, made, "quick_check")
+    return _schema_problem(connection, made, "quick_check")
 
 
 def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
@@ -118,7 +120,7 @@ def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | N
         connection: Was taught.
         made: An empty ledger of the same version.
     """
-    amiss = _misshape(connection, made, "integrity_check")
+    amiss = _schema_problem(connection, made, "integrity_check")
     if amiss is not None:
         return amiss
     for table in _tables(connection):
@@ -147,7 +149,7 @@ def columns(connection: sqlite3.Connection, table: str) -> list[str]:
     return [name for (name,) in found]
 
 
-def _misshape(
+def _schema_problem(
     connection: sqlite3.Connection, made: sqlite3.Connection, look: str
 ) -> str | None:
     wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))

@@ -24,7 +24,7 @@ _WINDOW = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duty:
+class CopyToPublish:
     """One copy to be published.
 
     Attributes:
@@ -65,7 +65,7 @@ class Copies:
         now_us: int,
         horizon_us: int,
         smallest: bool = False,
-    ) -> Duty | None:
+    ) -> CopyToPublish | None:
         """Take the copy that has been due longest, if there is one.
 
         Args:
@@ -92,7 +92,7 @@ class Copies:
                 return None
             known = rows.copy(row[1:])
             rows.write_copy(connection, known, copy.claimed(known))
-            return Duty(
+            return CopyToPublish(
                 export=rows.find(connection, row[0]),
                 copy=known,
                 item=rows.item(connection, row[0]),

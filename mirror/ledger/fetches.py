@@ -47,7 +47,7 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class FetchResult:
     """How a fetch left its export.
 
     Attributes:
@@ -328,7 +328,7 @@ class Fetches:
         decide: Callable[[Export], Export],
         attempt: Attempt,
         targets: Iterable[str] = (),
-    ) -> Settled:
+    ) -> FetchResult:
         """End a fetch: apply the decision to the export as it stands now.
 
         Args:
@@ -342,12 +342,12 @@ class Fetches:
             after = decide(prior)
             if self._drop(prior, after):
                 gone = dataclasses.replace(after, spool_dir=None, held_dir=None)
-                return Settled(after=gone, dropped=True)
+                return FetchResult(after=gone, dropped=True)
             rows.update(connection, prior, after)
             self._record(key, attempt)
             if after.state is State.SPOOLED:
                 self._spooled(prior, after, targets)
-        return Settled(after=after)
+        return FetchResult(after=after)
 
     def end_held(
         self,
@@ -410,7 +410,7 @@ class Fetches:
             known = rows.find_copy(connection, key, target)
             owed = copy.owed(key, target) if known is None else copy.owed_again(known)
             rows.write_copy(connection, known, owed)
-        # Looks are taken at the newest version that is ours.
+        # LookQueue are taken at the newest version that is ours.
         connection.execute(
             "UPDATE exports SET look_due_us = NULL WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND version < ? AND look_due_us IS NOT NULL",

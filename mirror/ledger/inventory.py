@@ -31,7 +31,7 @@ class WithoutSidecar:
     size_bytes: int | None
 
 
-class Stock:
+class Inventory:
     """Takes up what lies on targets."""
 
     def __init__(self, database: Database) -> None:
@@ -143,7 +143,9 @@ class Stock:
                 )
             after = changed[-1].export if changed else None
 
-    def bare(self, target: str, after: int, limit: int) -> list[WithoutSidecar]:
+    def without_sidecar(
+        self, target: str, after: int, limit: int
+    ) -> list[WithoutSidecar]:
         """Return copies that were saved and no sidecar told of, by their exports.
 
         Args:
@@ -162,7 +164,7 @@ class Stock:
             for key, path, size_bytes in found
         ]
 
-    def judge_bare(
+    def judge_without_sidecar(
         self, bare: Sequence[WithoutSidecar], target: str, good: set[int]
     ) -> None:
         """Record of such copies which ones lie there all the same."""

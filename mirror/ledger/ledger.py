@@ -14,12 +14,12 @@ from mirror.ledger.database import LEDGER_NAME, Database
 from mirror.ledger.errors import FAULTS, unusable
 from mirror.ledger.events import Events
 from mirror.ledger.fetches import Fetches
-from mirror.ledger.inventory import Stock
+from mirror.ledger.inventory import Inventory
 from mirror.ledger.pauses import Pauses
-from mirror.ledger.queries import Reads
-from mirror.ledger.second_looks import Looks
+from mirror.ledger.queries import Queries
+from mirror.ledger.second_looks import LookQueue
 from mirror.ledger.targets import Targets
-from mirror.ledger.verification import Scrubs
+from mirror.ledger.verification import Verification
 from mirror.ledger.walks import Walks
 from mirror.lifecycle import copy, retry
 
@@ -38,32 +38,32 @@ class Ledger:
     Attributes:
         path: Of its file.
         lost_commits: Transactions that were durable once and are not in it.
-        listing: What walks see.
+        walks: What walks see.
         fetches: The queue of fetches.
-        looks: The queue of second looks.
+        second_looks: The queue of second looks.
         copies: The queues of publishes.
         pauses: What is left alone for a while.
         events: What happened and is to be told.
-        scrubs: What reading kept copies again found.
-        stock: What the targets prove to be kept.
+        verification: What reading kept copies again found.
+        inventory: What the targets prove to be kept.
         targets: What is known of each target.
-        reads: Questions.
+        queries: Questions.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
         self.path = database.path
         self.lost_commits = database.lost_commits
-        self.listing = Walks(database)
+        self.walks = Walks(database)
         self.fetches = Fetches(database)
-        self.looks = Looks(database)
+        self.second_looks = LookQueue(database)
         self.copies = Copies(database)
         self.pauses = Pauses(database)
         self.events = Events(database)
-        self.scrubs = Scrubs(database)
-        self.stock = Stock(database)
+        self.verification = Verification(database)
+        self.inventory = Inventory(database)
         self.targets = Targets(database)
-        self.reads = Reads(database)
+        self.queries = Queries(database)
 
     @classmethod
     def open(cls, state_dir: Path, *, check: bool = True) -> Ledger:

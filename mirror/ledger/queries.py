@@ -107,7 +107,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dossier:
+class ExportDetails:
     """All that is known of one export.
 
     Attributes:
@@ -121,7 +121,7 @@ class Dossier:
     item: bytes
 
 
-class Reads:
+class Queries:
     """Reads only; safe beside a running service."""
 
     def __init__(self, database: Database) -> None:
@@ -407,7 +407,7 @@ class Reads:
         query += " ORDER BY coalesce(created_us, 0) DESC, version DESC, key DESC"
         return [rows.export(r) for r in self._db.connection.execute(query, values)]
 
-    def dossier(self, export: Export) -> Dossier:
+    def details(self, export: Export) -> ExportDetails:
         """Return all that is known of one export."""
         if export.key is None:
             raise ValueError("the export is not from the ledger")
@@ -422,7 +422,7 @@ class Reads:
             "AND created_key = ? AND key <> ? ORDER BY version",
             (*identity, export.key),
         )
-        return Dossier(
+        return ExportDetails(
             export=export,
             versions=[rows.export(row) for row in versions],
             copies=self._copies(export.key),

@@ -30,7 +30,7 @@ class LookDue:
     listed: Export
 
 
-class Looks:
+class LookQueue:
     """Chooses files to be looked at again, and records what was seen."""
 
     def __init__(self, database: Database) -> None:

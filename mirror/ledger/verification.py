@@ -52,7 +52,7 @@ class CopyToRead:
     others: tuple[Copy, ...]
 
 
-class Scrubs:
+class Verification:
     """Chooses copies to be read again, and records what was found."""
 
     def __init__(self, database: Database) -> None:
@@ -90,7 +90,7 @@ class Scrubs:
             chosen[target].size_bytes += size_bytes or 0
         return chosen
 
-    def subject(self, key: int, target: str) -> CopyToRead | None:
+    def copy_to_read(self, key: int, target: str) -> CopyToRead | None:
         """Return a copy as it stands now; None if it is none to be read."""
         connection = self._db.connection
         export = rows.find(connection, key)
@@ -175,7 +175,7 @@ class Scrubs:
 
     def _same(self, read: CopyToRead) -> CopyToRead | None:
         """Return the copy as it stands unless it became another since it was read."""
-        now = self.subject(read.export.stored_key, read.copy.target)
+        now = self.copy_to_read(read.export.stored_key, read.copy.target)
         if (
             now is None
             or now.path != read.path

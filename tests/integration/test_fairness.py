@@ -111,7 +111,7 @@ def of(site: Site, source: str) -> list[Export]:
 def exports(site: Site) -> list[Export]:
     ledger = Ledger.read(site.settings().state_dir)
     try:
-        return [one for one, _ in ledger.reads.exports(Filter())]
+        return [one for one, _ in ledger.queries.exports(Filter())]
     finally:
         ledger.close()
 

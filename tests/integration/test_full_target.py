@@ -71,12 +71,12 @@ def of(events: list[Any], name: str) -> list[Any]:
 
 async def problem(desk: Desk) -> str | None:
     """Return what the ledger says is wrong with the target."""
-    return (await desk.thread(lambda ledger: ledger.reads.targets()))[0].problem
+    return (await desk.thread(lambda ledger: ledger.queries.targets()))[0].problem
 
 
 async def copies(desk: Desk) -> list[Any]:
     """Return all copies."""
-    found = await desk.thread(lambda ledger: ledger.reads.exports(Filter(limit=1000)))
+    found = await desk.thread(lambda ledger: ledger.queries.exports(Filter(limit=1000)))
     return [copy for _, held in found for copy in held]
 
 
@@ -193,7 +193,7 @@ async def test_what_is_owed_no_more_is_forgotten(desk):
     with structlog.testing.capture_logs() as events:
         async with desk.running():
             await asyncio.sleep(10)
-            key = (await desk.export()).key or 0
+            key = (await desk.export()).stored_key
             await desk.thread(lambda ledger: ledger.copies.spool_lost(key, "gone"))
             await asyncio.sleep(130)
 

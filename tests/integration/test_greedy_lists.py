@@ -67,7 +67,7 @@ async def test_others_get_their_turn_while_a_long_page_is_taken(world):
 
     async def neighbour() -> None:
         while not seen or seen[-1] < 20 * AT_ONCE:
-            counts = await world.ledger(lambda ledger: ledger.reads.counts())
+            counts = await world.ledger(lambda ledger: ledger.queries.counts())
             seen.append(sum(counts.values()))
 
     async with asyncio.timeout(60):
@@ -217,7 +217,7 @@ async def test_rows_without_a_file_are_left_out_when_there_are_too_many(
         await world.poll()
         report = await world.poll()
     known = await world.exports()
-    (status,) = await world.ledger(lambda ledger: ledger.reads.sources())
+    (status,) = await world.ledger(lambda ledger: ledger.queries.sources())
 
     assert sorted(known) == [*range(10), *range(100, 130)]
     assert (report.left_out, status.left_out) == (5, 5)
@@ -226,7 +226,7 @@ async def test_rows_without_a_file_are_left_out_when_there_are_too_many(
 
     world.source.shows(*(listed(number) for number in range(15)), *files)
     await world.poll()
-    (status,) = await world.ledger(lambda ledger: ledger.reads.sources())
+    (status,) = await world.ledger(lambda ledger: ledger.queries.sources())
     assert {(await world.exports())[number].state for number in range(15)} == {
         State.READY
     }
@@ -306,8 +306,8 @@ async def test_all_deadlines_follow_a_clock_correct_clock(many):
     await many.poll()
     before = {n: one.order_us for n, one in (await many.exports()).items()}
     many.now_us -= 2 * HOUR
-    await many.ledger(lambda ledger: ledger.listing.correct_clock("hq", many.now_us))
-    await many.ledger(lambda ledger: ledger.listing.follow_clock("hq"))
+    await many.ledger(lambda ledger: ledger.walks.correct_clock("hq", many.now_us))
+    await many.ledger(lambda ledger: ledger.walks.follow_clock("hq"))
     many.source.shows()
     await many.poll()
     await many.poll()
@@ -322,9 +322,9 @@ async def test_a_clock_correct_clock_twice_is_followed_twice(many):
     await many.poll()
     before = {n: one.order_us for n, one in (await many.exports()).items()}
     many.now_us -= 2 * HOUR
-    await many.ledger(lambda ledger: ledger.listing.correct_clock("hq", many.now_us))
+    await many.ledger(lambda ledger: ledger.walks.correct_clock("hq", many.now_us))
     many.now_us -= MINUTE
-    await many.ledger(lambda ledger: ledger.listing.walk_failed("hq", "x", many.now_us))
+    await many.ledger(lambda ledger: ledger.walks.walk_failed("hq", "x", many.now_us))
     many.source.shows()
     await many.poll()
     after = {n: one.order_us for n, one in (await many.exports()).items()}

@@ -43,7 +43,7 @@ FIRST = databases.migrations()
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger.open(tmp_path)
-    opened.listing.source("hq")
+    opened.walks.source("hq")
     yield opened
     opened.close()
 
@@ -51,7 +51,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def meet(ledger: Ledger, *listed: Row, at_us: int = NOW, **walk: Any):
     """Let a walk meet rows."""
     around = builders.walk(at_us=at_us, **walk)
-    return ledger.listing.meet(
+    return ledger.walks.meet(
         around.source, listed, lambda prior, row: plan(prior, row, around)
     )
 
@@ -63,7 +63,7 @@ def row(number: int, **given: Any):
 
 def get(ledger: Ledger, number: int = 1) -> Export:
     """Return an export by its id."""
-    (found,) = ledger.reads.find(number)
+    (found,) = ledger.queries.find(number)
     return found
 
 
@@ -103,7 +103,7 @@ def vanished(export: Export, now_us: int | None = None) -> Export:
 
 def spool(ledger: Ledger, *targets: str, number: int = 1, folder: str = "/s") -> int:
     """Take an export all the way into the spool; return its key."""
-    if not ledger.reads.find(number):
+    if not ledger.queries.find(number):
         meet(ledger, row(number))
     claimed = claim(ledger)
     assert claimed is not None and claimed.key is not None
@@ -142,7 +142,7 @@ def test_a_row_goes_in_and_comes_out_as_planned(ledger):
 
     assert dataclasses.replace(export, key=None) == plan(None, listed, builders.walk())
     assert (met.new, met.changed, keys) == (1, 0, {export.key})
-    assert ledger.reads.dossier(export).item == b'{"id": 1}'
+    assert ledger.queries.details(export).item == b'{"id": 1}'
 
 
 def test_every_field_of_an_export_survives(ledger):
@@ -187,9 +187,9 @@ def test_an_id_counted_anew_is_another_export(ledger):
     meet(ledger, row(1), source="hq2")
     meet(ledger, row(1, name="renamed"))
 
-    assert len(ledger.reads.find(1)) == 3
-    assert len(ledger.reads.find(1, source="hq")) == 2
-    (found,) = ledger.reads.find(1, created_at="k1", source="hq")
+    assert len(ledger.queries.find(1)) == 3
+    assert len(ledger.queries.find(1, source="hq")) == 2
+    (found,) = ledger.queries.find(1, created_at="k1", source="hq")
     assert found.name == "renamed"
 
 
@@ -202,9 +202,9 @@ def test_a_page_is_met_whole_or_not_at_all(ledger):
         return plan(prior, listed, builders.walk())
 
     with pytest.raises(ValueError, match="planned"):
-        ledger.listing.meet("hq", [row(1), row(2)], decide)
+        ledger.walks.meet("hq", [row(1), row(2)], decide)
 
-    assert list(ledger.reads.exports(Filter())) == []
+    assert list(ledger.queries.exports(Filter())) == []
 
 
 def test_a_row_met_twice_on_a_page_is_one_export(ledger):
@@ -217,17 +217,17 @@ def test_a_row_met_twice_on_a_page_is_one_export(ledger):
 
 def test_the_device_of_a_source_is_made_once(ledger):
     """And differs from that of another."""
-    first = ledger.listing.source("hq").device_uuid
+    first = ledger.walks.source("hq").device_uuid
 
-    assert ledger.listing.source("hq").device_uuid == first
-    assert ledger.listing.source("hq2").device_uuid != first
+    assert ledger.walks.source("hq").device_uuid == first
+    assert ledger.walks.source("hq2").device_uuid != first
 
 
 def test_complete_walks_are_remembered_newest_first(ledger):
     """A poll and a sweep each once; an incomplete walk is none."""
 
     def walked(began_us: int, *, sweep: bool, complete: bool = True) -> None:
-        ledger.listing.walked(
+        ledger.walks.walked(
             "hq",
             sweep=sweep,
             complete=complete,
@@ -238,12 +238,12 @@ def test_complete_walks_are_remembered_newest_first(ledger):
         )
 
     walked(10, sweep=True, complete=False)
-    assert ledger.listing.source("hq").first_sweep_us is None
+    assert ledger.walks.source("hq").first_sweep_us is None
     walked(20, sweep=True)
     walked(30, sweep=False)
     walked(40, sweep=False)
     walked(50, sweep=True, complete=False)
-    record = ledger.listing.source("hq")
+    record = ledger.walks.source("hq")
 
     assert record.previous == ((40, 35), (20, 15))
     assert (record.first_sweep_us, record.last_success_us) == (21, 51)
@@ -252,9 +252,9 @@ def test_complete_walks_are_remembered_newest_first(ledger):
 
 def test_a_failed_walk_is_a_problem_until_one_succeeds(ledger):
     """The reason is kept for status."""
-    ledger.listing.walk_failed("hq", "500", NOW)
-    assert ledger.listing.source("hq").problem == "500"
-    ledger.listing.walked(
+    ledger.walks.walk_failed("hq", "500", NOW)
+    assert ledger.walks.source("hq").problem == "500"
+    ledger.walks.walked(
         "hq",
         sweep=False,
         complete=True,
@@ -263,7 +263,7 @@ def test_a_failed_walk_is_a_problem_until_one_succeeds(ledger):
         offset_us=0,
         now_us=NOW,
     )
-    (status,) = ledger.reads.sources()
+    (status,) = ledger.queries.sources()
     assert (status.problem, status.last_failure_us) == (None, NOW)
 
 
@@ -277,20 +277,20 @@ def test_absence_is_only_expected_of_what_may_be_absent(ledger):
         row(4, created_us=None),
     )
     window = (NOW - HOUR, NOW)
-    assert ledger.listing.expected("hq", *window)[0] == [key_of(ledger, 1)]
-    assert ledger.listing.expected("hq2", *window) == ([], None)
+    assert ledger.walks.expected("hq", *window)[0] == [key_of(ledger, 1)]
+    assert ledger.walks.expected("hq2", *window) == ([], None)
 
     claim(ledger)
-    assert ledger.listing.expected("hq", *window)[0] == []
+    assert ledger.walks.expected("hq", *window)[0] == []
 
 
 def test_absence_does_not_touch_what_was_claimed_meanwhile(ledger):
     """The state decides at the time of writing, not when the sweep began."""
     meet(ledger, row(1), row(2))
-    keys, _ = ledger.listing.expected("hq", 0, NOW)
+    keys, _ = ledger.walks.expected("hq", 0, NOW)
     claimed = claim(ledger)
     assert claimed is not None
-    lost = ledger.listing.absent(keys, vanished)
+    lost = ledger.walks.absent(keys, vanished)
 
     assert [export.key for export in lost] == [*({*keys} - {claimed.key})]
     assert get(ledger, claimed.export_id).state is State.FETCHING
@@ -317,7 +317,7 @@ def test_only_rows_that_never_had_a_file_become_unavailable(ledger):
             waiting_limit_us=24 * HOUR,
             clock_offset_us=offset_us,
         )
-        return int(ledger.listing.mark_unavailable(walk).done)
+        return int(ledger.walks.mark_unavailable(walk).done)
 
     assert end("hq2", NOW) == 0
     assert end("hq", NOW - 2 * HOUR) == 1
@@ -329,7 +329,7 @@ def test_only_rows_that_never_had_a_file_become_unavailable(ledger):
     assert end("hq", NOW + 1) == 1
     assert get(ledger, 4).state is State.WAITING
     assert get(ledger, 5).state is State.READY
-    assert ledger.reads.totals("lost") == {}
+    assert ledger.queries.totals("lost") == {}
 
 
 def test_bad_rows_are_kept_once_and_not_without_end(ledger):
@@ -338,7 +338,7 @@ def test_bad_rows_are_kept_once_and_not_without_end(ledger):
     def meet_bad(number: int) -> bool:
         text = f"{number} " + "x" * 20_000
         bad = BadRow(raw=text, error="no id")
-        return bool(ledger.listing.bad_rows("hq", [bad], NOW))
+        return bool(ledger.walks.bad_rows("hq", [bad], NOW))
 
     assert meet_bad(0)
     assert not meet_bad(0)
@@ -356,7 +356,7 @@ def test_bad_rows_are_kept_once_and_not_without_end(ledger):
 def test_a_bad_row_of_any_text_is_kept(ledger):
     """Also one that is no Unicode."""
     bad = BadRow(raw="\ud800\x00", error="no id")
-    assert ledger.listing.bad_rows("hq", [bad], NOW) == [bad]
+    assert ledger.walks.bad_rows("hq", [bad], NOW) == [bad]
 
 
 # --- the queue of fetches -----------------------------------------------------
@@ -437,7 +437,7 @@ def test_a_checkpoint_is_what_the_next_try_starts_from(ledger):
     assert (again.spool_dir, again.part_bytes, again.part_sha256) == ("/s", 50, "d")
     assert (again.part_total, again.part_etag, again.part_modified) == (100, '"e"', "m")
     assert again.attempts == 2
-    assert ledger.reads.spooled_bytes() == 50
+    assert ledger.queries.spooled_bytes() == 50
 
 
 def test_settling_sees_the_export_as_it_stands_now(ledger):
@@ -466,7 +466,7 @@ def test_attempts_alike_are_one_record(ledger):
     ledger.fetches.settle(key, lambda one: one, attempt(4, held_bytes=11))
     ledger.fetches.settle(key, lambda one: one, attempt(5, error="other"))
     ledger.fetches.settle(key, lambda one: one, attempt(6))
-    found = ledger.reads.dossier(get(ledger)).attempts
+    found = ledger.queries.details(get(ledger)).attempts
 
     assert [(one.number, one.times) for one in found] == [
         (1, 4),
@@ -485,7 +485,7 @@ def test_attempts_are_bounded_and_the_first_stays(ledger):
         ledger.fetches.settle(
             key_of(ledger), lambda one: one, attempt(held_bytes=number)
         )
-    found = [one.number for one in ledger.reads.dossier(get(ledger)).attempts]
+    found = [one.number for one in ledger.queries.details(get(ledger)).attempts]
 
     assert len(found) <= ATTEMPTS_KEPT + 1
     assert found == [1, *range(total - len(found) + 2, total + 1)]
@@ -504,7 +504,7 @@ def test_a_spooled_export_is_owed_to_each_target(ledger):
 
     assert {one.state for one in copies(ledger).values()} == {CopyState.PENDING}
     assert set(copies(ledger)) == {"nas", "usb"}
-    assert ledger.reads.owed_copies() == {"nas": (1, 100), "usb": (1, 100)}
+    assert ledger.queries.owed_copies() == {"nas": (1, 100), "usb": (1, 100)}
 
 
 def test_a_copy_is_claimed_by_one(ledger):
@@ -597,7 +597,7 @@ def test_what_saves_an_export(ledger, required, order, saved_by):
     export = get(ledger)
 
     assert (export.state, export.saved_us) == (State.SAVED, NOW + 5)
-    assert ledger.reads.totals("saved") == {("hq", ""): 1}
+    assert ledger.queries.totals("saved") == {("hq", ""): 1}
     assert copies(ledger)["nas"].verified_us == NOW + 5
 
 
@@ -712,25 +712,25 @@ def test_only_our_losses_are_counted(ledger):
     meet(ledger, row(1), row(2))
     meet(ledger, row(3), counts_as_ours=False)
     keys = [key_of(ledger, number) for number in (1, 2, 3)]
-    ledger.listing.absent(keys, vanished)
+    ledger.walks.absent(keys, vanished)
 
-    assert ledger.reads.totals("lost") == {("hq", "row_gone"): 2}
-    assert ledger.reads.lost() == 3
+    assert ledger.queries.totals("lost") == {("hq", "row_gone"): 2}
+    assert ledger.queries.lost() == 3
 
 
 def test_totals_never_fall(ledger, tmp_path):
     """Not when an export is made again, nor over a restart."""
     meet(ledger, row(1))
-    ledger.listing.absent([key_of(ledger)], vanished)
+    ledger.walks.absent([key_of(ledger)], vanished)
     ledger.retry([get(ledger)], NOW)
     spool(ledger, "nas")
     publish(ledger, "nas")
     ledger.close()
     again = Ledger.open(tmp_path)
 
-    assert again.reads.totals("lost") == {("hq", "row_gone"): 1}
-    assert again.reads.totals("saved") == {("hq", ""): 1}
-    assert again.reads.counts() == {("hq", "saved"): 1}
+    assert again.queries.totals("lost") == {("hq", "row_gone"): 1}
+    assert again.queries.totals("saved") == {("hq", ""): 1}
+    assert again.queries.counts() == {("hq", "saved"): 1}
     again.close()
 
 
@@ -894,12 +894,12 @@ class Chaos:
             self.ledger.copies.freed(one.key)
 
     def sweep(self) -> None:
-        keys, _ = self.ledger.listing.expected("hq", 0, self.now_us)
-        self.ledger.listing.absent(
+        keys, _ = self.ledger.walks.expected("hq", 0, self.now_us)
+        self.ledger.walks.absent(
             keys,
             lambda one: vanished(one, self.now_us),
         )
-        self.ledger.listing.mark_unavailable(
+        self.ledger.walks.mark_unavailable(
             builders.walk(at_us=self.now_us, waiting_limit_us=5 * HOUR)
         )
 
@@ -917,7 +917,9 @@ class Chaos:
 
     def retry(self) -> None:
         ended = {State.LOST, State.UNAVAILABLE, State.PARKED}
-        found = [e for e, _ in self.ledger.reads.exports(Filter()) if e.state in ended]
+        found = [
+            e for e, _ in self.ledger.queries.exports(Filter()) if e.state in ended
+        ]
         self.ledger.retry(found, self.now_us)
 
     def settle(self) -> None:
@@ -926,7 +928,7 @@ class Chaos:
     def check(self) -> None:
         """Assert what must always hold."""
         fetching, publishing = set(), set()
-        for export, held in self.ledger.reads.exports(Filter()):
+        for export, held in self.ledger.queries.exports(Filter()):
             assert export.key is not None
             saved = {one.target for one in held if one.state is CopyState.SAVED}
             publishing |= {
@@ -950,7 +952,7 @@ class Chaos:
                 assert (one.saved_us is not None) == (one.target in saved)
         assert fetching == self.fetching
         assert publishing == self.publishing
-        totals = self.ledger.reads.totals("saved")
+        totals = self.ledger.queries.totals("saved")
         assert totals.get(("hq", ""), 0) == len(self.ever_saved)
 
 
@@ -962,7 +964,7 @@ def test_random_sequences_keep_the_invariants(tmp_path, block):
         database = databases.Database._empty(tmp_path)
 
         ledger = Ledger(database)
-        ledger.listing.source("hq")
+        ledger.walks.source("hq")
         chaos = Chaos(ledger, seed)
         for number in range(60):
             try:
@@ -970,7 +972,7 @@ def test_random_sequences_keep_the_invariants(tmp_path, block):
                 chaos.check()
             except AssertionError as exc:
                 raise AssertionError(f"seed {seed}, step {number}: {exc}") from exc
-        reached |= {e.state for e, _ in ledger.reads.exports(Filter())}
+        reached |= {e.state for e, _ in ledger.queries.exports(Filter())}
         ledger.close()
 
     assert {State.SAVED, State.SPOOLED, State.LOST, State.PARKED} <= reached
@@ -982,8 +984,8 @@ def test_random_sequences_keep_the_invariants(tmp_path, block):
 def test_an_absent_ledger_reads_as_empty_and_is_not_made(tmp_path):
     """Looking changes nothing."""
     ledger = Ledger.read(tmp_path)
-    assert ledger.reads.counts() == {}
-    assert list(ledger.reads.exports(Filter())) == []
+    assert ledger.queries.counts() == {}
+    assert list(ledger.queries.exports(Filter())) == []
     ledger.close()
 
     assert list(tmp_path.iterdir()) == []
@@ -993,7 +995,7 @@ def test_an_empty_file_reads_as_empty(tmp_path):
     """A service that was killed before its first write."""
     (tmp_path / LEDGER_NAME).touch()
     ledger = Ledger.read(tmp_path)
-    assert ledger.reads.counts() == {}
+    assert ledger.queries.counts() == {}
     ledger.close()
 
 
@@ -1015,14 +1017,14 @@ def test_a_reader_beside_a_writer(ledger, tmp_path):
     reader = Ledger.read(tmp_path)
     before = reader.changed_elsewhere()
     meet(ledger, row(1))
-    assert reader.reads.counts() == {("hq", "ready"): 1}
+    assert reader.queries.counts() == {("hq", "ready"): 1}
     assert reader.changed_elsewhere() != before
     with ledger._db.transaction() as connection:
         connection.execute("UPDATE exports SET state = 'parked'")
         began = time.monotonic()
-        assert reader.reads.counts() == {("hq", "ready"): 1}
+        assert reader.queries.counts() == {("hq", "ready"): 1}
         assert time.monotonic() - began < 1.0
-    assert reader.reads.counts() == {("hq", "parked"): 1}
+    assert reader.queries.counts() == {("hq", "parked"): 1}
     reader.close()
 
 
@@ -1033,7 +1035,7 @@ def test_readers_see_whole_pages_only(ledger, tmp_path):
     def read() -> None:
         reader = Ledger.read(tmp_path)
         while not stop.is_set():
-            seen.add(sum(reader.reads.counts().values()))
+            seen.add(sum(reader.queries.counts().values()))
         reader.close()
 
     thread = threading.Thread(target=read)
@@ -1114,7 +1116,7 @@ def test_a_migration_keeps_all_and_a_backup(ledger, tmp_path, monkeypatch):
     connection = migrated._db.connection
     assert connection.execute("SELECT extra FROM exports").fetchall() == [("a;b",)] * 2
     assert connection.execute("PRAGMA user_version").fetchone() == (NEXT[0],)
-    assert migrated.reads.counts() == {("hq", "ready"): 2}
+    assert migrated.queries.counts() == {("hq", "ready"): 2}
     migrated.close()
 
     backup = tmp_path / f"ledger.v{NEWEST}.sqlite3"
@@ -1139,7 +1141,7 @@ def test_a_migration_that_fails_changes_nothing(ledger, tmp_path, monkeypatch):
     found = again._db.connection.execute("PRAGMA table_info(exports)")
 
     assert "extra" not in [one[1] for one in found]
-    assert again.reads.counts() == {("hq", "ready"): 1}
+    assert again.queries.counts() == {("hq", "ready"): 1}
     again.close()
 
 
@@ -1152,7 +1154,7 @@ def test_a_reader_meets_no_version_between(tmp_path, monkeypatch):
     monkeypatch.setattr(databases, "migrations", lambda: [*FIRST, NEXT])
     reader = Ledger.read(tmp_path)
 
-    assert reader.reads.counts() == {}
+    assert reader.queries.counts() == {}
     reader.close()
 
 
@@ -1177,7 +1179,7 @@ def test_the_node_and_the_markers_are_remembered(ledger, tmp_path):
 
     assert again.node_id(NOW + 1) == node
     assert (again.targets.marker("nas"), again.targets.marker("usb")) == ("m", None)
-    assert again.reads.targets()[0].free_bytes == 5
+    assert again.queries.targets()[0].free_bytes == 5
     again.close()
 
 
@@ -1220,7 +1222,7 @@ async def test_a_full_disk_is_waited_out(thread):
     assert len(tries) == 5
     assert "database or disk is full" in seen
     assert thread.problem is None
-    assert await thread(lambda ledger: ledger.reads.totals("b")) == {("a", ""): 1}
+    assert await thread(lambda ledger: ledger.queries.totals("b")) == {("a", ""): 1}
 
 
 async def test_a_ledger_that_is_really_full_recovers(thread):
@@ -1238,7 +1240,7 @@ async def test_a_ledger_that_is_really_full_recovers(thread):
         while thread.problem is None:
             await asyncio.sleep(0.01)
     assert "full" in thread.problem
-    assert await thread(lambda ledger: ledger.reads.counts()) == {}
+    assert await thread(lambda ledger: ledger.queries.counts()) == {}
     await thread(limit, 1 << 30)
     met, _ = await meeting
 
@@ -1283,7 +1285,7 @@ async def test_other_errors_reach_the_caller_and_change_nothing(thread):
 
     with pytest.raises(ValueError, match="planned"):
         await thread(call)
-    assert await thread(lambda ledger: ledger.reads.totals("b")) == {}
+    assert await thread(lambda ledger: ledger.queries.totals("b")) == {}
 
 
 async def test_calls_run_in_one_thread_in_order(thread):
@@ -1319,7 +1321,7 @@ async def test_a_call_begun_ends_though_its_caller_is_cancelled(thread):
     with pytest.raises(asyncio.CancelledError):
         await calling
 
-    counts = await thread(lambda ledger: ledger.reads.counts())
+    counts = await thread(lambda ledger: ledger.queries.counts())
     assert counts == {("hq", "ready"): 1}
 
 

@@ -49,5 +49,5 @@ def test_renamed_columns_keep_what_they_hold(tmp_path, monkeypatch):
     with ledger._db.transaction() as connection:
         connection.execute("UPDATE exports SET state = 'lost'")
     assert [event.event for event in ledger.events.take(9)] == ["export.lost"]
-    assert ledger.reads.unacknowledged() == {"hq": 1}
+    assert ledger.queries.unacknowledged() == {"hq": 1}
     ledger.close()

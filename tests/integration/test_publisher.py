@@ -347,7 +347,7 @@ async def test_a_spool_that_cannot_be_freed_is_freed_later(desk):
             await asyncio.sleep(1)
             export = await desk.export()
             desk.guard = None
-            await publisher.free(export.key or 0)
+            await publisher.free(export.stored_key)
     (failed,) = of(events, "spool.failed")
 
     assert (failed["export"], failed["log_level"]) == (export.label, "warning")
@@ -441,7 +441,7 @@ async def kept_elsewhere(desk: Desk, *names: str) -> dict[str, Path]:
     """Let other targets hold the export, and the spool be free; return the files."""
     desk.targets = ("nas", *names)
     path = await desk.add()
-    key, files = (await desk.export()).key or 0, {}
+    key, files = (await desk.export()).stored_key, {}
     for name in names:
         desk.siblings[name] = desk.folder / name
         files[name] = desk.folder / name / PATH
@@ -537,7 +537,7 @@ async def test_a_copy_that_was_kept_before_is_read_before_it_is_believed(desk, d
         assert path.samefile(desk.folder / "nas" / PATH)
         if damaged:
             path.write_bytes(BYTES[:-1] + b"?")
-        await desk.thread(_found_bad, (await desk.export()).key or 0)
+        await desk.thread(_found_bad, (await desk.export()).stored_key)
         publisher.wake.set()
         await asyncio.sleep(0.5)
     copy = await desk.copy()
@@ -547,8 +547,8 @@ async def test_a_copy_that_was_kept_before_is_read_before_it_is_believed(desk, d
 
 
 def _found_bad(ledger, key: int) -> None:
-    subject = ledger.scrubs.subject(key, "nas")
-    ledger.scrubs.bad(subject, error="bits", targets=("nas", "vault"), now_us=NOW)
+    subject = ledger.verification.copy_to_read(key, "nas")
+    ledger.verification.bad(subject, error="bits", targets=("nas", "vault"), now_us=NOW)
 
 
 async def test_a_fault_that_two_targets_meet_costs_one_fetch(desk):
@@ -557,7 +557,7 @@ async def test_a_fault_that_two_targets_meet_costs_one_fetch(desk):
     desk.may_link = False
     path = await desk.add()
     path.write_bytes(BYTES[:-1] + b"?")
-    key = (await desk.export()).key or 0
+    key = (await desk.export()).stored_key
 
     async def fetched_anew() -> None:
         await asyncio.sleep(10)

@@ -82,7 +82,9 @@ class Kept:
         """Return what `list --json` shows, by identity."""
         ledger = Ledger.read(self.site.settings().state_dir, check=True)
         with contextlib.closing(ledger):
-            shown = [public_json.export(*one) for one in ledger.reads.exports(Filter())]
+            shown = [
+                public_json.export(*one) for one in ledger.queries.exports(Filter())
+            ]
         return {(one["source"], one["id"], one["created_at"]): one for one in shown}
 
     def state(self, number: int) -> str:
@@ -238,7 +240,7 @@ async def test_the_node_the_devices_and_the_markers_are_kept(tmp_path, vms):
         with contextlib.closing(Ledger.open(kept.ledger.parent)) as ledger:
             return (
                 ledger.node_id(0),
-                ledger.listing.source("hq").device_uuid,
+                ledger.walks.source("hq").device_uuid,
                 ledger.targets.marker("nas"),
             )
 
@@ -292,7 +294,7 @@ async def test_totals_do_not_begin_below_what_is_kept(tmp_path, vms):
 
     def saved() -> dict[tuple[str, str], int]:
         with contextlib.closing(Ledger.open(kept.ledger.parent)) as ledger:
-            return ledger.reads.totals("saved")
+            return ledger.queries.totals("saved")
 
     with contextlib.closing(Ledger.open(kept.ledger.parent)) as ledger:
         with ledger._db.transaction() as connection:
@@ -1078,7 +1080,7 @@ async def test_what_nobody_wrote_is_found(tmp_path, vms, statement, how):
         ("UPDATE exports SET name = 'x'", lambda ledger: ledger.by_state(State.SAVED)),
         (
             "UPDATE copies SET path = 'x'",
-            lambda ledger: list(ledger.reads.exports(Filter())),
+            lambda ledger: list(ledger.queries.exports(Filter())),
         ),
         (
             "UPDATE exports SET order_us = 5",

@@ -879,18 +879,18 @@ async def test_a_result_that_came_too_late_changes_nothing(tmp_path, vms):
     """The copy became another one while it was read."""
     kept = await keep(tmp_path, vms, 1)
     ledger = Ledger.read(kept.site.settings().state_dir)
-    key = kept.site.export(kept.served[0]).key or 0
-    subject = ledger.scrubs.subject(key, "nas")
+    key = kept.site.export(kept.served[0]).stored_key
+    subject = ledger.verification.copy_to_read(key, "nas")
     assert subject is not None
     given: dict[str, Any] = {"error": "gone", "targets": ["nas"], "now_us": 5}
     for change in ("state = 'pending'", "path = 'hq/other.mp4'"):
         before = _sql(kept, "SELECT state, path FROM copies")[0]
         _sql(kept, f"UPDATE copies SET {change}")
-        assert not ledger.scrubs.bad(subject, **given)
-        assert not ledger.scrubs.good(subject, note=None, now_us=5)
+        assert not ledger.verification.bad(subject, **given)
+        assert not ledger.verification.good(subject, note=None, now_us=5)
         _sql(kept, "UPDATE copies SET state = ?, path = ?", *before)
     _sql(kept, "UPDATE exports SET sha256 = 'ab'")
-    assert not ledger.scrubs.bad(subject, **given)
+    assert not ledger.verification.bad(subject, **given)
     ledger.close()
 
     assert _sql(kept, "SELECT state, checked_us FROM copies") == [("saved", 0)]
@@ -1119,7 +1119,7 @@ class Cut(BaseException):
         (durable, "place"),
         ("mirror.targets.directory.place.Placing", "_place_file"),
         ("mirror.targets.directory.place.Placing", "_place_sidecar"),
-        ("mirror.ledger.verification.Scrubs", "good"),
+        ("mirror.ledger.verification.Verification", "good"),
     ],
 )
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

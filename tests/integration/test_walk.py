@@ -125,12 +125,12 @@ class World:
 
     async def exports(self) -> dict[int, Export]:
         """Return what the ledger has, by id."""
-        found = await self.ledger(lambda ledger: list(ledger.reads.exports(Filter())))
+        found = await self.ledger(lambda ledger: list(ledger.queries.exports(Filter())))
         return {export.export_id: export for export, _ in found}
 
     async def record(self):
         """Return what the ledger remembers of the source."""
-        return await self.ledger(lambda ledger: ledger.listing.source("hq"))
+        return await self.ledger(lambda ledger: ledger.walks.source("hq"))
 
 
 @pytest.fixture
@@ -745,7 +745,7 @@ async def test_a_bad_row_is_counted_once(world):
     world.source.shows(listed(1), bad_rows=[bad(1), bad(2)])
     for _ in range(3):
         await world.poll()
-    (status,) = await world.ledger(lambda ledger: ledger.reads.sources())
+    (status,) = await world.ledger(lambda ledger: ledger.queries.sources())
 
     assert status.bad_rows == 2
 

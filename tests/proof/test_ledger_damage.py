@@ -127,13 +127,15 @@ class Archive:
         """Return what `list --json` shows."""
         state_dir = self.ledger.parent
         with Ledger.reading(state_dir, check=True) as ledger:
-            return [public_json.export(*one) for one in ledger.reads.exports(Filter())]
+            return [
+                public_json.export(*one) for one in ledger.queries.exports(Filter())
+            ]
 
     def counts(self) -> dict[str, int]:
         """Return the counts that `status` shows, by state."""
         found: Counter[str] = Counter()
         with Ledger.reading(self.ledger.parent, check=True) as ledger:
-            for (_, state), number in ledger.reads.counts().items():
+            for (_, state), number in ledger.queries.counts().items():
                 found[state] += number
         return dict(found)
 
@@ -677,7 +679,7 @@ async def test_a_byte_of_the_log_may_change(tmp_path, effort: Effort):
         shutil.copytree(tmp_path / "kept", state)
         made.log.write_bytes(flip(log, number, rng))
         with contextlib.closing(Ledger.open(state)) as ledger:
-            saved = ledger.reads.counts().get(("hq", "saved"), 0)
+            saved = ledger.queries.counts().get(("hq", "saved"), 0)
             lost = ledger.lost_commits
         assert saved == 8 or lost, f"seed {effort.seed}, round {number}"
         met["told" if lost else "harmless"] += 1

@@ -113,7 +113,7 @@ async def spool_room(
 
     Nothing is said before a file was seen, nor of a spool that `spool` cannot judge.
     """
-    largest = await ledger(lambda opened: opened.reads.largest())
+    largest = await ledger(lambda opened: opened.queries.largest())
     try:
         room = await bounded(partial(_room_in, places))
     except (TimeoutError, OSError):
@@ -215,7 +215,7 @@ async def _adopted(
     ledger: LedgerThread, name: str, marker_id: str, remembered: str | None
 ) -> str:
     await _remember(ledger, name, marker_id)
-    kept = await ledger(lambda opened: opened.reads.kept_on(name))
+    kept = await ledger(lambda opened: opened.queries.kept_on(name))
     if not kept or marker_id == remembered:
         return "; the disk there is adopted"
     return (

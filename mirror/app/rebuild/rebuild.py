@@ -151,7 +151,7 @@ def _judge(state_dir: Path, *, force: bool) -> str:
         return f"{path} was empty"
     try:
         with closing(Ledger.open(state_dir)) as ledger:
-            exports = sum(ledger.reads.counts().values())
+            exports = sum(ledger.queries.counts().values())
             lost_commits = ledger.lost_commits
     except DamagedLedgerError as exc:
         return str(exc).partition(". ")[0]
@@ -202,12 +202,12 @@ class _Rebuild:
             for target in built.values():
                 await self._read(ledger, target, found[target.name])
                 await self._read_bare(ledger, target, found[target.name])
-            await asyncio.to_thread(ledger.stock.settle)
+            await asyncio.to_thread(ledger.inventory.settle)
             await asyncio.to_thread(self._keep_spooled, ledger)
             ledger.count_on(self._settings.state_dir)
             for name, tally in self._progress.targets.items():
-                tally.copies = ledger.stock.counts(name)
-            for (_, state), number in ledger.reads.counts().items():
+                tally.copies = ledger.inventory.counts(name)
+            for (_, state), number in ledger.queries.counts().items():
                 exports = self._progress.exports
                 exports[state] = exports.get(state, 0) + number
         for target in built.values():
@@ -222,7 +222,7 @@ class _Rebuild:
         if old.is_file() and old.stat().st_size:
             self._progress.unsound = ledger.carry(old, carried)
         for target in self._progress.targets:
-            ledger.stock.mark_unconfirmed(target)
+            ledger.inventory.mark_unconfirmed(target)
 
     def _keep_spooled(self, ledger: Ledger) -> None:
         known = ledger.known_node_id()
@@ -274,7 +274,7 @@ class _Rebuild:
             self._odd(Oddity.FOREIGN, target, found.path, text)
             return
         whole = sidecar.is_whole(found, told)
-        taken = ledger.stock.take(told, target=target, path=found.path, whole=whole)
+        taken = ledger.inventory.take(told, target=target, path=found.path, whole=whole)
         if taken is not SidecarVerdict.KEPT:
             size = found.size_bytes
             beside = "no file" if size is None else f"a file of {size} bytes"
@@ -286,9 +286,9 @@ class _Rebuild:
     ) -> None:
         """Look for files whose sidecars are gone, where the old ledger had them."""
         after = 0
-        while bare := ledger.stock.bare(target.name, after, _GROUP):
+        while bare := ledger.inventory.without_sidecar(target.name, after, _GROUP):
             good = {one.key for one in bare if await _lies(target, marker_id, one)}
-            ledger.stock.judge_bare(bare, target.name, good)
+            ledger.inventory.judge_without_sidecar(bare, target.name, good)
             for one in bare:
                 if one.key not in good:
                     text = "it was saved, and neither it nor its sidecar is there"

@@ -62,7 +62,7 @@ def take(
 
     No question reads all the exports there are.
     """
-    reads = ledger.reads
+    reads = ledger.queries
     status = public_json.status(reads.counts(), reads, now_us)
     known = {source.name: source for source in reads.sources()}
     shown = status | {

@@ -8,7 +8,7 @@ from mirror import sidecar
 from mirror.model import iso
 
 if TYPE_CHECKING:
-    from mirror.ledger import Dossier, Reads
+    from mirror.ledger import ExportDetails, Queries
     from mirror.model import Attempt, Copy, Export
 
 NEWS_US = 24 * 3600 * 1_000_000
@@ -51,7 +51,7 @@ def copy(found: Copy) -> dict[str, Any]:
     }
 
 
-def dossier(found: Dossier) -> dict[str, Any]:
+def dossier(found: ExportDetails) -> dict[str, Any]:
     """Return an export as `show --json` shows it."""
     one = found.export
     full = export(one, found.copies)
@@ -109,7 +109,7 @@ def attempt(found: Attempt) -> dict[str, Any]:
 
 
 def status(
-    counts: dict[tuple[str, str], int], reads: Reads, now_us: int
+    counts: dict[tuple[str, str], int], reads: Queries, now_us: int
 ) -> dict[str, Any]:
     """Return what `status --json` shows.
 

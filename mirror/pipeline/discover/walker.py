@@ -122,13 +122,13 @@ class Walker:
         name, rules = self._source.name, self.rules
         began_us = to_us(self._now())
         back_us = await self._ledger(
-            lambda ledger: ledger.listing.correct_clock(name, began_us)
+            lambda ledger: ledger.walks.correct_clock(name, began_us)
         )
         if back_us:
             _log.warning("clock.put_back", source=name, seconds=round(back_us / 1e6))
-        while await self._ledger(lambda ledger: ledger.listing.follow_clock(name)):
+        while await self._ledger(lambda ledger: ledger.walks.follow_clock(name)):
             pass
-        record = await self._ledger(lambda ledger: ledger.listing.source(name))
+        record = await self._ledger(lambda ledger: ledger.walks.source(name))
         offset_us = record.clock_offset_us
         since_us = self._since(began_us + offset_us, record.first_sweep_us, sweep=sweep)
         walk = Walk(
@@ -177,7 +177,7 @@ class Walker:
         after: int | None = 0
         while after is not None:
             keys, after = await self._ledger(
-                lambda ledger, after: ledger.listing.expected(
+                lambda ledger, after: ledger.walks.expected(
                     name, since_us, until_us, after
                 ),
                 after,
@@ -226,7 +226,7 @@ class Walker:
         for first in range(0, len(given.bad_rows), AT_ONCE):
             refused = given.bad_rows[first : first + AT_ONCE]
             for bad in await self._ledger(
-                lambda ledger, refused: ledger.listing.bad_rows(
+                lambda ledger, refused: ledger.walks.bad_rows(
                     walk.source, refused, walk.at_us
                 ),
                 refused,
@@ -252,20 +252,20 @@ class Walker:
 
             for keys in missing.left():
                 lost = await self._ledger(
-                    lambda ledger, keys: ledger.listing.absent(keys, decide), keys
+                    lambda ledger, keys: ledger.walks.absent(keys, decide), keys
                 )
                 _tell_lost(lost)
         if sweep:
             await in_slices(
                 self._ledger,
-                lambda ledger, after: ledger.listing.requeue_old(walk, since_us, after),
+                lambda ledger, after: ledger.walks.requeue_old(walk, since_us, after),
             )
         await in_slices(
             self._ledger,
-            lambda ledger, after: ledger.listing.mark_unavailable(walk, after),
+            lambda ledger, after: ledger.walks.mark_unavailable(walk, after),
         )
         await self._ledger(
-            lambda ledger: ledger.listing.walked(
+            lambda ledger: ledger.walks.walked(
                 walk.source,
                 sweep=sweep,
                 complete=complete,
@@ -285,7 +285,7 @@ def _meet(
     ledger: Ledger, walk: Walk, rows: list[Row], before: KeySet
 ) -> tuple[PageResult, set[int]]:
     """Meet some rows; new ones without a file as long as there is room for them."""
-    room = ledger.listing.room(walk.source)
+    room = ledger.walks.room(walk.source)
 
     def decide(prior: Export | None, row: Row) -> Export | None:
         nonlocal room
@@ -295,7 +295,7 @@ def _meet(
             room -= 1
         return planning.plan(prior, row, walk)
 
-    return ledger.listing.meet(walk.source, rows, decide, before)
+    return ledger.walks.meet(walk.source, rows, decide, before)
 
 
 def _corrected(walk: Walk, rules: WalkRules, offset_us: int) -> Walk:

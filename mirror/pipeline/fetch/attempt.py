@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from mirror.ledger import LedgerThread, Settled
+    from mirror.ledger import FetchResult, LedgerThread
     from mirror.metrics import Metrics
     from mirror.model import Export
     from mirror.pipeline.fetch.first_byte import Patience
@@ -146,7 +146,9 @@ class Fetcher:
         except (FetchError, FileGoneError, OriginRefusedError):
             self._metrics.looked(source.name, "failed")
             raise
-        empty = await self._ledger(lambda ledger: ledger.looks.empty(export.source))
+        empty = await self._ledger(
+            lambda ledger: ledger.second_looks.empty(export.source)
+        )
         run.shown = compare(
             seen,
             size_bytes=export.held_bytes,
@@ -444,7 +446,7 @@ class Fetcher:
             )
         return outcome.interrupted(export)
 
-    def _tell(self, settled: Settled, failure: Exception | None, run: _Run) -> None:
+    def _tell(self, settled: FetchResult, failure: Exception | None, run: _Run) -> None:
         now_us, after = to_us(self._now()), settled.after
         if settled.dropped:
             _log.info("version.dropped", export=after.label, reason=after.reason)

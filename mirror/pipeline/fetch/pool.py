@@ -275,7 +275,7 @@ class FetchPool:
             fetch.seen_at, fetch.seen_bytes = now, transfer.done_bytes
 
     def _start(self, group: asyncio.TaskGroup, export: Export) -> None:
-        lane, key = self.lanes[export.source], export.key or 0
+        lane, key = self.lanes[export.source], export.stored_key
         lane.running += 1
         lane.gate.running += 1
         now = asyncio.get_running_loop().time()
@@ -300,7 +300,7 @@ class FetchPool:
         fetch.task.add_done_callback(ended)
 
     async def _attempt(self, lane: Lane, export: Export) -> None:
-        key = export.key or 0
+        key = export.stored_key
         try:
             failure = await self._fetcher.attempt(lane.source, export)
         except LedgerError:

@@ -130,7 +130,7 @@ class SecondLooks:
         sources = self._sources()
         found = [
             await self._ledger(lambda ledger: ledger.fetches.held_until()),
-            await self._ledger(lambda ledger: ledger.looks.next_due(sources)),
+            await self._ledger(lambda ledger: ledger.second_looks.next_due(sources)),
         ]
         return [due_us for due_us in found if due_us is not None]
 
@@ -147,14 +147,16 @@ class SecondLooks:
         while sources:
             now_us = to_us(self._now())
             due = await self._ledger(
-                lambda ledger, sources, now_us: ledger.looks.due(sources, now_us),
+                lambda ledger, sources, now_us: ledger.second_looks.due(
+                    sources, now_us
+                ),
                 sources,
                 now_us,
             )
             if due is None:
                 return waits
             name = due.export.source
-            key = due.export.key or 0
+            key = due.export.stored_key
             if key in self._tasks or not await self._may_start(due, now_us):
                 sources.remove(name)
                 waits = True
@@ -208,11 +210,13 @@ class SecondLooks:
 
     async def _take(self, lane: Lane, due: LookDue) -> None:
         """Look at one file and record what was seen."""
-        source, key = lane.source, due.export.key or 0
+        source, key = lane.source, due.export.stored_key
         seen, failure = await self._look(source, due)
         if failure is not None:
             lane.gate.ended(key, failure)
-        empty = await self._ledger(lambda ledger: ledger.looks.empty(source.name))
+        empty = await self._ledger(
+            lambda ledger: ledger.second_looks.empty(source.name)
+        )
         now_us = to_us(self._now())
 
         def shown_of(export: Export) -> Shown:
@@ -238,7 +242,7 @@ class SecondLooks:
 
         self._metrics.looked(source.name, shown_of(due.export))
         after, newest = await self._ledger(
-            lambda ledger: ledger.looks.settle(key, decide)
+            lambda ledger: ledger.second_looks.settle(key, decide)
         )
         if newest.key is None:
             _log.warning("version.made", export=newest.label, reason=newest.reason)

@@ -53,7 +53,7 @@ class Recall:
 
     async def vanishing(self, source: str) -> None:
         """Save the exports of a source that may soon be lost and yet are kept."""
-        exports = await self._ledger(lambda ledger: ledger.stock.vanishing(source))
+        exports = await self._ledger(lambda ledger: ledger.inventory.vanishing(source))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 for export in exports:
@@ -61,7 +61,7 @@ class Recall:
 
     async def warn_if_new(self, sources: Collection[str]) -> None:
         """Say so loudly if an empty ledger meets an archive of the same sources."""
-        if not await self._ledger(lambda ledger: ledger.stock.is_empty()):
+        if not await self._ledger(lambda ledger: ledger.inventory.is_empty()):
             return
         for name, publisher in self._publishers.items():
             example = None
@@ -96,7 +96,7 @@ class Recall:
         marker_id = publisher.standing.marker_id
         if marker_id is None:
             return None
-        key = export.key or 0
+        key = export.stored_key
         copies = await self._ledger(lambda ledger: ledger.copies.of(key))
         fixed = [one.path for one in copies if one.target == publisher.name]
         first = whole_form((fixed and fixed[0]) or publisher.path_for(export))
@@ -122,8 +122,8 @@ class Recall:
             return False
         others = sorted(self._publishers)
         return await self._ledger(
-            lambda ledger: ledger.stock.recall(
-                export.key or 0, told, target=target, path=found.path, others=others
+            lambda ledger: ledger.inventory.recall(
+                export.stored_key, told, target=target, path=found.path, others=others
             )
         )
 

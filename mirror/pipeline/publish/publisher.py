@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from mirror.ledger import Duty, LedgerThread
+    from mirror.ledger import CopyToPublish, LedgerThread
     from mirror.lifecycle.attempt import Pace
     from mirror.metrics import Metrics
     from mirror.model import Export
@@ -156,7 +156,7 @@ class Publisher:
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    async def _claim(self) -> Duty | None:
+    async def _claim(self) -> CopyToPublish | None:
         now_us, name = to_us(self._now()), self.name
         horizon_us = round(self._pace.maximum.total_seconds() * 1e6)
         smallest = self.standing.refuses
@@ -185,9 +185,9 @@ class Publisher:
         except TimeoutError:
             return
 
-    async def _publish(self, duty: Duty) -> None:
+    async def _publish(self, duty: CopyToPublish) -> None:
         """Publish one copy and record how it ended."""
-        key = duty.export.key or 0
+        key = duty.export.stored_key
         try:
             kept = await finish(self._keep(duty))
         except asyncio.CancelledError:
@@ -208,7 +208,7 @@ class Publisher:
         else:
             await finish(self._saved(duty, kept))
 
-    async def _keep(self, duty: Duty) -> Kept:
+    async def _keep(self, duty: CopyToPublish) -> Kept:
         """Publish from the first file that can be read and is whole."""
         failure: TargetError | SpoolFileError = TargetError(
             "no_origin", "no spooled file and no readable copy to take the bytes from"
@@ -220,7 +220,7 @@ class Publisher:
                 failure = exc
         raise failure
 
-    def _origins(self, duty: Duty) -> list[tuple[Path, bool]]:
+    def _origins(self, duty: CopyToPublish) -> list[tuple[Path, bool]]:
         """Return the files to copy from, and whether each may be linked."""
         path = self._spool.path_of(duty.export)
         if path is not None:
@@ -231,10 +231,12 @@ class Publisher:
         siblings = [self._around.sibling(*one) for one in duty.siblings]
         return [(path, False) for path in siblings if path is not None]
 
-    async def _place(self, duty: Duty, spooled: Path, *, linkable: bool) -> Kept:
+    async def _place(
+        self, duty: CopyToPublish, spooled: Path, *, linkable: bool
+    ) -> Kept:
         """Find the path that is free or ours, and publish there."""
         export, around = duty.export, self._around
-        key = export.key or 0
+        key = export.stored_key
         first = whole_form(duty.copy.path or around.path_for(export))
         for number in range(1, MAX_NUMBER):
             base = with_number(first, number)
@@ -267,8 +269,8 @@ class Publisher:
                 _log.warning("path.taken", target=self.name, export=export.label)
         raise TargetError("path_taken", f"{MAX_NUMBER} files lie at the same path")
 
-    async def _saved(self, duty: Duty, kept: Kept) -> None:
-        key, now_us = duty.export.key or 0, to_us(self._now())
+    async def _saved(self, duty: CopyToPublish, kept: Kept) -> None:
+        key, now_us = duty.export.stored_key, to_us(self._now())
         required = self._around.required()
         saved = await self._ledger(
             lambda ledger: ledger.copies.saved(
@@ -303,9 +305,9 @@ class Publisher:
             return
         await self._ledger(lambda ledger: ledger.copies.freed(key))
 
-    async def _failed(self, duty: Duty, exc: TargetError | SpoolError) -> None:
+    async def _failed(self, duty: CopyToPublish, exc: TargetError | SpoolError) -> None:
         """Record a failure; the target is looked at again before the next claim."""
-        key, now_us = duty.export.key or 0, to_us(self._now())
+        key, now_us = duty.export.stored_key, to_us(self._now())
         size_bytes = duty.export.size_bytes or 0
         if isinstance(exc, TargetError) and await self.standing.failed(
             exc, key, size_bytes
@@ -334,9 +336,9 @@ class Publisher:
         )
         self.standing.doubt()
 
-    async def _refused(self, duty: Duty, exc: TargetError) -> None:
+    async def _refused(self, duty: CopyToPublish, exc: TargetError) -> None:
         """Give a copy back that the target did not take, by no fault of the copy's."""
-        key = duty.export.key or 0
+        key = duty.export.stored_key
         due_us = to_us(self._now()) + round(self._down_wait().total_seconds() * 1e6)
         await self._ledger(
             lambda ledger: ledger.copies.release(
@@ -350,7 +352,9 @@ class Publisher:
             reason=exc.reason,
         )
 
-    async def _spool_file_failed(self, duty: Duty, exc: SpoolFileError) -> None:
+    async def _spool_file_failed(
+        self, duty: CopyToPublish, exc: SpoolFileError
+    ) -> None:
         """Fetch anew what is truly lost from the spool."""
         if duty.export.spool_dir is None:
             # The bytes were to come from sibling copies, all damaged or gone.
@@ -365,7 +369,7 @@ class Publisher:
         except SpoolError as away:
             await self._failed(duty, away)
             return
-        key = duty.export.key or 0
+        key = duty.export.stored_key
         self._metrics.copy_ended(self.name, "spool_lost")
         _log.error("spool.file_lost", export=duty.export.label, error=str(exc))
         await self._ledger(lambda ledger: ledger.copies.spool_lost(key, str(exc)))

@@ -71,7 +71,7 @@ class _Tenant:
 
     @property
     def key(self) -> int:
-        return self.export.key or 0
+        return self.export.stored_key
 
     @property
     def rest(self) -> int | None:
@@ -492,7 +492,7 @@ class Space:
 
 def _idle(one: Export) -> reservation.Holder:
     return reservation.Holder(
-        key=one.key or 0,
+        key=one.stored_key,
         source=one.source,
         order_us=one.order_us,
         held_bytes=one.part_bytes,

@@ -72,7 +72,9 @@ class Repairer:
 
     async def repair(self, key: int, target: str) -> Repaired:
         """Repair one copy; what was found is looked at once more before."""
-        subject = await self._ledger(lambda ledger: ledger.scrubs.subject(key, target))
+        subject = await self._ledger(
+            lambda ledger: ledger.verification.copy_to_read(key, target)
+        )
         if subject is None:
             return Repaired(done=False, text="it is another copy by now; nothing done")
         aside: list[str] = []
@@ -95,8 +97,8 @@ class Repairer:
                 text="read a second time it is right, and nothing was moved; check the "
                 "disk, its cable and the memory",
             )
-        key = subject.export.key or 0
-        item = await self._ledger(lambda ledger: ledger.scrubs.item(key))
+        key = subject.export.stored_key
+        item = await self._ledger(lambda ledger: ledger.verification.item(key))
         sibling = None
         if broken(faults) or item is None:
             sibling = await self._sibling(subject)
@@ -186,7 +188,7 @@ class Repairer:
     async def _good(self, subject: CopyToRead) -> None:
         now_us = to_us(self._now())
         await self._ledger(
-            lambda ledger: ledger.scrubs.good(subject, note=None, now_us=now_us)
+            lambda ledger: ledger.verification.good(subject, note=None, now_us=now_us)
         )
 
 

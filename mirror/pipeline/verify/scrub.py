@@ -73,9 +73,11 @@ class Scrub:
 
     async def run(self, targets: Collection[str], sample: Sample) -> Tally:
         """Read the copies on these targets, those not read for longest first."""
-        total = await self._ledger(lambda ledger: ledger.scrubs.total(targets))
+        total = await self._ledger(lambda ledger: ledger.verification.total(targets))
         limit = sample.of(total)
-        chosen = await self._ledger(lambda ledger: ledger.scrubs.choose(targets, limit))
+        chosen = await self._ledger(
+            lambda ledger: ledger.verification.choose(targets, limit)
+        )
         async with asyncio.TaskGroup() as group:
             for target, copies in chosen.items():
                 if copies.keys:
@@ -92,7 +94,7 @@ class Scrub:
         )
         for number, key in enumerate(chosen.keys):
             subject = await self._ledger(
-                lambda ledger, key: ledger.scrubs.subject(key, target), key
+                lambda ledger, key: ledger.verification.copy_to_read(key, target), key
             )
             before = reading.done_bytes
             if subject is not None:
@@ -134,10 +136,12 @@ class Scrub:
         error = "; ".join(fault.what for fault in faults) or None
         if error is None or not judge.broken(faults):
             return await self._ledger(
-                lambda ledger: ledger.scrubs.good(subject, note=error, now_us=now_us)
+                lambda ledger: ledger.verification.good(
+                    subject, note=error, now_us=now_us
+                )
             )
         return await self._ledger(
-            lambda ledger, error: ledger.scrubs.bad(
+            lambda ledger, error: ledger.verification.bad(
                 subject, error=error, targets=self._targets, now_us=now_us
             ),
             error,
@@ -150,7 +154,7 @@ class Scrub:
             done = False
             text = judge.advice(subject, faults[0].problem, to_us(self._now()))
         else:
-            key, target = subject.export.key or 0, subject.copy.target
+            key, target = subject.export.stored_key, subject.copy.target
             repaired = await self._repairer.repair(key, target)
             done, text = repaired.done, repaired.text
         self.tally.repaired += done
@@ -175,6 +179,6 @@ class Scrub:
         """Say of one copy that it cannot be read just now: that is no damage."""
         self.tally.not_checked += 1
         now_us = to_us(self._now())
-        await self._ledger(lambda ledger: ledger.scrubs.unread(subject, now_us))
+        await self._ledger(lambda ledger: ledger.verification.unread(subject, now_us))
         text = f"not checked: {exc}"
         self._told(judge.finding(subject, Problem.NOT_CHECKED, text))
