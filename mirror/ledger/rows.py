@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import zlib
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mirror.layout import path_key, whole_form
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 AT_ONCE = 500
 """No transaction changes more exports: others wait for it."""
 FIELDS = tuple(field.name for field in dataclasses.fields(Export))
+_values = attrgetter(*FIELDS)
 COLUMNS = f"exports.row_sum IS {checksums.row_sum(FIELDS, 'exports')}, " + ", ".join(
     f"exports.{name}" for name in FIELDS
 )
@@ -28,6 +30,7 @@ _FLAGS = ("has_file", "counts_as_ours", "had_file", "ask_without_range", "part_f
 _COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
 _COPY_KEYS = ("path_key", "base_key")
 """What of a path must be unique; derived from it."""
+_copy_values = attrgetter(*_COPY_FIELDS)
 COPY_COLUMNS = (
     f"copies.row_sum IS {checksums.row_sum(_COPY_FIELDS + _COPY_KEYS, 'copies')}, "
     + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
@@ -105,7 +108,7 @@ def insert(connection: sqlite3.Connection, new: Export) -> int:
     """Write a new export and return its key."""
     next_key = "SELECT coalesce(max(key), 0) + 1 FROM exports"
     key = int(connection.execute(next_key).fetchone()[0])
-    values = [getattr(new, name) for name in FIELDS]
+    values = [*_values(new)]
     values[FIELDS.index("key")] = key
     connection.execute(_INSERT, values)
     return key
@@ -126,7 +129,7 @@ def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
 
     Its state is written nowhere else.
     """
-    changes = _changes(prior, new, FIELDS)
+    changes = {} if new is prior else _changes(FIELDS, _values(prior), _values(new))
     if not changes:
         return False
     connection.execute(
@@ -176,10 +179,13 @@ def write_copy(connection: sqlite3.Connection, prior: Copy | None, new: Copy) ->
     Raises:
         sqlite3.IntegrityError: Another copy has its path.
     """
-    if prior is None:
-        values = {name: getattr(new, name) for name in _COPY_FIELDS}
-    else:
-        values = _changes(prior, new, _COPY_FIELDS)
+    written = _copy_values(new)
+    before = None if prior is None else _copy_values(prior)
+    values = (
+        dict(zip(_COPY_FIELDS, written, strict=True))
+        if before is None
+        else _changes(_COPY_FIELDS, before, written)
+    )
     if new.path is not None and "path" in values:
         values["path_key"] = path_key(new.path)
         values["base_key"] = path_key(whole_form(new.path))
@@ -224,13 +230,13 @@ def _copies(
     return [copy(row) for row in connection.execute(query, values)]
 
 
-def _changes(prior: object, new: object, names: Sequence[str]) -> dict[str, object]:
-    if new is prior:
-        return {}
+def _changes(
+    names: Sequence[str], before: Sequence[object], after: Sequence[object]
+) -> dict[str, object]:
     return {
-        name: getattr(new, name)
-        for name in names
-        if getattr(new, name) != getattr(prior, name)
+        name: new
+        for name, old, new in zip(names, before, after, strict=True)
+        if new != old
     }
 
 
