@@ -242,27 +242,27 @@ def _proof(fields: dict[str, Any]) -> Verdict:
 
 
 def _needed(fields: dict[str, Any], name: str, kind: type[T]) -> T:
-    found = _given(fields, name, kind)
-    if found is None:
+    value = _given(fields, name, kind)
+    if value is None:
         raise SidecarError(f"{name} is missing or of the wrong type")
-    return found
+    return value
 
 
 def _given(fields: dict[str, Any], name: str, kind: type[T]) -> T | None:
     """Return a field that the ledger can hold; None where it is none."""
-    found = fields.get(name)
-    if not isinstance(found, kind) or isinstance(found, bool):
+    value = fields.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
         return None
-    if isinstance(found, int) and not 0 <= found <= _MAX_INT:
+    if isinstance(value, int) and not 0 <= value <= _MAX_INT:
         return None
-    if isinstance(found, str) and _HALF_PAIR.search(found):
+    if isinstance(value, str) and _HALF_PAIR.search(value):
         return None
-    return found
+    return value
 
 
 def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    found = fields.get(name)
-    return found if isinstance(found, dict) else {}
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _moment(fields: dict[str, Any], name: str) -> int | None:
@@ -297,24 +297,24 @@ def _dump(fields: dict[str, Any]) -> bytes:
     )
 
 
-def export_of(found: Beside, now_us: int) -> Export:
+def export_of(beside: Beside, now_us: int) -> Export:
     """Return the version of an export that a sidecar tells of, as kept.
 
     Args:
-        found: On a target.
+        beside: On a target.
         now_us: Stands in for times that the sidecar does not tell.
 
     Raises:
         SidecarError: It is none that we wrote, or it contradicts itself.
     """
-    if found.sidecar is None:
-        raise SidecarError(found.problem or "it is gone")
-    return read(found.sidecar, now_us)
+    if beside.sidecar is None:
+        raise SidecarError(beside.problem or "it is gone")
+    return read(beside.sidecar, now_us)
 
 
-def is_whole(found: Beside, export: Export) -> bool:
+def is_whole(beside: Beside, export: Export) -> bool:
     """Tell whether the file beside a sidecar has the length that it tells."""
-    return found.size_bytes is not None and found.size_bytes == export.size_bytes
+    return beside.size_bytes is not None and beside.size_bytes == export.size_bytes
 
 
 def same_export(kept: Export, export: Export) -> bool:

@@ -1,4 +1,4 @@
-"""Tell whether the ledger holds what was written to it.
+"""Checksums of rows: does the ledger hold what was written to it?
 
 SQLite finds damage only where it breaks the structure of a page: a flipped bit in a
 digest, a path or a deadline it gives back as if it had been written so. Therefore each
@@ -66,12 +66,12 @@ def given_sum(names: Sequence[str]) -> str:
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Let a connection compute checksums."""
+    """Give a connection the SQL function that computes a checksum."""
     connection.create_function("row_sum", -1, _sum, deterministic=True)
 
 
 def install_triggers(connection: sqlite3.Connection) -> None:
-    """Have a connection that was taught keep the checksums of what it writes."""
+    """Install the triggers that keep the checksums of what a connection writes."""
     for table in _tables(connection):
         names = columns(connection, table)
         connection.executescript(
@@ -117,7 +117,7 @@ def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | N
     """Return what is wrong with a ledger, if anything; reads all of it.
 
     Args:
-        connection: Was taught.
+        connection: With the checksum function; see `register`.
         made: An empty ledger of the same version.
     """
     amiss = _schema_problem(connection, made, "integrity_check")
@@ -143,10 +143,10 @@ def _miscount(connection: sqlite3.Connection) -> str | None:
 
 def columns(connection: sqlite3.Connection, table: str) -> list[str]:
     """Return the columns of a table that its checksum is over."""
-    found = connection.execute(
+    cursor = connection.execute(
         "SELECT name FROM pragma_table_info(?) WHERE name <> 'row_sum'", (table,)
     )
-    return [name for (name,) in found]
+    return [name for (name,) in cursor]
 
 
 def _schema_problem(
@@ -165,17 +165,17 @@ def _sum(*values: object) -> int:
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
     """Return the tables whose rows carry a checksum."""
-    found = connection.execute(
+    cursor = connection.execute(
         "SELECT t.name FROM main.sqlite_schema AS t, pragma_table_info(t.name) AS c "
         "WHERE t.type = 'table' AND c.name = 'row_sum'"
     )
-    return [name for (name,) in found]
+    return [name for (name,) in cursor]
 
 
 def _this(connection: sqlite3.Connection, table: str) -> str:
     """Return SQL that finds the row a trigger is about."""
-    found = connection.execute(
+    cursor = connection.execute(
         "SELECT name FROM pragma_table_info(?) WHERE pk", (table,)
     )
-    keys = [name for (name,) in found] or ["rowid"]
+    keys = [name for (name,) in cursor] or ["rowid"]
     return " AND ".join(f"{name} = NEW.{name}" for name in keys)

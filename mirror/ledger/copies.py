@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mirror.model import Copy, Export
 
 _WINDOW = 2000
-"""So many keys are gone through at once: others wait for it."""
+"""One transaction looks at no more keys: others wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Copies:
         horizon_us: int,
         smallest: bool = False,
     ) -> CopyToPublish | None:
-        """Take the copy that has been due longest, if there is one.
+        """Claim the copy that has been due longest; None if no copy is due.
 
         Args:
             target: By name.
@@ -104,18 +104,18 @@ class Copies:
             )
 
     def owed(self, target: str, keys: Sequence[int]) -> set[int]:
-        """Return those of these exports of which a copy is still to be made there."""
+        """Return which of these exports still need a copy on a target."""
         marks = ", ".join("?" * len(keys))
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT export FROM copies CROSS JOIN exports ON key = export "
             f"WHERE target = ? AND export IN ({marks}) AND copies.state IN {rows.OPEN} "
             f"AND exports.state IN {rows.KEPT}",
             (target, *keys),
         )
-        return {key for (key,) in found}
+        return {key for (key,) in cursor}
 
     def fix_path(self, key: int, target: str, path: str) -> bool:
-        """Give a copy its path for ever, and claim its base with all its forms.
+        """Fix the path of a copy, and reserve its base name with all its forms.
 
         Args:
             key: Of the export.
@@ -218,30 +218,30 @@ class Copies:
 
     def freeable(self, targets: Collection[str]) -> list[Export]:
         """Return the exports whose spooled file no target waits for any more."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports "
             "WHERE spool_dir IS NOT NULL AND state IN ('saved', 'doubtful')"
         )
         return [
-            export for export in map(rows.export, found) if self._idle(export, targets)
+            export for export in map(rows.export, cursor) if self._idle(export, targets)
         ]
 
     def ended(self) -> list[Export]:
         """Return the exports that ended with a partial still in the spool."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir IS NOT NULL "
             "AND state IN ('lost', 'unavailable', 'erased')"
         )
-        return [rows.export(row) for row in found]
+        return [rows.export(row) for row in cursor]
 
     def kept_as(self, source: str, export_id: int) -> list[Export]:
         """Return the exports that bear this id and are on the targets."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND state IN ('saved', 'doubtful')",
             (source, export_id),
         )
-        return [rows.export(row) for row in found]
+        return [rows.export(row) for row in cursor]
 
     def may_free(self, key: int, targets: Collection[str]) -> Export | None:
         """Return the export if its spooled file may go."""

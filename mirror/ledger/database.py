@@ -32,12 +32,12 @@ _MIGRATION = re.compile(r"^(\d{4})\.sql$")
 def migrations() -> list[tuple[int, str]]:
     """Return the numbered migrations as (version, SQL), lowest first."""
     folder = resources.files("mirror.ledger").joinpath("migrations")
-    found = []
+    scripts = []
     for entry in folder.iterdir():
         match = _MIGRATION.match(entry.name)
         if match:
-            found.append((int(match.group(1)), entry.read_text("utf-8")))
-    return sorted(found)
+            scripts.append((int(match.group(1)), entry.read_text("utf-8")))
+    return sorted(scripts)
 
 
 def newest() -> int:
@@ -276,11 +276,11 @@ class Database:
     def _count_commits(self) -> None:
         """Find out whether commits are lost, and count them from now on."""
         self._last = LastCommit(self.path.parent)
-        found = self.connection.execute("SELECT number FROM commits").fetchone()
-        self.lost_commits = max(0, self._last.number - int(found[0]))
+        row = self.connection.execute("SELECT number FROM commits").fetchone()
+        self.lost_commits = max(0, self._last.number - int(row[0]))
 
-    def _migrate(self, version: int, wanted: int | None = None) -> None:
-        last = newest() if wanted is None else wanted
+    def _migrate(self, version: int, last: int | None = None) -> None:
+        last = newest() if last is None else last
         scripts = [each for each in migrations() if version < each[0] <= last]
         if not scripts:
             return

@@ -104,7 +104,7 @@ class Fetches:
         late: Collection[str] | None = None,
         but: Collection[int] = (),
     ) -> Export | None:
-        """Take the due export with the nearest deadline, if there is one.
+        """Claim the due export with the nearest deadline; None if none is due.
 
         What is asked for again, while a body of it is held, goes last.
 
@@ -118,7 +118,7 @@ class Fetches:
             but: Keys of exports that are left alone.
         """
         with self._db.transaction() as connection:
-            found = (
+            nearest = (
                 self._nearest(
                     sources,
                     now_us,
@@ -129,7 +129,7 @@ class Fetches:
                 )
                 for held in (False, True)
             )
-            key = next((key for key in found if key is not None), None)
+            key = next((key for key in nearest if key is not None), None)
             if key is None:
                 return None
             prior = rows.find(connection, key)
@@ -149,15 +149,15 @@ class Fetches:
     ) -> int | None:
         """Return the due export with the nearest deadline, with a body held or none."""
         marks = ", ".join("?" * len(but))
-        wanted = "held_us IS NULL"
+        body = "held_us IS NULL"
         if held:
-            wanted = f"held_us IS NOT NULL AND held_until_us > {now_us}"
+            body = f"held_us IS NOT NULL AND held_until_us > {now_us}"
         best: tuple[int, int] | None = None
         for source in sources:
             row = self._db.connection.execute(
                 "SELECT order_us, key FROM exports WHERE state = 'ready' "
                 "AND source = ? AND (due_us <= ? OR due_us > ? AND not_before_us = 0) "
-                f"AND {wanted} AND (timeouts = 0 OR ?) AND key NOT IN ({marks}) "
+                f"AND {body} AND (timeouts = 0 OR ?) AND key NOT IN ({marks}) "
                 "ORDER BY order_us LIMIT 1",
                 (source, now_us, now_us + horizon_us, source in late, *but),
             ).fetchone()
@@ -175,12 +175,12 @@ class Fetches:
             f"EXISTS ({_READY} AND due_us <= :now {{0}}) "
             f"OR EXISTS ({_READY} AND due_us > :horizon AND not_before_us = 0 {{0}})"
         )
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT DISTINCT source, {due.format('AND timeouts = 0')} FROM counts "
             f"WHERE state = 'ready' AND number > 0 AND ({due.format('')})",
             {"now": now_us, "horizon": now_us + horizon_us},
         )
-        return {source: untried > 0 for source, untried in found}
+        return {source: untried > 0 for source, untried in cursor}
 
     def gave_way(self, key: int) -> None:
         """Remember that an export's attempt was ended because it brought nothing."""
@@ -190,7 +190,7 @@ class Fetches:
             )
 
     def has_due(self, sources: Iterable[str], *, now_us: int) -> bool:
-        """Tell whether these sources have an export due of which no body is held."""
+        """Tell whether an export of these sources is due that holds no body."""
         return any(
             self._db.connection.execute(
                 "SELECT 1 FROM exports WHERE state = 'ready' AND source = ? "
@@ -287,7 +287,7 @@ class Fetches:
         return 0.0 if row is None else row[0] / max(1.0, row[1] / 1e6)
 
     def drop_part(self, key: int) -> Export | None:
-        """Forget the part of an export that nobody works on.
+        """Forget the partial file of an idle export.
 
         Returns:
             The export as it was, whose file is to be removed; None if it has no part,
@@ -304,7 +304,7 @@ class Fetches:
             return prior
 
     def checkpoint(self, key: int, partial: Partial) -> None:
-        """Remember how far a partial is durable, and of which version it is."""
+        """Record how far a partial is durable, and its validators."""
         with self._db.transaction() as connection:
             connection.execute(
                 "UPDATE exports SET spool_dir = ?, part_bytes = ?, part_sha256 = ?, "
@@ -366,7 +366,7 @@ class Fetches:
         Returns:
             Each export as it was and as it is; at most `AT_ONCE`.
         """
-        found = self._db.connection.execute(
+        listed = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_held "
             "WHERE held_until_us IS NOT NULL AND held_until_us <= ? "
             "AND state IN ('ready', 'parked', 'waiting') LIMIT ?",
@@ -374,7 +374,7 @@ class Fetches:
         ).fetchall()
         ended = []
         with self._db.transaction() as connection:
-            for prior in map(rows.export, found):
+            for prior in map(rows.export, listed):
                 after = decide(prior)
                 rows.update(connection, prior, after)
                 self._spooled(prior, after, targets)
@@ -382,7 +382,7 @@ class Fetches:
         return ended
 
     def release_held(self) -> None:
-        """Let no held body wait any longer to be confirmed: its room is needed."""
+        """End the wait of all held bodies: their room in the spool is needed."""
         with self._db.transaction() as connection:
             connection.execute(
                 "UPDATE exports INDEXED BY exports_held SET held_until_us = 0 "
@@ -428,15 +428,15 @@ class Fetches:
         if not fresh or sha256 in {None, prior.held_sha256}:
             return False
         connection = self._db.connection
-        found = connection.execute(
+        row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND key <> ? AND sha256 = ? "
             "AND state IN ('spooled', 'saved', 'doubtful') ORDER BY version DESC",
             (prior.source, prior.export_id, prior.created_key, prior.key, sha256),
         ).fetchone()
-        if found is None:
+        if row is None:
             return False
-        kept = rows.export(found)
+        kept = rows.export(row)
         etag = after.held_etag if after.held else after.part_etag
         modified = after.held_modified if after.held else after.part_modified
         if prior.reason == Reason.CHANGED:

@@ -1,4 +1,4 @@
-"""The ledger's part in taking stock: what the sidecars on a target prove is kept."""
+"""Take inventory for `rebuild`: record what the sidecars on a target prove."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithoutSidecar:
-    """A copy that the ledger knew as saved, and that no sidecar told of."""
+    """A copy that the ledger had as saved, and for which no sidecar was found."""
 
     key: int
     path: str
@@ -41,7 +41,7 @@ class Inventory:
     def take(
         self, kept: Export, *, target: str, path: str, whole: bool
     ) -> SidecarVerdict:
-        """Take up one sidecar and the file beside it.
+        """Record one sidecar and the file beside it.
 
         Args:
             kept: The version of an export as its sidecar says.
@@ -57,7 +57,7 @@ class Inventory:
 
     def _version(self, kept: Export) -> Export | None:
         """Return the version that has these bytes, or one that has none yet."""
-        found = self._db.connection.execute(
+        row = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports "
             "WHERE source = ? AND export_id = ? AND created_key = ? "
             "AND (sha256 IS NULL OR sha256 = ?) "
@@ -70,7 +70,7 @@ class Inventory:
                 kept.version,
             ),
         ).fetchone()
-        return None if found is None else rows.export(found)
+        return None if row is None else rows.export(row)
 
     def recall(
         self,
@@ -81,7 +81,7 @@ class Inventory:
         path: str,
         others: Collection[str],
     ) -> bool:
-        """Save an export that nobody works on, by a whole file found on a target.
+        """Save an idle export whose whole file was found on a target.
 
         Args:
             key: Of the export.
@@ -115,22 +115,22 @@ class Inventory:
 
         They may be lost some walks later; those whose deadline is nearest come first.
         """
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND had_file = 1 "
             "AND state IN ('waiting', 'ready', 'parked') "
             "AND (without_walks > 0 OR absent_sweeps > 0) "
             "ORDER BY deadline_us LIMIT ?",
             (source, _AT_ONCE),
         )
-        return [rows.export(row) for row in found]
+        return [rows.export(row) for row in cursor]
 
     def is_empty(self) -> bool:
         """Tell whether no export is known at all."""
-        found = self._db.connection.execute("SELECT 1 FROM exports LIMIT 1")
-        return found.fetchone() is None
+        cursor = self._db.connection.execute("SELECT 1 FROM exports LIMIT 1")
+        return cursor.fetchone() is None
 
     def mark_unconfirmed(self, target: str) -> None:
-        """Take what was saved on a target for pending until it is found there."""
+        """Make the saved copies on a target pending until they are found there."""
         after: int | None = 0
         while after is not None:
             with self._db.transaction() as connection:
@@ -146,14 +146,14 @@ class Inventory:
     def without_sidecar(
         self, target: str, after: int, limit: int
     ) -> list[WithoutSidecar]:
-        """Return copies that were saved and no sidecar told of, by their exports.
+        """Return saved copies for which no sidecar was found, by their exports.
 
         Args:
             target: Where they should lie.
             after: The key of the last one seen.
             limit: At most so many.
         """
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT export, path, size_bytes FROM copies JOIN exports ON key = export "
             "WHERE target = ? AND copies.last_error = ? AND copies.path IS NOT NULL "
             "AND export > ? ORDER BY export LIMIT ?",
@@ -161,7 +161,7 @@ class Inventory:
         )
         return [
             WithoutSidecar(key=key, path=path, size_bytes=size_bytes)
-            for key, path, size_bytes in found
+            for key, path, size_bytes in cursor
         ]
 
     def judge_without_sidecar(
@@ -215,21 +215,21 @@ class Inventory:
 
     def counts(self, target: str) -> dict[str, int]:
         """Return how many copies a target has, by state."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT state, count(*) FROM copies WHERE target = ? GROUP BY state",
             (target,),
         )
-        return dict(found.fetchall())
+        return dict(cursor.fetchall())
 
     def _number(self) -> None:
         """Number versions anew where several sidecars claim one number."""
         connection = self._db.connection
         keys = "SELECT key, version, coalesce(spooled_us, 0) FROM exports AS other "
-        found = connection.execute(
+        listed = connection.execute(
             "SELECT DISTINCT source, export_id, created_key FROM exports "
             "WHERE version > 1"
         ).fetchall()
-        for identity in found:
+        for identity in listed:
             versions = connection.execute(
                 f"{keys} WHERE source = ? AND export_id = ? AND created_key = ?",
                 identity,

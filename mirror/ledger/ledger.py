@@ -42,10 +42,10 @@ class Ledger:
         fetches: The queue of fetches.
         second_looks: The queue of second looks.
         copies: The queues of publishes.
-        pauses: What is left alone for a while.
-        events: What happened and is to be told.
-        verification: What reading kept copies again found.
-        inventory: What the targets prove to be kept.
+        pauses: Of sources and targets.
+        events: For the hook.
+        verification: Kept copies that are read again.
+        inventory: What `rebuild` finds on the targets.
         targets: What is known of each target.
         queries: Questions.
     """
@@ -97,7 +97,7 @@ class Ledger:
     @classmethod
     @contextlib.contextmanager
     def reading(cls, state_dir: Path, *, check: bool) -> Iterator[Ledger]:
-        """Hold it open for questions; arguments and errors as for `read`.
+        """Open it for reading; arguments and errors as for `read`.
 
         Damage that a question meets is told as such.
         """
@@ -123,7 +123,7 @@ class Ledger:
         self._db.prove()
 
     def interrupt(self) -> None:
-        """End what it is asked just now; may be called from any thread."""
+        """Interrupt the query that runs; may be called from any thread."""
         self._db.connection.interrupt()
 
     def close(self) -> None:
@@ -136,9 +136,9 @@ class Ledger:
         with self._db.transaction():
             yield
 
-    def carry(self, old: Path, told: Callable[[int], None]) -> int:
+    def carry(self, old: Path, progress: Callable[[int], None]) -> int:
         """Carry over what is sound in another ledger; see `salvage.carry`."""
-        return salvage.carry(old, self._db, told)
+        return salvage.carry(old, self._db, progress)
 
     def count_on(self, state_dir: Path) -> None:
         """Count commits on from those of the ledger that this one replaces.
@@ -147,12 +147,12 @@ class Ledger:
         """
         self._db.count_on(state_dir)
 
-    def node_id(self, now_us: int, wanted: str | None = None) -> str:
-        """Return this node's id; made once, as wanted if that is given."""
+    def node_id(self, now_us: int, preferred: str | None = None) -> str:
+        """Return this node's id; made once, as preferred if that is given."""
         with self._db.transaction() as connection:
             node_id = self.known_node_id()
             if node_id is None:
-                node_id = wanted or secrets.token_hex(4)
+                node_id = preferred or secrets.token_hex(4)
                 connection.execute(
                     "INSERT INTO node (node_id, made_us) VALUES (?, ?)",
                     (node_id, now_us),
@@ -190,7 +190,7 @@ class Ledger:
         return done
 
     def acknowledge(self, exports: Sequence[Export], note: str, now_us: int) -> int:
-        """Take note of losses; one that was acknowledged before gets the new note.
+        """Acknowledge losses; one that was acknowledged before gets the new note.
 
         Returns:
             How many are lost; the others are left as they are.
@@ -208,11 +208,11 @@ class Ledger:
     def by_state(self, state: State) -> list[Export]:
         """Return all exports in a state."""
         query = f"SELECT {rows.COLUMNS} FROM exports WHERE state = ?"
-        found = self._db.connection.execute(query, (state,))
-        return [rows.export(row) for row in found]
+        cursor = self._db.connection.execute(query, (state,))
+        return [rows.export(row) for row in cursor]
 
     def ping(self) -> None:
-        """Do nothing; whoever waits for it knows that the ledger answers."""
+        """Do nothing: the caller learns that the ledger answers."""
 
     def changed_elsewhere(self) -> int:
         """Return a number that differs once another process has written."""

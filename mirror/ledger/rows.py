@@ -1,4 +1,4 @@
-"""Turn ledger rows into values and back."""
+"""Rows of the ledger as records, and back; all that writes a state."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def newest(
     connection: sqlite3.Connection, source: str, export_id: int, created_key: str
 ) -> Export | None:
     """Return the newest version of an export; None if it is not known."""
-    found = connection.execute(
+    row = connection.execute(
         f"SELECT {COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
         "AND created_key = ? ORDER BY version DESC LIMIT 1",
         (source, export_id, created_key),
     ).fetchone()
-    return None if found is None else export(found)
+    return None if row is None else export(row)
 
 
 def find(connection: sqlite3.Connection, key: int) -> Export:
@@ -262,8 +262,8 @@ def keep_item(
 def item(connection: sqlite3.Connection, key: int) -> bytes:
     """Return the list item as received; `{}` if none was kept."""
     row = connection.execute("SELECT item FROM items WHERE export = ?", (key,))
-    found = row.fetchone()
-    return zlib.decompress(found[0]) if found else b"{}"
+    stored = row.fetchone()
+    return zlib.decompress(stored[0]) if stored else b"{}"
 
 
 def _count(connection: sqlite3.Connection, new: Export) -> None:

@@ -1,4 +1,4 @@
-"""The ledger's part in second looks: which are due, and what they showed."""
+"""The queue of second looks: which are due, and what they showed."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class LookQueue:
         """Return the file of these sources whose look has been due longest."""
         connection = self._db.connection
         marks = ", ".join("?" * len(sources))
-        found = connection.execute(
+        row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_look "
             f"WHERE look_due_us IS NOT NULL AND look_due_us <= ? AND state IN {_OURS} "
             f"AND source IN ({marks}) ORDER BY look_due_us LIMIT 1",
             (now_us, *sources),
         ).fetchone()
-        if found is None:
+        if row is None:
             return None
-        export = rows.export(found)
+        export = rows.export(row)
         listed = rows.newest(
             connection, export.source, export.export_id, export.created_key
         )

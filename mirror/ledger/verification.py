@@ -1,4 +1,4 @@
-"""The ledger's part in reading kept copies again: which ones, and what it meant."""
+"""Choose the kept copies to read again, and record what reading them proved."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Verification:
             limit: At most so many over all of them; None is all.
         """
         chosen = {target: Selection() for target in targets}
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT target, export, size_bytes FROM copies "
             "JOIN exports ON key = export "
             f"WHERE copies.state IN {_KEPT} AND target IN ({_marks(targets)}) "
@@ -85,13 +85,13 @@ class Verification:
             "LIMIT ?",
             (*targets, -1 if limit is None else limit),
         )
-        for target, key, size_bytes in found:
+        for target, key, size_bytes in cursor:
             chosen[target].keys.append(key)
             chosen[target].size_bytes += size_bytes or 0
         return chosen
 
     def copy_to_read(self, key: int, target: str) -> CopyToRead | None:
-        """Return a copy as it stands now; None if it is none to be read."""
+        """Return a copy as it is now; None if it is not to be read."""
         connection = self._db.connection
         export = rows.find(connection, key)
         kept = {
@@ -117,7 +117,7 @@ class Verification:
         return rows.item(connection, key) if held.fetchone() else None
 
     def unread(self, subject: CopyToRead, now_us: int) -> None:
-        """Remember that it was tried to read a copy, and why does not matter."""
+        """Record that reading a copy was tried and failed; not the reason."""
         with self._db.transaction() as connection:
             prior = rows.find_copy(
                 connection, subject.export.stored_key, subject.copy.target
@@ -174,7 +174,7 @@ class Verification:
         return True
 
     def _same(self, read: CopyToRead) -> CopyToRead | None:
-        """Return the copy as it stands unless it became another since it was read."""
+        """Return the copy as it is now; None if it changed since it was read."""
         now = self.copy_to_read(read.export.stored_key, read.copy.target)
         if (
             now is None

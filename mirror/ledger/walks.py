@@ -1,4 +1,4 @@
-"""The ledger's part in a walk: meet rows, notice absence, remember the walk."""
+"""What a walk writes to the ledger: its rows, absences, and the walk itself."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class Walks:
             return back_us
 
     def follow_clock(self, source: str) -> bool:
-        """Let some exports more follow a clock that was put back.
+        """Correct some more exports for a clock that was put back.
 
         Returns:
             There are others still that do not.
@@ -212,11 +212,11 @@ class Walks:
 
     def room(self, source: str) -> int:
         """Return how many rows without a file may be taken in; see `UNDECIDED_KEPT`."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT state, sum(number) FROM counts WHERE source = ? GROUP BY state",
             (source,),
         )
-        counts: dict[str, int] = dict(found.fetchall())
+        counts: dict[str, int] = dict(cursor.fetchall())
         rooms = (
             most - sum(counts.get(state, 0) for state in states)
             for states, most in (
@@ -308,13 +308,13 @@ class Walks:
             The keys, in order, and where to go on; None if there are no more.
         """
         keys = self._some(source, _ABSENTABLE, after)
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT key FROM exports WHERE key IN ({_marks(keys)}) AND had_file = 1 "
             "AND (created_us BETWEEN ? AND ? OR state = 'waiting' AND has_file = 0 "
             "AND coalesce(created_us, 0) < ?) ORDER BY key",
             (*keys, since_us, until_us, since_us),
         )
-        return [key for (key,) in found], keys[-1] if keys else None
+        return [key for (key,) in cursor], keys[-1] if keys else None
 
     def absent(
         self, keys: Iterable[int], decide: Callable[[Export], Export]
@@ -392,7 +392,7 @@ class Walks:
 
     def _some(self, source: str, states: Sequence[State], after: int) -> list[int]:
         """Return the next keys of exports in these states, in order."""
-        found = [
+        keys = [
             key
             for state in states
             for (key,) in self._db.connection.execute(
@@ -401,7 +401,7 @@ class Walks:
                 (state, source, after, rows.AT_ONCE),
             )
         ]
-        return sorted(found)[: rows.AT_ONCE]
+        return sorted(keys)[: rows.AT_ONCE]
 
     def walked(
         self,

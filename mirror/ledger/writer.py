@@ -26,14 +26,14 @@ _log = structlog.get_logger()
 
 
 class LedgerThread:
-    """Runs calls on the ledger in the one thread that owns it, in order.
+    """Runs calls on the ledger in its one thread, in order.
 
-    A call that fails because the disk is full, or the file busy, has changed nothing;
-    it is repeated until it succeeds.
+    A call that fails because the disk is full or the file is busy has changed nothing:
+    it is retried until it succeeds.
 
     Args:
-        ledger: To be owned.
-        patience_s: After so long a failing call is given up; None never gives up.
+        ledger: Used by this thread alone.
+        patience_s: A call that fails for longer raises; None retries for ever.
     """
 
     def __init__(self, ledger: Ledger, *, patience_s: float | None = None) -> None:
@@ -91,7 +91,7 @@ class LedgerThread:
 async def in_slices(
     ledger: LedgerThread, change: Callable[[Ledger, int], Slice]
 ) -> None:
-    """Change all there is to be changed, a slice at a time; others go between."""
+    """Change all that is to be changed, a slice at a time; other calls run between."""
     after: int | None = 0
     while after is not None:
         after = (await ledger(change, after)).after

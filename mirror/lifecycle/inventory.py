@@ -66,7 +66,7 @@ def judge(copy: Copy | None, path: str, *, whole: bool) -> SidecarVerdict:
 
 
 def unconfirmed(copy: Copy) -> Copy:
-    """Return a saved copy of which nothing was found yet."""
+    """Return a saved copy as pending until it is found."""
     if copy.state is not CopyState.SAVED:
         return copy
     return dataclasses.replace(
@@ -101,14 +101,14 @@ def found(copy: Copy, path: str, *, whole: bool, saved_us: int | None) -> Copy:
 
 
 def new(kept: Export, *, whole: bool) -> Export:
-    """Return an export that the ledger does not know; `kept` as its sidecar says."""
+    """Return an export that is new to the ledger; `kept` as its sidecar says."""
     if whole:
         return kept
     return dataclasses.replace(kept, state=State.DAMAGED, reason=None, last_error=GONE)
 
 
 def confirmed(export: Export, kept: Export) -> Export:
-    """Return the export of which a whole copy was found, `kept` as its sidecar says."""
+    """Return an export whose whole copy was found; `kept` is what its sidecar says."""
     other_bytes = export.sha256 != kept.sha256
     facts = {
         name: getattr(kept, name)

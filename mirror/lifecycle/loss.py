@@ -78,7 +78,7 @@ def overdue(export: Export, walk: Walk) -> Export:
 
 
 def _lost(export: Export, reason: Reason) -> Export:
-    """Return the export as lost, and nobody has taken note of that yet."""
+    """Return the export as lost and not yet acknowledged."""
     return dataclasses.replace(
         export, state=State.LOST, reason=reason, acknowledged_us=None, note=None
     )

@@ -20,7 +20,7 @@ _ENDED = frozenset({State.LOST, State.UNAVAILABLE})
 
 
 def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
-    """Return the export as it stands after a walk met its row.
+    """Return the export after a walk met its row.
 
     Args:
         prior: As the ledger has it; None if never listed before.
@@ -57,7 +57,7 @@ def _open(prior: Export, row: Row, walk: Walk) -> Export:
 
 
 def _kept(prior: Export, row: Row, walk: Walk) -> Export:
-    """Meet a row of which a file was ours: what we know of it stays as it was."""
+    """Meet a row whose file is ours: what we know of it does not change."""
     if row.shows_file and prior.shows_other_footage(row):
         return _further(prior, row, walk, version.OTHER_FOOTAGE)
     if prior.state is State.DAMAGED:
@@ -90,7 +90,7 @@ def _kept(prior: Export, row: Row, walk: Walk) -> Export:
 
 
 def _further(prior: Export, row: Row, walk: Walk, refusal: str) -> Export:
-    """Return a further version of what is kept; or that version, told that none is."""
+    """Return a further version of a kept file; or the kept one, with the refusal."""
     if not version.may_follow(prior):
         return dataclasses.replace(prior, has_file=row.shows_file, last_error=refusal)
     return version.further(

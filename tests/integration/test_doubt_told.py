@@ -118,7 +118,7 @@ def test_status_counts_it_by_state(scene):
 def test_the_command_of_on_event_is_told_of_it(scene):
     """By an event of its own, with what is doubted."""
     scene.ledger.node_id(1)
-    scene.ledger.events.listen(wanted=True)
+    scene.ledger.events.listen(on=True)
     given = {"proof": "doubtful", "doubt": "it holds no samples"}
     scene.add("hq", State.SPOOLED, made_us=MINUTE, **given)
     with scene.ledger._db.transaction() as connection:

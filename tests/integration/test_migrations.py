@@ -125,7 +125,7 @@ def test_renamed_columns_keep_what_they_hold(tmp_path, monkeypatch):
     assert export.counts_as_ours is True
     assert (export.attempts_without_gain, export.tries_without_file) == (3, 4)
     assert export.ask_without_range is True
-    ledger.events.listen(wanted=True)
+    ledger.events.listen(on=True)
     with ledger._db.transaction() as connection:
         connection.execute("UPDATE exports SET state = 'lost'")
     assert [event.event for event in ledger.events.take(9)] == ["export.lost"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger.open(tmp_path)
     opened.node_id(1)
-    opened.events.listen(wanted=True)
+    opened.events.listen(on=True)
     yield opened
     opened.close()
 

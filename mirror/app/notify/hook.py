@@ -53,7 +53,7 @@ class Teller:
     async def run(self) -> None:
         """Tell until cancelled; the commands that run then are killed."""
         wanted = bool(self._command)
-        await self._ledger(lambda ledger: ledger.events.listen(wanted=wanted))
+        await self._ledger(lambda ledger: ledger.events.listen(on=wanted))
         if not wanted:
             return
         async with asyncio.TaskGroup() as group:
