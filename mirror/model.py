@@ -268,6 +268,11 @@ class Export:
         return self.key
 
     @property
+    def identity(self) -> tuple[str, int, str]:
+        """What all its versions have in common."""
+        return self.source, self.export_id, self.created_key
+
+    @property
     def label(self) -> str:
         """The name the command line knows it by."""
         version = f"~{self.version}" if self.version > 1 else ""

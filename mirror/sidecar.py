@@ -319,11 +319,7 @@ def is_whole(beside: Beside, export: Export) -> bool:
 
 def same_export(kept: Export, export: Export) -> bool:
     """Tell whether a sidecar is that of an export."""
-    return (kept.source, kept.export_id, kept.created_key) == (
-        export.source,
-        export.export_id,
-        export.created_key,
-    )
+    return kept.identity == export.identity
 
 
 def _created_us(created_key: str) -> int:

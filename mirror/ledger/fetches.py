@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mirror.ledger import rows
 from mirror.lifecycle import attempt as attempts
-from mirror.lifecycle import copy, retry
+from mirror.lifecycle import copy, retry, version
 from mirror.model import Reason, State
 
 if TYPE_CHECKING:
@@ -414,7 +414,7 @@ class Fetches:
         connection.execute(
             "UPDATE exports SET look_due_us = NULL WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND version < ? AND look_due_us IS NOT NULL",
-            (after.source, after.export_id, after.created_key, after.version),
+            (*after.identity, after.version),
         )
 
     def _drop(self, prior: Export, after: Export) -> bool:
@@ -423,45 +423,36 @@ class Fetches:
         A validator that differed though the bytes are the same says nothing: it counts
         no more for that source.
         """
-        sha256 = after.held_sha256 if after.held else after.sha256
-        fresh = prior.version > 1 and prior.sha256 is None
-        if not fresh or sha256 in {None, prior.held_sha256}:
+        sha256 = version.new_digest(prior, after)
+        if sha256 is None:
             return False
         connection = self._db.connection
         row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND key <> ? AND sha256 = ? "
             "AND state IN ('spooled', 'saved', 'doubtful') ORDER BY version DESC",
-            (prior.source, prior.export_id, prior.created_key, prior.key, sha256),
+            (*prior.identity, prior.key, sha256),
         ).fetchone()
         if row is None:
             return False
         kept = rows.export(row)
-        etag = after.held_etag if after.held else after.part_etag
-        modified = after.held_modified if after.held else after.part_modified
+        same = version.same_bytes(kept, after)
         if prior.reason == Reason.CHANGED:
             connection.execute(
                 "UPDATE sources SET modified_empty = modified_empty OR ?, "
                 "etag_empty = etag_empty OR ? WHERE name = ?",
                 (
-                    modified != kept.part_modified,
-                    modified == kept.part_modified and etag != kept.part_etag,
+                    same.part_modified != kept.part_modified,
+                    same.part_modified == kept.part_modified
+                    and same.part_etag != kept.part_etag,
                     prior.source,
                 ),
             )
-        same = dataclasses.replace(
-            kept,
-            part_etag=etag,
-            part_modified=modified,
-            look_total=None,
-            look_etag=None,
-            look_modified=None,
-        )
         rows.update(connection, kept, same)
         connection.execute(
             "UPDATE exports SET drops = drops + 1 WHERE source = ? AND export_id = ? "
             "AND created_key = ?",
-            (prior.source, prior.export_id, prior.created_key),
+            prior.identity,
         )
         rows.remove(connection, prior)
         rows.add_total(connection, prior.source, "dropped", "")

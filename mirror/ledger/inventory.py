@@ -63,9 +63,7 @@ class Inventory:
             "AND (sha256 IS NULL OR sha256 = ?) "
             "ORDER BY sha256 IS NULL, version = ? DESC, version LIMIT 1",
             (
-                kept.source,
-                kept.export_id,
-                kept.created_key,
+                *kept.identity,
                 kept.sha256,
                 kept.version,
             ),
@@ -256,7 +254,7 @@ class Inventory:
         if not self._free(path, target, None):
             return SidecarVerdict.PATH_TAKEN
         new = inventory.new(kept, whole=whole)
-        newest = rows.newest(connection, new.source, new.export_id, new.created_key)
+        newest = rows.newest(connection, new.identity)
         claimed = new.version
         if newest is not None:
             new = dataclasses.replace(new, version=newest.version + 1)

@@ -174,8 +174,7 @@ class Ledger:
         with self._db.transaction() as connection:
             for key in (export.stored_key for export in exports):
                 prior = rows.find(connection, key)
-                identity = (prior.source, prior.export_id, prior.created_key)
-                newest = rows.newest(connection, *identity)
+                newest = rows.newest(connection, prior.identity)
                 # The VMS has the file of the newest version alone.
                 if newest is not None and newest.key == key:
                     after = retry.due_now(prior, now_us)

@@ -352,7 +352,7 @@ class Queries:
         )
         for row in cursor:
             export = rows.export(row)
-            yield export, self._copies(export.key)
+            yield export, rows.copies(self._db.connection, export.stored_key)
 
     def urgent(self, limit: int, now_us: int) -> list[Export]:
         """Return what is not fetched yet, nearest deadline first."""
@@ -416,16 +416,15 @@ class Queries:
             "held_bytes, error FROM attempts WHERE export = ? ORDER BY number",
             (export.key,),
         )
-        identity = (export.source, export.export_id, export.created_key)
         versions = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND key <> ? ORDER BY version",
-            (*identity, export.key),
+            (*export.identity, export.key),
         )
         return ExportDetails(
             export=export,
             versions=[rows.export(row) for row in versions],
-            copies=self._copies(export.key),
+            copies=rows.copies(self._db.connection, export.key),
             attempts=[rows.attempt(row) for row in cursor],
             item=rows.item(self._db.connection, export.key),
         )
@@ -451,13 +450,6 @@ class Queries:
 
     def _number(self, query: str, *values: object) -> int:
         return self._first(query, *values) or 0
-
-    def _copies(self, key: int | None) -> list[Copy]:
-        cursor = self._db.connection.execute(
-            f"SELECT {rows.COPY_COLUMNS} FROM copies WHERE export = ? ORDER BY target",
-            (key,),
-        )
-        return [rows.copy(row) for row in cursor]
 
     def _all(self, kind: type[SourceStatus], table: str) -> list[SourceStatus]:
         names = [field.name for field in dataclasses.fields(kind)]

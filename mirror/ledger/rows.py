@@ -87,13 +87,13 @@ def attempt(row: Sequence[Any]) -> Attempt:
 
 
 def newest(
-    connection: sqlite3.Connection, source: str, export_id: int, created_key: str
+    connection: sqlite3.Connection, identity: tuple[str, int, str]
 ) -> Export | None:
     """Return the newest version of an export; None if it is not known."""
     row = connection.execute(
         f"SELECT {COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
         "AND created_key = ? ORDER BY version DESC LIMIT 1",
-        (source, export_id, created_key),
+        identity,
     ).fetchone()
     return None if row is None else export(row)
 

@@ -56,9 +56,7 @@ class LookQueue:
         if row is None:
             return None
         export = rows.export(row)
-        listed = rows.newest(
-            connection, export.source, export.export_id, export.created_key
-        )
+        listed = rows.newest(connection, export.identity)
         return LookDue(export=export, listed=listed or export)
 
     def next_due(self, sources: Collection[str]) -> int | None:
@@ -89,8 +87,7 @@ class LookQueue:
         """
         with self._db.transaction() as connection:
             prior = rows.find(connection, key)
-            identity = (prior.source, prior.export_id, prior.created_key)
-            newest = rows.newest(connection, *identity) or prior
+            newest = rows.newest(connection, prior.identity) or prior
             after, further = decide(prior, newest)
             rows.update(connection, prior, after)
             if further.key is None:

@@ -255,7 +255,9 @@ class Walks:
         before = KeySet() if before is None else before
         with self._db.transaction() as connection:
             for row in listed:
-                prior = rows.newest(connection, source, row.export_id, row.created_key)
+                prior = rows.newest(
+                    connection, (source, row.export_id, row.created_key)
+                )
                 again = prior is not None and (prior.key in keys or prior.key in before)
                 if prior is not None and again and prior.shows_other_footage(row):
                     refused.append(dataclasses.replace(prior, last_error=TOLD_TWICE))

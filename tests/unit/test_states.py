@@ -534,9 +534,9 @@ WALKED = {
 }
 QUESTIONS = {
     *("judge", "kept_as", "has_spool_file", "first_due", "compare", "can_look"),
-    *("not_proven", "yields_until"),
+    *("not_proven", "yields_until", "new_digest", "same_bytes"),
 }
-"""They change nothing: they give an answer."""
+"""They change no state: they answer, or add what was learnt."""
 SETS_STATE = re.compile(
     r"INTO\s+(exports|copies)\b|UPDATE\s+(exports|copies)\b.*\bSET\b"
     r"((?!\bWHERE\b).)*\bstate\s*=",
