@@ -142,7 +142,7 @@ class Export:
 
     Attributes:
         key: The ledger's own number; None before the first write.
-        ours: First seen after its source's first complete sweep, so that its loss
+        counts_as_ours: First seen after its source's first complete sweep; so its loss
             counts as our loss.
         had_file: A walk showed a url naming a file, or a folder url gave bytes.
         order_us: What fetches are ordered by: the deadline, or a guess at it.
@@ -154,14 +154,14 @@ class Export:
         due_us: Not tried before.
         not_before_us: As `due_us` where that is no back-off, which has a bound; else 0.
         attempts: Fetch attempts ever made.
-        barren: Attempts in a row that gained nothing.
-        misses: Tries in a row that found no file behind the url.
+        attempts_without_gain: Attempts in a row that gained nothing.
+        tries_without_file: Tries in a row that found no file behind the url.
         timeouts: Attempts in a row that ended because they took too long.
         best_bytes: The longest the partial ever was since it last became ready.
         part_number: Tells the partial from a held body, in its file's name.
         part_bytes: Durable length of the partial; `part_sha256` is over these.
         part_firm: `part_modified` is of one version; see `ports.ResumePoint.firm`.
-        part_plain: The next attempt asks without Range.
+        ask_without_range: The next attempt asks without Range.
         held_dir: Where the held body lies; it and the rest is None if there is none.
         held_number: As `part_number`.
         held_doubt: What is doubted of it.
@@ -200,7 +200,7 @@ class Export:
     url: str | None = None
     has_file: bool = False
     first_seen_us: int
-    ours: bool = False
+    counts_as_ours: bool = False
     had_file: bool = False
     deadline_us: int | None = None
     order_us: int
@@ -212,8 +212,8 @@ class Export:
     due_us: int = 0
     not_before_us: int = 0
     attempts: int = 0
-    barren: int = 0
-    misses: int = 0
+    attempts_without_gain: int = 0
+    tries_without_file: int = 0
     timeouts: int = 0
     best_bytes: int = 0
     last_error: str | None = None
@@ -225,7 +225,7 @@ class Export:
     part_etag: str | None = None
     part_modified: str | None = None
     part_firm: bool = False
-    part_plain: bool = False
+    ask_without_range: bool = False
     held_dir: str | None = None
     held_number: int | None = None
     held_bytes: int | None = None
@@ -256,6 +256,22 @@ class Export:
     saved_us: int | None = None
     acknowledged_us: int | None = None
     note: str | None = None
+
+    @property
+    def stored_key(self) -> int:
+        """The key, of an export that is in the ledger.
+
+        Raises:
+            ValueError: It is not written yet.
+        """
+        if self.key is None:
+            raise ValueError("the export is not from the ledger")
+        return self.key
+
+    @property
+    def identity(self) -> tuple[str, int, str]:
+        """What all its versions have in common."""
+        return self.source, self.export_id, self.created_key
 
     @property
     def label(self) -> str:
@@ -313,8 +329,16 @@ class Export:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """One export's file on one target."""
+    """One export's file on one target.
 
+    Attributes:
+        export: The key of its export.
+        path: Below the root of the target; None as long as it is not fixed.
+        verified_us: When it was last read and good.
+        checked_us: When it was last read, or tried to be, good or not.
+    """
+
+    export: int
     target: str
     state: CopyState
     path: str | None
@@ -323,6 +347,7 @@ class Copy:
     attempts: int
     due_us: int
     last_error: str | None
+    checked_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

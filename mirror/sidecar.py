@@ -6,15 +6,15 @@ import dataclasses
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from mirror import __version__
 from mirror.errors import MirrorError
+from mirror.lifecycle.copy import kept_as
 from mirror.lifecycle.second_look import first_due
-from mirror.model import Export, Reason, State, Verdict, iso, to_us
+from mirror.model import Export, Verdict, iso, to_us
 from mirror.ports import MAX_SIDECAR_BYTES
 
 if TYPE_CHECKING:
@@ -48,35 +48,6 @@ _OF_STREAM = frozenset({"camera_id", "type"})
 
 class SidecarError(MirrorError):
     """It is no record of ours."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What a record says of its file and its export; None where it says nothing."""
-
-    source: str
-    export_id: int
-    created_key: str
-    created_at: str | None
-    size_bytes: int
-    sha256: str
-    version: int
-    proof: Verdict
-    doubt: str | None
-    name: str | None
-    camera_id: int | None
-    stream_type: str | None
-    footage_from: str | None
-    footage_to: str | None
-    user_id: int | None
-    updated_at: str | None
-    etag: str | None
-    last_modified: str | None
-    first_seen_us: int | None
-    deadline_us: int | None
-    started_us: int | None
-    spooled_us: int | None
-    attempts: int | None
 
 
 def record(
@@ -194,11 +165,15 @@ def _origin(url: str) -> str | None:
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
 
 
-def read(raw: bytes) -> Record:
-    """Return what a record says.
+def read(raw: bytes, now_us: int) -> Export:
+    """Return the version of an export that a record tells of, as kept.
+
+    Args:
+        raw: The record.
+        now_us: Stands in for times that it does not tell.
 
     Raises:
-        SidecarError: It is none that we wrote.
+        SidecarError: It is none that we wrote, or it contradicts itself.
     """
     try:
         fields = json.loads(raw)
@@ -209,37 +184,56 @@ def read(raw: bytes) -> Record:
     item = _table(fields, "item")
     # Records of before had the validators in it.
     response = _table(fields, "response")
-    found = Record(
+    proof = _proof(fields)
+    state, reason = kept_as(doubtful=proof is Verdict.DOUBTFUL)
+    created_at = _given(fields, "created_at", str)
+    created_key = _needed(fields, "created_key", str)
+    spooled_us = _moment(fields, "fetched")
+    saved_us = spooled_us or now_us
+    seen_us = _moment(fields, "first_seen") or saved_us
+    deadline_us = _moment(fields, "deadline")
+    export = Export(
         source=_needed(fields, "source", str),
         export_id=_needed(fields, "id", int),
-        created_key=_needed(fields, "created_key", str),
-        created_at=_given(fields, "created_at", str),
-        size_bytes=_needed(fields, "size_bytes", int),
-        sha256=_needed(fields, "sha256", str),
+        created_key=created_key,
         version=_given(fields, "version", int) or 1,
-        proof=_proof(fields),
-        doubt=_given(fields, "doubt", str),
+        created_at=created_at,
+        created_us=None if created_at is None else _created_us(created_key),
+        updated_at=_given(item, "updated_at", str),
+        state=state,
+        reason=reason,
         name=_given(fields, "name", str),
         camera_id=_given(fields, "camera_id", int),
         stream_type=_given(fields, "stream_type", str),
         footage_from=_given(fields, "footage_from", str),
         footage_to=_given(fields, "footage_to", str),
         user_id=_given(_table(item, "user"), "id", int),
-        updated_at=_given(item, "updated_at", str),
-        etag=_given(fields, "etag", str) or _given(response, "etag", str),
-        last_modified=_given(fields, "last_modified", str)
+        first_seen_us=seen_us,
+        has_file=True,
+        counts_as_ours=True,
+        had_file=True,
+        deadline_us=deadline_us,
+        order_us=deadline_us or seen_us,
+        attempts=_given(fields, "attempts", int) or 0,
+        part_etag=_given(fields, "etag", str) or _given(response, "etag", str),
+        part_modified=_given(fields, "last_modified", str)
         or _given(response, "last_modified", str),
-        first_seen_us=_moment(fields, "first_seen"),
-        deadline_us=_moment(fields, "deadline"),
+        size_bytes=_needed(fields, "size_bytes", int),
+        sha256=_needed(fields, "sha256", str),
+        proof=proof,
+        doubt=_given(fields, "doubt", str),
         started_us=_moment(fields, "fetch_started"),
-        spooled_us=_moment(fields, "fetched"),
-        attempts=_given(fields, "attempts", int),
+        spooled_us=spooled_us,
+        saved_us=saved_us,
     )
-    if not _SHA256.fullmatch(found.sha256) or found.size_bytes <= 0:
+    if not _SHA256.fullmatch(export.sha256 or "") or not export.size_bytes:
         raise SidecarError("its size or digest is none")
-    if item.get("id", found.export_id) not in {found.export_id, str(found.export_id)}:
+    if item.get("id", export.export_id) not in {
+        export.export_id,
+        str(export.export_id),
+    }:
         raise SidecarError("it contradicts itself: two ids")
-    return found
+    return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
 
 
 def _proof(fields: dict[str, Any]) -> Verdict:
@@ -248,27 +242,27 @@ def _proof(fields: dict[str, Any]) -> Verdict:
 
 
 def _needed(fields: dict[str, Any], name: str, kind: type[T]) -> T:
-    found = _given(fields, name, kind)
-    if found is None:
+    value = _given(fields, name, kind)
+    if value is None:
         raise SidecarError(f"{name} is missing or of the wrong type")
-    return found
+    return value
 
 
 def _given(fields: dict[str, Any], name: str, kind: type[T]) -> T | None:
     """Return a field that the ledger can hold; None where it is none."""
-    found = fields.get(name)
-    if not isinstance(found, kind) or isinstance(found, bool):
+    value = fields.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
         return None
-    if isinstance(found, int) and not 0 <= found <= _MAX_INT:
+    if isinstance(value, int) and not 0 <= value <= _MAX_INT:
         return None
-    if isinstance(found, str) and _HALF_PAIR.search(found):
+    if isinstance(value, str) and _HALF_PAIR.search(value):
         return None
-    return found
+    return value
 
 
 def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    found = fields.get(name)
-    return found if isinstance(found, dict) else {}
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _moment(fields: dict[str, Any], name: str) -> int | None:
@@ -303,82 +297,39 @@ def _dump(fields: dict[str, Any]) -> bytes:
     )
 
 
-def export_of(found: StoredFile, now_us: int) -> Export:
+def export_of(beside: StoredFile, now_us: int) -> Export:
     """Return the version of an export that a sidecar tells of, as kept.
 
     Args:
-        found: On a target.
+        beside: On a target.
         now_us: Stands in for times that the sidecar does not tell.
 
     Raises:
         SidecarError: It is none that we wrote, or it contradicts itself.
     """
-    if found.sidecar is None:
-        raise SidecarError(found.problem or "it is gone")
-    record = read(found.sidecar)
-    saved_us = record.spooled_us or now_us
-    doubtful = record.proof is Verdict.DOUBTFUL
-    seen_us = record.first_seen_us or saved_us
-    export = Export(
-        source=record.source,
-        export_id=record.export_id,
-        created_key=record.created_key,
-        version=record.version,
-        created_at=record.created_at,
-        created_us=_created_us(record),
-        updated_at=record.updated_at,
-        state=State.DOUBTFUL if doubtful else State.SAVED,
-        reason=Reason.DOUBTFUL if doubtful else None,
-        name=record.name,
-        camera_id=record.camera_id,
-        stream_type=record.stream_type,
-        footage_from=record.footage_from,
-        footage_to=record.footage_to,
-        user_id=record.user_id,
-        first_seen_us=seen_us,
-        has_file=True,
-        ours=True,
-        had_file=True,
-        deadline_us=record.deadline_us,
-        order_us=record.deadline_us or seen_us,
-        attempts=record.attempts or 0,
-        part_etag=record.etag,
-        part_modified=record.last_modified,
-        size_bytes=record.size_bytes,
-        sha256=record.sha256,
-        proof=record.proof,
-        doubt=record.doubt,
-        started_us=record.started_us,
-        spooled_us=record.spooled_us,
-        saved_us=saved_us,
-    )
-    return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
+    if beside.sidecar is None:
+        raise SidecarError(beside.problem or "it is gone")
+    return read(beside.sidecar, now_us)
 
 
-def is_whole(found: StoredFile, export: Export) -> bool:
+def is_whole(beside: StoredFile, export: Export) -> bool:
     """Tell whether the file beside a sidecar has the length that it tells."""
-    return found.size_bytes is not None and found.size_bytes == export.size_bytes
+    return beside.size_bytes is not None and beside.size_bytes == export.size_bytes
 
 
-def same_export(told: Export, export: Export) -> bool:
+def same_export(kept: Export, export: Export) -> bool:
     """Tell whether a sidecar is that of an export."""
-    return (told.source, told.export_id, told.created_key) == (
-        export.source,
-        export.export_id,
-        export.created_key,
-    )
+    return kept.identity == export.identity
 
 
-def _created_us(record: Record) -> int | None:
-    """Return the instant in the identity; None where it is no instant.
+def _created_us(created_key: str) -> int:
+    """Return the instant in the identity.
 
     Raises:
         SidecarError: It should be one and is not.
     """
-    if record.created_at is None:
-        return None
     try:
-        return to_us(datetime.fromisoformat(record.created_key))
+        return to_us(datetime.fromisoformat(created_key))
     except (ValueError, TypeError, OverflowError) as exc:
         raise SidecarError(
             "it contradicts itself: created_at is a time and created_key is none"

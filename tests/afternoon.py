@@ -105,7 +105,7 @@ class HandmadeSite:
             "deadline_us": made + 3 * HOUR,
             "had_file": True,
             "has_file": True,
-            "ours": True,
+            "counts_as_ours": True,
         }
         export = Export(
             source=source,
@@ -119,7 +119,7 @@ class HandmadeSite:
         )
         with self.ledger._db.transaction() as connection:
             key = rows.insert(connection, export)
-            if state is State.LOST and export.ours:
+            if state is State.LOST and export.counts_as_ours:
                 rows.add_total(connection, source, "lost", export.reason or "")
             if state in {State.SAVED, State.SPOOLED}:
                 connection.executemany(
@@ -181,7 +181,7 @@ class HandmadeSite:
 
     def read(self, source: str, *, ago_us: int, problem: str | None = None) -> None:
         """Let a source have been read so long ago, and fail since with `problem`."""
-        self.ledger.listing.source(source)
+        self.ledger.walks.source(source)
         with self.ledger._db.transaction() as connection:
             connection.execute(
                 "UPDATE sources SET first_sweep_us = 1, last_success_us = ?, "
@@ -198,7 +198,7 @@ class HandmadeSite:
         self, name: str, *, free_bytes: int | None = None, problem: str | None = None
     ) -> None:
         """Let a target have been looked at just now."""
-        self.ledger.target_checked(
+        self.ledger.targets.checked(
             name,
             marker_id=f"m-{name}",
             free_bytes=free_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mirror.lifecycle.row import Walk
+from mirror.lifecycle.walk import Walk
 from mirror.model import Export, Row, State
 
 MINUTE = 60_000_000
@@ -68,7 +68,7 @@ def walk(**given: Any) -> Walk:
         "at_us": NOW,
         "previous": (),
         "clock_offset_us": 0,
-        "ours": True,
+        "counts_as_ours": True,
         "lifetime_us": 3 * HOUR,
         "waiting_limit_us": 24 * HOUR,
         "try_folders": True,

@@ -60,7 +60,9 @@ class Kept:
         """Return what `list --json` shows, by identity."""
         ledger = Ledger.read(self.site.settings().state_dir, check=True)
         with contextlib.closing(ledger):
-            shown = [public_json.export(*one) for one in ledger.reads.exports(Filter())]
+            shown = [
+                public_json.export(*one) for one in ledger.queries.exports(Filter())
+            ]
         return {(one["source"], one["id"], one["created_at"]): one for one in shown}
 
     def state(self, number: int) -> str:

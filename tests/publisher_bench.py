@@ -183,7 +183,7 @@ class PublisherBench:
     async def open(cls, folder: Path) -> AsyncIterator[PublisherBench]:
         """Set it up with an empty ledger."""
         ledger = Ledger.open(folder)
-        ledger.listing.source("hq")
+        ledger.walks.source("hq")
         thread = LedgerThread(ledger)
         with FakeClock.begin() as clock, pytest.MonkeyPatch.context() as patch:
             # The longest wait there can be, each time.
@@ -298,12 +298,12 @@ class PublisherBench:
 
     async def export(self, number: int = 1) -> Export:
         """Return the ledger's record of an export."""
-        found = await self.thread(lambda ledger: ledger.reads.find(number))
+        found = await self.thread(lambda ledger: ledger.queries.find(number))
         return found[0]
 
     async def copy(self, number: int = 1, target: str = "nas") -> Copy:
         """Return a copy of an export."""
-        key = (await self.export(number)).key or 0
+        key = (await self.export(number)).stored_key
         found = await self.thread(lambda ledger: ledger.copies.of(key))
         return next(one for one in found if one.target == target)
 
@@ -327,7 +327,7 @@ class PublisherBench:
 
 def _met(ledger: Ledger, listed: Any) -> int:
     around = builders.walk()
-    _, keys = ledger.listing.meet(
+    _, keys = ledger.walks.meet(
         "hq", [listed], lambda prior, row: plan(prior, row, around)
     )
     (key,) = keys

@@ -120,12 +120,12 @@ class WalkBench:
 
     async def exports(self) -> dict[int, Export]:
         """Return what the ledger has, by id."""
-        found = await self.ledger(lambda ledger: list(ledger.reads.exports(Filter())))
+        found = await self.ledger(lambda ledger: list(ledger.queries.exports(Filter())))
         return {export.export_id: export for export, _ in found}
 
     async def record(self):
         """Return what the ledger remembers of the source."""
-        return await self.ledger(lambda ledger: ledger.listing.source("hq"))
+        return await self.ledger(lambda ledger: ledger.walks.source("hq"))
 
 
 async def met_and_past(bench: WalkBench, **given: Any) -> None:

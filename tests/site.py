@@ -15,7 +15,7 @@ from mirror import config
 from mirror.app import build, instance, once
 from mirror.app.build_engine import engine_for
 from mirror.app.service import Service
-from mirror.ledger import Dossier, Filter, Ledger
+from mirror.ledger import ExportDetails, Filter, Ledger
 from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.systemd import Notifier
@@ -152,7 +152,7 @@ class Site:
         """Return all versions of what the ledger has, oldest version first."""
         ledger = Ledger.read(self.settings().state_dir)
         try:
-            exports = [export for export, _ in ledger.reads.exports(Filter())]
+            exports = [export for export, _ in ledger.queries.exports(Filter())]
         finally:
             ledger.close()
         return sorted(exports, key=lambda export: export.version)
@@ -165,18 +165,18 @@ class Site:
         """Return the ledger's record of one export."""
         return self.exports()[served.export_id]
 
-    def dossier(self, served: Served) -> Dossier:
+    def dossier(self, served: Served) -> ExportDetails:
         """Return all the ledger knows of one export."""
         ledger = Ledger.read(self.settings().state_dir)
         try:
-            return ledger.reads.dossier(ledger.reads.find(served.export_id)[0])
+            return ledger.queries.details(ledger.queries.find(served.export_id)[0])
         finally:
             ledger.close()
 
     def swept(self) -> bool:
         """Tell whether each source was read whole once: what is new then is ours."""
         with contextlib.closing(Ledger.read(self.settings().state_dir)) as ledger:
-            sources = ledger.reads.sources()
+            sources = ledger.queries.sources()
         return bool(sources) and all(source.first_sweep_us for source in sources)
 
     def kept(self) -> dict[str, str]:

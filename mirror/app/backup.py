@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 from pathlib import Path
 
 from mirror.disk import durable
 from mirror.errors import DamagedLedgerError, LedgerError
-from mirror.ledger import LEDGER_NAME, Ledger
+from mirror.ledger import FAULTS, LEDGER_NAME, Ledger
 
 
 def write(state_dir: Path, path: Path) -> int:
@@ -38,7 +37,7 @@ def write(state_dir: Path, path: Path) -> int:
             return path.stat().st_size
     except FileExistsError as exc:
         raise LedgerError(f"{path} is there already; name a new file") from exc
-    except (OSError, sqlite3.Error) as exc:
+    except (OSError, *FAULTS) as exc:
         why = getattr(exc, "strerror", None) or exc
         raise LedgerError(
             f"the ledger cannot be copied to {path} ({why}); name a new file in a "

@@ -75,7 +75,7 @@ async def _walk(
                 for name, client in clients.items()
             }
     ready = await ledger(lambda opened: opened.by_state(State.READY))
-    counts = await ledger(lambda opened: opened.reads.counts())
+    counts = await ledger(lambda opened: opened.queries.counts())
     by_state: dict[str, int] = {}
     for (_, state), number in counts.items():
         by_state[state] = by_state.get(state, 0) + number

@@ -82,7 +82,7 @@ class Health:
             lambda ledger: metrics_snapshot.take(ledger, now_us)
         )
         self._metrics.show(snapshot)
-        used = await self._node.reader(lambda ledger: ledger.reads.spooled_bytes())
+        used = await self._node.reader(lambda ledger: ledger.queries.spooled_bytes())
         free = await asyncio.to_thread(self._engine.places.free_bytes)
         self._metrics.spool_measured(used_bytes=used, free_bytes=free)
         if free is not None:

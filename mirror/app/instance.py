@@ -89,9 +89,7 @@ async def check_in_background(
 async def device_uuids(ledger: LedgerThread, sources: Iterable[str]) -> dict[str, str]:
     """Return the id by which each source's VMS knows us, made at first use."""
     return await ledger(
-        lambda opened: {
-            name: opened.listing.source(name).device_uuid for name in sources
-        }
+        lambda opened: {name: opened.walks.source(name).device_uuid for name in sources}
     )
 
 

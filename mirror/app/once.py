@@ -88,7 +88,7 @@ async def run(
             unparks=False,
             patient=False,
         )
-        lost_before = await node.reader(lambda ledger: ledger.reads.lost())
+        lost_before = await node.reader(lambda ledger: ledger.queries.lost())
         doubtful_before = await node.reader(_doubtful)
         try:
             await engine.prepare()
@@ -98,8 +98,8 @@ async def run(
             await engine.close()
         now_us = to_us(utc_now())
         owed = await node.ledger(lambda ledger: _owed(ledger, settings))
-        lost = await node.ledger(lambda ledger: ledger.reads.lost())
-        backlog = await node.ledger(lambda ledger: ledger.reads.backlog(now_us))
+        lost = await node.ledger(lambda ledger: ledger.queries.lost())
+        backlog = await node.ledger(lambda ledger: ledger.queries.backlog(now_us))
         return OnceReport(
             unread=unread,
             saved=engine.progress.saved_files,
@@ -149,7 +149,7 @@ async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
     sources = list(engine.listers.keys() - engine.paused.sources)
     spool_gone = engine.pool.spool_failures
     ready, fetching = await engine.ledger(
-        lambda ledger: ledger.reads.unfetched(sources, to_us(utc_now()))
+        lambda ledger: ledger.queries.unfetched(sources, to_us(utc_now()))
     )
     if fetching or (ready and spool_gone < COPY_TRIES):
         return False
@@ -172,15 +172,15 @@ def _unpark(ledger: Ledger) -> None:
 
 def _doubtful(ledger: Ledger) -> int:
     """Return how many exports were ever kept though doubted."""
-    return sum(ledger.reads.totals("doubtful").values())
+    return sum(ledger.queries.totals("doubtful").values())
 
 
 def _owed(ledger: Ledger, settings: Settings) -> int:
-    copies = ledger.reads.owed_copies()
+    copies = ledger.queries.owed_copies()
     pending = sum(
         files for name, (files, _) in copies.items() if name in settings.targets
     )
-    counts = ledger.reads.counts()
+    counts = ledger.queries.counts()
     spooled = sum(n for (_, state), n in counts.items() if state == State.SPOOLED)
-    later = ledger.reads.not_yet_due(to_us(utc_now()), list(settings.sources))
-    return ledger.reads.owed() - later - spooled + max(pending, spooled)
+    later = ledger.queries.not_yet_due(to_us(utc_now()), list(settings.sources))
+    return ledger.queries.owed() - later - spooled + max(pending, spooled)

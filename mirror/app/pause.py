@@ -72,9 +72,9 @@ def _of_source(ledger: Ledger, source: SourceSettings, until_us: int) -> list[st
         if len(due) > _NAMED:
             lines.append(f"  and {len(due) - _NAMED} more")
     lifetime_us = round(source.file_lifetime.total_seconds() * _SECOND_US)
-    read_us = {each.name: each.last_success_us for each in ledger.reads.sources()}.get(
-        source.name
-    )
+    read_us = {
+        each.name: each.last_success_us for each in ledger.queries.sources()
+    }.get(source.name)
     if read_us is None:
         lines.append("DANGER: its list was never read: what it holds is not known")
     elif read_us + lifetime_us <= until_us:

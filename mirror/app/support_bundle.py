@@ -6,7 +6,6 @@ import io
 import json
 import os
 import platform
-import sqlite3
 import tarfile
 import time
 from importlib import metadata
@@ -19,7 +18,7 @@ from mirror.app import check, lock
 from mirror.app.build import proxies_of
 from mirror.app.status import public_json
 from mirror.errors import MirrorError
-from mirror.ledger import LEDGER_NAME, Ledger
+from mirror.ledger import LEDGER_NAME, SQLITE_VERSION, Ledger
 from mirror.model import to_us, utc_now
 from mirror.vms import token as tokens
 
@@ -117,7 +116,7 @@ def _versions() -> dict[str, Any]:
     return {
         "archive-mirror": __version__,
         "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
+        "sqlite": SQLITE_VERSION,
         "system": platform.platform(),
     } | {name: metadata.version(name) for name in _LIBRARIES}
 
@@ -131,7 +130,7 @@ def _of_ledger(state_dir: Path) -> dict[str, str]:
     figures: dict[str, Any] = {"running": running, "files": files}
     try:
         with Ledger.reading(state_dir, check=False) as ledger:
-            reads, now_us = ledger.reads, to_us(utc_now())
+            reads, now_us = ledger.queries, to_us(utc_now())
             status = public_json.status(reads.counts(), reads, now_us)
             figures["rows"] = reads.sizes()
     except MirrorError as exc:

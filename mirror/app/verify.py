@@ -74,7 +74,7 @@ async def _build(
     now_us = to_us(utc_now())
     node_id = await ledger(lambda opened: opened.node_id(now_us))
     markers = {
-        name: await ledger(lambda opened, name: opened.marker(name), name)
+        name: await ledger(lambda opened, name: opened.targets.marker(name), name)
         for name in settings.targets
     }
     # Not the service's own id: each would remove the other's temporary files.

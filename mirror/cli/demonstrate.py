@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from mirror import config, logs
 from mirror.app.service import Service
 from mirror.cli import render
-from mirror.ledger import Dossier, Filter, Ledger
+from mirror.ledger import ExportDetails, Filter, Ledger
 from mirror.metrics import Metrics
 from mirror.model import State
 from mirror.simulator import Behaviour, Fault, Kind, Stage, Unmade, Vms
@@ -212,11 +212,11 @@ def _ended(settings: config.Settings, cases: list[_Case]) -> bool:
     return all(states.get(case.served.export_id) is case.expected for case in cases)
 
 
-def _exports(settings: config.Settings) -> list[tuple[Export, Dossier]]:
+def _exports(settings: config.Settings) -> list[tuple[Export, ExportDetails]]:
     ledger = Ledger.read(settings.state_dir)
     try:
-        exports = [export for export, _ in ledger.reads.exports(Filter())]
-        return [(export, ledger.reads.dossier(export)) for export in exports]
+        exports = [export for export, _ in ledger.queries.exports(Filter())]
+        return [(export, ledger.queries.details(export)) for export in exports]
     finally:
         ledger.close()
 
@@ -268,7 +268,7 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
     return not wrong
 
 
-def _done(dossier: Dossier) -> str:
+def _done(dossier: ExportDetails) -> str:
     """Say in a few words what became of an export, from its attempts."""
     words = []
     for attempt in dossier.attempts:

@@ -40,7 +40,7 @@ def find(ledger: Ledger, name: str) -> Export:
         raise typer.BadParameter(
             f"{name} is not of the form SOURCE/ID, SOURCE/ID@CREATED_AT or SOURCE/ID~2"
         )
-    exports = ledger.reads.find(
+    exports = ledger.queries.find(
         min(int(number), MAX_ID),
         source=source if slash else None,
         created_at=created_at or None,

@@ -57,7 +57,7 @@ def list_exports(
     reasons: set[str] = set()
     lines = []
     with reading(globals_of(context).settings()) as ledger:
-        for export, copies in ledger.reads.exports(chosen):
+        for export, copies in ledger.queries.exports(chosen):
             if as_json:
                 render.as_json(public_json.export(export, copies))
                 continue

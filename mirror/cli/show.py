@@ -30,7 +30,7 @@ def show(
         except MirrorError as exc:
             typer.echo(str(exc), err=True)
             raise typer.Exit(1) from exc
-        full = public_json.dossier(ledger.reads.dossier(chosen))
+        full = public_json.dossier(ledger.queries.details(chosen))
     if as_json:
         render.as_json(full)
     else:

@@ -54,7 +54,7 @@ def status(
 def _show_status(settings: Settings, *, as_json: bool, watch: bool) -> None:
     while True:
         with reading(settings) as ledger:
-            reads = ledger.reads
+            reads = ledger.queries
             shown = public_json.status(reads.counts(), reads, to_us(utc_now()))
         if as_json:
             render.as_json(shown)

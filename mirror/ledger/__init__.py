@@ -1,54 +1,59 @@
 """The ledger: every export ever listed, in SQLite; itself the work queue."""
 
 from mirror.ledger.commit_counter import COMMITS_NAME
-from mirror.ledger.copies import Duty
+from mirror.ledger.copies import CopyToPublish
 from mirror.ledger.database import LEDGER_NAME, Database
+from mirror.ledger.errors import FAULTS, SQLITE_VERSION
 from mirror.ledger.events import Event
-from mirror.ledger.fetches import Partial, Settled, SpoolUse
-from mirror.ledger.inventory import Bare, Taken
-from mirror.ledger.ledger import Ledger, LedgerThread, in_slices
+from mirror.ledger.fetches import FetchResult, Partial, SpoolUse
+from mirror.ledger.inventory import WithoutSidecar
+from mirror.ledger.ledger import Ledger
 from mirror.ledger.pauses import Paused
 from mirror.ledger.queries import (
     AT_RISK_US,
     Backlog,
-    Dossier,
+    ExportDetails,
     Filter,
-    Reads,
+    Queries,
     SourceStatus,
     TargetStatus,
 )
 from mirror.ledger.rows import AT_ONCE
 from mirror.ledger.second_looks import LookDue
-from mirror.ledger.verification import Chosen, Subject
-from mirror.ledger.walks import KeySet, Met, Slice
+from mirror.ledger.verification import CopyToRead, Selection
+from mirror.ledger.walks import KeySet, PageResult, Slice
+from mirror.ledger.writer import LedgerThread, in_slices
+from mirror.lifecycle.inventory import SidecarVerdict
 
 __all__ = [
     "AT_ONCE",
     "AT_RISK_US",
     "COMMITS_NAME",
+    "FAULTS",
     "LEDGER_NAME",
+    "SQLITE_VERSION",
     "Backlog",
-    "Bare",
-    "Chosen",
+    "CopyToPublish",
+    "CopyToRead",
     "Database",
-    "Dossier",
-    "Duty",
     "Event",
+    "ExportDetails",
+    "FetchResult",
     "Filter",
     "KeySet",
     "Ledger",
     "LedgerThread",
     "LookDue",
-    "Met",
+    "PageResult",
     "Partial",
     "Paused",
-    "Reads",
-    "Settled",
+    "Queries",
+    "Selection",
+    "SidecarVerdict",
     "Slice",
     "SourceStatus",
     "SpoolUse",
-    "Subject",
-    "Taken",
     "TargetStatus",
+    "WithoutSidecar",
     "in_slices",
 ]

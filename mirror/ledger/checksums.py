@@ -1,4 +1,4 @@
-"""Tell whether the ledger holds what was written to it.
+"""Checksums of rows: does the ledger hold what was written to it?
 
 SQLite finds damage only where it breaks the structure of a page: a flipped bit in a
 digest, a path or a deadline it gives back as if it had been written so. Therefore each
@@ -65,13 +65,13 @@ def given_sum(names: Sequence[str]) -> str:
     return f"row_sum({', '.join(marks)})"
 
 
-def teach(connection: sqlite3.Connection) -> None:
-    """Let a connection compute checksums."""
+def register(connection: sqlite3.Connection) -> None:
+    """Give a connection the SQL function that computes a checksum."""
     connection.create_function("row_sum", -1, _sum, deterministic=True)
 
 
-def keep(connection: sqlite3.Connection) -> None:
-    """Have a connection that was taught keep the checksums of what it writes."""
+def install_triggers(connection: sqlite3.Connection) -> None:
+    """Install the triggers that keep the checksums of what a connection writes."""
     for table in _tables(connection):
         names = columns(connection, table)
         connection.executescript(
@@ -84,7 +84,7 @@ def keep(connection: sqlite3.Connection) -> None:
         )
 
 
-def renew(connection: sqlite3.Connection) -> None:
+def recompute(connection: sqlite3.Connection) -> None:
     """Write all checksums anew, for a schema that has just changed.
 
     Some rows at a time, for SQLite keeps in memory what one statement changes.
@@ -106,19 +106,21 @@ def renew(connection: sqlite3.Connection) -> None:
             connection.execute(within, (first, last))
 
 
-def misshape(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
+def schema_problem(
+    connection: sqlite3.Connection, made: sqlite3.Connection
+) -> str | None:
     """Return what is wrong with the structure of a ledger; arguments as `problem`."""
-    return _misshape(connection, made, "quick_check")
+    return _schema_problem(connection, made, "quick_check")
 
 
 def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
     """Return what is wrong with a ledger, if anything; reads all of it.
 
     Args:
-        connection: Was taught.
+        connection: With the checksum function; see `register`.
         made: An empty ledger of the same version.
     """
-    amiss = _misshape(connection, made, "integrity_check")
+    amiss = _schema_problem(connection, made, "integrity_check")
     if amiss is not None:
         return amiss
     for table in _tables(connection):
@@ -141,13 +143,13 @@ def _miscount(connection: sqlite3.Connection) -> str | None:
 
 def columns(connection: sqlite3.Connection, table: str) -> list[str]:
     """Return the columns of a table that its checksum is over."""
-    found = connection.execute(
+    cursor = connection.execute(
         "SELECT name FROM pragma_table_info(?) WHERE name <> 'row_sum'", (table,)
     )
-    return [name for (name,) in found]
+    return [name for (name,) in cursor]
 
 
-def _misshape(
+def _schema_problem(
     connection: sqlite3.Connection, made: sqlite3.Connection, look: str
 ) -> str | None:
     wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))
@@ -163,17 +165,17 @@ def _sum(*values: object) -> int:
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
     """Return the tables whose rows carry a checksum."""
-    found = connection.execute(
+    cursor = connection.execute(
         "SELECT t.name FROM main.sqlite_schema AS t, pragma_table_info(t.name) AS c "
         "WHERE t.type = 'table' AND c.name = 'row_sum'"
     )
-    return [name for (name,) in found]
+    return [name for (name,) in cursor]
 
 
 def _this(connection: sqlite3.Connection, table: str) -> str:
     """Return SQL that finds the row a trigger is about."""
-    found = connection.execute(
+    cursor = connection.execute(
         "SELECT name FROM pragma_table_info(?) WHERE pk", (table,)
     )
-    keys = [name for (name,) in found] or ["rowid"]
+    keys = [name for (name,) in cursor] or ["rowid"]
     return " AND ".join(f"{name} = NEW.{name}" for name in keys)

@@ -46,8 +46,8 @@ class LastCommit:
             if path.is_symlink():
                 raise _no_file(path) from exc
             raise
-        found = os.fstat(self._fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        facts = os.fstat(self._fd)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
             self.close()
             raise _no_file(path)
         if os.geteuid() == 0:

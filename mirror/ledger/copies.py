@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mirror.layout import path_key, whole_form
 from mirror.ledger import rows
 from mirror.ledger.walks import Slice
-from mirror.model import KEPT_STATES, CopyState, Reason, State
+from mirror.lifecycle import copy
+from mirror.model import KEPT_STATES, CopyState, State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from mirror.ledger.database import Database
     from mirror.model import Copy, Export
 
-
-OPEN = "('pending', 'publishing', 'failed')"
-"""Written in each query as in the index over open copies, else it is not used."""
-
-
 _WINDOW = 2000
-"""So many keys are gone through at once: others wait for it."""
+"""One transaction looks at no more keys: others wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duty:
+class CopyToPublish:
     """One copy to be published.
 
     Attributes:
@@ -51,15 +48,15 @@ class Copies:
         """Owe a target exports we keep and it does not know of, some at a time."""
         last = after + _WINDOW
         with self._db.transaction() as connection:
-            done = connection.execute(
-                "INSERT INTO copies (export, target, state) "
-                "SELECT key, ?, 'pending' FROM exports NOT INDEXED "
-                "WHERE key > ? AND key <= ? "
-                "AND state IN ('spooled', 'saved', 'doubtful') AND NOT EXISTS "
+            keys = connection.execute(
+                "SELECT key FROM exports NOT INDEXED WHERE key > ? AND key <= ? "
+                f"AND state IN {rows.KEPT} AND NOT EXISTS "
                 "(SELECT 1 FROM copies WHERE export = key AND target = ?)",
-                (target, after, last, target),
-            ).rowcount
-        return Slice(done, self._beyond(last))
+                (after, last, target),
+            ).fetchall()
+            for (key,) in keys:
+                rows.write_copy(connection, None, copy.owed(key, target))
+        return Slice(len(keys), self._beyond(last))
 
     def claim(
         self,
@@ -68,8 +65,8 @@ class Copies:
         now_us: int,
         horizon_us: int,
         smallest: bool = False,
-    ) -> Duty | None:
-        """Take the copy that has been due longest, if there is one.
+    ) -> CopyToPublish | None:
+        """Claim the copy that has been due longest; None if no copy is due.
 
         Args:
             target: By name.
@@ -85,44 +82,40 @@ class Copies:
                 f"SELECT export, {rows.COPY_COLUMNS} FROM copies "
                 "INDEXED BY copies_open CROSS JOIN exports ON key = export "
                 "WHERE target = ? "
-                f"AND copies.state IN {OPEN} AND copies.state <> 'publishing' "
-                "AND exports.state IN ('spooled', 'saved', 'doubtful') "
+                f"AND copies.state IN {rows.OPEN} AND copies.state <> 'publishing' "
+                f"AND exports.state IN {rows.KEPT} "
                 "AND (copies.due_us <= ? OR copies.due_us > ?) "
                 f"ORDER BY copies.due_us, {size}copies.export LIMIT 1",
                 (target, now_us, now_us + horizon_us),
             ).fetchone()
             if row is None:
                 return None
-            connection.execute(
-                "UPDATE copies SET state = 'publishing', attempts = attempts + 1 "
-                "WHERE export = ? AND target = ?",
-                (row[0], target),
-            )
-            siblings = connection.execute(
-                "SELECT target, path FROM copies WHERE export = ? "
-                "AND target <> ? AND state = 'saved'",
-                (row[0], target),
-            ).fetchall()
-            return Duty(
+            known = rows.copy(row[1:])
+            rows.write_copy(connection, known, copy.claimed(known))
+            return CopyToPublish(
                 export=rows.find(connection, row[0]),
-                copy=rows.copy(row[1:]),
+                copy=known,
                 item=rows.item(connection, row[0]),
-                siblings=tuple(siblings),
+                siblings=tuple(
+                    (each.target, each.path)
+                    for each in rows.copies(connection, row[0])
+                    if each.state is CopyState.SAVED and each.path is not None
+                ),
             )
 
     def owed(self, target: str, keys: Sequence[int]) -> set[int]:
-        """Return those of these exports of which a copy is still to be made there."""
+        """Return which of these exports still need a copy on a target."""
         marks = ", ".join("?" * len(keys))
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT export FROM copies CROSS JOIN exports ON key = export "
-            f"WHERE target = ? AND export IN ({marks}) AND copies.state IN {OPEN} "
-            "AND exports.state IN ('spooled', 'saved', 'doubtful')",
+            f"WHERE target = ? AND export IN ({marks}) AND copies.state IN {rows.OPEN} "
+            f"AND exports.state IN {rows.KEPT}",
             (target, *keys),
         )
-        return {key for (key,) in found}
+        return {key for (key,) in cursor}
 
     def fix_path(self, key: int, target: str, path: str) -> bool:
-        """Give a copy its path for ever, and claim its base with all its forms.
+        """Fix the path of a copy, and reserve its base name with all its forms.
 
         Args:
             key: Of the export.
@@ -146,11 +139,8 @@ class Copies:
             ).fetchone()
             if taken:
                 return False
-            connection.execute(
-                "UPDATE copies SET path = ?, path_key = ?, base_key = ? "
-                "WHERE export = ? AND target = ?",
-                (path, own_key, base_key, key, target),
-            )
+            known = self._find(key, target)
+            rows.write_copy(connection, known, dataclasses.replace(known, path=path))
             return True
 
     def saved(
@@ -164,62 +154,46 @@ class Copies:
     ) -> Export | None:
         """Record a proven copy; return the export if that saved it."""
         with self._db.transaction() as connection:
-            connection.execute(
-                "UPDATE copies SET state = 'saved', saved_us = ?, verified_us = ?, "
-                "last_error = NULL, due_us = 0 WHERE export = ? AND target = ?",
-                (now_us, now_us if verified else None, key, target),
-            )
+            known = self._find(key, target)
+            proven = copy.saved(known, verified=verified, now_us=now_us)
+            rows.write_copy(connection, known, proven)
             return self._maybe_saved(key, now_us, required)
 
     def failed(self, key: int, target: str, *, error: str, due_us: int) -> None:
         """Record that a publish failed and when it is tried again."""
-        with self._db.transaction() as connection:
-            connection.execute(
-                "UPDATE copies SET state = 'failed', last_error = ?, due_us = ? "
-                "WHERE export = ? AND target = ?",
-                (error, due_us, key, target),
-            )
+        self._change(key, target, partial(copy.failed, error=error, due_us=due_us))
 
     def release(
         self, key: int, target: str, *, error: str | None = None, due_us: int = 0
     ) -> None:
         """Return a copy to the queue without counting the attempt against it."""
+        self._change(key, target, partial(copy.released, error=error, due_us=due_us))
+
+    def _change(self, key: int, target: str, decide: Callable[[Copy], Copy]) -> None:
         with self._db.transaction() as connection:
-            connection.execute(
-                "UPDATE copies SET state = 'pending', due_us = ?, "
-                "last_error = coalesce(?, last_error), attempts = attempts - 1 "
-                "WHERE export = ? AND target = ?",
-                (due_us, error, key, target),
-            )
+            known = self._find(key, target)
+            rows.write_copy(connection, known, decide(known))
+
+    def _find(self, key: int, target: str) -> Copy:
+        known = rows.find_copy(self._db.connection, key, target)
+        if known is None:
+            raise LookupError(f"no copy of export {key} is owed to {target}")
+        return known
 
     def is_spooled(self, export: Export) -> bool:
         """Tell whether the spool holds the same file of an export as it did then."""
-        now = rows.find(self._db.connection, export.key or 0)
+        now = rows.find(self._db.connection, export.stored_key)
         same = (now.spool_dir, now.spooled_us) == (export.spool_dir, export.spooled_us)
         return same and now.state in KEPT_STATES
 
     def spool_lost(self, key: int, error: str) -> None:
         """Fetch anew an export whose spooled file is gone or damaged."""
         with self._db.transaction() as connection:
-            connection.execute(
-                "UPDATE copies SET state = 'pending', due_us = 0 "
-                "WHERE export = ? AND state IN ('publishing', 'failed')",
-                (key,),
+            rows.change_copies(
+                connection, "WHERE export = ?", (key,), copy.without_spool_file
             )
             prior = rows.find(connection, key)
-            after = dataclasses.replace(
-                prior, spool_dir=None, part_bytes=0, part_sha256=None, last_error=error
-            )
-            if prior.state is State.SPOOLED:
-                after = dataclasses.replace(
-                    after,
-                    state=State.READY,
-                    reason=Reason.SPOOL_LOST,
-                    due_us=0,
-                    barren=0,
-                    best_bytes=0,
-                )
-            rows.update(connection, prior, after)
+            rows.update(connection, prior, copy.spool_lost(prior, error))
 
     def settle_spooled(
         self, required: Collection[str], now_us: int, after: int = 0
@@ -244,21 +218,21 @@ class Copies:
 
     def freeable(self, targets: Collection[str]) -> list[Export]:
         """Return the exports whose spooled file no target waits for any more."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports "
             "WHERE spool_dir IS NOT NULL AND state IN ('saved', 'doubtful')"
         )
         return [
-            export for export in map(rows.export, found) if self._idle(export, targets)
+            export for export in map(rows.export, cursor) if self._idle(export, targets)
         ]
 
     def ended(self) -> list[Export]:
         """Return the exports that ended with a partial still in the spool."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE spool_dir IS NOT NULL "
             "AND state IN ('lost', 'unavailable', 'erased')"
         )
-        return [rows.export(row) for row in found]
+        return [rows.export(row) for row in cursor]
 
     def may_free(self, key: int, targets: Collection[str]) -> Export | None:
         """Return the export if its spooled file may go."""
@@ -282,9 +256,9 @@ class Copies:
             self._db.connection.execute(
                 "SELECT min(copies.due_us) FROM copies INDEXED BY copies_open "
                 "CROSS JOIN exports ON key = export "
-                f"WHERE target = ? AND copies.state IN {OPEN} "
+                f"WHERE target = ? AND copies.state IN {rows.OPEN} "
                 "AND copies.state <> 'publishing' "
-                "AND exports.state IN ('spooled', 'saved', 'doubtful')",
+                f"AND exports.state IN {rows.KEPT}",
                 (target,),
             ).fetchone()[0]
             for target in targets
@@ -296,42 +270,28 @@ class Copies:
     ) -> Export | None:
         connection = self._db.connection
         prior = rows.find(connection, key)
-        if prior.state is not State.SPOOLED:
-            return None
-        held = {copy.target for copy in self.of(key) if copy.state is CopyState.SAVED}
-        if not (held if not required else held >= set(required)):
-            return None
-        state = State.DOUBTFUL if prior.doubtful else State.SAVED
-        reason = Reason.DOUBTFUL if prior.doubtful else None
-        after = dataclasses.replace(prior, state=state, reason=reason, saved_us=now_us)
-        rows.update(connection, prior, after)
-        return after
+        after = copy.export_saved(prior, self.of(key), required=required, now_us=now_us)
+        return after if rows.update(connection, prior, after) else None
 
     def _idle(self, export: Export, targets: Collection[str]) -> bool:
-        if export.key is None:
-            return False
         return all(
-            copy.state in {CopyState.SAVED, CopyState.DAMAGED, CopyState.ERASED}
-            for copy in self.of(export.key)
-            if copy.target in targets
+            known.state not in copy.OPEN
+            for known in self.of(export.stored_key)
+            if known.target in targets
         )
 
     def of(self, key: int) -> list[Copy]:
         """Return all copies of an export."""
-        found = self._db.connection.execute(
-            f"SELECT {rows.COPY_COLUMNS} FROM copies WHERE export = ? ORDER BY target",
-            (key,),
-        )
-        return [rows.copy(row) for row in found]
+        return rows.copies(self._db.connection, key)
 
     def hopeful(self, target: str, tries: int) -> int:
         """Return how many open copies were tried less than so often."""
         row = self._db.connection.execute(
             "SELECT count(*) FROM copies INDEXED BY copies_open "
             "CROSS JOIN exports ON key = export "
-            f"WHERE target = ? AND copies.state IN {OPEN} "
+            f"WHERE target = ? AND copies.state IN {rows.OPEN} "
             "AND copies.attempts < ? "
-            "AND exports.state IN ('spooled', 'saved', 'doubtful')",
+            f"AND exports.state IN {rows.KEPT}",
             (target, tries),
         ).fetchone()
         return int(row[0])

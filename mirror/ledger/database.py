@@ -32,12 +32,12 @@ _MIGRATION = re.compile(r"^(\d{4})\.sql$")
 def migrations() -> list[tuple[int, str]]:
     """Return the numbered migrations as (version, SQL), lowest first."""
     folder = resources.files("mirror.ledger").joinpath("migrations")
-    found = []
+    scripts = []
     for entry in folder.iterdir():
         match = _MIGRATION.match(entry.name)
         if match:
-            found.append((int(match.group(1)), entry.read_text("utf-8")))
-    return sorted(found)
+            scripts.append((int(match.group(1)), entry.read_text("utf-8")))
+    return sorted(scripts)
 
 
 def newest() -> int:
@@ -136,7 +136,7 @@ class Database:
         connection = connect(":memory:")
         database = cls(connection, path)
         database._migrate(0, version)
-        checksums.keep(connection)
+        checksums.install_triggers(connection)
         return database
 
     def close(self) -> None:
@@ -213,11 +213,13 @@ class Database:
         if version:
             # What is migrated gets new checksums, and would be believed.
             deep = check or version < newest()
-            self._check(version, checksums.problem if deep else checksums.misshape)
+            self._check(
+                version, checksums.problem if deep else checksums.schema_problem
+            )
         self._migrate(version)
         # Not before: a migration may replace a table that others refer to.
         execute("PRAGMA foreign_keys = ON")
-        checksums.keep(self.connection)
+        checksums.install_triggers(self.connection)
 
     def _prepare_to_read(self, *, check: bool) -> int:
         """Make ready to be asked; return the version, 0 if there is nothing in it."""
@@ -234,7 +236,7 @@ class Database:
             )
         self.connection.execute("PRAGMA synchronous = FULL")
         self.connection.execute(_CACHE)
-        checksums.keep(self.connection)
+        checksums.install_triggers(self.connection)
         return version
 
     def _known_version(self) -> int:
@@ -274,11 +276,11 @@ class Database:
     def _count_commits(self) -> None:
         """Find out whether commits are lost, and count them from now on."""
         self._last = LastCommit(self.path.parent)
-        found = self.connection.execute("SELECT number FROM commits").fetchone()
-        self.lost_commits = max(0, self._last.number - int(found[0]))
+        row = self.connection.execute("SELECT number FROM commits").fetchone()
+        self.lost_commits = max(0, self._last.number - int(row[0]))
 
-    def _migrate(self, version: int, wanted: int | None = None) -> None:
-        last = newest() if wanted is None else wanted
+    def _migrate(self, version: int, last: int | None = None) -> None:
+        last = newest() if last is None else last
         scripts = [each for each in migrations() if version < each[0] <= last]
         if not scripts:
             return
@@ -290,7 +292,7 @@ class Database:
                 for statement in _statements(script):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")
-            checksums.renew(connection)
+            checksums.recompute(connection)
 
     def _back_up(self, version: int) -> None:
         """Copy the ledger beside itself before it is migrated."""
@@ -314,7 +316,7 @@ def connect(path: Path | str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, timeout=10, check_same_thread=False
     )
-    checksums.teach(connection)
+    checksums.register(connection)
     return connection
 
 

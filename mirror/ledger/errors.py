@@ -1,4 +1,4 @@
-"""What is told of a ledger that cannot be used, with the remedy."""
+"""Error texts of a ledger that cannot be used, each with the remedy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from mirror.errors import DamagedLedgerError, LedgerError
 if TYPE_CHECKING:
     from pathlib import Path
 
+SQLITE_VERSION = sqlite3.sqlite_version
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
 """What sqlite3 raises; the second where damage gets into the text of an error."""
 _NO_TEXT = "Could not decode to UTF-8"
 
 
 def damaged(path: Path, problem: object) -> DamagedLedgerError:
-    """Return what is told of a ledger that is not what was written."""
+    """Return the error of a ledger that does not hold what was written."""
     return DamagedLedgerError(
         f"the ledger {path} is damaged ({problem}). Stop the service and run "
         "`archive-mirror rebuild`: it makes a new one from what the targets hold and "
@@ -26,7 +27,7 @@ def damaged(path: Path, problem: object) -> DamagedLedgerError:
 
 
 def newer(path: Path, version: int, ours: int) -> LedgerError:
-    """Return what is told of a ledger that a newer program has migrated."""
+    """Return the error of a ledger that a newer program has migrated."""
     return LedgerError(
         f"the ledger {path} is of version {version}, newer than this program's {ours}: "
         "install the newer archive-mirror again; or, to go on with this one from what "

@@ -1,4 +1,4 @@
-"""What happened and nobody was told of yet; triggers of the schema write it."""
+"""The queue of events for the `on_event` hook; triggers of the schema fill it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ FROM events LEFT JOIN exports ON key = export
 
 
 class Events:
-    """The queues of what is to be told: sources take turns, losses go first.
+    """The queues of events: sources take turns, losses go first.
 
-    Of one source what is kept is told last, each kind in the order it happened.
+    Of one source, losses go before what is kept, each kind in the order it happened.
     """
 
     def __init__(self, database: Database) -> None:
@@ -52,11 +52,11 @@ class Events:
         self._turn = 0
         self._told: dict[str, int] = {}
 
-    def listen(self, *, wanted: bool) -> None:
-        """Begin to note what happens, or stop and forget what was noted."""
+    def listen(self, *, on: bool) -> None:
+        """Begin to record events, or stop and forget what was recorded."""
         with self._db.transaction() as connection:
-            connection.execute("UPDATE node SET tells = ?", (wanted,))
-            if not wanted:
+            connection.execute("UPDATE node SET tells = ?", (on,))
+            if not on:
                 connection.execute("DELETE FROM events")
 
     def trim(self, most: int) -> int:
@@ -78,7 +78,7 @@ class Events:
             ).rowcount
 
     def take(self, most: int) -> list[Event]:
-        """Return the next, so many at most; they are told once, by the caller."""
+        """Remove the next events from the queue, at most so many, and return them."""
         connection = self._db.connection
         chosen = self._choose(most)
         if not chosen:
@@ -91,15 +91,15 @@ class Events:
         return events
 
     def _choose(self, most: int) -> list[int]:
-        """Return what is to be told next: whoever waited longest has his turn."""
-        found = self._db.connection.execute(
+        """Return the next events: who waited longest goes first."""
+        listed = self._db.connection.execute(
             "SELECT who, number, grave FROM (SELECT who, number, grave, row_number() "
             "OVER (PARTITION BY who ORDER BY grave DESC, number) AS place "
             f"FROM ({_WAITING})) WHERE place <= ? ORDER BY place",
             (most,),
         ).fetchall()
         queues: dict[str, deque[tuple[int, int]]] = defaultdict(deque)
-        for who, number, grave in found:
+        for who, number, grave in listed:
             queues[who].append((-grave, number))
         self._told = {who: turn for who, turn in self._told.items() if who in queues}
         chosen: list[int] = []

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mirror.ledger import rows
+from mirror.lifecycle import attempt as attempts
+from mirror.lifecycle import copy, retry, version
 from mirror.model import Reason, State
 
 if TYPE_CHECKING:
@@ -20,18 +22,9 @@ AT_ONCE = 100
 _IDLE_STATES = (State.READY, State.PARKED, State.WAITING)
 _IDLE = "('ready', 'parked', 'waiting')"
 _IDLE_SHOWN = 500
-_OWE = (
-    "INSERT INTO copies (export, target, state) VALUES (?, ?, 'pending') "
-    "ON CONFLICT DO UPDATE SET state = 'pending', due_us = 0, attempts = 0, "
-    "verified_us = NULL WHERE state <> 'saved'"
-)
 _READY = (
     "SELECT 1 FROM exports INDEXED BY exports_due "
     "WHERE state = 'ready' AND exports.source = counts.source"
-)
-OWE_ANEW = (
-    "UPDATE copies SET state = 'pending', due_us = 0, attempts = 0, "
-    "verified_us = NULL, saved_us = NULL WHERE export = ?"
 )
 
 
@@ -54,7 +47,7 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class FetchResult:
     """How a fetch left its export.
 
     Attributes:
@@ -92,15 +85,15 @@ class Fetches:
     def recover(self) -> int:
         """Return to the queue what a stopped service left claimed."""
         with self._db.transaction() as connection:
-            fetching = connection.execute(
-                "UPDATE exports SET state = ?, due_us = 0 WHERE state = ?",
-                (State.READY, State.FETCHING),
-            ).rowcount
-            connection.execute(
-                "UPDATE copies SET state = 'pending', due_us = 0 "
-                "WHERE state = 'publishing'"
+            rows.change_copies(
+                connection,
+                f"WHERE state IN {rows.OPEN} AND state = 'publishing'",
+                (),
+                copy.interrupted,
             )
-        return fetching
+            return rows.change(
+                connection, "WHERE state = 'fetching'", (), attempts.interrupted
+            )
 
     def claim(
         self,
@@ -111,7 +104,7 @@ class Fetches:
         late: Collection[str] | None = None,
         but: Collection[int] = (),
     ) -> Export | None:
-        """Take the due export with the nearest deadline, if there is one.
+        """Claim the due export with the nearest deadline; None if none is due.
 
         What is asked for again, while a body of it is held, goes last.
 
@@ -125,7 +118,7 @@ class Fetches:
             but: Keys of exports that are left alone.
         """
         with self._db.transaction() as connection:
-            found = (
+            nearest = (
                 self._nearest(
                     sources,
                     now_us,
@@ -136,16 +129,11 @@ class Fetches:
                 )
                 for held in (False, True)
             )
-            key = next((key for key in found if key is not None), None)
+            key = next((key for key in nearest if key is not None), None)
             if key is None:
                 return None
             prior = rows.find(connection, key)
-            claimed = dataclasses.replace(
-                prior,
-                state=State.FETCHING,
-                attempts=prior.attempts + 1,
-                not_before_us=0,
-            )
+            claimed = attempts.claimed(prior)
             rows.update(connection, prior, claimed)
             return claimed
 
@@ -161,15 +149,15 @@ class Fetches:
     ) -> int | None:
         """Return the due export with the nearest deadline, with a body held or none."""
         marks = ", ".join("?" * len(but))
-        wanted = "held_us IS NULL"
+        body = "held_us IS NULL"
         if held:
-            wanted = f"held_us IS NOT NULL AND held_until_us > {now_us}"
+            body = f"held_us IS NOT NULL AND held_until_us > {now_us}"
         best: tuple[int, int] | None = None
         for source in sources:
             row = self._db.connection.execute(
                 "SELECT order_us, key FROM exports WHERE state = 'ready' "
                 "AND source = ? AND (due_us <= ? OR due_us > ? AND not_before_us = 0) "
-                f"AND {wanted} AND (timeouts = 0 OR ?) AND key NOT IN ({marks}) "
+                f"AND {body} AND (timeouts = 0 OR ?) AND key NOT IN ({marks}) "
                 "ORDER BY order_us LIMIT 1",
                 (source, now_us, now_us + horizon_us, source in late, *but),
             ).fetchone()
@@ -187,12 +175,12 @@ class Fetches:
             f"EXISTS ({_READY} AND due_us <= :now {{0}}) "
             f"OR EXISTS ({_READY} AND due_us > :horizon AND not_before_us = 0 {{0}})"
         )
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT DISTINCT source, {due.format('AND timeouts = 0')} FROM counts "
             f"WHERE state = 'ready' AND number > 0 AND ({due.format('')})",
             {"now": now_us, "horizon": now_us + horizon_us},
         )
-        return {source: untried > 0 for source, untried in found}
+        return {source: untried > 0 for source, untried in cursor}
 
     def gave_way(self, key: int) -> None:
         """Remember that an export's attempt was ended because it brought nothing."""
@@ -202,7 +190,7 @@ class Fetches:
             )
 
     def has_due(self, sources: Iterable[str], *, now_us: int) -> bool:
-        """Tell whether these sources have an export due of which no body is held."""
+        """Tell whether an export of these sources is due that holds no body."""
         return any(
             self._db.connection.execute(
                 "SELECT 1 FROM exports WHERE state = 'ready' AND source = ? "
@@ -221,12 +209,12 @@ class Fetches:
             f"{parked} AND due_us <= ? UNION ALL {parked} AND due_us > ? LIMIT ?",
             (now_us, now_us + horizon_us, rows.AT_ONCE),
         ).fetchall()
-        if keys:
-            with self._db.transaction() as connection:
-                connection.executemany(
-                    "UPDATE exports SET state = 'ready', due_us = 0 WHERE key = ?", keys
-                )
-        return len(keys)
+        if not keys:
+            return 0
+        with self._db.transaction() as connection:
+            where = f"WHERE key IN ({', '.join('?' * len(keys))})"
+            chosen = [key for (key,) in keys]
+            return rows.change(connection, where, chosen, retry.unparked)
 
     def ask_again(self) -> None:
         """Make due what is held and waits to be asked for again."""
@@ -299,7 +287,7 @@ class Fetches:
         return 0.0 if row is None else row[0] / max(1.0, row[1] / 1e6)
 
     def drop_part(self, key: int) -> Export | None:
-        """Forget the part of an export that nobody works on.
+        """Forget the partial file of an idle export.
 
         Returns:
             The export as it was, whose file is to be removed; None if it has no part,
@@ -316,7 +304,7 @@ class Fetches:
             return prior
 
     def checkpoint(self, key: int, partial: Partial) -> None:
-        """Remember how far a partial is durable, and of which version it is."""
+        """Record how far a partial is durable, and its validators."""
         with self._db.transaction() as connection:
             connection.execute(
                 "UPDATE exports SET spool_dir = ?, part_bytes = ?, part_sha256 = ?, "
@@ -340,7 +328,7 @@ class Fetches:
         decide: Callable[[Export], Export],
         attempt: Attempt,
         targets: Iterable[str] = (),
-    ) -> Settled:
+    ) -> FetchResult:
         """End a fetch: apply the decision to the export as it stands now.
 
         Args:
@@ -354,12 +342,12 @@ class Fetches:
             after = decide(prior)
             if self._drop(prior, after):
                 gone = dataclasses.replace(after, spool_dir=None, held_dir=None)
-                return Settled(after=gone, dropped=True)
+                return FetchResult(after=gone, dropped=True)
             rows.update(connection, prior, after)
             self._record(key, attempt)
             if after.state is State.SPOOLED:
                 self._spooled(prior, after, targets)
-        return Settled(after=after)
+        return FetchResult(after=after)
 
     def end_held(
         self,
@@ -378,7 +366,7 @@ class Fetches:
         Returns:
             Each export as it was and as it is; at most `AT_ONCE`.
         """
-        found = self._db.connection.execute(
+        listed = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_held "
             "WHERE held_until_us IS NOT NULL AND held_until_us <= ? "
             "AND state IN ('ready', 'parked', 'waiting') LIMIT ?",
@@ -386,7 +374,7 @@ class Fetches:
         ).fetchall()
         ended = []
         with self._db.transaction() as connection:
-            for prior in map(rows.export, found):
+            for prior in map(rows.export, listed):
                 after = decide(prior)
                 rows.update(connection, prior, after)
                 self._spooled(prior, after, targets)
@@ -394,7 +382,7 @@ class Fetches:
         return ended
 
     def release_held(self) -> None:
-        """Let no held body wait any longer to be confirmed: its room is needed."""
+        """End the wait of all held bodies: their room in the spool is needed."""
         with self._db.transaction() as connection:
             connection.execute(
                 "UPDATE exports INDEXED BY exports_held SET held_until_us = 0 "
@@ -412,17 +400,21 @@ class Fetches:
 
     def _spooled(self, prior: Export, after: Export, targets: Iterable[str]) -> None:
         """Owe the targets a file that is complete in the spool now."""
-        connection = self._db.connection
+        connection, key = self._db.connection, after.stored_key
         if prior.sha256 not in {None, after.sha256}:
             # Other bytes than before: what is kept of those is no copy now.
-            connection.execute(OWE_ANEW, (after.key,))
+            rows.change_copies(
+                connection, "WHERE export = ?", (key,), copy.of_other_bytes
+            )
         for target in targets:
-            connection.execute(_OWE, (after.key, target))
-        # Looks are taken at the newest version that is ours.
+            known = rows.find_copy(connection, key, target)
+            owed = copy.owed(key, target) if known is None else copy.owed_again(known)
+            rows.write_copy(connection, known, owed)
+        # LookQueue are taken at the newest version that is ours.
         connection.execute(
             "UPDATE exports SET look_due_us = NULL WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND version < ? AND look_due_us IS NOT NULL",
-            (after.source, after.export_id, after.created_key, after.version),
+            (*after.identity, after.version),
         )
 
     def _drop(self, prior: Export, after: Export) -> bool:
@@ -431,45 +423,36 @@ class Fetches:
         A validator that differed though the bytes are the same says nothing: it counts
         no more for that source.
         """
-        sha256 = after.held_sha256 if after.held else after.sha256
-        fresh = prior.version > 1 and prior.sha256 is None
-        if not fresh or sha256 in {None, prior.held_sha256}:
+        sha256 = version.new_digest(prior, after)
+        if sha256 is None:
             return False
         connection = self._db.connection
-        found = connection.execute(
+        row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND key <> ? AND sha256 = ? "
             "AND state IN ('spooled', 'saved', 'doubtful') ORDER BY version DESC",
-            (prior.source, prior.export_id, prior.created_key, prior.key, sha256),
+            (*prior.identity, prior.key, sha256),
         ).fetchone()
-        if found is None:
+        if row is None:
             return False
-        kept = rows.export(found)
-        etag = after.held_etag if after.held else after.part_etag
-        modified = after.held_modified if after.held else after.part_modified
+        kept = rows.export(row)
+        same = version.same_bytes(kept, after)
         if prior.reason == Reason.CHANGED:
             connection.execute(
                 "UPDATE sources SET modified_empty = modified_empty OR ?, "
                 "etag_empty = etag_empty OR ? WHERE name = ?",
                 (
-                    modified != kept.part_modified,
-                    modified == kept.part_modified and etag != kept.part_etag,
+                    same.part_modified != kept.part_modified,
+                    same.part_modified == kept.part_modified
+                    and same.part_etag != kept.part_etag,
                     prior.source,
                 ),
             )
-        same = dataclasses.replace(
-            kept,
-            part_etag=etag,
-            part_modified=modified,
-            look_total=None,
-            look_etag=None,
-            look_modified=None,
-        )
         rows.update(connection, kept, same)
         connection.execute(
             "UPDATE exports SET drops = ? WHERE source = ? AND export_id = ? "
             "AND created_key = ?",
-            (prior.drops + 1, prior.source, prior.export_id, prior.created_key),
+            (prior.drops + 1, *prior.identity),
         )
         rows.remove(connection, prior)
         rows.add_total(connection, prior.source, "dropped", "")

@@ -1,99 +1,76 @@
-"""The ledger's part in taking stock: what the sidecars on a target prove is kept."""
+"""Take inventory for `rebuild`: record what the sidecars on a target prove."""
 
 from __future__ import annotations
 
 import dataclasses
 import sqlite3
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from mirror.layout import path_key, whole_form
+from mirror.layout import path_key
 from mirror.ledger import rows
-from mirror.model import CopyState, Export, State
+from mirror.lifecycle import copy, inventory
+from mirror.lifecycle.inventory import SidecarVerdict
+from mirror.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from mirror.ledger.database import Database
-    from mirror.model import Copy
+    from mirror.model import Copy, Export
 
-SOUGHT = "saved before, not found by rebuild yet"
-GONE = "rebuild found no file of the right length at its path"
 _AT_ONCE = 100
-_FACTS = (
-    "size_bytes",
-    "sha256",
-    "proof",
-    "doubt",
-    "started_us",
-    "spooled_us",
-    "saved_us",
-    "part_etag",
-    "part_modified",
-)
-"""What an export takes over from the sidecar of the file that is kept."""
-
-
-class Taken(StrEnum):
-    """What a sidecar came to."""
-
-    KEPT = "kept"
-    DAMAGED = "damaged"
-    KNOWN_DAMAGED = "known_damaged"
-    SECOND = "second"
-    PATH_TAKEN = "path_taken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bare:
-    """A copy that the ledger knew as saved, and that no sidecar told of."""
+class WithoutSidecar:
+    """A copy that the ledger had as saved, and for which no sidecar was found."""
 
     key: int
     path: str
     size_bytes: int | None
 
 
-class Stock:
+class Inventory:
     """Takes up what lies on targets."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
         self._claimed: dict[int, int] = {}
 
-    def take(self, told: Export, *, target: str, path: str, whole: bool) -> Taken:
-        """Take up one sidecar and the file beside it.
+    def take(
+        self, kept: Export, *, target: str, path: str, whole: bool
+    ) -> SidecarVerdict:
+        """Record one sidecar and the file beside it.
 
         Args:
-            told: The version of an export as its sidecar tells, kept.
+            kept: The version of an export as its sidecar says.
             target: Where it lies.
             path: Of the file, as it lies there now.
             whole: A file of the right length lies there.
         """
         with self._db.transaction():
-            known = self._version(told)
-            if known is not None and known.held_sha256 not in {None, told.sha256}:
+            known = self._version(kept)
+            if known is not None and known.held_sha256 not in {None, kept.sha256}:
                 known = self._apart(known, whole=whole)
             if known is None:
-                return self._new(told, target, path, whole=whole)
-            return self._known(known, told, target, path, whole=whole)
+                return self._new(kept, target, path, whole=whole)
+            return self._known(known, kept, target, path, whole=whole)
 
-    def _version(self, told: Export) -> Export | None:
+    def _version(self, kept: Export) -> Export | None:
         """Return the version that has these bytes, or one that has none yet."""
-        found = self._db.connection.execute(
+        row = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports "
             "WHERE source = ? AND export_id = ? AND created_key = ? "
             "AND (sha256 IS NULL OR sha256 = ?) "
             "ORDER BY sha256 IS NULL, version = ? DESC, version LIMIT 1",
             (
-                told.source,
-                told.export_id,
-                told.created_key,
-                told.sha256,
-                told.version,
+                *kept.identity,
+                kept.sha256,
+                kept.version,
             ),
         ).fetchone()
-        return None if found is None else rows.export(found)
+        return None if row is None else rows.export(row)
 
     def _apart(self, known: Export, *, whole: bool) -> Export | None:
         """Let a held body stay apart from what a sidecar tells of other bytes."""
@@ -106,17 +83,17 @@ class Stock:
     def recall(
         self,
         key: int,
-        told: Export,
+        kept: Export,
         *,
         target: str,
         path: str,
         others: Collection[str],
     ) -> bool:
-        """Save an export that nobody works on, by a whole file found on a target.
+        """Save an idle export whose whole file was found on a target.
 
         Args:
             key: Of the export.
-            told: The same as the sidecar tells.
+            kept: The same as the sidecar tells.
             target: Where the file lies.
             path: Of the file.
             others: All configured targets; they are owed a copy.
@@ -128,18 +105,18 @@ class Stock:
             known = rows.find(connection, key)
             if known.state not in {State.WAITING, State.READY, State.PARKED}:
                 return False
-            version = self._version(told)
+            version = self._version(kept)
             if version is None or version.key != key:
                 return False
-            if self.take(told, target=target, path=path, whole=True) is not Taken.KEPT:
+            if (
+                self.take(kept, target=target, path=path, whole=True)
+                is not SidecarVerdict.KEPT
+            ):
                 return False
-            key = (self._version(told) or version).key or key
+            key = (self._version(kept) or version).stored_key
             for other in others:
-                connection.execute(
-                    "INSERT OR IGNORE INTO copies (export, target, state) "
-                    "VALUES (?, ?, 'pending')",
-                    (key, other),
-                )
+                if rows.find_copy(connection, key, other) is None:
+                    rows.write_copy(connection, None, copy.owed(key, other))
             return True
 
     def vanishing(self, source: str) -> list[Export]:
@@ -147,79 +124,85 @@ class Stock:
 
         They may be lost some walks later; those whose deadline is nearest come first.
         """
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND had_file = 1 "
             "AND state IN ('waiting', 'ready', 'parked') "
             "AND (without_walks > 0 OR absent_sweeps > 0) "
             "ORDER BY deadline_us LIMIT ?",
             (source, _AT_ONCE),
         )
-        return [rows.export(row) for row in found]
+        return [rows.export(row) for row in cursor]
 
     def is_empty(self) -> bool:
         """Tell whether no export is known at all."""
-        found = self._db.connection.execute("SELECT 1 FROM exports LIMIT 1")
-        return found.fetchone() is None
+        cursor = self._db.connection.execute("SELECT 1 FROM exports LIMIT 1")
+        return cursor.fetchone() is None
 
-    def path_of(self, told: Export, target: str) -> str | None:
+    def path_of(self, kept: Export, target: str) -> str | None:
         """Return where the copy lies that was taken for what a sidecar tells of."""
-        found = self._db.connection.execute(
+        row = self._db.connection.execute(
             "SELECT path FROM copies JOIN exports ON key = export WHERE target = ? "
             "AND source = ? AND export_id = ? AND created_key = ? AND sha256 = ? "
             "AND copies.state = 'saved'",
-            (target, told.source, told.export_id, told.created_key, told.sha256),
+            (target, *kept.identity, kept.sha256),
         ).fetchone()
-        return None if found is None else str(found[0])
+        return None if row is None else str(row[0])
 
-    def exchange(self, told: Export, *, target: str, path: str) -> None:
+    def exchange(self, kept: Export, *, target: str, path: str) -> None:
         """Take the copy at `path` for that of an export, in place of a damaged one."""
-        with self._db.transaction():
-            known = self._version(told)
-            if known is not None and self._free(path, target, known.key):
-                self._place(known.key or 0, told, target, path, whole=True)
-
-    def doubt(self, target: str) -> None:
-        """Take what was saved on a target for pending until it is found there."""
         with self._db.transaction() as connection:
-            connection.execute(
-                "UPDATE copies SET state = 'pending', attempts = 0, due_us = 0, "
-                "verified_us = NULL, last_error = ? "
-                "WHERE state = 'saved' AND target = ?",
-                (SOUGHT, target),
-            )
+            known = self._version(kept)
+            if known is not None and self._free(path, target, known.key):
+                key = known.stored_key
+                prior = rows.find_copy(connection, key, target)
+                self._place(key, prior, kept, target, path, whole=True)
 
-    def bare(self, target: str, after: int, limit: int) -> list[Bare]:
-        """Return copies that were saved and no sidecar told of, by their exports.
+    def mark_unconfirmed(self, target: str) -> None:
+        """Make the saved copies on a target pending until they are found there."""
+        after: int | None = 0
+        while after is not None:
+            with self._db.transaction() as connection:
+                changed = rows.change_copies(
+                    connection,
+                    "WHERE target = ? AND state = 'saved' AND export > ? "
+                    "ORDER BY export LIMIT ?",
+                    (target, after, rows.AT_ONCE),
+                    inventory.unconfirmed,
+                )
+            after = changed[-1].export if changed else None
+
+    def without_sidecar(
+        self, target: str, after: int, limit: int
+    ) -> list[WithoutSidecar]:
+        """Return saved copies for which no sidecar was found, by their exports.
 
         Args:
             target: Where they should lie.
             after: The key of the last one seen.
             limit: At most so many.
         """
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT export, path, size_bytes FROM copies JOIN exports ON key = export "
             "WHERE target = ? AND copies.last_error = ? AND copies.path IS NOT NULL "
             "AND export > ? ORDER BY export LIMIT ?",
-            (target, SOUGHT, after, limit),
+            (target, inventory.NOT_FOUND_YET, after, limit),
         )
         return [
-            Bare(key=key, path=path, size_bytes=size_bytes)
-            for key, path, size_bytes in found
+            WithoutSidecar(key=key, path=path, size_bytes=size_bytes)
+            for key, path, size_bytes in cursor
         ]
 
-    def judge_bare(self, bare: Sequence[Bare], target: str, good: set[int]) -> None:
+    def judge_without_sidecar(
+        self, bare: Sequence[WithoutSidecar], target: str, good: set[int]
+    ) -> None:
         """Record of such copies which ones lie there all the same."""
         with self._db.transaction() as connection:
-            connection.executemany(
-                "UPDATE copies SET state = ?, last_error = ? "
-                "WHERE export = ? AND target = ?",
-                [
-                    (CopyState.SAVED, None, one.key, target)
-                    if one.key in good
-                    else (CopyState.DAMAGED, GONE, one.key, target)
-                    for one in bare
-                ],
-            )
+            for each in bare:
+                known = rows.find_copy(connection, each.key, target)
+                if known is not None:
+                    lies_there = each.key in good
+                    after = inventory.without_sidecar(known, lies_there=lies_there)
+                    rows.write_copy(connection, known, after)
 
     def settle(self) -> None:
         """Draw the conclusions, when all targets are read.
@@ -242,16 +225,14 @@ class Stock:
                 "WHERE state IN ('saved', 'doubtful') AND NOT EXISTS "
                 "(SELECT 1 FROM copies WHERE export = key AND state = 'saved')"
             )
-            for row in orphans.fetchall():
-                known = rows.export(row)
-                if _in_spool(known):
-                    connection.execute(
-                        "UPDATE copies SET state = 'pending', due_us = 0 "
-                        "WHERE export = ?",
-                        (known.key,),
-                    )
-                state = State.SPOOLED if _in_spool(known) else State.DAMAGED
-                after = dataclasses.replace(known, state=state, last_error=GONE)
+            for known in [rows.export(row) for row in orphans]:
+                spooled = copy.has_spool_file(known)
+                if spooled:
+                    where, key = "WHERE export = ?", known.stored_key
+                    rows.change_copies(connection, where, (key,), copy.in_spool)
+                after = copy.after_bad(
+                    known, spooled=spooled, others=False, error=inventory.GONE
+                )
                 rows.update(connection, known, after)
             connection.execute(
                 "INSERT INTO totals (source, event, reason, total) "
@@ -262,21 +243,21 @@ class Stock:
 
     def counts(self, target: str) -> dict[str, int]:
         """Return how many copies a target has, by state."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT state, count(*) FROM copies WHERE target = ? GROUP BY state",
             (target,),
         )
-        return dict(found.fetchall())
+        return dict(cursor.fetchall())
 
     def _number(self) -> None:
         """Number versions anew where several sidecars claim one number."""
         connection = self._db.connection
         keys = "SELECT key, version, coalesce(spooled_us, 0) FROM exports AS other "
-        found = connection.execute(
+        listed = connection.execute(
             "SELECT DISTINCT source, export_id, created_key FROM exports "
             "WHERE version > 1"
         ).fetchall()
-        for identity in found:
+        for identity in listed:
             versions = connection.execute(
                 f"{keys} WHERE source = ? AND export_id = ? AND created_key = ?",
                 identity,
@@ -296,63 +277,51 @@ class Stock:
                     "UPDATE exports SET version = ? WHERE key = ?", numbers
                 )
 
-    def _new(self, told: Export, target: str, path: str, *, whole: bool) -> Taken:
+    def _new(
+        self, kept: Export, target: str, path: str, *, whole: bool
+    ) -> SidecarVerdict:
         connection = self._db.connection
         if not self._free(path, target, None):
-            return Taken.PATH_TAKEN
-        if not whole:
-            told = dataclasses.replace(told, state=State.DAMAGED, last_error=GONE)
-        newest = rows.newest(connection, told.source, told.export_id, told.created_key)
-        claimed = told.version
+            return SidecarVerdict.PATH_TAKEN
+        new = inventory.new(kept, whole=whole)
+        newest = rows.newest(connection, new.identity)
+        claimed = new.version
         if newest is not None:
-            told = dataclasses.replace(told, version=newest.version + 1)
-        key = rows.insert(connection, told)
+            new = dataclasses.replace(new, version=newest.version + 1)
+        key = rows.insert(connection, new)
         self._claimed[key] = claimed
-        self._place(key, told, target, path, whole=whole)
-        return Taken.KEPT if whole else Taken.DAMAGED
+        self._place(key, None, new, target, path, whole=whole)
+        return SidecarVerdict.KEPT if whole else SidecarVerdict.DAMAGED
 
     def _known(
-        self, known: Export, told: Export, target: str, path: str, *, whole: bool
-    ) -> Taken:
-        connection, key = self._db.connection, known.key or 0
-        found = connection.execute(
-            f"SELECT {rows.COPY_COLUMNS} FROM copies WHERE export = ? AND target = ?",
-            (key, target),
-        ).fetchone()
-        copy = None if found is None else rows.copy(found)
-        verdict = _verdict(copy, path, whole=whole)
-        if verdict not in {Taken.KEPT, Taken.DAMAGED}:
+        self, known: Export, kept: Export, target: str, path: str, *, whole: bool
+    ) -> SidecarVerdict:
+        connection, key = self._db.connection, known.stored_key
+        prior = rows.find_copy(connection, key, target)
+        verdict = inventory.judge(prior, path, whole=whole)
+        if verdict not in {SidecarVerdict.KEPT, SidecarVerdict.DAMAGED}:
             return verdict
         if not self._free(path, target, key):
-            return Taken.PATH_TAKEN
-        self._place(key, told, target, path, whole=whole)
+            return SidecarVerdict.PATH_TAKEN
+        self._place(key, prior, kept, target, path, whole=whole)
         if whole:
-            rows.update(connection, known, _after(known, told))
+            rows.update(connection, known, inventory.confirmed(known, kept))
         return verdict
 
     def _place(
-        self, key: int, told: Export, target: str, path: str, *, whole: bool
+        self,
+        key: int,
+        prior: Copy | None,
+        kept: Export,
+        target: str,
+        path: str,
+        *,
+        whole: bool,
     ) -> None:
-        state = CopyState.SAVED if whole else CopyState.DAMAGED
-        self._db.connection.execute(
-            "INSERT INTO copies "
-            "(export, target, state, path, path_key, base_key, saved_us, last_error) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "state = excluded.state, path = excluded.path, "
-            "path_key = excluded.path_key, base_key = excluded.base_key, "
-            "last_error = excluded.last_error, "
-            "saved_us = coalesce(saved_us, excluded.saved_us), due_us = 0",
-            (
-                key,
-                target,
-                state,
-                path,
-                path_key(path),
-                path_key(whole_form(path)),
-                told.saved_us,
-                None if whole else GONE,
-            ),
+        lies = inventory.found(
+            prior or copy.owed(key, target), path, whole=whole, saved_us=kept.saved_us
         )
+        rows.write_copy(self._db.connection, prior, lies)
 
     def _free(self, path: str, target: str, key: int | None) -> bool:
         """Make sure that no other export's copy has a path; False if one is there."""
@@ -371,55 +340,3 @@ class Stock:
             (target, path_key(path), key),
         )
         return taken.fetchone() is None
-
-
-def _verdict(copy: Copy | None, path: str, *, whole: bool) -> Taken:
-    """Decide what a sidecar means for the copy that the ledger has, if any."""
-    fresh = Taken.KEPT if whole else Taken.DAMAGED
-    if copy is None:
-        return fresh
-    same = copy.path == path
-    match copy.state:
-        case CopyState.DAMAGED if whole:
-            # That its length is right was known when its bytes were found wrong.
-            return Taken.KNOWN_DAMAGED if same else Taken.KEPT
-        case CopyState.PENDING | CopyState.PUBLISHING | CopyState.FAILED:
-            if copy.last_error == SOUGHT:
-                return fresh if whole or same else Taken.SECOND
-            if whole and same and copy.saved_us is not None:
-                # It was saved once, and is owed again for a reason.
-                return Taken.KNOWN_DAMAGED
-            return Taken.KEPT if whole else Taken.SECOND
-        case CopyState.SAVED if same and whole:
-            return Taken.KEPT
-        case _:
-            return Taken.SECOND
-
-
-def _after(known: Export, told: Export) -> Export:
-    """Return the export of which a whole copy was found."""
-    anew = known.sha256 != told.sha256
-    facts = {
-        name: getattr(told, name)
-        for name in _FACTS
-        if anew or getattr(known, name) is None
-    }
-    after = dataclasses.replace(known, had_file=True, **facts)
-    if known.state is State.SPOOLED:
-        return dataclasses.replace(after, saved_us=known.saved_us)
-    return dataclasses.replace(
-        after.without_held(),
-        state=told.state,
-        reason=told.reason,
-        last_error=None,
-        due_us=0,
-    )
-
-
-def _in_spool(export: Export) -> bool:
-    """Tell whether the spool has the whole file still, as far as the ledger knows."""
-    return (
-        export.spool_dir is not None
-        and export.part_bytes == export.size_bytes
-        and export.part_sha256 == export.sha256
-    )

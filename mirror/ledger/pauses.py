@@ -1,4 +1,4 @@
-"""Sources and targets that are left alone for a while."""
+"""Pauses of sources and targets."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ class Pauses:
             )
 
     def _names(self, table: str, now_us: int) -> frozenset[str]:
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT name FROM {table} "
             "WHERE paused_from_us <= ? AND paused_until_us > ?",
             (now_us, now_us),
         )
-        return frozenset(name for (name,) in found)
+        return frozenset(name for (name,) in cursor)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror.ledger import pauses, rows
-from mirror.ledger.copies import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,7 +107,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dossier:
+class ExportDetails:
     """All that is known of one export.
 
     Attributes:
@@ -122,7 +121,7 @@ class Dossier:
     item: bytes
 
 
-class Reads:
+class Queries:
     """Reads only; safe beside a running service."""
 
     def __init__(self, database: Database) -> None:
@@ -130,18 +129,18 @@ class Reads:
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many exports there are by (source, state)."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT source, state, sum(number) AS held FROM counts "
             "GROUP BY source, state HAVING held > 0"
         )
-        return {(source, state): number for source, state, number in found}
+        return {(source, state): number for source, state, number in cursor}
 
     def totals(self, event: str) -> dict[tuple[str, str], int]:
         """Return the counts of `saved` or `lost` by (source, reason)."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT source, reason, total FROM totals WHERE event = ?", (event,)
         )
-        return {(source, reason): total for source, reason, total in found}
+        return {(source, reason): total for source, reason, total in cursor}
 
     def backlog(self, now_us: int) -> Backlog:
         """Return what is owed and at risk now."""
@@ -224,14 +223,14 @@ class Reads:
 
         No changed file before its time, and none of which a body is held.
         """
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for (source, state), number in self.counts().items():
             if state in {"ready", "fetching", "parked"}:
-                found[source] = found.get(source, 0) + number
+                numbers[source] = numbers.get(source, 0) + number
         for source, number in self.held().items():
-            found[source] = found.get(source, 0) - number
-        for source in found:
-            found[source] -= self._number(
+            numbers[source] = numbers.get(source, 0) - number
+        for source in numbers:
+            numbers[source] -= self._number(
                 "SELECT count(*) FROM exports INDEXED BY exports_due "
                 "WHERE state = 'ready' AND source = ? AND due_us > ? "
                 "AND not_before_us > ? AND held_us IS NULL",
@@ -239,7 +238,7 @@ class Reads:
                 now_us,
                 now_us,
             )
-        return found
+        return numbers
 
     def held(self) -> dict[str, int]:
         """Return of how many exports a body is held to be confirmed, by source."""
@@ -267,12 +266,12 @@ class Reads:
         return self._number("SELECT sum(number) FROM counts WHERE state = 'lost'")
 
     def unacknowledged(self) -> dict[str, int]:
-        """Return how many exports we lost that nobody has taken note of, by source."""
+        """Return how many of our losses are not acknowledged, by source."""
         return dict(
             self._db.connection.execute(
                 "SELECT source, count(*) FROM exports "
                 "INDEXED BY exports_unacknowledged WHERE state = 'lost' "
-                "AND ours = 1 AND acknowledged_us IS NULL "
+                "AND counts_as_ours = 1 AND acknowledged_us IS NULL "
                 "GROUP BY source"
             ).fetchall()
         )
@@ -283,9 +282,9 @@ class Reads:
         Not those of which a whole version is ours. Of each source only the exports
         discovered last are looked at.
         """
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for source in self.sources():
-            found[source.name] = self._number(
+            numbers[source.name] = self._number(
                 "SELECT count(*) FROM (SELECT source, export_id, created_key, saved_us "
                 "FROM exports INDEXED BY exports_state "
                 "WHERE state = 'doubtful' AND source = ? ORDER BY key DESC LIMIT ?) "
@@ -298,7 +297,7 @@ class Reads:
                 _MOST_DOUBTFUL,
                 since_us,
             )
-        return {name: number for name, number in found.items() if number}
+        return {name: number for name, number in numbers.items() if number}
 
     def sources(self) -> list[SourceStatus]:
         """Return all sources ever seen."""
@@ -306,7 +305,7 @@ class Reads:
 
     def targets(self) -> list[TargetStatus]:
         """Return all targets ever seen."""
-        found = self._db.connection.execute(
+        listed = self._db.connection.execute(
             "SELECT name, marker_id, checked_us, problem, warning, free_bytes, "
             "paused_from_us, paused_until_us FROM targets ORDER BY name"
         ).fetchall()
@@ -325,18 +324,18 @@ class Reads:
                 paused_from_us=begun,
                 paused_until_us=until,
             )
-            for name, marker, checked, problem, warning, free, begun, until in found
+            for name, marker, checked, problem, warning, free, begun, until in listed
         ]
 
     def owed_copies(self) -> dict[str, tuple[int, int]]:
         """Return (files, bytes) not yet saved, by target."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT target, count(*), coalesce(sum(size_bytes), 0) "
             "FROM copies INDEXED BY copies_open CROSS JOIN exports ON key = export "
-            f"WHERE copies.state IN {OPEN} "
+            f"WHERE copies.state IN {rows.OPEN} "
             "AND exports.state IN ('spooled', 'saved', 'doubtful') GROUP BY target"
         )
-        return {target: (files, size) for target, files, size in found}
+        return {target: (files, size) for target, files, size in cursor}
 
     def damaged_copies(self) -> dict[str, int]:
         """Return how many copies are damaged, by target."""
@@ -347,21 +346,21 @@ class Reads:
             ).fetchall()
         )
 
-    def exports(self, wanted: Filter) -> Iterator[tuple[Export, list[Copy]]]:
+    def exports(self, chosen: Filter) -> Iterator[tuple[Export, list[Copy]]]:
         """Yield the exports that match, newest first, each with its copies."""
-        where, values = _where(wanted)
-        found = self._db.connection.execute(
+        where, values = _where(chosen)
+        cursor = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports {where} "
             "ORDER BY created_us DESC, export_id LIMIT ?",
-            [*values, -1 if wanted.limit is None else wanted.limit],
+            [*values, -1 if chosen.limit is None else chosen.limit],
         )
-        for row in found:
+        for row in cursor:
             export = rows.export(row)
-            yield export, self._copies(export.key)
+            yield export, rows.copies(self._db.connection, export.stored_key)
 
     def urgent(self, limit: int, now_us: int) -> list[Export]:
         """Return what is not fetched yet, nearest deadline first."""
-        found: list[Export] = []
+        exports: list[Export] = []
         # One after the other, each in the order of the index over deadlines.
         for known, order in (("NOT NULL", "deadline_us, key"), ("NULL", "key")):
             query = (
@@ -369,9 +368,9 @@ class Reads:
                 f"WHERE {_UNFETCHED} AND deadline_us IS {known} "
                 f"ORDER BY {order} LIMIT ?"
             )
-            nearest = self._db.connection.execute(query, (now_us, limit - len(found)))
-            found += map(rows.export, nearest)
-        return found
+            nearest = self._db.connection.execute(query, (now_us, limit - len(exports)))
+            exports += map(rows.export, nearest)
+        return exports
 
     def losses(self, limit: int) -> list[Export]:
         """Return exports that we lost, the latest deadline first.
@@ -380,16 +379,16 @@ class Reads:
         in order.
         """
         connection = self._db.connection
-        found: list[tuple[int, int]] = []
+        latest: list[tuple[int, int]] = []
         for source in self.sources():
-            found += connection.execute(
+            latest += connection.execute(
                 "SELECT coalesce(deadline_us, 0), key FROM exports "
                 "INDEXED BY exports_lost WHERE state = 'lost' AND source = ? "
-                "AND ours = 1 ORDER BY key DESC LIMIT ?",
+                "AND counts_as_ours = 1 ORDER BY key DESC LIMIT ?",
                 (source.name, limit),
             ).fetchall()
-        found.sort(reverse=True)
-        return [rows.find(connection, key) for _, key in found[:limit]]
+        latest.sort(reverse=True)
+        return [rows.find(connection, key) for _, key in latest[:limit]]
 
     def find(
         self,
@@ -412,26 +411,25 @@ class Reads:
         query += " ORDER BY coalesce(created_us, 0) DESC, version DESC, key DESC"
         return [rows.export(r) for r in self._db.connection.execute(query, values)]
 
-    def dossier(self, export: Export) -> Dossier:
+    def details(self, export: Export) -> ExportDetails:
         """Return all that is known of one export."""
         if export.key is None:
             raise ValueError("the export is not from the ledger")
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT number, times, started_us, ended_us, outcome, offset_bytes, "
             "held_bytes, error FROM attempts WHERE export = ? ORDER BY number",
             (export.key,),
         )
-        identity = (export.source, export.export_id, export.created_key)
         versions = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND key <> ? ORDER BY version",
-            (*identity, export.key),
+            (*export.identity, export.key),
         )
-        return Dossier(
+        return ExportDetails(
             export=export,
             versions=[rows.export(row) for row in versions],
-            copies=self._copies(export.key),
-            attempts=[rows.attempt(row) for row in found],
+            copies=rows.copies(self._db.connection, export.key),
+            attempts=[rows.attempt(row) for row in cursor],
             item=rows.item(self._db.connection, export.key),
         )
 
@@ -451,41 +449,34 @@ class Reads:
         )
 
     def _first(self, query: str, *values: object) -> int | None:
-        found: int | None = self._db.connection.execute(query, values).fetchone()[0]
-        return found
+        value: int | None = self._db.connection.execute(query, values).fetchone()[0]
+        return value
 
     def _number(self, query: str, *values: object) -> int:
         return self._first(query, *values) or 0
 
-    def _copies(self, key: int | None) -> list[Copy]:
-        found = self._db.connection.execute(
-            f"SELECT {rows.COPY_COLUMNS} FROM copies WHERE export = ? ORDER BY target",
-            (key,),
-        )
-        return [rows.copy(row) for row in found]
-
     def _all(self, kind: type[SourceStatus], table: str) -> list[SourceStatus]:
         names = [field.name for field in dataclasses.fields(kind)]
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT {', '.join(names)} FROM {table} ORDER BY name"
         )
-        return [kind(**dict(zip(names, row, strict=True))) for row in found]
+        return [kind(**dict(zip(names, row, strict=True))) for row in cursor]
 
 
-def _where(wanted: Filter) -> tuple[str, list[Any]]:
+def _where(chosen: Filter) -> tuple[str, list[Any]]:
     clauses = {
-        "source = ?": wanted.source,
-        "camera_id = ?": wanted.camera_id,
-        "created_us >= ?": wanted.since_us,
-        "created_us < ?": wanted.until_us,
-        "name GLOB ?": wanted.name,
+        "source = ?": chosen.source,
+        "camera_id = ?": chosen.camera_id,
+        "created_us >= ?": chosen.since_us,
+        "created_us < ?": chosen.until_us,
+        "name GLOB ?": chosen.name,
     }
     used: dict[str, Any] = {
         clause: value for clause, value in clauses.items() if value is not None
     }
-    if wanted.states:
-        marks = ", ".join("?" * len(wanted.states))
-        used[f"state IN ({marks})"] = wanted.states
+    if chosen.states:
+        marks = ", ".join("?" * len(chosen.states))
+        used[f"state IN ({marks})"] = chosen.states
     where = f"WHERE {' AND '.join(used)}" if used else ""
     values: list[Any] = []
     for value in used.values():

@@ -1,30 +1,39 @@
-"""Turn ledger rows into values and back."""
+"""Rows of the ledger as records, and back; all that writes a state."""
 
 from __future__ import annotations
 
 import dataclasses
 import sqlite3
 import zlib
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from mirror.layout import path_key, whole_form
 from mirror.ledger import checksums
+from mirror.lifecycle import held_body
 from mirror.model import Attempt, Copy, CopyState, EtagUse, Export, State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 AT_ONCE = 500
 """No transaction changes more exports: others wait for it."""
 FIELDS = tuple(field.name for field in dataclasses.fields(Export))
+_values = attrgetter(*FIELDS)
 COLUMNS = f"exports.row_sum IS {checksums.row_sum(FIELDS, 'exports')}, " + ", ".join(
     f"exports.{name}" for name in FIELDS
 )
 """Whether the row is as it was written, then its fields."""
-_FLAGS = ("has_file", "ours", "had_file", "part_plain", "part_firm")
+OPEN = "('pending', 'publishing', 'failed')"
+"""Written in each query as in the index over open copies, else it is not used."""
+KEPT = "('spooled', 'saved', 'doubtful')"
+_FLAGS = ("has_file", "counts_as_ours", "had_file", "ask_without_range", "part_firm")
 _COPY_FIELDS = tuple(field.name for field in dataclasses.fields(Copy))
-_COPY_REST = ("export", "path_key", "base_key", "checked_us")
+_COPY_KEYS = ("path_key", "base_key")
+"""What of a path must be unique; derived from it."""
+_copy_values = attrgetter(*_COPY_FIELDS)
 COPY_COLUMNS = (
-    f"copies.row_sum IS {checksums.row_sum(_COPY_FIELDS + _COPY_REST, 'copies')}, "
+    f"copies.row_sum IS {checksums.row_sum(_COPY_FIELDS + _COPY_KEYS, 'copies')}, "
     + ", ".join(f"copies.{name}" for name in _COPY_FIELDS)
 )
 """Whether the row is as it was written, then its fields."""
@@ -79,15 +88,15 @@ def attempt(row: Sequence[Any]) -> Attempt:
 
 
 def newest(
-    connection: sqlite3.Connection, source: str, export_id: int, created_key: str
+    connection: sqlite3.Connection, identity: tuple[str, int, str]
 ) -> Export | None:
     """Return the newest version of an export; None if it is not known."""
-    found = connection.execute(
+    row = connection.execute(
         f"SELECT {COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
         "AND created_key = ? ORDER BY version DESC LIMIT 1",
-        (source, export_id, created_key),
+        identity,
     ).fetchone()
-    return None if found is None else export(found)
+    return None if row is None else export(row)
 
 
 def find(connection: sqlite3.Connection, key: int) -> Export:
@@ -100,7 +109,7 @@ def insert(connection: sqlite3.Connection, new: Export) -> int:
     """Write a new export and return its key."""
     next_key = "SELECT coalesce(max(key), 0) + 1 FROM exports"
     key = int(connection.execute(next_key).fetchone()[0])
-    values = [getattr(new, name) for name in FIELDS]
+    values = [*_values(new)]
     values[FIELDS.index("key")] = key
     connection.execute(_INSERT, values)
     return key
@@ -125,15 +134,8 @@ def set_apart(connection: sqlite3.Connection, prior: Export) -> Export:
     Returns:
         The version, in the state of `prior`.
     """
-    last = newest(connection, prior.source, prior.export_id, prior.created_key)
-    kept = dataclasses.replace(
-        prior.without_held(),
-        version=(last or prior).version + 1,
-        spool_dir=None,
-        part_bytes=0,
-        part_sha256=None,
-        look_due_us=None,
-    )
+    last = newest(connection, prior.identity)
+    kept = held_body.set_apart(prior, (last or prior).version + 1)
     key = insert_version(connection, prior, kept)
     connection.execute(
         "UPDATE copies SET export = ? WHERE export = ?", (key, prior.key)
@@ -144,44 +146,127 @@ def set_apart(connection: sqlite3.Connection, prior: Export) -> Export:
 
 def await_end(connection: sqlite3.Connection, prior: Export) -> None:
     """Let an export wait for nothing but to be kept by its held body."""
-    alone = dataclasses.replace(
-        prior,
-        state=State.READY,
-        reason=None,
-        size_bytes=None,
-        sha256=None,
-        proof=None,
-        doubt=None,
-        proof_notes=None,
-        look_due_us=None,
-        spooled_us=None,
-        saved_us=None,
-        due_us=0,
-        not_before_us=0,
-        held_until_us=0,
-    )
-    update(connection, prior, alone)
+    update(connection, prior, held_body.alone(prior))
 
 
 def update(connection: sqlite3.Connection, prior: Export, new: Export) -> bool:
-    """Write what differs; tell whether anything did."""
-    if new is prior:
-        return False
-    changes = {
-        name: getattr(new, name)
-        for name in FIELDS
-        if getattr(new, name) != getattr(prior, name)
-    }
+    """Write what differs of an export; tell whether anything did.
+
+    Its state is written nowhere else.
+    """
+    changes = {} if new is prior else _changes(FIELDS, _values(prior), _values(new))
     if not changes:
         return False
-    assignments = ", ".join(f"{name} = ?" for name in changes)
     connection.execute(
-        f"UPDATE exports SET {assignments} WHERE key = ?",
-        [*changes.values(), prior.key],
+        f"UPDATE exports SET {_assignments(changes)} WHERE key = ?",
+        (*changes.values(), prior.key),
     )
     if new.state is not prior.state:
         _count(connection, new)
     return True
+
+
+def change(
+    connection: sqlite3.Connection,
+    where: str,
+    values: Sequence[object],
+    decide: Callable[[Export], Export],
+) -> int:
+    """Write some exports as they are by a decision; return how many it changed.
+
+    Args:
+        connection: In a transaction.
+        where: SQL that chooses them; what follows it is in order.
+        values: Of the marks in it.
+        decide: Gives the new record; a function of `mirror.lifecycle`.
+    """
+    query = f"SELECT {COLUMNS} FROM exports {where}"
+    chosen = [export(row) for row in connection.execute(query, values)]
+    return sum(update(connection, prior, decide(prior)) for prior in chosen)
+
+
+def copies(connection: sqlite3.Connection, key: int) -> list[Copy]:
+    """Return all copies of an export, by target."""
+    return _copies(connection, "WHERE export = ? ORDER BY target", (key,))
+
+
+def find_copy(connection: sqlite3.Connection, key: int, target: str) -> Copy | None:
+    """Return the copy of an export on a target; None if there is none."""
+    chosen = _copies(connection, "WHERE export = ? AND target = ?", (key, target))
+    return chosen[0] if chosen else None
+
+
+def write_copy(connection: sqlite3.Connection, prior: Copy | None, new: Copy) -> bool:
+    """Write what differs of a copy, or a new one; tell whether anything did.
+
+    Its state is written nowhere else.
+
+    Raises:
+        sqlite3.IntegrityError: Another copy has its path.
+    """
+    written = _copy_values(new)
+    before = None if prior is None else _copy_values(prior)
+    values = (
+        dict(zip(_COPY_FIELDS, written, strict=True))
+        if before is None
+        else _changes(_COPY_FIELDS, before, written)
+    )
+    if new.path is not None and "path" in values:
+        values["path_key"] = path_key(new.path)
+        values["base_key"] = path_key(whole_form(new.path))
+    if not values:
+        return False
+    if prior is None:
+        connection.execute(
+            f"INSERT INTO copies ({', '.join(values)}) "
+            f"VALUES ({', '.join('?' * len(values))})",
+            (*values.values(),),
+        )
+    else:
+        connection.execute(
+            f"UPDATE copies SET {_assignments(values)} WHERE export = ? AND target = ?",
+            (*values.values(), prior.export, prior.target),
+        )
+    return True
+
+
+def change_copies(
+    connection: sqlite3.Connection,
+    where: str,
+    values: Sequence[object],
+    decide: Callable[[Copy], Copy],
+) -> list[Copy]:
+    """Write some copies as they are by a decision; arguments as for `change`.
+
+    Returns:
+        Those that it changed, as they were.
+    """
+    return [
+        prior
+        for prior in _copies(connection, where, values)
+        if write_copy(connection, prior, decide(prior))
+    ]
+
+
+def _copies(
+    connection: sqlite3.Connection, where: str, values: Sequence[object]
+) -> list[Copy]:
+    query = f"SELECT {COPY_COLUMNS} FROM copies {where}"
+    return [copy(row) for row in connection.execute(query, values)]
+
+
+def _changes(
+    names: Sequence[str], before: Sequence[object], after: Sequence[object]
+) -> dict[str, object]:
+    return {
+        name: new
+        for name, old, new in zip(names, before, after, strict=True)
+        if new != old
+    }
+
+
+def _assignments(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} = ?" for name in names)
 
 
 def remove(connection: sqlite3.Connection, export: Export) -> None:
@@ -202,15 +287,15 @@ def keep_item(
 def item(connection: sqlite3.Connection, key: int) -> bytes:
     """Return the list item as received; `{}` if none was kept."""
     row = connection.execute("SELECT item FROM items WHERE export = ?", (key,))
-    found = row.fetchone()
-    return zlib.decompress(found[0]) if found else b"{}"
+    stored = row.fetchone()
+    return zlib.decompress(stored[0]) if stored else b"{}"
 
 
 def _count(connection: sqlite3.Connection, new: Export) -> None:
     """Add to the totals that must never fall."""
     if new.state in {State.SAVED, State.DOUBTFUL}:
         add_total(connection, new.source, new.state, "")
-    elif new.state is State.LOST and new.ours:
+    elif new.state is State.LOST and new.counts_as_ours:
         add_total(connection, new.source, "lost", new.reason or "")
 
 

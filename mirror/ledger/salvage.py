@@ -23,7 +23,7 @@ _LEAST_BYTES = 64
 """No export's row takes less of the file."""
 
 
-def carry(path: Path, into: Database, told: Callable[[int], None]) -> int:
+def carry(path: Path, into: Database, progress: Callable[[int], None]) -> int:
     """Copy all rows that can be read and proven; return how many exports cannot.
 
     The old file is only read; its -wal file is worked in, as at any start.
@@ -31,7 +31,7 @@ def carry(path: Path, into: Database, told: Callable[[int], None]) -> int:
     Args:
         path: Of the old ledger.
         into: The new one, empty.
-        told: Given the number of exports so far.
+        progress: Called with the number of exports so far.
     """
     carried = 0
     try:
@@ -46,7 +46,7 @@ def carry(path: Path, into: Database, told: Callable[[int], None]) -> int:
         for keys in groups:
             with into.transaction():
                 carried += sum(_carry_export(old, into, key) for key in keys)
-            told(carried)
+            progress(carried)
         with contextlib.suppress(*FAULTS):
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     # Keys are counted up, and nothing is deleted but versions that were dropped.

@@ -1,4 +1,4 @@
-"""The ledger's part in second looks: which are due, and what they showed."""
+"""The queue of second looks: which are due, and what they showed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LookDue:
     listed: Export
 
 
-class Looks:
+class LookQueue:
     """Chooses files to be looked at again, and records what was seen."""
 
     def __init__(self, database: Database) -> None:
@@ -47,18 +47,16 @@ class Looks:
         """Return the file of these sources whose look has been due longest."""
         connection = self._db.connection
         marks = ", ".join("?" * len(sources))
-        found = connection.execute(
+        row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_look "
             f"WHERE look_due_us IS NOT NULL AND look_due_us <= ? AND state IN {_OURS} "
             f"AND source IN ({marks}) ORDER BY look_due_us LIMIT 1",
             (now_us, *sources),
         ).fetchone()
-        if found is None:
+        if row is None:
             return None
-        export = rows.export(found)
-        listed = rows.newest(
-            connection, export.source, export.export_id, export.created_key
-        )
+        export = rows.export(row)
+        listed = rows.newest(connection, export.identity)
         return LookDue(export=export, listed=listed or export)
 
     def next_due(self, sources: Collection[str]) -> int | None:
@@ -89,8 +87,7 @@ class Looks:
         """
         with self._db.transaction() as connection:
             prior = rows.find(connection, key)
-            identity = (prior.source, prior.export_id, prior.created_key)
-            newest = rows.newest(connection, *identity) or prior
+            newest = rows.newest(connection, prior.identity) or prior
             after, further = decide(prior, newest)
             rows.update(connection, prior, after)
             if further.key is None:

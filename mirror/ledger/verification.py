@@ -1,16 +1,18 @@
-"""The ledger's part in reading kept copies again: which ones, and what it meant."""
+"""Choose the kept copies to read again, and record what reading them proved."""
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mirror.ledger import rows
-from mirror.model import KEPT_STATES, CopyState, State
+from mirror.lifecycle import copy
+from mirror.model import CopyState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from mirror.ledger.database import Database
     from mirror.model import Copy, Export
@@ -21,7 +23,7 @@ _KEPT = "('saved', 'damaged')"
 
 
 @dataclass(slots=True)
-class Chosen:
+class Selection:
     """The copies to be read on one target, the one not read for longest first.
 
     Attributes:
@@ -34,7 +36,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class CopyToRead:
     """One copy to be read, and what else is known of its export.
 
     Attributes:
@@ -50,7 +52,7 @@ class Subject:
     others: tuple[Copy, ...]
 
 
-class Scrubs:
+class Verification:
     """Chooses copies to be read again, and records what was found."""
 
     def __init__(self, database: Database) -> None:
@@ -65,15 +67,17 @@ class Scrubs:
         ).fetchone()
         return int(row[0])
 
-    def choose(self, targets: Collection[str], limit: int | None) -> dict[str, Chosen]:
+    def choose(
+        self, targets: Collection[str], limit: int | None
+    ) -> dict[str, Selection]:
         """Return which copies to read, by target, for each of these targets.
 
         Args:
             targets: Names.
             limit: At most so many over all of them; None is all.
         """
-        chosen = {target: Chosen() for target in targets}
-        found = self._db.connection.execute(
+        chosen = {target: Selection() for target in targets}
+        cursor = self._db.connection.execute(
             "SELECT target, export, size_bytes FROM copies "
             "JOIN exports ON key = export "
             f"WHERE copies.state IN {_KEPT} AND target IN ({_marks(targets)}) "
@@ -81,31 +85,29 @@ class Scrubs:
             "LIMIT ?",
             (*targets, -1 if limit is None else limit),
         )
-        for target, key, size_bytes in found:
+        for target, key, size_bytes in cursor:
             chosen[target].keys.append(key)
             chosen[target].size_bytes += size_bytes or 0
         return chosen
 
-    def subject(self, key: int, target: str) -> Subject | None:
-        """Return a copy as it stands now; None if it is none to be read."""
+    def copy_to_read(self, key: int, target: str) -> CopyToRead | None:
+        """Return a copy as it is now; None if it is not to be read."""
         connection = self._db.connection
         export = rows.find(connection, key)
-        found = connection.execute(
-            f"SELECT {rows.COPY_COLUMNS} FROM copies "
-            f"WHERE export = ? AND state IN {_KEPT} AND path IS NOT NULL "
-            "ORDER BY target",
-            (key,),
-        )
-        copies = {copy.target: copy for copy in map(rows.copy, found)}
-        copy = copies.pop(target, None)
-        if copy is None or copy.path is None or export.sha256 is None:
+        kept = {
+            each.target: each
+            for each in rows.copies(connection, key)
+            if each.state in KEPT and each.path is not None
+        }
+        chosen = kept.pop(target, None)
+        if chosen is None or chosen.path is None or export.sha256 is None:
             return None
-        return Subject(
+        return CopyToRead(
             export=export,
-            copy=copy,
-            path=copy.path,
-            spooled=_spooled(export),
-            others=tuple(copies.values()),
+            copy=chosen,
+            path=chosen.path,
+            spooled=copy.has_spool_file(export),
+            others=tuple(kept.values()),
         )
 
     def item(self, key: int) -> bytes | None:
@@ -114,113 +116,77 @@ class Scrubs:
         held = connection.execute("SELECT 1 FROM items WHERE export = ?", (key,))
         return rows.item(connection, key) if held.fetchone() else None
 
-    def unread(self, subject: Subject, now_us: int) -> None:
-        """Remember that it was tried to read a copy, and why does not matter."""
+    def unread(self, subject: CopyToRead, now_us: int) -> None:
+        """Record that reading a copy was tried and failed; not the reason."""
         with self._db.transaction() as connection:
-            connection.execute(
-                "UPDATE copies SET checked_us = ? WHERE export = ? AND target = ?",
-                (now_us, subject.export.key, subject.copy.target),
+            prior = rows.find_copy(
+                connection, subject.export.stored_key, subject.copy.target
             )
+            if prior is not None:
+                tried = dataclasses.replace(prior, checked_us=now_us)
+                rows.write_copy(connection, prior, tried)
 
-    def good(
-        self,
-        subject: Subject,
-        decide: Callable[[Export], Export],
-        *,
-        note: str | None,
-        now_us: int,
-    ) -> bool:
+    def good(self, read: CopyToRead, *, note: str | None, now_us: int) -> bool:
         """Record that a copy was read and is good; tell whether it still counts.
 
         Args:
-            subject: As it was when it was read.
-            decide: Gives the export that has a good copy.
+            read: As it was when it was read.
             note: What is wrong beside the file, if anything.
             now_us: When it was read.
         """
         with self._db.transaction() as connection:
-            now = self._same(subject)
+            now = self._same(read)
             if now is None:
                 return False
-            state = CopyState.SAVED
-            if now.state is State.FETCHING:
-                # The fetch under way owes the copies that are not good; it would be
-                # told of one more that is when nothing waits for it any more.
-                state = subject.copy.state
-            connection.execute(
-                "UPDATE copies SET state = ?, verified_us = ?, checked_us = ?, "
-                "last_error = ? WHERE export = ? AND target = ?",
-                (state, now_us, now_us, note, now.key, subject.copy.target),
-            )
-            if state is CopyState.SAVED:
-                after = decide(now)
-                if now.held_sha256 not in {None, now.sha256} and not after.held:
-                    now = rows.set_apart(connection, now)
-                    after = decide(now)
-                rows.update(connection, now, after)
+            after = copy.good(now.copy, now.export, note=note, now_us=now_us)
+            rows.write_copy(connection, now.copy, after)
+            if after.state is CopyState.SAVED:
+                prior, kept = now.export, copy.after_good(now.export)
+                if prior.held_sha256 not in {None, prior.sha256} and not kept.held:
+                    prior = rows.set_apart(connection, prior)
+                    kept = copy.after_good(prior)
+                rows.update(connection, prior, kept)
         return True
 
     def bad(
-        self,
-        subject: Subject,
-        decide: Callable[[Export, bool, bool], Export],
-        *,
-        error: str,
-        targets: Collection[str],
-        now_us: int,
+        self, read: CopyToRead, *, error: str, targets: Collection[str], now_us: int
     ) -> bool:
         """Record that a copy was read and is not good; tell whether it still counts.
 
         A copy whose file is in the spool still is owed again.
 
         Args:
-            subject: As it was when it was read.
-            decide: Gives the export, told whether the spool holds its file and
-                whether there is a good copy on another target.
+            read: As it was when it was read.
             error: What is wrong.
             targets: All configured targets.
             now_us: When it was read.
         """
         with self._db.transaction() as connection:
-            now = self._same(subject)
+            now = self._same(read)
             if now is None:
                 return False
-            spooled = _spooled(now)
-            state = CopyState.PENDING if spooled else CopyState.DAMAGED
-            connection.execute(
-                "UPDATE copies SET state = ?, checked_us = ?, last_error = ?, "
-                "due_us = 0 WHERE export = ? AND target = ?",
-                (state, now_us, error, now.key, subject.copy.target),
+            after = copy.bad(now.copy, spooled=now.spooled, error=error, now_us=now_us)
+            rows.write_copy(connection, now.copy, after)
+            others = any(
+                each.state is CopyState.SAVED and each.target in targets
+                for each in rows.copies(connection, now.export.stored_key)
             )
-            others = connection.execute(
-                "SELECT 1 FROM copies WHERE export = ? AND state = 'saved' "
-                f"AND target IN ({_marks(targets)})",
-                (now.key, *targets),
-            ).fetchone()
-            rows.update(connection, now, decide(now, spooled, others is not None))
+            export = copy.after_bad(
+                now.export, spooled=now.spooled, others=others, error=error
+            )
+            rows.update(connection, now.export, export)
         return True
 
-    def _same(self, subject: Subject) -> Export | None:
-        """Return the export unless the copy became another since it was read."""
-        key, target = subject.export.key or 0, subject.copy.target
-        now = self.subject(key, target)
+    def _same(self, read: CopyToRead) -> CopyToRead | None:
+        """Return the copy as it is now; None if it changed since it was read."""
+        now = self.copy_to_read(read.export.stored_key, read.copy.target)
         if (
             now is None
-            or now.path != subject.path
-            or now.export.sha256 != subject.export.sha256
+            or now.path != read.path
+            or now.export.sha256 != read.export.sha256
         ):
             return None
-        return now.export
-
-
-def _spooled(export: Export) -> bool:
-    """Tell whether the whole file lies in the spool, as far as the ledger knows."""
-    return (
-        export.state in KEPT_STATES
-        and export.spool_dir is not None
-        and export.part_bytes == export.size_bytes
-        and export.part_sha256 == export.sha256
-    )
+        return now
 
 
 def _marks(values: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""The ledger's part in a walk: meet rows, notice absence, remember the walk."""
+"""What a walk writes to the ledger: its rows, absences, and the walk itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mirror.ledger import rows
+from mirror.lifecycle import loss, retry
 from mirror.model import KEPT_STATES, Reason, State
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from mirror.ledger.database import Database
+    from mirror.lifecycle.walk import Walk
     from mirror.model import Export, Row
     from mirror.ports import BadRow
 
@@ -52,7 +54,7 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Met:
+class PageResult:
     """What a page changed.
 
     Attributes:
@@ -102,7 +104,7 @@ class Slice(NamedTuple):
     after: int | None
 
 
-class Listing:
+class Walks:
     """Records what walks see."""
 
     def __init__(self, database: Database) -> None:
@@ -133,7 +135,7 @@ class Listing:
             problem=bad,
         )
 
-    def put_back(self, source: str, now_us: int) -> int:
+    def correct_clock(self, source: str, now_us: int) -> int:
         """Begin to correct what was reckoned by a clock that was put back since.
 
         `follow_clock` goes on with it.
@@ -177,7 +179,7 @@ class Listing:
             return back_us
 
     def follow_clock(self, source: str) -> bool:
-        """Let some exports more follow a clock that was put back.
+        """Correct some more exports for a clock that was put back.
 
         Returns:
             There are others still that do not.
@@ -210,11 +212,11 @@ class Listing:
 
     def room(self, source: str) -> int:
         """Return how many rows without a file may be taken in; see `UNDECIDED_KEPT`."""
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             "SELECT state, sum(number) FROM counts WHERE source = ? GROUP BY state",
             (source,),
         )
-        counts: dict[str, int] = dict(found.fetchall())
+        counts: dict[str, int] = dict(cursor.fetchall())
         rooms = (
             most - sum(counts.get(state, 0) for state in states)
             for states, most in (
@@ -230,7 +232,7 @@ class Listing:
         listed: Sequence[Row],
         decide: Callable[[Export | None, Row], Export | None],
         before: KeySet | None = None,
-    ) -> tuple[Met, set[int]]:
+    ) -> tuple[PageResult, set[int]]:
         """Apply some rows of one page, all or none of them.
 
         Args:
@@ -253,7 +255,9 @@ class Listing:
         before = KeySet() if before is None else before
         with self._db.transaction() as connection:
             for row in listed:
-                prior = rows.newest(connection, source, row.export_id, row.created_key)
+                prior = rows.newest(
+                    connection, (source, row.export_id, row.created_key)
+                )
                 again = prior is not None and (prior.key in keys or prior.key in before)
                 if prior is not None and again and prior.shows_other_footage(row):
                     refused.append(dataclasses.replace(prior, last_error=TOLD_TWICE))
@@ -284,7 +288,7 @@ class Listing:
                 elif after.last_error != prior.last_error:
                     refused.append(after)
         before.update(keys)
-        met = Met(
+        result = PageResult(
             new=new,
             changed=changed,
             left_out=left_out,
@@ -292,7 +296,7 @@ class Listing:
             further=tuple(further),
             refused=tuple(refused),
         )
-        return met, keys
+        return result, keys
 
     def expected(
         self, source: str, since_us: int, until_us: int, after: int = 0
@@ -306,13 +310,13 @@ class Listing:
             The keys, in order, and where to go on; None if there are no more.
         """
         keys = self._some(source, _ABSENTABLE, after)
-        found = self._db.connection.execute(
+        cursor = self._db.connection.execute(
             f"SELECT key FROM exports WHERE key IN ({_marks(keys)}) AND had_file = 1 "
             "AND (created_us BETWEEN ? AND ? OR state = 'waiting' AND has_file = 0 "
             "AND coalesce(created_us, 0) < ?) ORDER BY key",
             (*keys, since_us, until_us, since_us),
         )
-        return [key for (key,) in found], keys[-1] if keys else None
+        return [key for (key,) in cursor], keys[-1] if keys else None
 
     def absent(
         self, keys: Iterable[int], decide: Callable[[Export], Export]
@@ -322,98 +326,75 @@ class Listing:
         with self._db.transaction() as connection:
             for key in keys:
                 prior = rows.find(connection, key)
-                if prior.state not in {State.WAITING, State.READY, State.PARKED}:
-                    continue
                 after = decide(prior)
                 rows.update(connection, prior, after)
-                if after.state is State.LOST:
+                if after.state is State.LOST is not prior.state:
                     lost.append(after)
         return lost
 
-    def give_up(
-        self, source: str, *, born_before_us: int, offset_us: int, after: int = 0
-    ) -> Slice:
+    def mark_unavailable(self, walk: Walk, after: int = 0) -> Slice:
         """End the rows that never had a file and were not met for too long.
 
         Args:
-            source: Whose rows.
-            born_before_us: Older than this, by our clock, is too old.
-            offset_us: The VMS's clock less ours.
+            walk: The last one; its source's rows.
             after: Where to begin.
         """
         return self._change(
-            source,
+            walk.source,
             after,
-            "state = ?, reason = ?",
-            (State.UNAVAILABLE, Reason.NEVER_HAD_A_FILE),
             "had_file = 0 AND has_file = 0 "
             "AND coalesce(created_us - ?, first_seen_us) < ?",
-            (offset_us, born_before_us),
+            (walk.clock_offset_us, walk.at_us - walk.waiting_limit_us),
+            lambda export: loss.overdue(export, walk),
         )
 
-    def rouse(
-        self,
-        source: str,
-        *,
-        before_us: int,
-        at_us: int,
-        horizon_us: int,
-        folders: bool,
-        after: int = 0,
-    ) -> Slice:
+    def requeue_old(self, walk: Walk, since_us: int, after: int = 0) -> Slice:
         """Try again what waits for its file and is older than the sweeps look.
 
         Args:
-            source: Whose rows.
-            before_us: The lower bound of the sweep, by the VMS's clock.
-            at_us: When the sweep began.
-            horizon_us: The longest wait there can be; a due time beyond it was set
-                before the clock was put back, and counts as now.
-            folders: Urls that end in a folder are tried too.
+            walk: A sweep; its source's rows.
+            since_us: The lower bound of the sweep, by the VMS's clock.
             after: Where to begin.
         """
+        # A due time beyond the longest wait was set before the clock was put back.
+        longest_us = max(retry.RARELY_US, walk.retry_max_us)
         return self._change(
-            source,
+            walk.source,
             after,
-            "state = ?, walk_us = ?",
-            (State.READY, at_us),
             "has_file = 1 AND url IS NOT NULL "
             "AND coalesce(created_us, 0) < ? AND (due_us <= ? OR due_us > ?) "
             "AND (reason = ? OR (? AND reason = ?))",
             (
-                before_us,
-                at_us,
-                at_us + horizon_us,
+                since_us,
+                walk.at_us,
+                walk.at_us + longest_us,
                 Reason.FILE_GONE,
-                folders,
+                walk.try_folders,
                 Reason.URL_WITHOUT_FILE,
             ),
+            lambda export: retry.waited(export, walk.at_us),
         )
 
     def _change(
         self,
         source: str,
         after: int,
-        change: str,
-        changes: tuple[object, ...],
         where: str,
         values: tuple[object, ...],
+        decide: Callable[[Export], Export],
     ) -> Slice:
         """Change some waiting exports, so that others need not wait long."""
         keys = self._some(source, (State.WAITING,), after)
         if not keys:
             return Slice(0, None)
         with self._db.transaction() as connection:
-            done = connection.execute(
-                f"UPDATE exports SET {change} WHERE key IN ({_marks(keys)}) "
-                f"AND {where}",
-                (*changes, *keys, *values),
-            ).rowcount
+            chosen = f"WHERE key IN ({_marks(keys)}) AND {where}"
+            done = rows.change(connection, chosen, (*keys, *values), decide)
         return Slice(done, keys[-1])
 
     def _some(self, source: str, states: Sequence[State], after: int) -> list[int]:
         """Return the next keys of exports in these states, in order."""
-        found = [
+        keys = [
             key
             for state in states
             for (key,) in self._db.connection.execute(
@@ -422,7 +403,7 @@ class Listing:
                 (state, source, after, rows.AT_ONCE),
             )
         ]
-        return sorted(found)[: rows.AT_ONCE]
+        return sorted(keys)[: rows.AT_ONCE]
 
     def walked(
         self,
@@ -441,7 +422,7 @@ class Listing:
         If the clock was put back meanwhile, it counts as begun just now.
         """
         with self._db.transaction() as connection:
-            self.put_back(source, now_us)
+            self.correct_clock(source, now_us)
             connection.execute(
                 "UPDATE sources SET last_success_us = ?, problem = NULL, "
                 "clock_offset_us = ?, left_out = ? WHERE name = ?",
@@ -464,7 +445,7 @@ class Listing:
     def walk_failed(self, source: str, problem: str, now_us: int) -> None:
         """Remember a walk that failed, and why."""
         with self._db.transaction() as connection:
-            self.put_back(source, now_us)
+            self.correct_clock(source, now_us)
             connection.execute(
                 "UPDATE sources SET last_failure_us = ?, last_failure = ?, problem = ? "
                 "WHERE name = ?",

@@ -7,33 +7,41 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mirror import backoff
-from mirror.lifecycle.row import (
-    EXPIRED_WALKS,
-    QUIET_MISSES,
-    RARELY_US,
-    expired,
-    lose,
-)
+from mirror.lifecycle import held_body, loss
+from mirror.lifecycle.held_body import must_be_fetching
+from mirror.lifecycle.retry import RARELY_US
 from mirror.model import Reason, State, Verdict
 
 if TYPE_CHECKING:
     from mirror.backoff import Pace
     from mirror.model import Attempt, Export, Receipt
 
-BARREN_ATTEMPTS = 10
+MOST_WITHOUT_GAIN = 10
 """Attempts in a row that gained nothing, after which an export is parked."""
+QUIET_TRIES = 5
+"""Tries at every walk before a url without a file is tried less often."""
 _RARELY = timedelta(microseconds=RARELY_US)
+
+
+def claimed(export: Export) -> Export:
+    """Return a ready or parked export that is fetched from now on."""
+    if export.state not in {State.READY, State.PARKED}:
+        return export
+    return dataclasses.replace(
+        export, state=State.FETCHING, attempts=export.attempts + 1, not_before_us=0
+    )
 
 
 def whole(export: Export, receipt: Receipt, attempt: Attempt) -> Export:
     """Return the export whose file lies whole and proven in the spool."""
+    must_be_fetching(export)
     return dataclasses.replace(
         gave_bytes(export, receipt.size_bytes).without_held(),
         state=State.SPOOLED,
         reason=None,
         last_error=None,
-        barren=0,
-        misses=0,
+        attempts_without_gain=0,
+        tries_without_file=0,
         without_walks=0,
         not_before_us=0,
         size_bytes=receipt.size_bytes,
@@ -70,28 +78,30 @@ def failed(
         pace: Of the retries.
         jitter: Uniform draw in [0, 1).
     """
+    must_be_fetching(export)
     export = gave_bytes(export, export.part_bytes)
     gained = export.part_bytes > export.best_bytes
-    barren = 0 if gained else export.barren + 1
+    without_gain = 0 if gained else export.attempts_without_gain + 1
     wait = backoff.delay(
-        max(barren, 1), initial=pace.initial, maximum=pace.maximum, jitter=jitter
+        max(without_gain, 1), initial=pace.initial, maximum=pace.maximum, jitter=jitter
     )
     after = dataclasses.replace(
         export,
         state=State.READY,
-        barren=barren,
-        misses=0,
+        attempts_without_gain=without_gain,
+        tries_without_file=0,
         best_bytes=max(export.part_bytes, export.best_bytes),
         last_error=error,
         due_us=now_us + _us(wait),
     )
-    if barren < BARREN_ATTEMPTS:
+    if without_gain < MOST_WITHOUT_GAIN:
         return after
     return _parked(after, Reason.NO_PROGRESS, now_us, pace)
 
 
 def refused(export: Export, *, error: str, now_us: int, pace: Pace) -> Export:
     """Return the export whose url leads to an origin that is not allowed."""
+    must_be_fetching(export)
     after = dataclasses.replace(export, last_error=error)
     return _parked(after, Reason.ORIGIN_REFUSED, now_us, pace)
 
@@ -112,28 +122,28 @@ def gone(
         reason: `file_gone`, or `url_without_file` for a folder url.
         error: What the server said.
         now_us: When the attempt ended.
-        oldest_us: See `plan.past_deadline`.
+        oldest_us: See `deadline.has_passed`.
         pace: Of the retries.
     """
-    misses = export.misses + 1
-    counted = export.had_file and export.without_walk_us != export.walk_us
+    must_be_fetching(export)
+    tries = export.tries_without_file + 1
     after = dataclasses.replace(
         export,
         state=State.WAITING,
         reason=reason,
         last_error=error,
-        misses=misses,
-        due_us=now_us + _us(_pause(export, misses, now_us, pace)),
+        tries_without_file=tries,
+        due_us=now_us + _us(_pause(export, tries, now_us, pace)),
         without_us=export.walk_us,
-        without_walk_us=export.walk_us if counted else export.without_walk_us,
-        without_walks=min(export.without_walks + counted, EXPIRED_WALKS),
     )
-    over = expired(after, now_us, oldest_us)
-    return lose(after, Reason.EXPIRED) if over else after
+    return loss.seen_without(
+        after, walk_us=export.walk_us, now_us=now_us, oldest_us=oldest_us
+    )
 
 
 def interrupted(export: Export) -> Export:
     """Return the export whose attempt ended through no fault of its own."""
+    must_be_fetching(export)
     return dataclasses.replace(
         gave_bytes(export, export.part_bytes),
         state=State.READY,
@@ -166,21 +176,22 @@ def postponed(
 
 
 def _parked(export: Export, reason: Reason, now_us: int, pace: Pace) -> Export:
-    return dataclasses.replace(
+    parked = dataclasses.replace(
         export,
         state=State.PARKED,
         reason=reason,
         due_us=now_us + _us(pace.maximum),
     )
+    return held_body.rather_kept(parked)
 
 
-def _pause(export: Export, misses: int, now_us: int, pace: Pace) -> timedelta:
-    """Return how long no further try is made: none for the first few misses."""
-    if misses <= QUIET_MISSES:
+def _pause(export: Export, tries: int, now_us: int, pace: Pace) -> timedelta:
+    """Return how long no further try is made: none for the first few."""
+    if tries <= QUIET_TRIES:
         return timedelta()
     hopeless = not export.had_file and now_us > export.order_us
     limit = max(_RARELY, pace.maximum) if hopeless else pace.maximum
-    steps = min(misses - QUIET_MISSES, 30)
+    steps = min(tries - QUIET_TRIES, 30)
     return timedelta(
         seconds=min(pace.initial.total_seconds() * 2.0**steps, limit.total_seconds())
     )

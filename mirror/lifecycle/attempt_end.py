@@ -152,8 +152,10 @@ def _without_file(
     """Return the export after an attempt that brought no file."""
     if facts.shown is Shown.UNCHANGED:
         return held_body.ending(export)
-    plain = facts.reason == UNFIT_RANGE or (export.part_plain and not facts.began)
-    export = dataclasses.replace(export, part_plain=plain)
+    plain = facts.reason == UNFIT_RANGE or (
+        export.ask_without_range and not facts.began
+    )
+    export = dataclasses.replace(export, ask_without_range=plain)
     failure, error, now_us = facts.failure, str(facts.failure), facts.ended_us
     if isinstance(failure, FileGoneError):
         return attempt.gone(

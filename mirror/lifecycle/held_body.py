@@ -25,6 +25,7 @@ _AGAIN_US: Final = 120_000_000
 _SHARE_OF_LEFT: Final = 10
 _RESERVE_US: Final = 30 * 60_000_000
 _RESERVE_SHARE: Final = 6
+_QUEUED: Final = frozenset({State.READY, State.WAITING, State.PARKED})
 _WAITING: Final = frozenset({State.WAITING, State.PARKED, State.LOST})
 
 
@@ -53,6 +54,7 @@ def doubted(
         jitter: Uniform draw in [0, 1).
         patient: It may be asked for again later; else at once, and by its bytes.
     """
+    must_be_fetching(export)
     small = body.size_bytes < SMALL_BYTES
     equal = export.held_sha256 == body.sha256
     bodies = export.bodies + (not small or not patient)
@@ -63,8 +65,8 @@ def doubted(
         state=State.READY,
         last_error=not_proven(body.doubt),
         bodies=bodies,
-        barren=0,
-        misses=export.misses + 1 if small else 0,
+        attempts_without_gain=0,
+        tries_without_file=export.tries_without_file + 1 if small else 0,
         without_walks=0,
         best_bytes=0,
         due_us=0,
@@ -74,16 +76,19 @@ def doubted(
         part_total=None,
         part_etag=None,
         part_modified=None,
-        part_plain=False,
+        ask_without_range=False,
         held_until_us=until_us,
     )
     if confirmed or bodies >= MOST_BODIES or now_us >= until_us:
-        return ending(after)
+        return _ready(after)
     if not patient:
         return after
     if small:
         wait = backoff.delay(
-            after.misses, initial=pace.initial, maximum=pace.maximum, jitter=jitter
+            after.tries_without_file,
+            initial=pace.initial,
+            maximum=pace.maximum,
+            jitter=jitter,
         )
         return dataclasses.replace(
             after, due_us=now_us + round(wait.total_seconds() * 1e6)
@@ -94,6 +99,16 @@ def doubted(
         wait_us = left_us // 2
     again_us = now_us + wait_us
     return dataclasses.replace(after, due_us=again_us, not_before_us=again_us)
+
+
+def must_be_fetching(export: Export) -> None:
+    """Refuse the end of an attempt that no claim began.
+
+    Raises:
+        ValueError: The export is not being fetched.
+    """
+    if export.state is not State.FETCHING:
+        raise ValueError(f"{export.label} is {export.state}, not being fetched")
 
 
 def not_proven(doubt: str | None) -> str:
@@ -115,31 +130,38 @@ def can_look(export: Export) -> bool:
     return validator is not None and size_bytes >= SMALL_BYTES
 
 
-def ending(export: Export) -> Export:
+def wait_over(export: Export) -> Export:
     """Return an export whose held body waits no longer to be confirmed."""
     return dataclasses.replace(
-        export,
-        state=State.READY,
-        reason=None,
-        due_us=0,
-        not_before_us=0,
-        held_until_us=0,
+        export, reason=None, due_us=0, not_before_us=0, held_until_us=0
     )
+
+
+def ending(export: Export) -> Export:
+    """Return an export that is fetched no more: its held body is spooled next."""
+    must_be_fetching(export)
+    return _ready(export)
 
 
 def rather_kept(export: Export) -> Export:
     """Return an export on its way to waiting, parked or lost; a held body is kept."""
-    return ending(export) if export.held and export.state in _WAITING else export
+    return _ready(export) if export.held and export.state in _WAITING else export
 
 
 def spooled_doubtful(export: Export) -> Export:
-    """Return the export with its held body as its file, to be published."""
+    """Return the export with its held body as its file, to be published.
+
+    Raises:
+        ValueError: None is held, or it is being fetched or has ended.
+    """
+    if not export.held or export.state not in _QUEUED:
+        raise ValueError(f"no held body of {export.label} is to be spooled")
     return dataclasses.replace(
         export.without_held(),
         state=State.SPOOLED,
         reason=Reason.DOUBTFUL,
-        barren=0,
-        misses=0,
+        attempts_without_gain=0,
+        tries_without_file=0,
         without_walks=0,
         absent_sweeps=0,
         due_us=0,
@@ -159,6 +181,10 @@ def spooled_doubtful(export: Export) -> Export:
         started_us=export.held_started_us,
         spooled_us=export.held_us,
     )
+
+
+def _ready(export: Export) -> Export:
+    return dataclasses.replace(wait_over(export), state=State.READY)
 
 
 def _hold(
@@ -181,4 +207,43 @@ def _hold(
         held_started_us=started_us,
         held_us=now_us,
         part_number=max(export.part_number, export.held_number or 0) + 1,
+    )
+
+
+def set_apart(export: Export, version: int) -> Export:
+    """Return what is kept of an export as a version of its own, without the held body.
+
+    Args:
+        export: Kept, with a held body of other bytes.
+        version: The number of the new version.
+    """
+    return dataclasses.replace(
+        export.without_held(),
+        version=version,
+        spool_dir=None,
+        part_bytes=0,
+        part_sha256=None,
+        look_due_us=None,
+    )
+
+
+def alone(export: Export) -> Export:
+    """Return an export that waits for nothing but to be kept by its held body."""
+    if export.state not in _QUEUED or not export.held:
+        return export
+    return dataclasses.replace(
+        export,
+        state=State.READY,
+        reason=None,
+        size_bytes=None,
+        sha256=None,
+        proof=None,
+        doubt=None,
+        proof_notes=None,
+        look_due_us=None,
+        spooled_us=None,
+        saved_us=None,
+        due_us=0,
+        not_before_us=0,
+        held_until_us=0,
     )

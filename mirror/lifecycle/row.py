@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from mirror.lifecycle import held_body, version
+from mirror.lifecycle import deadline, held_body, loss, retry, version
 from mirror.lifecycle import second_look as looks
-from mirror.model import KEPT_STATES, Export, Reason, Row, State
+from mirror.model import KEPT_STATES, Export, Reason, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-QUIET_MISSES = 5
-"""Tries at every walk before a url without a file is tried less often."""
-RARELY_US = 6 * 3_600_000_000
-"""The longest wait between tries of a url that never gave a file."""
-EXPIRED_WALKS = 3
-"""Walks without the file after which, past its deadline, it counts as expired."""
-GONE_SWEEPS = 2
-"""Complete sweeps without the row after which, past its deadline, it is gone."""
+    from mirror.lifecycle.walk import Walk
+    from mirror.model import Row
 
 _LONG_WALK_US = 600_000_000
 """A walk that began so much earlier may still meet what a later one met first."""
@@ -28,45 +19,8 @@ _KEPT = KEPT_STATES | {State.DAMAGED, State.ERASED}
 _ENDED = frozenset({State.LOST, State.UNAVAILABLE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
-    """What a walk knows when it meets a row.
-
-    Attributes:
-        source: Name of the source.
-        at_us: When the walk began, by our clock.
-        previous: Earlier complete walks as (began, window's lower bound by the
-            VMS's clock), newest first.
-        clock_offset_us: The VMS's clock less ours.
-        ours: The source's first complete sweep is over.
-        lifetime_us: How long the VMS keeps a file.
-        waiting_limit_us: How long a row may stay without a file.
-        try_folders: A url that ends in a folder is tried with the name added.
-        retry_max_us: No export that had a file waits longer between tries.
-        second_look: Files that are ours are looked at again.
-        rule_for: Name of the rule that excludes a row, or None.
-    """
-
-    source: str
-    at_us: int
-    previous: tuple[tuple[int, int], ...]
-    clock_offset_us: int
-    ours: bool
-    lifetime_us: int
-    waiting_limit_us: int
-    try_folders: bool
-    retry_max_us: int
-    second_look: bool = True
-    rule_for: Callable[[Row], str | None]
-
-    @property
-    def oldest_us(self) -> int:
-        """When, by the VMS's clock, a file was made that it deletes now."""
-        return self.at_us + self.clock_offset_us - self.lifetime_us
-
-
 def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
-    """Return the export as it stands after a walk met its row.
+    """Return the export after a walk met its row.
 
     Args:
         prior: As the ledger has it; None if never listed before.
@@ -87,8 +41,7 @@ def _open(prior: Export, row: Row, walk: Walk) -> Export:
     """Meet a row whose file is not ours."""
     if prior.held and prior.shows_other_footage(row):
         # What is held is kept under the facts it was fetched under; then come these.
-        ends = held_body.ending(prior)
-        return dataclasses.replace(ends, state=prior.state)
+        return held_body.wait_over(prior)
     if prior.state is State.EXCLUDED:
         return _still_excluded(prior, row, walk)
     listed = _relisted(prior, row, walk)
@@ -104,7 +57,7 @@ def _open(prior: Export, row: Row, walk: Walk) -> Export:
 
 
 def _kept(prior: Export, row: Row, walk: Walk) -> Export:
-    """Meet a row of which a file was ours: what we know of it stays as it was."""
+    """Meet a row whose file is ours: what we know of it does not change."""
     if row.shows_file and prior.shows_other_footage(row):
         return _further(prior, row, walk, version.OTHER_FOOTAGE)
     if prior.state is State.DAMAGED:
@@ -137,7 +90,7 @@ def _kept(prior: Export, row: Row, walk: Walk) -> Export:
 
 
 def _further(prior: Export, row: Row, walk: Walk, refusal: str) -> Export:
-    """Return a further version of what is kept; or that version, told that none is."""
+    """Return a further version of a kept file; or the kept one, with the refusal."""
     if not version.may_follow(prior):
         return dataclasses.replace(prior, has_file=row.shows_file, last_error=refusal)
     return version.further(
@@ -145,62 +98,12 @@ def _further(prior: Export, row: Row, walk: Walk, refusal: str) -> Export:
         reason=Reason.MADE_AGAIN,
         now_us=walk.at_us,
         row=row,
-        deadline_us=_deadline(prior, row, walk),
-    )
-
-
-def past_deadline(export: Export, now_us: int, oldest_us: int | None) -> bool:
-    """Tell whether the deadline is over by our clock, and may be by the VMS's.
-
-    Ours may have been put forward since it was fixed.
-
-    Args:
-        export: Of any state.
-        now_us: By our clock.
-        oldest_us: When, by the clock of the VMS, an export was created whose file is
-            deleted now at the earliest; None if that clock is not known.
-    """
-    if oldest_us is None or not export.past_deadline(now_us):
-        return False
-    return export.created_us is None or export.created_us < oldest_us
-
-
-def expired(export: Export, now_us: int, oldest_us: int | None) -> bool:
-    """Tell whether a waiting export that had a file is lost for good."""
-    return (
-        export.had_file
-        and past_deadline(export, now_us, oldest_us)
-        and export.without_walks >= EXPIRED_WALKS
-    )
-
-
-def lose(export: Export, reason: Reason) -> Export:
-    """Return the export as lost, of which nobody has taken note yet."""
-    return dataclasses.replace(
-        export, state=State.LOST, reason=reason, acknowledged_us=None, note=None
-    )
-
-
-def renewed(export: Export, *, reason: str | None) -> Export:
-    """Return the export as ready, with its history of failures forgotten."""
-    return dataclasses.replace(
-        export,
-        state=State.READY,
-        reason=reason,
-        due_us=export.not_before_us,
-        barren=0,
-        misses=0,
-        best_bytes=0,
-        without_walks=0,
-        absent_sweeps=0,
-        part_plain=False,
-        late=0,
-        timeouts=0,
+        deadline_us=deadline.deadline_of(prior, row, walk),
     )
 
 
 def _first(row: Row, walk: Walk) -> Export:
-    guess = _deadline(None, row, walk)
+    guess = deadline.deadline_of(None, row, walk)
     export = Export(
         source=walk.source,
         export_id=row.export_id,
@@ -209,7 +112,7 @@ def _first(row: Row, walk: Walk) -> Export:
         created_us=row.created_us,
         state=State.READY,
         first_seen_us=walk.at_us,
-        ours=walk.ours,
+        counts_as_ours=walk.counts_as_ours,
         order_us=guess,
         deadline_us=guess if row.names_file else None,
         had_file=row.names_file,
@@ -230,7 +133,7 @@ def _opened(export: Export, row: Row, walk: Walk) -> Export:
         waiting = dataclasses.replace(
             export, state=State.WAITING, reason=Reason.NO_FILE_YET
         )
-        return _overdue(waiting, walk)
+        return loss.overdue(waiting, walk)
     if not row.names_file and not walk.try_folders:
         return dataclasses.replace(
             export, state=State.WAITING, reason=Reason.URL_WITHOUT_FILE
@@ -243,7 +146,10 @@ def _still_excluded(prior: Export, row: Row, walk: Walk) -> Export:
     if rule is None:
         fresh = _first(row, walk)
         return dataclasses.replace(
-            fresh, key=prior.key, first_seen_us=prior.first_seen_us, ours=prior.ours
+            fresh,
+            key=prior.key,
+            first_seen_us=prior.first_seen_us,
+            counts_as_ours=prior.counts_as_ours,
         )
     reason = f"rule:{rule}"
     return (
@@ -253,23 +159,23 @@ def _still_excluded(prior: Export, row: Row, walk: Walk) -> Export:
 
 def _relisted(prior: Export, row: Row, walk: Walk) -> Export:
     """Take over what the row says now; fix the deadline when a file appears."""
-    deadline, order = prior.deadline_us, prior.order_us
+    deadline_us, order_us = prior.deadline_us, prior.order_us
     had_file = prior.had_file
     # No file is kept for longer than this: the clock was put back meanwhile.
     latest = walk.at_us + walk.lifetime_us + _LONG_WALK_US
-    fixed = prior.shows_file and deadline is not None and deadline <= latest
+    fixed = prior.shows_file and deadline_us is not None and deadline_us <= latest
     if row.shows_file and not fixed:
-        order = _deadline(prior, row, walk)
-        deadline = order if row.names_file or had_file else None
+        order_us = deadline.deadline_of(prior, row, walk)
+        deadline_us = order_us if row.names_file or had_file else None
     if row.names_file:
         had_file = True
-        if deadline is None:
-            deadline = order
+        if deadline_us is None:
+            deadline_us = order_us
     return dataclasses.replace(
         prior,
         had_file=had_file,
-        deadline_us=deadline,
-        order_us=order,
+        deadline_us=deadline_us,
+        order_us=order_us,
         absent_sweeps=0,
         **_listed(row),
     )
@@ -314,8 +220,7 @@ def _ended(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
     )
     if not again:
         return listed
-    ready = renewed(listed, reason=Reason.MADE_AGAIN)
-    return dataclasses.replace(ready, walk_us=walk.at_us)
+    return retry.renewed(listed, reason=Reason.MADE_AGAIN, walk_us=walk.at_us)
 
 
 def _without(listed: Export, walk: Walk) -> Export:
@@ -325,37 +230,13 @@ def _without(listed: Export, walk: Walk) -> Export:
         reason = Reason.FILE_GONE
     elif reason != Reason.FILE_GONE:
         reason = Reason.NO_FILE_YET
-    export = dataclasses.replace(
-        listed,
-        state=State.WAITING,
-        reason=reason,
-        due_us=0,
-        misses=0,
-        without_walk_us=walk.at_us if listed.had_file else listed.without_walk_us,
-        without_walks=min(listed.without_walks + 1, EXPIRED_WALKS)
-        if listed.had_file and listed.without_walk_us != walk.at_us
-        else listed.without_walks,
+    waiting = dataclasses.replace(
+        listed, state=State.WAITING, reason=reason, due_us=0, tries_without_file=0
     )
-    if expired(export, walk.at_us, walk.oldest_us):
-        return lose(export, Reason.EXPIRED)
-    return _overdue(export, walk)
-
-
-def _overdue(export: Export, walk: Walk) -> Export:
-    """Give up on a row that never had a file and shows none for too long."""
-    if export.had_file or export.has_file:
-        return export
-    born_us = export.first_seen_us
-    if export.created_us is not None:
-        born_us = export.created_us - walk.clock_offset_us
-    if walk.at_us - born_us <= walk.waiting_limit_us:
-        return export
-    before = export.first_seen_us - born_us > walk.waiting_limit_us
-    return dataclasses.replace(
-        export,
-        state=State.UNAVAILABLE,
-        reason=Reason.BEFORE_FIRST_RUN if before else Reason.NEVER_HAD_A_FILE,
+    waiting = loss.seen_without(
+        waiting, walk_us=walk.at_us, now_us=walk.at_us, oldest_us=walk.oldest_us
     )
+    return loss.overdue(waiting, walk)
 
 
 def _awaited(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
@@ -363,7 +244,7 @@ def _awaited(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
     if not row.names_file and not walk.try_folders:
         return dataclasses.replace(listed, reason=Reason.URL_WITHOUT_FILE)
     if not prior.shows_file or row.url != prior.url:
-        return dataclasses.replace(renewed(listed, reason=None), walk_us=walk.at_us)
+        return retry.renewed(listed, reason=None, walk_us=walk.at_us)
     if _still_pausing(listed, walk):
         return listed
     return dataclasses.replace(
@@ -378,32 +259,5 @@ def _awaited(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
 def _still_pausing(export: Export, walk: Walk) -> bool:
     """Tell whether a try is not due yet; a wait too long is of a clock put back."""
     left_us = export.due_us - walk.at_us
-    longest_us = walk.retry_max_us if export.had_file else RARELY_US
+    longest_us = walk.retry_max_us if export.had_file else retry.RARELY_US
     return 0 < left_us <= max(longest_us, walk.retry_max_us)
-
-
-def _deadline(prior: Export | None, row: Row, walk: Walk) -> int:
-    """Return when the VMS may delete the file that this walk first shows."""
-    oldest_us = walk.at_us - walk.lifetime_us
-    born_us = _last_without(prior, row, walk)
-    for stamp_us in (row.created_us, row.updated_us):
-        if born_us is None and stamp_us is not None:
-            ours_us = stamp_us - walk.clock_offset_us
-            if ours_us > oldest_us:
-                born_us = min(ours_us, walk.at_us)
-    return (walk.at_us if born_us is None else born_us) + walk.lifetime_us
-
-
-def _last_without(prior: Export | None, row: Row, walk: Walk) -> int | None:
-    """Return when a walk last saw the row without a file, if one did."""
-    if prior is None:
-        return None
-    if prior.shows_file:
-        known = prior.without_us is not None and prior.without_us <= walk.at_us
-        return prior.without_us if known else None
-    for began_us, since_us in walk.previous:
-        if prior.first_seen_us <= began_us <= walk.at_us and (
-            row.created_us is None or row.created_us >= since_us
-        ):
-            return began_us
-    return None

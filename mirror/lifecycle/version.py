@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from mirror.model import Export, State
@@ -55,7 +56,7 @@ def further(
         url=facts.url,
         has_file=facts.has_file,
         first_seen_us=now_us,
-        ours=newest.ours,
+        counts_as_ours=newest.counts_as_ours,
         had_file=True,
         deadline_us=deadline_us,
         order_us=deadline_us or newest.order_us,
@@ -71,3 +72,23 @@ def further(
 def may_follow(newest: Export) -> bool:
     """Tell whether a further version may be made by anything but `retry`."""
     return newest.version < MOST_VERSIONS and newest.drops < MOST_DROPS
+
+
+def new_digest(prior: Export, after: Export) -> str | None:
+    """Return the SHA-256 that an attempt brought to a version that had no file yet."""
+    sha256 = after.held_sha256 if after.held else after.sha256
+    had_none = prior.version > 1 and prior.sha256 is None
+    return sha256 if had_none and sha256 != prior.held_sha256 else None
+
+
+def same_bytes(kept: Export, dropped: Export) -> Export:
+    """Return a kept version knowing the validators of one with the same bytes."""
+    held = dropped.held
+    return dataclasses.replace(
+        kept,
+        part_etag=dropped.held_etag if held else dropped.part_etag,
+        part_modified=dropped.held_modified if held else dropped.part_modified,
+        look_total=None,
+        look_etag=None,
+        look_modified=None,
+    )

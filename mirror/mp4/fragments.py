@@ -55,7 +55,7 @@ def walk(reader: Reader, start: int, tracks: Mapping[int, Track], media: Media) 
     """Prove that all samples of a `moof` lie in the media; return how many bytes.
 
     Args:
-        reader: Reads it.
+        reader: Queries it.
         start: Where the `moof` begins.
         tracks: Those that `moov` has, by id.
         media: Where samples may lie.
@@ -89,7 +89,7 @@ def _header(
     """Read a `tfhd`.
 
     Args:
-        reader: Reads it.
+        reader: Queries it.
         box: The `tfhd`.
         tracks: By id.
         start: Where the `moof` begins.
@@ -151,7 +151,7 @@ def _rows(
     """Yield samples of a `trun`, in blocks.
 
     Args:
-        reader: Reads it.
+        reader: Queries it.
         box: The `trun`.
         run: Its defaults.
         offset: Where its table begins.

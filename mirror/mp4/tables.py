@@ -124,7 +124,7 @@ def _runs(reader: Reader, box: Box, chunks: int) -> Iterator[tuple[int, int]]:
     """Yield how many chunks follow each other with how many samples in each.
 
     Args:
-        reader: Reads it.
+        reader: Queries it.
         box: The `stsc`; its last entry goes for all chunks that remain.
         chunks: How many there are.
     """

@@ -135,7 +135,7 @@ class Engine:
             except SpoolError as exc:
                 _log.debug("spool.failed", export=export.label, error=str(exc))
                 continue
-            key = export.key or 0
+            key = export.stored_key
             await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
 
     async def _sweep(self) -> None:
@@ -148,7 +148,9 @@ class Engine:
         """
         for path, name in await self.spool.strays():
             known = await self.ledger(
-                lambda ledger, number, source: ledger.reads.find(number, source=source),
+                lambda ledger, number, source: ledger.queries.find(
+                    number, source=source
+                ),
                 name.export_id,
                 name.source,
             )

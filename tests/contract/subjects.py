@@ -50,7 +50,7 @@ class Steps:
             raise CrashError
 
 
-class Subject(ABC):
+class CopyToRead(ABC):
     """One kind of target, and what a test may do to where it lies."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Subject(ABC):
         """Kill the process of the target after so many steps."""
 
 
-class DirectorySubject(Subject):
+class DirectorySubject(CopyToRead):
     """A directory on a real file system."""
 
     def __init__(self, folder: Path) -> None:
@@ -184,7 +184,7 @@ class DirectorySubject(Subject):
             yield counted
 
 
-class MemorySubject(Subject):
+class MemorySubject(CopyToRead):
     """A target without any folder."""
 
     def __init__(self) -> None:

@@ -168,7 +168,7 @@ async def test_a_ledger_is_made_anew(tmp_path, vms, memories) -> None:
 
     assert done.exports == {"saved": 2, "damaged": 1}
     with contextlib.closing(Ledger.read(site.settings().state_dir)) as ledger:
-        assert ledger.marker("nas") == memories["nas"].marker_id
+        assert ledger.targets.marker("nas") == memories["nas"].marker_id
 
 
 async def test_a_target_is_checked(tmp_path, vms, memories) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mirror.ledger import Ledger
 from mirror.pipeline.discover import walker
 from tests import filled_site as filled
 from tests.scripted_list import WalkBench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.site import Site
@@ -32,3 +33,12 @@ async def bench(
 def filled_site(tmp_path_factory) -> Site:
     """Give a site with exports of many kinds; only to be read."""
     return asyncio.run(filled.filled_site(tmp_path_factory.mktemp("filled")))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """Return an empty ledger that knows one source."""
+    opened = Ledger.open(tmp_path)
+    opened.walks.source("hq")
+    yield opened
+    opened.close()

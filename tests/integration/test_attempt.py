@@ -135,7 +135,7 @@ class Bench:
     @contextlib.asynccontextmanager
     async def open(cls, folder: Path) -> AsyncIterator[Bench]:
         ledger = Ledger.open(folder)
-        ledger.listing.source("hq")
+        ledger.walks.source("hq")
         thread = LedgerThread(ledger)
         watched: Any = CountedLedger(thread)
         place, progress = Place(path=folder / "spool"), Progress()
@@ -194,12 +194,12 @@ class Bench:
         return await self.fetcher.attempt(source, export)
 
     async def export(self) -> Export:
-        found = await self.thread(lambda ledger: ledger.reads.find(7))
+        found = await self.thread(lambda ledger: ledger.queries.find(7))
         return found[0]
 
     async def attempts(self) -> list[Attempt]:
         export = await self.export()
-        dossier = await self.thread(lambda ledger: ledger.reads.dossier(export))
+        dossier = await self.thread(lambda ledger: ledger.queries.details(export))
         return list(dossier.attempts)
 
     def parts(self) -> list[bytes]:
@@ -209,7 +209,7 @@ class Bench:
 
 def _met(ledger: Ledger, listed: Any, at_us: int) -> None:
     around = builders.walk(at_us=at_us)
-    ledger.listing.meet("hq", [listed], lambda prior, row: plan(prior, row, around))
+    ledger.walks.meet("hq", [listed], lambda prior, row: plan(prior, row, around))
 
 
 @pytest.fixture

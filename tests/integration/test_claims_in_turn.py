@@ -29,16 +29,16 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def add(ledger: Ledger, number: int, source: str = "hq", **given: Any) -> int:
     """List an export, the lower numbers with the nearer deadlines; return its key."""
-    ledger.listing.source(source)
+    ledger.walks.source(source)
     listed = builders.row(
         export_id=number,
         created_key=str(number),
         created_us=NOW - HOUR + number * MINUTE,
     )
     around = builders.walk(source=source)
-    ledger.listing.meet(source, [listed], lambda prior, row: plan(prior, row, around))
-    (export,) = ledger.reads.find(number)
-    key = export.key or 0
+    ledger.walks.meet(source, [listed], lambda prior, row: plan(prior, row, around))
+    (export,) = ledger.queries.find(number)
+    key = export.stored_key
     change(ledger, key, **given)
     return key
 
@@ -94,7 +94,7 @@ def test_what_gave_way_is_what_took_too_long(ledger):
     key = add(ledger, 1)
     ledger.fetches.gave_way(key)
 
-    assert ledger.reads.find(1)[0].timeouts == 1
+    assert ledger.queries.find(1)[0].timeouts == 1
 
 
 def test_what_lies_in_a_folder_of_the_spool(ledger):
@@ -128,7 +128,7 @@ def test_what_lies_in_a_folder_of_the_spool(ledger):
 def test_a_part_gives_way_unless_it_is_worked_on_or_whole(ledger, state, dropped):
     key = add(ledger, 1, state=state, spool_dir="/s", part_bytes=10, part_sha256="d")
     prior = ledger.fetches.drop_part(key)
-    (after,) = ledger.reads.find(1)
+    (after,) = ledger.queries.find(1)
 
     assert (prior is not None) is dropped
     assert (after.spool_dir is None, after.part_bytes == 0) == (dropped, dropped)
@@ -147,8 +147,8 @@ def test_how_fast_bytes_came(ledger):
 
 def test_the_largest_file_seen(ledger):
     """Be it here or only announced."""
-    assert ledger.reads.largest() == 0
+    assert ledger.queries.largest() == 0
     add(ledger, 1, size_bytes=5)
     add(ledger, 2, part_total=7)
 
-    assert ledger.reads.largest() == 7
+    assert ledger.queries.largest() == 7

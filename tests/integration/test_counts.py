@@ -33,7 +33,7 @@ def add(ledger: Ledger, number: int, source: str = "hq") -> None:
     walk = builders.walk(source=source)
     shows = number % 2 == 0
     row = builders.row(export_id=number, created_key=f"k{number}", has_file=shows)
-    ledger.listing.meet(source, [row], lambda prior, row: plan(prior, row, walk))
+    ledger.walks.meet(source, [row], lambda prior, row: plan(prior, row, walk))
 
 
 def counted(ledger: Ledger) -> tuple[dict[tuple[str, str], int], int]:
@@ -50,7 +50,7 @@ def counted(ledger: Ledger) -> tuple[dict[tuple[str, str], int], int]:
 
 def told(ledger: Ledger) -> tuple[dict[tuple[str, str], int], int]:
     """Return what the ledger says of it."""
-    return ledger.reads.counts(), ledger.reads.owed()
+    return ledger.queries.counts(), ledger.queries.owed()
 
 
 def shuffle(ledger: Ledger, draw: random.Random) -> None:
@@ -151,17 +151,17 @@ def test_no_question_of_a_status_reads_all_exports(ledger):
     asked: list[str] = []
     connection = ledger._db.connection
     connection.set_trace_callback(asked.append)
-    ledger.reads.counts()
-    ledger.reads.backlog(builders.NOW)
-    ledger.reads.unfetched(["hq"], builders.NOW)
-    ledger.reads.unfetched_by_source(builders.NOW)
-    ledger.reads.newly_doubtful(builders.NOW)
-    ledger.reads.lost()
-    ledger.reads.urgent(5, builders.NOW)
-    list(ledger.reads.exports(Filter(limit=5)))
-    ledger.reads.losses(5)
-    ledger.reads.unacknowledged()
-    ledger.stock.vanishing("hq")
+    ledger.queries.counts()
+    ledger.queries.backlog(builders.NOW)
+    ledger.queries.unfetched(["hq"], builders.NOW)
+    ledger.queries.unfetched_by_source(builders.NOW)
+    ledger.queries.newly_doubtful(builders.NOW)
+    ledger.queries.lost()
+    ledger.queries.urgent(5, builders.NOW)
+    list(ledger.queries.exports(Filter(limit=5)))
+    ledger.queries.losses(5)
+    ledger.queries.unacknowledged()
+    ledger.inventory.vanishing("hq")
     around = {"now_us": builders.NOW, "horizon_us": builders.HOUR}
     ledger.fetches.sources_with_work(**around)
     ledger.fetches.next_due()

@@ -8,7 +8,6 @@ import pytest
 
 from mirror.ledger import Ledger
 from mirror.model import CopyState, State
-from mirror.pipeline.verify.judge import after_good
 from mirror.simulator import Fault, Kind, Vms
 from tests.site import Site
 
@@ -145,18 +144,18 @@ async def test_a_result_that_came_too_late_changes_nothing(tmp_path, vms):
     """The copy became another one while it was read."""
     kept = await keep(tmp_path, vms, 1)
     ledger = Ledger.read(kept.site.settings().state_dir)
-    key = kept.site.export(kept.served[0]).key or 0
-    subject = ledger.scrubs.subject(key, "nas")
+    key = kept.site.export(kept.served[0]).stored_key
+    subject = ledger.verification.copy_to_read(key, "nas")
     assert subject is not None
     given: dict[str, Any] = {"error": "gone", "targets": ["nas"], "now_us": 5}
     for change in ("state = 'pending'", "path = 'hq/other.mp4'"):
         before = sql(kept, "SELECT state, path FROM copies")[0]
         sql(kept, f"UPDATE copies SET {change}")
-        assert not ledger.scrubs.bad(subject, lambda one, *_: one, **given)
-        assert not ledger.scrubs.good(subject, after_good, note=None, now_us=5)
+        assert not ledger.verification.bad(subject, **given)
+        assert not ledger.verification.good(subject, note=None, now_us=5)
         sql(kept, "UPDATE copies SET state = ?, path = ?", *before)
     sql(kept, "UPDATE exports SET sha256 = 'ab'")
-    assert not ledger.scrubs.bad(subject, lambda one, *_: one, **given)
+    assert not ledger.verification.bad(subject, **given)
     ledger.close()
 
     assert sql(kept, "SELECT state, checked_us FROM copies") == [("saved", 0)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mirror.cli.retry import _due_now
 from mirror.lifecycle import version as versions
 from mirror.model import Reason
+from tests.builders import NOW
 from tests.integration.test_versions import (
     all_of,
     change,
@@ -24,7 +24,7 @@ __all__ = ["ledger"]
 
 def ask_for(ledger: Ledger, digit: str) -> bool:
     """Let somebody `retry` the newest version; tell whether what came was dropped."""
-    assert ledger.retry([all_of(ledger)[-1]], _due_now) == 1
+    assert ledger.retry([all_of(ledger)[-1]], NOW) == 1
     dropped = fetch(ledger, digit, doubt="x").dropped
     publish(ledger)
     return bool(dropped)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger.open(tmp_path)
     opened.node_id(1)
-    opened.events.listen(wanted=True)
+    opened.events.listen(on=True)
     yield opened
     opened.close()
 
@@ -32,7 +32,7 @@ def happen(ledger: Ledger, source: str, *ids: int, state: State = State.SAVED) -
     walk = builders.walk(source=source)
     listed = [builders.row(export_id=number, created_key="k") for number in ids]
     with ledger._db.transaction() as connection:
-        ledger.listing.meet(source, listed, lambda prior, row: plan(prior, row, walk))
+        ledger.walks.meet(source, listed, lambda prior, row: plan(prior, row, walk))
         for number in ids:
             connection.execute(
                 "UPDATE exports SET state = ? WHERE source = ? AND export_id = ?",
@@ -119,8 +119,8 @@ def test_the_last_to_be_dropped_are_losses(ledger):
     happen(ledger, "flood", *range(10), state=State.LOST)
     happen(ledger, "flood", *range(10, 500))
     happen(ledger, "hq", 1, 2, 3)
-    ledger.listing.source("hq")
-    ledger.listing.walk_failed("hq", "away", builders.NOW)
+    ledger.walks.source("hq")
+    ledger.walks.walk_failed("hq", "away", builders.NOW)
     dropped = ledger.events.trim(20)
     taken = take_all(ledger, 5)
 
@@ -131,12 +131,12 @@ def test_the_last_to_be_dropped_are_losses(ledger):
 
 def test_a_source_that_comes_and_goes_is_told_in_that_order(ledger):
     """A target of the same name is another."""
-    ledger.listing.source("hq")
-    ledger.target_checked("hq", marker_id="m", free_bytes=1, problem=None, now_us=1)
+    ledger.walks.source("hq")
+    ledger.targets.checked("hq", marker_id="m", free_bytes=1, problem=None, now_us=1)
     for number in range(6):
         now = builders.NOW + number
         if number % 2:
-            ledger.listing.walked(
+            ledger.walks.walked(
                 "hq",
                 sweep=False,
                 complete=True,
@@ -146,8 +146,8 @@ def test_a_source_that_comes_and_goes_is_told_in_that_order(ledger):
                 now_us=now,
             )
         else:
-            ledger.listing.walk_failed("hq", "away", now)
-        ledger.target_checked(
+            ledger.walks.walk_failed("hq", "away", now)
+        ledger.targets.checked(
             "hq",
             marker_id="m",
             free_bytes=1,

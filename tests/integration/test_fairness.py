@@ -112,7 +112,7 @@ def exports(site: Site, **wanted: Any) -> list[Export]:
     """Return what the ledger has, or what of it a `Filter` of that shows."""
     ledger = Ledger.read(site.settings().state_dir)
     try:
-        return [one for one, _ in ledger.reads.exports(Filter(**wanted))]
+        return [one for one, _ in ledger.queries.exports(Filter(**wanted))]
     finally:
         ledger.close()
 

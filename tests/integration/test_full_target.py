@@ -72,12 +72,14 @@ def of(events: list[Any], name: str) -> list[Any]:
 
 async def problem(bench: PublisherBench) -> str | None:
     """Return what the ledger says is wrong with the target."""
-    return (await bench.thread(lambda ledger: ledger.reads.targets()))[0].problem
+    return (await bench.thread(lambda ledger: ledger.queries.targets()))[0].problem
 
 
 async def copies(bench: PublisherBench) -> list[Any]:
     """Return all copies."""
-    found = await bench.thread(lambda ledger: ledger.reads.exports(Filter(limit=1000)))
+    found = await bench.thread(
+        lambda ledger: ledger.queries.exports(Filter(limit=1000))
+    )
     return [copy for _, held in found for copy in held]
 
 
@@ -194,7 +196,7 @@ async def test_what_is_owed_no_more_is_forgotten(bench):
     with structlog.testing.capture_logs() as events:
         async with bench.running():
             await asyncio.sleep(10)
-            key = (await bench.export()).key or 0
+            key = (await bench.export()).stored_key
             await bench.thread(lambda ledger: ledger.copies.spool_lost(key, "gone"))
             await asyncio.sleep(130)
 

@@ -56,7 +56,7 @@ async def test_others_get_their_turn_while_a_long_page_is_taken(bench):
 
     async def neighbour() -> None:
         while not seen or seen[-1] < 20 * AT_ONCE:
-            counts = await bench.ledger(lambda ledger: ledger.reads.counts())
+            counts = await bench.ledger(lambda ledger: ledger.queries.counts())
             seen.append(sum(counts.values()))
 
     async with asyncio.timeout(60):
@@ -206,7 +206,7 @@ async def test_rows_without_a_file_are_left_out_when_there_are_too_many(
         await bench.poll()
         report = await bench.poll()
     known = await bench.exports()
-    (status,) = await bench.ledger(lambda ledger: ledger.reads.sources())
+    (status,) = await bench.ledger(lambda ledger: ledger.queries.sources())
 
     assert sorted(known) == [*range(10), *range(100, 130)]
     assert (report.left_out, status.left_out) == (5, 5)
@@ -215,7 +215,7 @@ async def test_rows_without_a_file_are_left_out_when_there_are_too_many(
 
     bench.source.shows(*(listed(number) for number in range(15)), *files)
     await bench.poll()
-    (status,) = await bench.ledger(lambda ledger: ledger.reads.sources())
+    (status,) = await bench.ledger(lambda ledger: ledger.queries.sources())
     assert {(await bench.exports())[number].state for number in range(15)} == {
         State.READY
     }
@@ -295,8 +295,8 @@ async def test_all_deadlines_follow_a_clock_put_back(many):
     await many.poll()
     before = {n: one.order_us for n, one in (await many.exports()).items()}
     many.now_us -= 2 * HOUR
-    await many.ledger(lambda ledger: ledger.listing.put_back("hq", many.now_us))
-    await many.ledger(lambda ledger: ledger.listing.follow_clock("hq"))
+    await many.ledger(lambda ledger: ledger.walks.correct_clock("hq", many.now_us))
+    await many.ledger(lambda ledger: ledger.walks.follow_clock("hq"))
     many.source.shows()
     await many.poll()
     await many.poll()
@@ -311,9 +311,9 @@ async def test_a_clock_put_back_twice_is_followed_twice(many):
     await many.poll()
     before = {n: one.order_us for n, one in (await many.exports()).items()}
     many.now_us -= 2 * HOUR
-    await many.ledger(lambda ledger: ledger.listing.put_back("hq", many.now_us))
+    await many.ledger(lambda ledger: ledger.walks.correct_clock("hq", many.now_us))
     many.now_us -= MINUTE
-    await many.ledger(lambda ledger: ledger.listing.walk_failed("hq", "x", many.now_us))
+    await many.ledger(lambda ledger: ledger.walks.walk_failed("hq", "x", many.now_us))
     many.source.shows()
     await many.poll()
     after = {n: one.order_us for n, one in (await many.exports()).items()}

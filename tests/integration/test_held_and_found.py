@@ -9,7 +9,6 @@ import pytest
 
 from mirror.lifecycle import held_body as verdict
 from mirror.model import CopyState, Export, State, Verdict
-from mirror.pipeline.verify.judge import after_good
 from tests import builders
 from tests.builders import HOUR, NOW
 from tests.integration.test_versions import all_of, fetch, ledger, meet, publish
@@ -35,7 +34,7 @@ def hold(ledger: Ledger, digit: str = "c") -> Export:
         held_us=NOW,
         held_until_us=NOW + HOUR,
     )
-    ledger.looks.settle(newest.key or 0, lambda *_: (held, held))
+    ledger.second_looks.settle(newest.stored_key, lambda *_: (held, held))
     return held
 
 
@@ -48,9 +47,9 @@ def end(ledger: Ledger) -> list[tuple[Export, Export]]:
 
 def found_good(ledger: Ledger, key: int) -> None:
     """Let `verify` find the copy good that it had found damaged."""
-    subject = ledger.scrubs.subject(key, "nas")
+    subject = ledger.verification.copy_to_read(key, "nas")
     assert subject is not None
-    assert ledger.scrubs.good(subject, after_good, note=None, now_us=NOW)
+    assert ledger.verification.good(subject, note=None, now_us=NOW)
 
 
 def shown(ledger: Ledger) -> list[tuple[int, State, str]]:
@@ -63,7 +62,7 @@ def test_verify_finds_a_copy_good(ledger):
     fetch(ledger, "a")
     [path] = publish(ledger)
     held = hold(ledger)
-    found_good(ledger, held.key or 0)
+    found_good(ledger, held.stored_key)
     ended = end(ledger)
 
     assert shown(ledger) == [(1, State.SPOOLED, "c"), (2, State.SAVED, "a")]
@@ -71,10 +70,10 @@ def test_verify_finds_a_copy_good(ledger):
     odd, kept = all_of(ledger)
     assert (odd.proof, odd.doubt, odd.size_bytes) == (Verdict.DOUBTFUL, "x", 70_000)
     assert (odd.spool_dir, odd.part_number) == ("spool", 1)
-    assert [(one.state, one.path) for one in ledger.copies.of(kept.key or 0)] == [
+    assert [(one.state, one.path) for one in ledger.copies.of(kept.stored_key)] == [
         (CopyState.SAVED, path)
     ]
-    assert [one.state for one in ledger.copies.of(odd.key or 0)] == ["pending"] * 2
+    assert [one.state for one in ledger.copies.of(odd.stored_key)] == ["pending"] * 2
     assert publish(ledger) == [path.replace(".mp4", ".doubtful.mp4")]
 
 
@@ -82,7 +81,7 @@ def test_the_same_bytes_need_no_version(ledger):
     meet(ledger)
     fetch(ledger, "a")
     publish(ledger)
-    found_good(ledger, hold(ledger, "a").key or 0)
+    found_good(ledger, hold(ledger, "a").stored_key)
 
     assert shown(ledger) == [(1, State.SAVED, "a")]
     assert end(ledger) == []
@@ -108,13 +107,15 @@ def test_an_older_ledger_meets_the_file_of_a_later_one(ledger, known, recalled):
     )
     place = {"target": "nas", "path": "hq/7.mp4"}
     if recalled:
-        assert ledger.stock.recall(held.key or 0, found, others=["vault"], **place)
+        assert ledger.inventory.recall(
+            held.stored_key, found, others=["vault"], **place
+        )
     else:
-        ledger.stock.take(found, whole=True, **place)
-        ledger.stock.settle()
+        ledger.inventory.take(found, whole=True, **place)
+        ledger.inventory.settle()
     end(ledger)
 
     assert shown(ledger) == [(1, State.SPOOLED, "c"), (2, State.SAVED, "a")]
     kept = all_of(ledger)[-1]
-    copies = {one.target: one.state for one in ledger.copies.of(kept.key or 0)}
+    copies = {one.target: one.state for one in ledger.copies.of(kept.stored_key)}
     assert copies == {"nas": "saved"} | ({"vault": "pending"} if recalled else {})

@@ -122,7 +122,7 @@ def happen(ledger: Ledger, times: int) -> None:
     """Have a target come and go."""
     for number in range(times):
         problem = None if number % 2 else "away"
-        ledger.target_checked(
+        ledger.targets.checked(
             "nas", marker_id="m", free_bytes=1, problem=problem, now_us=number
         )
 

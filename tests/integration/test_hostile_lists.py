@@ -44,7 +44,7 @@ def site(tmp_path, vms):
 def source(site: Site) -> SourceStatus:
     """Return what `status` shows of the source."""
     with closing(Ledger.read(site.settings().state_dir)) as ledger:
-        (found,) = ledger.reads.sources()
+        (found,) = ledger.queries.sources()
     return found
 
 

@@ -91,7 +91,7 @@ def copies(site: Site, served: Served) -> dict[str, Copy]:
 def problem(site: Site, target: str) -> str | None:
     """Return what the ledger says is wrong with a target."""
     with contextlib.closing(Ledger.read(site.settings().state_dir)) as ledger:
-        (found,) = [one for one in ledger.reads.targets() if one.name == target]
+        (found,) = [one for one in ledger.queries.targets() if one.name == target]
     return found.problem
 
 

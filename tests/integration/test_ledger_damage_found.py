@@ -106,7 +106,7 @@ async def test_what_nobody_wrote_is_found(tmp_path, vms, statement, how):
         ("UPDATE exports SET name = 'x'", lambda ledger: ledger.by_state(State.SAVED)),
         (
             "UPDATE copies SET path = 'x'",
-            lambda ledger: list(ledger.reads.exports(Filter())),
+            lambda ledger: list(ledger.queries.exports(Filter())),
         ),
         (
             "UPDATE exports SET order_us = 5",

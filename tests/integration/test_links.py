@@ -92,7 +92,7 @@ def test_a_ledger_on_another_disk_is_used(state, tmp_path):
         pass
     (state / "ledger.sqlite3").symlink_to(tmp_path / "ledger.sqlite3")
     with closing(Ledger.open(state)) as ledger:
-        assert not sum(ledger.reads.counts().values())
+        assert not sum(ledger.queries.counts().values())
 
 
 @pytest.fixture

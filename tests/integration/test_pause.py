@@ -269,7 +269,7 @@ async def test_what_is_lost_again_is_told_again(site, vms):
         await site.until(lambda: site.export(again).acknowledged_us is None)
         await site.until_state(again, State.LOST)
     ledger = Ledger.read(site.folder / "state")
-    assert ledger.reads.unacknowledged() == {"hq": 1}
+    assert ledger.queries.unacknowledged() == {"hq": 1}
     ledger.close()
 
 

@@ -17,7 +17,6 @@ from mirror.backoff import Pace
 from mirror.errors import LedgerError, TargetError
 from mirror.model import CopyState, State
 from mirror.pipeline.publish import attempt
-from mirror.pipeline.verify.judge import after_bad
 from mirror.ports import ContentError
 from tests.builders import HOUR, NOW
 from tests.publisher_bench import BYTES, PublisherBench
@@ -348,7 +347,7 @@ async def test_a_spool_that_cannot_be_freed_is_freed_later(bench):
             await asyncio.sleep(1)
             export = await bench.export()
             bench.guard = None
-            await publisher.copies.free(export.key or 0)
+            await publisher.copies.free(export.stored_key)
     (failed,) = of(events, "spool.failed")
 
     assert (failed["export"], failed["log_level"]) == (export.label, "warning")
@@ -442,7 +441,7 @@ async def kept_elsewhere(bench: PublisherBench, *names: str) -> dict[str, Path]:
     """Let other targets hold the export, and the spool be free; return the files."""
     bench.targets = ("nas", *names)
     path = await bench.add()
-    key, files = (await bench.export()).key or 0, {}
+    key, files = (await bench.export()).stored_key, {}
     for name in names:
         health = await bench.other(name).probe(None, write=True)
         await bench.thread(_known_by, name, health.marker_id)
@@ -456,7 +455,7 @@ async def kept_elsewhere(bench: PublisherBench, *names: str) -> dict[str, Path]:
 
 
 def _known_by(ledger, name: str, marker_id: str) -> None:
-    ledger.target_checked(
+    ledger.targets.checked(
         name, marker_id=marker_id, free_bytes=None, problem=None, now_us=NOW
     )
 
@@ -547,7 +546,7 @@ async def test_a_copy_that_was_kept_before_is_read_before_it_is_believed(
         assert path.samefile(bench.folder / "nas" / PATH)
         if damaged:
             path.write_bytes(BYTES[:-1] + b"?")
-        await bench.thread(_found_bad, (await bench.export()).key or 0)
+        await bench.thread(_found_bad, (await bench.export()).stored_key)
         publisher.wake.set()
         await asyncio.sleep(0.5)
     copy = await bench.copy()
@@ -557,16 +556,8 @@ async def test_a_copy_that_was_kept_before_is_read_before_it_is_believed(
 
 
 def _found_bad(ledger, key: int) -> None:
-    subject = ledger.scrubs.subject(key, "nas")
-    ledger.scrubs.bad(
-        subject,
-        lambda export, spooled, others: after_bad(
-            export, spooled=spooled, others=others, error="bits"
-        ),
-        error="bits",
-        targets=("nas", "vault"),
-        now_us=NOW,
-    )
+    subject = ledger.verification.copy_to_read(key, "nas")
+    ledger.verification.bad(subject, error="bits", targets=("nas", "vault"), now_us=NOW)
 
 
 async def test_a_fault_that_two_targets_meet_costs_one_fetch(bench):
@@ -575,7 +566,7 @@ async def test_a_fault_that_two_targets_meet_costs_one_fetch(bench):
     bench.may_link = False
     path = await bench.add()
     path.write_bytes(BYTES[:-1] + b"?")
-    key = (await bench.export()).key or 0
+    key = (await bench.export()).stored_key
 
     async def fetched_anew() -> None:
         await asyncio.sleep(10)

@@ -92,8 +92,8 @@ async def test_the_node_the_devices_and_the_markers_are_kept(tmp_path, vms):
         with contextlib.closing(Ledger.open(kept.ledger.parent)) as ledger:
             return (
                 ledger.node_id(0),
-                ledger.listing.source("hq").device_uuid,
-                ledger.marker("nas"),
+                ledger.walks.source("hq").device_uuid,
+                ledger.targets.marker("nas"),
             )
 
     node, device, marker = facts()
@@ -146,7 +146,7 @@ async def test_totals_do_not_begin_below_what_is_kept(tmp_path, vms):
 
     def saved() -> dict[tuple[str, str], int]:
         with contextlib.closing(Ledger.open(kept.ledger.parent)) as ledger:
-            return ledger.reads.totals("saved")
+            return ledger.queries.totals("saved")
 
     with contextlib.closing(Ledger.open(kept.ledger.parent)) as ledger:
         with ledger._db.transaction() as connection:

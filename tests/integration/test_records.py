@@ -235,7 +235,7 @@ async def test_a_whole_file_in_the_spool_needs_no_request(bench: Bench):
     await bench.fetch()
     whole = bench.site.export(served)
     await bench.engine.ledger(
-        lambda ledger: ledger.copies.spool_lost(export.key or 0, "again")
+        lambda ledger: ledger.copies.spool_lost(export.stored_key, "again")
     )
     partial = Partial(
         spool_dir=str(path.parent),
@@ -246,7 +246,7 @@ async def test_a_whole_file_in_the_spool_needs_no_request(bench: Bench):
         last_modified=None,
     )
     await bench.engine.ledger(
-        lambda ledger: ledger.fetches.checkpoint(export.key or 0, partial)
+        lambda ledger: ledger.fetches.checkpoint(export.stored_key, partial)
     )
     before = len(bench.vms.file_requests(served))
 

@@ -141,7 +141,7 @@ async def test_an_expired_export_is_lost_and_says_why(tmp_path, vms):
         await site.until_state(served, State.LOST)
 
     export = site.export(served)
-    assert (export.reason, export.ours) == ("expired", True)
+    assert (export.reason, export.counts_as_ours) == ("expired", True)
     assert "404" in (export.last_error or "")
     assert site.dossier(served).attempts
 

@@ -164,7 +164,7 @@ def _without_room(scene: HandmadeSite) -> None:
     """Let the last of two attempts for one file, and the first for another, end so."""
     for outcomes in (["cut", "spool_full"], ["spool_full", "cut"]):
         number = scene.add("hq", State.READY, made_us=MINUTE, attempts=2)
-        (export,) = scene.ledger.reads.find(number)
+        (export,) = scene.ledger.queries.find(number)
         for outcome in outcomes:
             attempt = Attempt(
                 number=0,
@@ -176,7 +176,7 @@ def _without_room(scene: HandmadeSite) -> None:
                 held_bytes=0,
                 error=outcome,
             )
-            scene.ledger.fetches.settle(export.key or 0, lambda one: one, attempt)
+            scene.ledger.fetches.settle(export.stored_key, lambda one: one, attempt)
 
 
 @pytest.mark.parametrize(
@@ -296,11 +296,13 @@ async def test_each_trouble_is_told(scene, happens, level, words):
         lambda s: s.add("hq", State.READY, made_us=MINUTE, attempts=1, timeouts=1),
         lambda s: (
             s.add("hq", State.LOST, made_us=28 * HOUR, reason="expired"),
-            s.ledger.acknowledge(s.ledger.reads.losses(1), "seen", s.now_us),
+            s.ledger.acknowledge(s.ledger.queries.losses(1), "seen", s.now_us),
         ),
         lambda s: s.doubt("hq", kept_us=25 * HOUR),
         lambda s: s.doubt("hq", kept_us=HOUR, then=State.SAVED),
-        lambda s: s.add("hq", State.LOST, made_us=HOUR, ours=False, reason="expired"),
+        lambda s: s.add(
+            "hq", State.LOST, made_us=HOUR, counts_as_ours=False, reason="expired"
+        ),
         lambda s: s.add("hq", State.UNAVAILABLE, made_us=HOUR),
         lambda s: s.target("gone_from_configuration", problem="away"),
         lambda s: s.read("gone_from_configuration", ago_us=HOUR, problem="away"),

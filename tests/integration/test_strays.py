@@ -37,8 +37,8 @@ async def left(
             if known:
                 waits = dataclasses.replace(further, state=State.WAITING)
                 await engine.ledger(
-                    lambda ledger: ledger.looks.settle(
-                        kept.key or 0, lambda export, _: (export, waits)
+                    lambda ledger: ledger.second_looks.settle(
+                        kept.stored_key, lambda export, _: (export, waits)
                     )
                 )
             (body,) = site.media()

@@ -11,15 +11,14 @@ import pytest
 
 from mirror.backoff import Pace
 from mirror.cli.exports import find
-from mirror.cli.retry import _due_now
 from mirror.errors import MirrorError
 from mirror.layout import doubtful_form, with_number
-from mirror.ledger import Filter, KeySet, Ledger, Taken
+from mirror.ledger import Filter, KeySet, Ledger, SidecarVerdict
 from mirror.lifecycle import attempt, held_body
 from mirror.lifecycle import version as versions
+from mirror.lifecycle.copy import after_good
 from mirror.lifecycle.row import plan
 from mirror.model import Attempt, Export, Reason, Receipt, State, Verdict
-from mirror.pipeline.verify.judge import after_good
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW
 
@@ -45,14 +44,14 @@ LATER = "Mon, 23 Nov 2026 12:05:00 GMT"
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger.open(tmp_path)
-    opened.listing.source("hq")
+    opened.walks.source("hq")
     yield opened
     opened.prove()
     opened.close()
 
 
 def meet(ledger: Ledger, **row: Any) -> None:
-    ledger.listing.meet(
+    ledger.walks.meet(
         "hq",
         [builders.row(**row)],
         lambda prior, row: plan(prior, row, builders.walk()),
@@ -60,7 +59,7 @@ def meet(ledger: Ledger, **row: Any) -> None:
 
 
 def all_of(ledger: Ledger, **wanted: Any) -> list[Export]:
-    found = [export for export, _ in ledger.reads.exports(Filter(**wanted))]
+    found = [export for export, _ in ledger.queries.exports(Filter(**wanted))]
     return sorted(found, key=lambda export: (export.export_id, export.version))
 
 
@@ -106,7 +105,7 @@ def change(ledger: Ledger, reason: Reason = Reason.CHANGED) -> None:
     """Let the newest version be followed by one that is due."""
     newest = all_of(ledger)[-1]
     further = versions.further(newest, reason=reason, now_us=NOW)
-    ledger.looks.settle(newest.key or 0, lambda export, _: (export, further))
+    ledger.second_looks.settle(newest.stored_key, lambda export, _: (export, further))
 
 
 def publish(ledger: Ledger, base: str = "hq/7.mp4") -> list[str]:
@@ -118,10 +117,10 @@ def publish(ledger: Ledger, base: str = "hq/7.mp4") -> list[str]:
             path
             for name in names
             for path in [doubtful_form(name) if duty.export.doubtful else name]
-            if ledger.copies.fix_path(duty.export.key or 0, "nas", path)
+            if ledger.copies.fix_path(duty.export.stored_key, "nas", path)
         )
         ledger.copies.saved(
-            duty.export.key or 0, "nas", verified=True, now_us=NOW, required=["nas"]
+            duty.export.stored_key, "nas", verified=True, now_us=NOW, required=["nas"]
         )
         paths.append(path)
     return paths
@@ -140,9 +139,9 @@ def test_a_version_is_a_row_of_its_own(ledger):
     assert (first.state, second.state) == (State.SAVED, State.SPOOLED)
     assert (first.sha256, second.sha256) == ("a" * 64, "b" * 64)
     assert (first.url, second.url) == (builders.URL, builders.URL.replace("1.", "2."))
-    assert [copy.state for copy in ledger.copies.of(first.key or 0)] == ["saved"]
-    assert [copy.state for copy in ledger.copies.of(second.key or 0)] == ["pending"]
-    assert ledger.reads.counts() == {("hq", "saved"): 1, ("hq", "spooled"): 1}
+    assert [copy.state for copy in ledger.copies.of(first.stored_key)] == ["saved"]
+    assert [copy.state for copy in ledger.copies.of(second.stored_key)] == ["pending"]
+    assert ledger.queries.counts() == {("hq", "saved"): 1, ("hq", "spooled"): 1}
 
 
 @pytest.mark.parametrize(
@@ -202,10 +201,10 @@ def test_two_rows_of_one_walk_the_first_counts(ledger):
         return plan(prior, row, builders.walk())
 
     same, other = builders.row(), builders.row(camera_id=2)
-    within, keys = ledger.listing.meet("hq", [same, other], decide)
+    within, keys = ledger.walks.meet("hq", [same, other], decide)
     before = KeySet()
     before.update(keys)
-    later, _ = ledger.listing.meet("hq", [other], decide, before)
+    later, _ = ledger.walks.meet("hq", [other], decide, before)
 
     assert [one.version for one in all_of(ledger)] == [1]
     assert [len(each.refused) for each in (within, later)] == [1, 1]
@@ -233,11 +232,11 @@ def test_the_same_bytes_are_no_version(ledger, given, empty, doubt):
         assert settled.dropped
         assert [(one.version, one.drops) for one in all_of(ledger)] == [(1, times)]
     [kept] = all_of(ledger)
-    found = ledger.looks.empty("hq")
+    found = ledger.second_looks.empty("hq")
 
     assert (found.etag, found.modified) == empty
     assert not versions.may_follow(kept)
-    assert sum(ledger.reads.counts().values()) == 1
+    assert sum(ledger.queries.counts().values()) == 1
 
 
 def test_the_bytes_of_a_version_before_are_no_version_either(ledger):
@@ -255,16 +254,16 @@ def test_the_looks_of_the_version_before_are_over(ledger):
     meet(ledger)
     fetch(ledger, "a")
     [first] = all_of(ledger)
-    ledger.looks.settle(
-        first.key or 0,
+    ledger.second_looks.settle(
+        first.stored_key,
         lambda export, _: ((dataclasses.replace(export, look_due_us=NOW)),) * 2,
     )
-    assert ledger.looks.due(["hq"], NOW) is not None
+    assert ledger.second_looks.due(["hq"], NOW) is not None
     change(ledger)
-    assert ledger.looks.due(["hq"], NOW) is not None
+    assert ledger.second_looks.due(["hq"], NOW) is not None
     fetch(ledger, "b")
 
-    assert ledger.looks.due(["hq"], NOW) is None
+    assert ledger.second_looks.due(["hq"], NOW) is None
 
 
 def test_retry_fetches_a_doubtful_one_anew(ledger):
@@ -274,14 +273,14 @@ def test_retry_fetches_a_doubtful_one_anew(ledger):
         fetch(ledger, digit, doubt="x")
         publish(ledger)
         newest = all_of(ledger)[-1]
-        assert ledger.retry([newest], _due_now) == 1
-        assert ledger.retry([newest], _due_now) == 0
+        assert ledger.retry([newest], NOW) == 1
+        assert ledger.retry([newest], NOW) == 0
     fetch(ledger, "f")
     publish(ledger)
     *_, doubtful, whole = all_of(ledger)
 
     assert (whole.version, whole.state) == (6, State.SAVED)
-    assert ledger.retry([doubtful, whole], _due_now) == 0
+    assert ledger.retry([doubtful, whole], NOW) == 0
 
 
 def test_a_version_is_found_by_its_name(ledger):
@@ -323,9 +322,9 @@ def test_sidecars_become_versions_in_any_order(ledger, order):
     ]
     for number in order:
         export, target, path = sidecars[number]
-        taken = ledger.stock.take(export, target=target, path=path, whole=True)
-        assert taken is Taken.KEPT
-    ledger.stock.settle()
+        taken = ledger.inventory.take(export, target=target, path=path, whole=True)
+        assert taken is SidecarVerdict.KEPT
+    ledger.inventory.settle()
     found = all_of(ledger)
 
     assert [(one.version, (one.sha256 or "")[:1], one.state) for one in found] == [
@@ -334,8 +333,8 @@ def test_sidecars_become_versions_in_any_order(ledger, order):
         (3, "b", State.DOUBTFUL),
         (4, "d", State.SAVED),
     ]
-    assert [len(ledger.copies.of(one.key or 0)) for one in found] == [2, 1, 1, 1]
-    assert ledger.reads.totals("doubtful") == {("hq", ""): 1}
+    assert [len(ledger.copies.of(one.stored_key)) for one in found] == [2, 1, 1, 1]
+    assert ledger.queries.totals("doubtful") == {("hq", ""): 1}
 
 
 def test_a_flag_that_flaps_once_is_one_version(ledger):
@@ -353,8 +352,8 @@ def test_a_flag_that_flaps_once_is_one_version(ledger):
 
 
 def test_what_came_back_from_a_sidecar_is_not_made_anew(ledger):
-    ledger.stock.take(told("a", 1, 1, "x"), target="nas", path="a.mp4", whole=True)
-    ledger.stock.settle()
+    ledger.inventory.take(told("a", 1, 1, "x"), target="nas", path="a.mp4", whole=True)
+    ledger.inventory.settle()
     meet(ledger)
 
     assert [one.version for one in all_of(ledger)] == [1]
@@ -370,7 +369,7 @@ def test_a_version_that_was_kept_is_not_forgotten(ledger):
     publish(ledger)
     second = all_of(ledger)[-1]
     ready = dataclasses.replace(second, state=State.READY)
-    ledger.looks.settle(second.key or 0, lambda *_: (ready, ready))
+    ledger.second_looks.settle(second.stored_key, lambda *_: (ready, ready))
 
     assert not fetch(ledger, "a").dropped
     assert len(all_of(ledger)) == 2
@@ -383,9 +382,9 @@ def test_retry_of_an_older_version_fetches_nothing(ledger):
     first = all_of(ledger)[0]
     change(ledger)
     damaged = dataclasses.replace(first, state=State.DAMAGED)
-    ledger.looks.settle(first.key or 0, lambda _, newest: (damaged, newest))
+    ledger.second_looks.settle(first.stored_key, lambda _, newest: (damaged, newest))
 
-    assert ledger.retry([damaged], _due_now) == 0
+    assert ledger.retry([damaged], NOW) == 0
     assert all_of(ledger)[0].state is State.DAMAGED
 
 
@@ -395,7 +394,7 @@ def test_retry_asks_for_nothing_that_is_not_listed(ledger):
     fetch(ledger, "a", doubt="x")
     meet(ledger, has_file=False)
 
-    assert ledger.retry(all_of(ledger), _due_now) == 0
+    assert ledger.retry(all_of(ledger), NOW) == 0
 
 
 def test_what_is_kept_after_all_holds_no_body(ledger):

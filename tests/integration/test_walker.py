@@ -68,7 +68,10 @@ async def test_a_poll_does_not_end_the_first_sweep(bench):
     await bench.sweep()
     bench.source.shows(listed(1), listed(2))
     await bench.poll()
-    ours = {number: export.ours for number, export in (await bench.exports()).items()}
+    ours = {
+        number: export.counts_as_ours
+        for number, export in (await bench.exports()).items()
+    }
     assert ours == {1: False, 2: True}
 
 
@@ -157,11 +160,11 @@ async def test_a_bad_row_does_not_end_the_walk(bench):
 
 
 async def test_a_bad_row_is_counted_once(bench):
-    """Met at each walk it stays one, with how often it came."""
+    """PageResult at each walk it stays one, with how often it came."""
     bench.source.shows(listed(1), bad_rows=[bad(1), bad(2)])
     for _ in range(3):
         await bench.poll()
-    (status,) = await bench.ledger(lambda ledger: ledger.reads.sources())
+    (status,) = await bench.ledger(lambda ledger: ledger.queries.sources())
 
     assert status.bad_rows == 2
 

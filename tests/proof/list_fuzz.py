@@ -96,9 +96,9 @@ class Fuzz:
         self._walk(body)
         self._known |= must
         for export_id in must:
-            assert self._ledger.reads.find(export_id), "a good row was not met"
+            assert self._ledger.queries.find(export_id), "a good row was not met"
         if self._done % _LOOKED_EVERY == 0:
-            for export, copies in self._ledger.reads.exports(Filter()):
+            for export, copies in self._ledger.queries.exports(Filter()):
                 if export.export_id not in self._known:
                     self._known.add(export.export_id)
                     self._describe(export, copies)

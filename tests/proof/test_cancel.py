@@ -121,7 +121,7 @@ class Bench:
         """Return what `list --json` says."""
         ledger = Ledger.read(self.site.settings().state_dir)
         try:
-            found = list(ledger.reads.exports(Filter()))
+            found = list(ledger.queries.exports(Filter()))
         finally:
             ledger.close()
         return [public_json.export(export, copies) for export, copies in found]

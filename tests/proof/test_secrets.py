@@ -184,7 +184,7 @@ class SecretSearch:
     def _states(self) -> dict[int, str]:
         ledger = Ledger.read(self.state)
         try:
-            listed = list(ledger.reads.exports(Filter()))
+            listed = list(ledger.queries.exports(Filter()))
         finally:
             ledger.close()
         return {e.export_id: e.state.value for e, _ in listed if e.export_id < 9000}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mirror import sidecar
-from mirror.ledger import Subject
+from mirror.ledger import CopyToRead
+from mirror.lifecycle import copy as copies
 from mirror.model import Copy, CopyState, State
 from mirror.pipeline.verify import judge
 from mirror.pipeline.verify.judge import Problem, VerifyTally
@@ -48,6 +49,7 @@ def examined(**given: Any) -> StoredFile:
 def copy(target: str, state: CopyState = CopyState.SAVED) -> Copy:
     """Return a copy."""
     return Copy(
+        export=1,
         target=target,
         state=state,
         path="a/7.mp4",
@@ -59,9 +61,9 @@ def copy(target: str, state: CopyState = CopyState.SAVED) -> Copy:
     )
 
 
-def subject(*others: Copy, spooled: bool = False, **given: Any) -> Subject:
+def subject(*others: Copy, spooled: bool = False, **given: Any) -> CopyToRead:
     """Return a copy on `nas` that is to be read."""
-    return Subject(
+    return CopyToRead(
         export=export(**given),
         copy=copy("nas"),
         path="a/7.mp4",
@@ -132,7 +134,7 @@ def test_file_and_sidecar_are_told_apart():
 def test_a_good_copy_saves_what_had_none(state):
     """Never one that is fetched, spooled, excluded or erased."""
     before = export(state=state, reason="made_again", last_error="x")
-    after = judge.after_good(before)
+    after = copies.after_good(before)
     revived = {State.DAMAGED, State.READY, State.PARKED, State.WAITING, State.LOST}
 
     assert (after.state is State.SAVED) == (state in revived | {State.SAVED})
@@ -158,7 +160,7 @@ def test_a_good_copy_saves_what_had_none(state):
 def test_an_export_is_damaged_when_its_last_good_copy_is(state, spooled, others, then):
     """A file that the spool still holds is published again instead."""
     before = export(state=state)
-    after = judge.after_bad(before, spooled=spooled, others=others, error="gone")
+    after = copies.after_bad(before, spooled=spooled, others=others, error="gone")
 
     assert after.state is then
     assert (after.last_error == "gone") == (after is not before)

@@ -107,7 +107,7 @@ def test_a_loss_is_critical_until_it_is_acknowledged(scene):
     assert result == 2
     assert "archive-mirror ack hq/" in line
 
-    (lost,) = scene.ledger.reads.losses(1)
+    (lost,) = scene.ledger.queries.losses(1)
     scene.ledger.acknowledge([lost], "seen", scene.now_us)
     result, line = said(scene)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.cli.retry import _due_now
+from mirror.lifecycle.retry import due_now
 from mirror.model import State
 from tests import builders
 
@@ -14,6 +14,8 @@ from tests import builders
 )
 def test_what_took_too_long_yields_no_more(state):
     """Somebody wants it now: it is as what was never tried."""
-    after = _due_now(builders.export(state=state, timeouts=3, due_us=builders.NOW))
+    after = due_now(
+        builders.export(state=state, timeouts=3, due_us=builders.NOW), builders.NOW
+    )
 
     assert (after.state, after.timeouts, after.due_us) == (State.READY, 0, 0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mirror import sidecar
-from mirror.ledger.inventory import SOUGHT, Taken, _verdict
+from mirror.lifecycle.inventory import NOT_FOUND_YET, SidecarVerdict, judge
 from mirror.lifecycle.second_look import first_due
 from mirror.model import Copy, CopyState, State
 from mirror.ports import StoredFile
@@ -63,7 +63,7 @@ def test_what_was_written_is_read_back():
         created_us=told.created_us,
         url=None,
         has_file=True,
-        ours=True,
+        counts_as_ours=True,
         proof="whole",
         look_due_us=told.look_due_us,
         order_us=KEPT.deadline_us or 0,
@@ -171,6 +171,7 @@ def copy(
 ) -> Copy:
     """Return a copy that the ledger knows."""
     return Copy(
+        export=1,
         target="nas",
         state=state,
         path=path,
@@ -182,37 +183,37 @@ def copy(
     )
 
 
-LOOKED_FOR = copy(CopyState.PENDING, last_error=SOUGHT)
+LOOKED_FOR = copy(CopyState.PENDING, last_error=NOT_FOUND_YET)
 
 
 @pytest.mark.parametrize(
     ("known", "path", "whole", "verdict"),
     [
-        (None, "a", True, Taken.KEPT),
-        (None, "a", False, Taken.DAMAGED),
-        (copy(CopyState.SAVED), "a", True, Taken.KEPT),
-        (copy(CopyState.SAVED), "b", True, Taken.SECOND),
-        (copy(CopyState.SAVED), "b", False, Taken.SECOND),
+        (None, "a", True, SidecarVerdict.KEPT),
+        (None, "a", False, SidecarVerdict.DAMAGED),
+        (copy(CopyState.SAVED), "a", True, SidecarVerdict.KEPT),
+        (copy(CopyState.SAVED), "b", True, SidecarVerdict.SECOND),
+        (copy(CopyState.SAVED), "b", False, SidecarVerdict.SECOND),
         # Known to have wrong bytes, whatever its length.
-        (copy(CopyState.DAMAGED), "a", True, Taken.KNOWN_DAMAGED),
-        (copy(CopyState.DAMAGED), "b", True, Taken.KEPT),
-        (copy(CopyState.DAMAGED), "b", False, Taken.SECOND),
+        (copy(CopyState.DAMAGED), "a", True, SidecarVerdict.KNOWN_DAMAGED),
+        (copy(CopyState.DAMAGED), "b", True, SidecarVerdict.KEPT),
+        (copy(CopyState.DAMAGED), "b", False, SidecarVerdict.SECOND),
         # Saved before, and looked for now.
-        (LOOKED_FOR, "a", True, Taken.KEPT),
-        (LOOKED_FOR, "b", True, Taken.KEPT),
-        (LOOKED_FOR, "a", False, Taken.DAMAGED),
-        (LOOKED_FOR, "b", False, Taken.SECOND),
+        (LOOKED_FOR, "a", True, SidecarVerdict.KEPT),
+        (LOOKED_FOR, "b", True, SidecarVerdict.KEPT),
+        (LOOKED_FOR, "a", False, SidecarVerdict.DAMAGED),
+        (LOOKED_FOR, "b", False, SidecarVerdict.SECOND),
         # Saved once, then found damaged and owed again.
-        (copy(CopyState.PENDING), "a", True, Taken.KNOWN_DAMAGED),
-        (copy(CopyState.PENDING), "b", True, Taken.KEPT),
-        (copy(CopyState.PENDING), "a", False, Taken.SECOND),
+        (copy(CopyState.PENDING), "a", True, SidecarVerdict.KNOWN_DAMAGED),
+        (copy(CopyState.PENDING), "b", True, SidecarVerdict.KEPT),
+        (copy(CopyState.PENDING), "a", False, SidecarVerdict.SECOND),
         # Yet to be published.
-        (copy(CopyState.PENDING, saved_us=None), "a", True, Taken.KEPT),
-        (copy(CopyState.PENDING, saved_us=None), "a", False, Taken.SECOND),
-        (copy(CopyState.FAILED, None, None), "a", True, Taken.KEPT),
-        (copy(CopyState.ERASED), "a", True, Taken.SECOND),
+        (copy(CopyState.PENDING, saved_us=None), "a", True, SidecarVerdict.KEPT),
+        (copy(CopyState.PENDING, saved_us=None), "a", False, SidecarVerdict.SECOND),
+        (copy(CopyState.FAILED, None, None), "a", True, SidecarVerdict.KEPT),
+        (copy(CopyState.ERASED), "a", True, SidecarVerdict.SECOND),
     ],
 )
 def test_what_a_sidecar_means_for_a_copy_that_is_known(known, path, whole, verdict):
     """The good one wins; what is known to be bad stays so."""
-    assert _verdict(known, path, whole=whole) is verdict
+    assert judge(known, path, whole=whole) is verdict

@@ -131,7 +131,7 @@ async def spool_room(
 
     Nothing is said before a file was seen, nor of a spool that `spool` cannot judge.
     """
-    largest = await ledger(lambda opened: opened.reads.largest())
+    largest = await ledger(lambda opened: opened.queries.largest())
     try:
         room = await bounded(partial(_room_in, places))
     except (TimeoutError, OSError):
@@ -184,7 +184,7 @@ async def _of_a_day(ledger: LedgerThread) -> int:
 async def check_target(target: Target, ledger: LedgerThread, *, adopt: bool) -> Finding:
     """Write to a target, read that and remove it; one never used gets its marker."""
     name = f"target {target.name}"
-    remembered = await ledger(lambda opened: opened.marker(target.name))
+    remembered = await ledger(lambda opened: opened.targets.marker(target.name))
     try:
         first = await target.first_use() if remembered is None else None
         if first is not None:
@@ -220,7 +220,7 @@ async def _adopted(
     ledger: LedgerThread, name: str, marker_id: str, remembered: str | None
 ) -> str:
     await _remember(ledger, name, marker_id)
-    kept = await ledger(lambda opened: opened.reads.kept_on(name))
+    kept = await ledger(lambda opened: opened.queries.kept_on(name))
     if not kept or marker_id == remembered:
         return "; the disk there is adopted"
     return (
@@ -233,7 +233,7 @@ async def _remember(ledger: LedgerThread, name: str, marker_id: str) -> None:
     now_us = to_us(utc_now())
     try:
         await ledger(
-            lambda opened: opened.target_checked(
+            lambda opened: opened.targets.checked(
                 name, marker_id=marker_id, free_bytes=None, problem=None, now_us=now_us
             )
         )

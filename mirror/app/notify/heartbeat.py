@@ -120,8 +120,8 @@ class Heartbeats:
 
     def _ask_ledger(self, ledger: Ledger) -> tuple[set[str], dict[str, int]]:
         now_us = to_us(utc_now())
-        statuses = {each.name: each for each in ledger.reads.sources()}
-        totals = ledger.reads.totals("lost")
+        statuses = {each.name: each for each in ledger.queries.sources()}
+        totals = ledger.queries.totals("lost")
         sources = self._settings.sources
         fresh = {
             name

@@ -52,7 +52,7 @@ class EventHook:
     async def run(self) -> None:
         """Run commands until cancelled; those that run then are killed."""
         has_command = bool(self._command)
-        await self._ledger(lambda ledger: ledger.events.listen(wanted=has_command))
+        await self._ledger(lambda ledger: ledger.events.listen(on=has_command))
         if not has_command:
             return
         async with asyncio.TaskGroup() as group:

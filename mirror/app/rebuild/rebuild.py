@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from mirror.app.rebuild import spool_files
 from mirror.disk import durable
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
 from mirror.layout import is_numbered
-from mirror.ledger import LEDGER_NAME, Ledger, Taken
+from mirror.ledger import FAULTS, LEDGER_NAME, Ledger, SidecarVerdict
 from mirror.model import to_us, utc_now
 from mirror.sidecar import SidecarError
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from mirror.app.rebuild.spool_files import Unclaimed
     from mirror.config import Settings
-    from mirror.ledger import Bare
+    from mirror.ledger import WithoutSidecar
     from mirror.model import Export
     from mirror.ports import StoredFile, Target
 
@@ -133,7 +132,7 @@ async def run(
             folder.mkdir(mode=0o700)
             await _Rebuild(settings, folder, report, told, watch).run()
             report.aside = _replace(settings.state_dir, folder)
-        except (OSError, sqlite3.Error) as exc:
+        except (OSError, *FAULTS) as exc:
             raise LedgerError(
                 f"a new ledger cannot be written to {settings.state_dir} ({exc}); free "
                 "some space there, and run it again"
@@ -156,7 +155,7 @@ def _judge(state_dir: Path, *, force: bool) -> str:
         return f"{path} was empty"
     try:
         with closing(Ledger.open(state_dir)) as ledger:
-            exports = sum(ledger.reads.counts().values())
+            exports = sum(ledger.queries.counts().values())
             lost_commits = ledger.lost_commits
     except DamagedLedgerError as exc:
         return str(exc).partition(". ")[0]
@@ -211,12 +210,12 @@ class _Rebuild:
             for target in built.values():
                 await self._read(ledger, target, markers[target.name])
                 await self._read_bare(ledger, target, markers[target.name])
-            await asyncio.to_thread(ledger.stock.settle)
+            await asyncio.to_thread(ledger.inventory.settle)
             await asyncio.to_thread(self._keep_spooled, ledger)
             ledger.count_on(self._settings.state_dir)
             for name, counts in self._report.targets.items():
-                counts.copies = ledger.stock.counts(name)
-            for (_, state), number in ledger.reads.counts().items():
+                counts.copies = ledger.inventory.counts(name)
+            for (_, state), number in ledger.queries.counts().items():
                 exports = self._report.exports
                 exports[state] = exports.get(state, 0) + number
         for target in built.values():
@@ -231,7 +230,7 @@ class _Rebuild:
         if old.is_file() and old.stat().st_size:
             self._report.unsound = ledger.carry(old, carried)
         for target in self._report.targets:
-            ledger.stock.doubt(target)
+            ledger.inventory.mark_unconfirmed(target)
 
     def _keep_spooled(self, ledger: Ledger) -> None:
         known = ledger.known_node_id()
@@ -242,10 +241,10 @@ class _Rebuild:
 
     async def _adopt(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         """Remember a target's marker, if the old ledger knew no other."""
-        known = ledger.marker(target.name)
+        known = ledger.targets.marker(target.name)
         if known not in {None, marker_id}:
             await target.probe(known, write=False)
-        ledger.target_checked(
+        ledger.targets.checked(
             target.name,
             marker_id=marker_id,
             free_bytes=None,
@@ -279,14 +278,14 @@ class _Rebuild:
             self._odd(Oddity.FOREIGN, target, found.path, text)
             return
         whole = sidecar.is_whole(found, told)
-        taken = ledger.stock.take(told, target=target, path=found.path, whole=whole)
+        taken = ledger.inventory.take(told, target=target, path=found.path, whole=whole)
         if (
-            taken is Taken.SECOND
+            taken is SidecarVerdict.SECOND
             and whole
             and self._beside(ledger, told, target, found)
         ):
             self._seconds.append((told, found.path))
-        elif taken is not Taken.KEPT:
+        elif taken is not SidecarVerdict.KEPT:
             size = found.size_bytes
             beside = "no file" if size is None else f"a file of {size} bytes"
             text = f"{told.label}, {told.size_bytes} bytes: {beside} lies beside it"
@@ -298,19 +297,19 @@ class _Rebuild:
 
         Such a file was published beside one that was damaged.
         """
-        path = ledger.stock.path_of(told, target) or ""
+        path = ledger.inventory.path_of(told, target) or ""
         return is_numbered(found.path, path) or is_numbered(path, found.path)
 
     async def _compare(
         self, ledger: Ledger, target: Target, marker_id: str, told: Export, path: str
     ) -> None:
         """Read two files of the same length and sidecar; take the one that is good."""
-        taken = ledger.stock.path_of(told, target.name) or ""
+        taken = ledger.inventory.path_of(told, target.name) or ""
         left = path
         if not await _reads(target, marker_id, told, taken) and await _reads(
             target, marker_id, told, path
         ):
-            ledger.stock.exchange(told, target=target.name, path=path)
+            ledger.inventory.exchange(told, target=target.name, path=path)
             left = taken
         text = f"{told.label}, {told.size_bytes} bytes: another file of it is taken"
         self._odd(Oddity.SECOND, target.name, left, text)
@@ -318,9 +317,9 @@ class _Rebuild:
     async def _read_bare(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         """Look for files whose sidecars are gone, where the old ledger had them."""
         after = 0
-        while bare := ledger.stock.bare(target.name, after, _GROUP):
+        while bare := ledger.inventory.without_sidecar(target.name, after, _GROUP):
             good = {one.key for one in bare if await _lies(target, marker_id, one)}
-            ledger.stock.judge_bare(bare, target.name, good)
+            ledger.inventory.judge_without_sidecar(bare, target.name, good)
             for one in bare:
                 if one.key not in good:
                     text = "it was saved, and neither it nor its sidecar is there"
@@ -349,7 +348,7 @@ async def _reads(target: Target, marker_id: str, told: Export, path: str) -> boo
     return file.sha256 == told.sha256
 
 
-async def _lies(target: Target, marker_id: str, bare: Bare) -> bool:
+async def _lies(target: Target, marker_id: str, bare: WithoutSidecar) -> bool:
     """Tell whether a file lies where it was saved, or cannot be looked at just now."""
     try:
         found = await target.find(bare.path, marker_id)

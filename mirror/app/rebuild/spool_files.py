@@ -84,5 +84,5 @@ def _parts(settings: Settings) -> Iterator[tuple[Path, PartName, bool]]:
 
 
 def _exports(ledger: Ledger, name: PartName) -> list[Export]:
-    found = ledger.reads.find(name.export_id, source=name.source)
+    found = ledger.queries.find(name.export_id, source=name.source)
     return [one for one in found if name.is_of(one)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
     """Return the counts and times that the metrics show."""
-    reads = ledger.reads
+    reads = ledger.queries
     backlog = reads.backlog(now_us)
     owed, sources = reads.owed_copies(), reads.sources()
     paused = ledger.pauses.now(now_us)

@@ -61,7 +61,7 @@ def read(
         spool_free_bytes: Free where the spool lies now.
         ledger_problem: Why the ledger cannot be written just now.
     """
-    reads = ledger.reads
+    reads = ledger.queries
     status = public_json.status(reads.counts(), reads, now_us)
     sources = {source.name: source for source in reads.sources()}
     shown = status | {

@@ -9,7 +9,7 @@ from mirror.model import State, iso
 from mirror.wording import ADVICE
 
 if TYPE_CHECKING:
-    from mirror.ledger import Dossier, Event, Reads
+    from mirror.ledger import Event, ExportDetails, Queries
     from mirror.model import Attempt, Copy, Export
 
 NEWS_US = 24 * 3600 * 1_000_000
@@ -76,7 +76,7 @@ def copy(found: Copy) -> dict[str, Any]:
     }
 
 
-def dossier(found: Dossier) -> dict[str, Any]:
+def dossier(found: ExportDetails) -> dict[str, Any]:
     """Return an export as `show --json` shows it."""
     one = found.export
     full = export(one, found.copies)
@@ -146,7 +146,7 @@ def attempt(found: Attempt) -> dict[str, Any]:
 
 
 def status(
-    counts: dict[tuple[str, str], int], reads: Reads, now_us: int
+    counts: dict[tuple[str, str], int], reads: Queries, now_us: int
 ) -> dict[str, Any]:
     """Return what `status --json` shows.
 

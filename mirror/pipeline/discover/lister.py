@@ -145,7 +145,7 @@ class Lister:
         self._metrics.poll_ended(self.name, outcome)
         text, now_us = str(exc), to_us(self._now())
         await self._ledger(
-            lambda ledger: ledger.listing.walk_failed(self.name, text, now_us)
+            lambda ledger: ledger.walks.walk_failed(self.name, text, now_us)
         )
         if self._problem != exc.reason:
             self._problem = exc.reason

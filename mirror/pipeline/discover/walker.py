@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mirror.ledger import AT_ONCE, KeySet, in_slices
-from mirror.lifecycle.absence import absent
-from mirror.lifecycle.row import RARELY_US, Walk, plan
+from mirror.lifecycle import loss
+from mirror.lifecycle.row import plan
+from mirror.lifecycle.walk import Walk
 from mirror.model import State, to_us
 from mirror.pipeline.discover.pages import PageCursor, PageRows
 from mirror.pipeline.discover.rules import Rule, first_match
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from datetime import datetime
 
-    from mirror.ledger import Ledger, LedgerThread, Met
+    from mirror.ledger import Ledger, LedgerThread, PageResult
     from mirror.model import Export, Row
     from mirror.ports import Page, Rows, Source
 
@@ -110,7 +111,7 @@ class Walker:
     async def _read_list(self, report: WalkReport, *, sweep: bool) -> None:
         name, began_us = self._source.name, to_us(self._now())
         await self._follow_clock(began_us)
-        record = await self._ledger(lambda ledger: ledger.listing.source(name))
+        record = await self._ledger(lambda ledger: ledger.walks.source(name))
         offset_us = record.clock_offset_us
         theirs_us = began_us + offset_us
         since_us = self._since(theirs_us, record.first_sweep_us, sweep=sweep)
@@ -120,7 +121,7 @@ class Walker:
                 at_us=began_us,
                 previous=record.previous,
                 clock_offset_us=offset_us,
-                ours=record.first_sweep_us is not None,
+                counts_as_ours=record.first_sweep_us is not None,
                 lifetime_us=self._source.lifetime_us,
                 waiting_limit_us=self.rules.waiting_limit // _MICROSECOND,
                 try_folders=self.rules.try_folders,
@@ -154,11 +155,11 @@ class Walker:
         """Correct what was reckoned by our clock, if that was put back."""
         name = self._source.name
         back_us = await self._ledger(
-            lambda ledger: ledger.listing.put_back(name, now_us)
+            lambda ledger: ledger.walks.correct_clock(name, now_us)
         )
         if back_us:
             _log.warning("clock.put_back", source=name, seconds=round(back_us / 1e6))
-        while await self._ledger(lambda ledger: ledger.listing.follow_clock(name)):
+        while await self._ledger(lambda ledger: ledger.walks.follow_clock(name)):
             pass
 
     def _with_clock(self, walk: Walk, offset_us: int) -> Walk:
@@ -176,7 +177,7 @@ class Walker:
         after: int | None = 0
         while after is not None:
             keys, after = await self._ledger(
-                lambda ledger, after: ledger.listing.expected(
+                lambda ledger, after: ledger.walks.expected(
                     name, since_us, until_us, after
                 ),
                 after,
@@ -226,7 +227,7 @@ class Walker:
         for first in range(0, len(part.bad_rows), AT_ONCE):
             bad_rows = part.bad_rows[first : first + AT_ONCE]
             for bad in await self._ledger(
-                lambda ledger, bad_rows: ledger.listing.bad_rows(
+                lambda ledger, bad_rows: ledger.walks.bad_rows(
                     walk.source, bad_rows, walk.at_us
                 ),
                 bad_rows,
@@ -247,8 +248,8 @@ class Walker:
         if sweep and report.complete:
             while keys := list(islice(unmet, AT_ONCE)):
                 lost = await self._ledger(
-                    lambda ledger, keys: ledger.listing.absent(
-                        keys, lambda export: absent(export, now_us, walk.oldest_us)
+                    lambda ledger, keys: ledger.walks.absent(
+                        keys, lambda export: loss.absent(export, now_us, walk.oldest_us)
                     ),
                     keys,
                 )
@@ -256,26 +257,14 @@ class Walker:
         if sweep:
             await in_slices(
                 self._ledger,
-                lambda ledger, after: ledger.listing.rouse(
-                    walk.source,
-                    before_us=since_us,
-                    at_us=walk.at_us,
-                    horizon_us=max(RARELY_US, walk.retry_max_us),
-                    folders=walk.try_folders,
-                    after=after,
-                ),
+                lambda ledger, after: ledger.walks.requeue_old(walk, since_us, after),
             )
         await in_slices(
             self._ledger,
-            lambda ledger, after: ledger.listing.give_up(
-                walk.source,
-                born_before_us=walk.at_us - walk.waiting_limit_us,
-                offset_us=walk.clock_offset_us,
-                after=after,
-            ),
+            lambda ledger, after: ledger.walks.mark_unavailable(walk, after),
         )
         await self._ledger(
-            lambda ledger: ledger.listing.walked(
+            lambda ledger: ledger.walks.walked(
                 walk.source,
                 sweep=sweep,
                 complete=report.complete,
@@ -293,9 +282,9 @@ class Walker:
 
 def _meet(
     ledger: Ledger, walk: Walk, rows: list[Row], before: KeySet
-) -> tuple[Met, set[int]]:
+) -> tuple[PageResult, set[int]]:
     """Meet some rows; new ones without a file as long as there is room for them."""
-    room = ledger.listing.room(walk.source)
+    room = ledger.walks.room(walk.source)
 
     def decide(prior: Export | None, row: Row) -> Export | None:
         nonlocal room
@@ -305,10 +294,10 @@ def _meet(
             room -= 1
         return plan(prior, row, walk)
 
-    return ledger.listing.meet(walk.source, rows, decide, before)
+    return ledger.walks.meet(walk.source, rows, decide, before)
 
 
-def _log_versions(met: Met) -> None:
+def _log_versions(met: PageResult) -> None:
     for export in met.further:
         _log.warning("version.made", export=export.label, reason=export.reason)
     for export in met.refused:
@@ -323,5 +312,5 @@ def _log_lost(exports: Iterable[Export]) -> None:
                 export=export.label,
                 reason=export.reason,
                 last_error=export.last_error,
-                ours=export.ours,
+                ours=export.counts_as_ours,
             )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.backoff import Pace
-    from mirror.ledger import LedgerThread, Settled
+    from mirror.ledger import FetchResult, LedgerThread
     from mirror.metrics import Metrics
     from mirror.model import Export
     from mirror.pipeline.fetch.download import Downloader
@@ -132,7 +132,9 @@ class Fetcher:
         except (FetchError, FileGoneError, OriginRefusedError):
             self._metrics.looked(source.name, "failed")
             raise
-        empty = await self._ledger(lambda ledger: ledger.looks.empty(export.source))
+        empty = await self._ledger(
+            lambda ledger: ledger.second_looks.empty(export.source)
+        )
         download.shown = compare(
             seen,
             size_bytes=export.held_bytes,
@@ -161,7 +163,7 @@ class Fetcher:
         self._log(settled, download)
         return settled.after
 
-    def _log(self, settled: Settled, download: Download) -> None:
+    def _log(self, settled: FetchResult, download: Download) -> None:
         now_us, after = to_us(self._now()), settled.after
         if settled.dropped:
             _log.info("version.dropped", export=after.label, reason=after.reason)
@@ -190,7 +192,7 @@ class Fetcher:
         if after.state is not State.WAITING:
             facts["retry_in_s"] = max(0.0, round((after.due_us - now_us) / 1e6, 1))
         # A file that is still not there is no news.
-        level = _log.debug if after.misses > 1 else _log.warning
+        level = _log.debug if after.tries_without_file > 1 else _log.warning
         level("export.postponed", **facts)
         if after.state is State.LOST:
             _log.error("export.lost", export=after.label, reason=after.reason)

@@ -116,7 +116,7 @@ class Downloader:
         if export.url is None:
             raise FileGoneError(Reason.FILE_GONE, "the list shows no url any more")
         point = resume.point(
-            0 if export.part_plain else part.size,
+            0 if export.ask_without_range else part.size,
             download.validators,
             download.etag_use,
         )

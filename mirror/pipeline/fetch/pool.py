@@ -276,7 +276,7 @@ class FetchPool:
             fetch.measured_at, fetch.measured_bytes = now, transfer.done_bytes
 
     def _start(self, group: asyncio.TaskGroup, export: Export) -> None:
-        source, key = self.sources[export.source], export.key or 0
+        source, key = self.sources[export.source], export.stored_key
         source.running += 1
         source.limit.running += 1
         now = asyncio.get_running_loop().time()
@@ -302,7 +302,7 @@ class FetchPool:
 
     async def attempt(self, source: FetchSource, export: Export) -> None:
         """Make an attempt, and adjust the limits by how it ended."""
-        key = export.key or 0
+        key = export.stored_key
         try:
             failure = await self.fetcher.attempt(source.client, export)
         except LedgerError:

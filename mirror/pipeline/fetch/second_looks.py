@@ -127,7 +127,7 @@ class SecondLooks:
         sources = self._open_sources()
         dues = [
             await self._ledger(lambda ledger: ledger.fetches.held_until()),
-            await self._ledger(lambda ledger: ledger.looks.next_due(sources)),
+            await self._ledger(lambda ledger: ledger.second_looks.next_due(sources)),
         ]
         return [due_us for due_us in dues if due_us is not None]
 
@@ -144,14 +144,16 @@ class SecondLooks:
         while sources:
             now_us = to_us(self._now())
             due = await self._ledger(
-                lambda ledger, sources, now_us: ledger.looks.due(sources, now_us),
+                lambda ledger, sources, now_us: ledger.second_looks.due(
+                    sources, now_us
+                ),
                 sources,
                 now_us,
             )
             if due is None:
                 return waits
             name = due.export.source
-            key = due.export.key or 0
+            key = due.export.stored_key
             if key in self._tasks or not await self._may_start(due, now_us):
                 sources.remove(name)
                 waits = True
@@ -207,11 +209,13 @@ class SecondLooks:
 
     async def _take(self, source: FetchSource, due: LookDue) -> None:
         """Look at one file and record what the look showed."""
-        client, key = source.client, due.export.key or 0
+        client, key = source.client, due.export.stored_key
         seen, failure = await self._look(client, due)
         if failure is not None:
             source.limit.ended(key, failure)
-        empty = await self._ledger(lambda ledger: ledger.looks.empty(client.name))
+        empty = await self._ledger(
+            lambda ledger: ledger.second_looks.empty(client.name)
+        )
         now_us = to_us(self._now())
 
         def shown_of(export: Export) -> Shown:
@@ -237,7 +241,7 @@ class SecondLooks:
 
         self._metrics.looked(client.name, shown_of(due.export))
         after, newest = await self._ledger(
-            lambda ledger: ledger.looks.settle(key, decide)
+            lambda ledger: ledger.second_looks.settle(key, decide)
         )
         if newest.key is None:
             _log.warning("version.made", export=newest.label, reason=newest.reason)

@@ -53,7 +53,7 @@ class AlreadyKept:
 
     async def vanishing(self, source: str) -> None:
         """Save the exports of a source that may soon be lost and yet are kept."""
-        exports = await self._ledger(lambda ledger: ledger.stock.vanishing(source))
+        exports = await self._ledger(lambda ledger: ledger.inventory.vanishing(source))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_S):
                 for export in exports:
@@ -61,7 +61,7 @@ class AlreadyKept:
 
     async def warn_if_new(self, sources: Collection[str]) -> None:
         """Say so loudly if an empty ledger meets an archive of the same sources."""
-        if not await self._ledger(lambda ledger: ledger.stock.is_empty()):
+        if not await self._ledger(lambda ledger: ledger.inventory.is_empty()):
             return
         for name, publisher in self._publishers.items():
             example = None
@@ -96,7 +96,7 @@ class AlreadyKept:
         marker_id = publisher.monitor.marker_id
         if marker_id is None:
             return None
-        key = export.key or 0
+        key = export.stored_key
         copies = await self._ledger(lambda ledger: ledger.copies.of(key))
         fixed = [copy.path for copy in copies if copy.target == publisher.name]
         first = whole_form((fixed and fixed[0]) or publisher.copies.path_for(export))
@@ -122,8 +122,8 @@ class AlreadyKept:
             return False
         others = sorted(self._publishers)
         return await self._ledger(
-            lambda ledger: ledger.stock.recall(
-                export.key or 0, kept, target=target, path=stored.path, others=others
+            lambda ledger: ledger.inventory.recall(
+                export.stored_key, kept, target=target, path=stored.path, others=others
             )
         )
 

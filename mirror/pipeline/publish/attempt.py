@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mirror.backoff import Pace
-    from mirror.ledger import Duty, LedgerThread
+    from mirror.ledger import CopyToPublish, LedgerThread
     from mirror.metrics import Metrics
     from mirror.model import Export
     from mirror.pipeline.progress import Progress
@@ -88,9 +88,9 @@ class CopyPublisher:
         self._pace = pace
         self._now = now
 
-    async def publish(self, duty: Duty) -> None:
+    async def publish(self, duty: CopyToPublish) -> None:
         """Publish one copy and record how it ended."""
-        key = duty.export.key or 0
+        key = duty.export.stored_key
         try:
             kept = await run_to_end(self._keep(duty))
         except asyncio.CancelledError:
@@ -124,7 +124,7 @@ class CopyPublisher:
             return
         await self._ledger(lambda ledger: ledger.copies.freed(key))
 
-    async def _keep(self, duty: Duty) -> Kept:
+    async def _keep(self, duty: CopyToPublish) -> Kept:
         """Publish from the first content that can be read and is whole."""
         failure: TargetError | ContentError = TargetError(
             "no_origin", "no spooled file and no readable copy to take the bytes from"
@@ -136,7 +136,7 @@ class CopyPublisher:
                 failure = exc
         raise failure
 
-    async def _contents(self, duty: Duty) -> list[SpooledFile | KeptCopy]:
+    async def _contents(self, duty: CopyToPublish) -> list[SpooledFile | KeptCopy]:
         """Return what to take the bytes from: the spool, else copies elsewhere."""
         path = self._spool.path_of(duty.export)
         if path is not None:
@@ -147,7 +147,7 @@ class CopyPublisher:
         copies: list[SpooledFile | KeptCopy] = []
         for name, path_there in duty.siblings:
             marker_id = await self._ledger(
-                lambda ledger, name: ledger.marker(name), name
+                lambda ledger, name: ledger.targets.marker(name), name
             )
             if name in self._targets and marker_id is not None:
                 copies.append(
@@ -157,9 +157,11 @@ class CopyPublisher:
                 )
         return copies
 
-    async def _place(self, duty: Duty, content: SpooledFile | KeptCopy) -> Kept:
+    async def _place(
+        self, duty: CopyToPublish, content: SpooledFile | KeptCopy
+    ) -> Kept:
         """Find the path that is free or ours, and publish there."""
-        export, key = duty.export, duty.export.key or 0
+        export, key = duty.export, duty.export.stored_key
         first = whole_form(duty.copy.path or self.path_for(export))
         for number in range(1, MAX_NUMBER):
             base = with_number(first, number)
@@ -192,8 +194,8 @@ class CopyPublisher:
             _log.warning("path.taken", target=self._name, export=export.label)
         raise TargetError("path_taken", f"{MAX_NUMBER} files lie at the same path")
 
-    async def _saved(self, duty: Duty, kept: Kept) -> None:
-        key, now_us = duty.export.key or 0, to_us(self._now())
+    async def _saved(self, duty: CopyToPublish, kept: Kept) -> None:
+        key, now_us = duty.export.stored_key, to_us(self._now())
         saved = await self._ledger(
             lambda ledger: ledger.copies.saved(
                 key,
@@ -214,9 +216,9 @@ class CopyPublisher:
                 _log.info("export.saved", **facts)
         await self.free(key)
 
-    async def _failed(self, duty: Duty, exc: TargetError | SpoolError) -> None:
+    async def _failed(self, duty: CopyToPublish, exc: TargetError | SpoolError) -> None:
         """Record a failure; the target is looked at again before the next claim."""
-        key, now_us = duty.export.key or 0, to_us(self._now())
+        key, now_us = duty.export.stored_key, to_us(self._now())
         size_bytes = duty.export.size_bytes or 0
         if isinstance(exc, TargetError) and await self._monitor.failed(
             exc, key, size_bytes
@@ -245,11 +247,11 @@ class CopyPublisher:
         )
         self._monitor.recheck()
 
-    async def _refused(self, duty: Duty, exc: TargetError) -> None:
+    async def _refused(self, duty: CopyToPublish, exc: TargetError) -> None:
         """Give a copy back that the target did not take, by no fault of the copy's."""
         rest_us = round(self._monitor.rest.total_seconds() * 1e6)
         await self._release(
-            duty.export.key or 0, str(exc), to_us(self._now()) + rest_us
+            duty.export.stored_key, str(exc), to_us(self._now()) + rest_us
         )
         _log.debug(
             "copy.refused",
@@ -258,7 +260,7 @@ class CopyPublisher:
             reason=exc.reason,
         )
 
-    async def _content_failed(self, duty: Duty, exc: ContentError) -> None:
+    async def _content_failed(self, duty: CopyToPublish, exc: ContentError) -> None:
         """Have a file fetched again if it is truly lost from the spool."""
         if duty.export.spool_dir is None:
             # The bytes were to come from copies elsewhere, all damaged or gone.
@@ -273,7 +275,7 @@ class CopyPublisher:
         except SpoolError as away:
             await self._failed(duty, away)
             return
-        key = duty.export.key or 0
+        key = duty.export.stored_key
         self._metrics.copy_ended(self._name, "spool_lost")
         _log.error("spool.file_lost", export=duty.export.label, error=str(exc))
         await self._ledger(lambda ledger: ledger.copies.spool_lost(key, str(exc)))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
-    from mirror.ledger import Duty, LedgerThread
+    from mirror.ledger import CopyToPublish, LedgerThread
     from mirror.pipeline.publish.attempt import CopyPublisher
     from mirror.pipeline.publish.target_health import TargetMonitor
     from mirror.ports import Target
@@ -98,7 +98,7 @@ class Publisher:
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    async def claim(self) -> Duty | None:
+    async def claim(self) -> CopyToPublish | None:
         """Claim the copy that is due next, if there is one."""
         now_us, name = to_us(self._now()), self.name
         horizon_us = round(self._longest_wait.total_seconds() * 1e6)

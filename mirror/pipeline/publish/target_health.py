@@ -198,7 +198,7 @@ class TargetMonitor:
         Raises:
             TargetError: It cannot be used, or does not answer.
         """
-        known = await self._ledger(lambda ledger: ledger.marker(name))
+        known = await self._ledger(lambda ledger: ledger.targets.marker(name))
         return await run_to_end(self._target.probe(known, write=True))
 
     async def _up(self, health: TargetHealth) -> None:
@@ -232,7 +232,7 @@ class TargetMonitor:
     ) -> None:
         name, now_us = self._target.name, to_us(self._now())
         await self._ledger(
-            lambda ledger: ledger.target_checked(
+            lambda ledger: ledger.targets.checked(
                 name,
                 marker_id=health.marker_id if health else None,
                 free_bytes=free_bytes,

@@ -67,7 +67,7 @@ class _Transfer:
 
     @property
     def key(self) -> int:
-        return self.export.key or 0
+        return self.export.stored_key
 
     @property
     def rest(self) -> int | None:
@@ -450,7 +450,7 @@ class Space:
 
 def _idle(export: Export) -> reservation.Holder:
     return reservation.Holder(
-        key=export.key or 0,
+        key=export.stored_key,
         source=export.source,
         order_us=export.order_us,
         held_bytes=export.part_bytes,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mirror import sidecar
 from mirror.errors import MirrorError
-from mirror.model import CopyState, Reason, State, iso
+from mirror.model import CopyState, iso
 
 if TYPE_CHECKING:
-    from mirror.ledger import Subject
+    from mirror.ledger import CopyToRead
     from mirror.model import Export
     from mirror.ports import StoredFile
 
@@ -39,9 +38,6 @@ OF_THE_FILE = frozenset(
 )
 IN_THE_WAY = OF_THE_FILE - {Problem.MISSING} | {Problem.SIDECAR_WRONG}
 """What lies there must be moved before the right thing can lie there."""
-_REVIVED = frozenset(
-    {State.DAMAGED, State.READY, State.PARKED, State.WAITING, State.LOST}
-)
 _REPAIR = "`archive-mirror verify --repair`"
 
 
@@ -104,7 +100,7 @@ def broken(faults: tuple[Fault, ...]) -> bool:
 
 
 def finding(
-    subject: Subject,
+    subject: CopyToRead,
     problem: Problem,
     text: str,
     *,
@@ -123,7 +119,7 @@ def finding(
     )
 
 
-def advice(subject: Subject, problem: Problem, now_us: int) -> str:
+def advice(subject: CopyToRead, problem: Problem, now_us: int) -> str:
     """Return what helps against a fault that is not repaired."""
     if problem not in OF_THE_FILE:
         return f"{_REPAIR} writes it anew"
@@ -155,35 +151,6 @@ def no_sibling(export: Export, now_us: int) -> str:
     )
 
 
-def after_good(export: Export) -> Export:
-    """Return the export that has a copy proven good."""
-    if export.state not in _REVIVED:
-        return export
-    return dataclasses.replace(
-        export.without_held(),
-        state=State.DOUBTFUL if export.doubtful else State.SAVED,
-        reason=Reason.DOUBTFUL if export.doubtful else None,
-        last_error=None,
-        due_us=0,
-    )
-
-
-def after_bad(export: Export, *, spooled: bool, others: bool, error: str) -> Export:
-    """Return the export one of whose copies is not good.
-
-    Args:
-        export: As it stands.
-        spooled: The whole file lies in the spool, to be published again.
-        others: There is a good copy on another target.
-        error: What is wrong with this copy.
-    """
-    if export.state not in {State.SAVED, State.DOUBTFUL} or others:
-        return export
-    state = State.SPOOLED if spooled else State.DAMAGED
-    reason = Reason.DOUBTFUL if spooled and export.doubtful else None
-    return dataclasses.replace(export, state=state, reason=reason, last_error=error)
-
-
 def _of_file(export: Export, stored: StoredFile) -> Fault | None:
     if not stored.present:
         return Fault(problem=Problem.MISSING, what="the file is gone")
@@ -209,7 +176,7 @@ def _of_sidecar(export: Export, raw: bytes | None) -> Fault | None:
     if raw is None:
         return Fault(problem=Problem.SIDECAR_MISSING, what="its sidecar is gone")
     try:
-        record = sidecar.read(raw)
+        record = sidecar.read(raw, 0)
     except MirrorError as exc:
         return Fault(
             problem=Problem.SIDECAR_WRONG,

@@ -10,7 +10,7 @@ from mirror.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mirror.ledger import Subject
+    from mirror.ledger import CopyToRead
     from mirror.ports import StoredFile, Target
 
 
@@ -72,7 +72,7 @@ class CopyReader:
         await self.targets[target].probe(self.marker(target), write=False)
 
     async def read(
-        self, subject: Subject, target: str, path: str, progress: ReadProgress
+        self, subject: CopyToRead, target: str, path: str, progress: ReadProgress
     ) -> StoredFile:
         """Read one of an export's copies.
 

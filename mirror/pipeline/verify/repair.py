@@ -11,7 +11,6 @@ from mirror.model import to_us
 from mirror.pipeline.verify.judge import (
     IN_THE_WAY,
     Problem,
-    after_good,
     broken,
     judge,
     no_sibling,
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from mirror.ledger import LedgerThread, Subject
+    from mirror.ledger import CopyToRead, LedgerThread
     from mirror.pipeline.verify.judge import Fault
     from mirror.pipeline.verify.read_copy import CopyReader
 
@@ -68,7 +67,9 @@ class Repairer:
 
     async def repair(self, key: int, target: str) -> Repaired:
         """Repair one copy; what was found is looked at once more before."""
-        subject = await self._ledger(lambda ledger: ledger.scrubs.subject(key, target))
+        subject = await self._ledger(
+            lambda ledger: ledger.verification.copy_to_read(key, target)
+        )
         if subject is None:
             return Repaired(done=False, text="it is another copy by now; nothing done")
         aside: list[str] = []
@@ -80,7 +81,7 @@ class Repairer:
                 text += f"; what lay there is now at {' and '.join(aside)}"
             return Repaired(done=False, text=text)
 
-    async def _repair(self, subject: Subject, aside: list[str]) -> Repaired:
+    async def _repair(self, subject: CopyToRead, aside: list[str]) -> Repaired:
         target, path = subject.copy.target, subject.path
         stored = await self._reader.read(subject, target, path, ReadProgress())
         faults = judge(subject.export, stored)
@@ -91,8 +92,8 @@ class Repairer:
                 text="read a second time it is right, and nothing was moved; check the "
                 "disk, its cable and the memory",
             )
-        key = subject.export.key or 0
-        item = await self._ledger(lambda ledger: ledger.scrubs.item(key))
+        key = subject.export.stored_key
+        item = await self._ledger(lambda ledger: ledger.verification.item(key))
         sibling = None
         if broken(faults) or item is None:
             sibling = await self._sibling(subject)
@@ -109,7 +110,7 @@ class Repairer:
         await self._good(subject)
         return Repaired(done=True, text=_done(faults, sibling, aside))
 
-    async def _sibling(self, subject: Subject) -> _Sibling | None:
+    async def _sibling(self, subject: CopyToRead) -> _Sibling | None:
         """Return a copy on another target whose file is good, read just now."""
         for other in subject.others:
             if other.target not in self._reader.targets or other.path is None:
@@ -142,7 +143,7 @@ class Repairer:
             self._writable.add(target)
 
     async def _set_aside(
-        self, subject: Subject, faults: tuple[Fault, ...], aside: list[str]
+        self, subject: CopyToRead, faults: tuple[Fault, ...], aside: list[str]
     ) -> None:
         target = self._reader.targets[subject.copy.target]
         for fault in faults:
@@ -151,7 +152,7 @@ class Repairer:
                 aside.append(await target.set_aside(subject.path, sidecar=is_sidecar))
 
     def _record(
-        self, subject: Subject, item: bytes | None, sibling: _Sibling | None
+        self, subject: CopyToRead, item: bytes | None, sibling: _Sibling | None
     ) -> bytes:
         """Return the sidecar: from the ledger, else from the sibling's."""
         target, path = subject.copy.target, subject.path
@@ -167,7 +168,7 @@ class Repairer:
         )
 
     async def _publish(
-        self, subject: Subject, content: KeptCopy, record: bytes
+        self, subject: CopyToRead, content: KeptCopy, record: bytes
     ) -> None:
         publication = Publication.of(
             subject.export,
@@ -181,12 +182,10 @@ class Repairer:
         if isinstance(result, Exception):
             raise result
 
-    async def _good(self, subject: Subject) -> None:
+    async def _good(self, subject: CopyToRead) -> None:
         now_us = to_us(self._now())
         await self._ledger(
-            lambda ledger: ledger.scrubs.good(
-                subject, after_good, note=None, now_us=now_us
-            )
+            lambda ledger: ledger.verification.good(subject, note=None, now_us=now_us)
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
 
-    from mirror.ledger import Chosen, LedgerThread, Subject
+    from mirror.ledger import CopyToRead, LedgerThread, Selection
     from mirror.pipeline.verify.judge import Fault
     from mirror.pipeline.verify.read_copy import CopyReader
     from mirror.pipeline.verify.repair import Repairer
@@ -41,7 +41,7 @@ class Scrub:
     """One run: one reader per target, targets side by side, then the repairs.
 
     Args:
-        reader: Reads copies.
+        reader: Queries copies.
         targets: Names of all configured targets.
         tell: Called with each finding as it comes.
         repairer: Repairs what is damaged; None changes nothing on any target.
@@ -67,15 +67,17 @@ class Scrub:
         self._tell = tell
         self._repairer = repairer
         self._now = now
-        self._damaged: list[tuple[Subject, tuple[Fault, ...]]] = []
+        self._damaged: list[tuple[CopyToRead, tuple[Fault, ...]]] = []
         self.progress: dict[str, ReadProgress] = {}
         self.tally = VerifyTally()
 
     async def run(self, targets: Collection[str], sample: Sample) -> VerifyTally:
         """Read the copies on these targets, those not read for longest first."""
-        total = await self._ledger(lambda ledger: ledger.scrubs.total(targets))
+        total = await self._ledger(lambda ledger: ledger.verification.total(targets))
         limit = sample.of(total)
-        chosen = await self._ledger(lambda ledger: ledger.scrubs.choose(targets, limit))
+        chosen = await self._ledger(
+            lambda ledger: ledger.verification.choose(targets, limit)
+        )
         async with asyncio.TaskGroup() as group:
             for target, copies in chosen.items():
                 if copies.keys:
@@ -86,13 +88,13 @@ class Scrub:
             await self._repair(subject, faults)
         return self.tally
 
-    async def _read_all(self, target: str, chosen: Chosen) -> None:
+    async def _read_all(self, target: str, chosen: Selection) -> None:
         progress = self.progress[target] = ReadProgress(
             total_files=len(chosen.keys), total_bytes=chosen.size_bytes
         )
         for number, key in enumerate(chosen.keys):
             subject = await self._ledger(
-                lambda ledger, key: ledger.scrubs.subject(key, target), key
+                lambda ledger, key: ledger.verification.copy_to_read(key, target), key
             )
             before = progress.done_bytes
             if subject is not None:
@@ -106,7 +108,7 @@ class Scrub:
                 progress.done_bytes = before + (subject.export.size_bytes or 0)
             progress.done_files += 1
 
-    async def _read(self, subject: Subject, progress: ReadProgress) -> None:
+    async def _read(self, subject: CopyToRead, progress: ReadProgress) -> None:
         """Read one copy and record what it is worth."""
         stored = await self._reader.read(
             subject, subject.copy.target, subject.path, progress
@@ -128,37 +130,31 @@ class Scrub:
             text = f"{fault.what}; {helps}"
             self._tell(judge.finding(subject, fault.problem, text))
 
-    async def _recorded(self, subject: Subject, faults: tuple[Fault, ...]) -> bool:
+    async def _recorded(self, subject: CopyToRead, faults: tuple[Fault, ...]) -> bool:
         """Write to the ledger what was found; False if it is another copy by now."""
         now_us = to_us(self._now())
         error = "; ".join(fault.what for fault in faults) or None
         if error is None or not judge.broken(faults):
             return await self._ledger(
-                lambda ledger: ledger.scrubs.good(
-                    subject, judge.after_good, note=error, now_us=now_us
+                lambda ledger: ledger.verification.good(
+                    subject, note=error, now_us=now_us
                 )
             )
         return await self._ledger(
-            lambda ledger, error: ledger.scrubs.bad(
-                subject,
-                lambda export, spooled, others: judge.after_bad(
-                    export, spooled=spooled, others=others, error=error
-                ),
-                error=error,
-                targets=self._targets,
-                now_us=now_us,
+            lambda ledger, error: ledger.verification.bad(
+                subject, error=error, targets=self._targets, now_us=now_us
             ),
             error,
         )
 
-    async def _repair(self, subject: Subject, faults: tuple[Fault, ...]) -> None:
+    async def _repair(self, subject: CopyToRead, faults: tuple[Fault, ...]) -> None:
         if self._repairer is None:
             return
         if subject.spooled and judge.broken(faults):
             done = False
             text = judge.advice(subject, faults[0].problem, to_us(self._now()))
         else:
-            key, target = subject.export.key or 0, subject.copy.target
+            key, target = subject.export.stored_key, subject.copy.target
             repaired = await self._repairer.repair(key, target)
             done, text = repaired.done, repaired.text
         self.tally.repaired += done
@@ -179,10 +175,10 @@ class Scrub:
         text = f"{exc}; {left} copies there were not checked"
         self._tell(CopyFinding(problem=Problem.NOT_CHECKED, target=target, text=text))
 
-    async def _unread(self, subject: Subject, exc: TargetError) -> None:
+    async def _unread(self, subject: CopyToRead, exc: TargetError) -> None:
         """Say of one copy that it cannot be read just now: that is no damage."""
         self.tally.not_checked += 1
         now_us = to_us(self._now())
-        await self._ledger(lambda ledger: ledger.scrubs.unread(subject, now_us))
+        await self._ledger(lambda ledger: ledger.verification.unread(subject, now_us))
         text = f"not checked: {exc}"
         self._tell(judge.finding(subject, Problem.NOT_CHECKED, text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -16,7 +17,19 @@ PACE = Pace(initial=timedelta(seconds=5), maximum=timedelta(minutes=10))
 
 
 def fail(export, *, jitter=0.5):
+    export = dataclasses.replace(export, state=State.FETCHING)
     return attempt.failed(export, error="cut", now_us=NOW, pace=PACE, jitter=jitter)
+
+
+def gone(export, *, reason=Reason.FILE_GONE, oldest_us: int | None = NOW):
+    return attempt.gone(
+        dataclasses.replace(export, state=State.FETCHING),
+        reason=reason,
+        error="404",
+        now_us=NOW,
+        oldest_us=oldest_us,
+        pace=PACE,
+    )
 
 
 def test_ten_attempts_in_a_row_that_gained_nothing_park_it():
@@ -24,7 +37,7 @@ def test_ten_attempts_in_a_row_that_gained_nothing_park_it():
     export = builders.export(state=State.FETCHING)
     for number in range(1, 11):
         export = fail(export)
-        assert export.barren == number
+        assert export.attempts_without_gain == number
         assert (export.state is State.PARKED) == (number == 10)
 
     assert (export.reason, export.due_us) == (Reason.NO_PROGRESS, NOW + 10 * MINUTE)
@@ -33,10 +46,15 @@ def test_ten_attempts_in_a_row_that_gained_nothing_park_it():
 def test_an_attempt_that_gained_resets_the_back_off():
     """A partial longer than ever is a gain."""
     export = fail(
-        builders.export(barren=9, best_bytes=100, part_bytes=101), jitter=0.99
+        builders.export(attempts_without_gain=9, best_bytes=100, part_bytes=101),
+        jitter=0.99,
     )
 
-    assert (export.state, export.barren, export.best_bytes) == (State.READY, 0, 101)
+    assert (export.state, export.attempts_without_gain, export.best_bytes) == (
+        State.READY,
+        0,
+        101,
+    )
     assert export.due_us <= NOW + 5_000_000
 
 
@@ -45,12 +63,12 @@ def test_bytes_fetched_again_are_no_gain(held):
     """Only what exceeds the longest partial counts."""
     export = fail(builders.export(best_bytes=100, part_bytes=held))
 
-    assert (export.barren, export.best_bytes) == (1, 100)
+    assert (export.attempts_without_gain, export.best_bytes) == (1, 100)
 
 
 def test_a_parked_export_that_fails_again_is_parked_again_at_once():
     """One attempt each retry_max, not ten."""
-    export = fail(builders.export(barren=10))
+    export = fail(builders.export(attempts_without_gain=10))
 
     assert export.state is State.PARKED
 
@@ -59,16 +77,13 @@ def test_a_try_counts_once_for_the_walk_before_it():
     """Two tries after one walk are one walk that saw it without the file."""
     export = builders.export(state=State.FETCHING, walk_us=NOW - MINUTE)
     for _ in range(2):
-        export = attempt.gone(
-            export,
-            reason=Reason.FILE_GONE,
-            error="404",
-            now_us=NOW,
-            oldest_us=NOW,
-            pace=PACE,
-        )
+        export = gone(export)
 
-    assert (export.state, export.without_walks, export.misses) == (State.WAITING, 1, 2)
+    assert (export.state, export.without_walks, export.tries_without_file) == (
+        State.WAITING,
+        1,
+        2,
+    )
 
 
 def test_tries_after_three_walks_past_the_deadline_lose_it():
@@ -82,14 +97,7 @@ def test_tries_after_three_walks_past_the_deadline_lose_it():
             without_walk_us=export.without_walk_us,
             walk_us=number,
         )
-        export = attempt.gone(
-            export,
-            reason=Reason.FILE_GONE,
-            error="404",
-            now_us=NOW,
-            oldest_us=NOW,
-            pace=PACE,
-        )
+        export = gone(export)
 
     assert (export.state, export.reason) == (State.LOST, Reason.EXPIRED)
 
@@ -103,14 +111,7 @@ def test_a_deadline_that_is_over_by_our_clock_alone_loses_nothing(oldest):
         deadline_us=NOW - MINUTE,
         without_walks=9,
     )
-    after = attempt.gone(
-        export,
-        reason=Reason.FILE_GONE,
-        error="404",
-        now_us=NOW,
-        oldest_us=oldest,
-        pace=PACE,
-    )
+    after = gone(export, oldest_us=oldest)
 
     assert after.state is State.WAITING
 
@@ -119,20 +120,16 @@ def test_a_folder_without_a_file_is_never_lost():
     """What never had a file cannot be lost."""
     export = builders.export(url=FOLDER, had_file=False, deadline_us=None)
     for number in range(20):
-        export = attempt.gone(
+        export = gone(
             builders.export(
                 url=FOLDER,
                 had_file=False,
                 deadline_us=None,
-                misses=export.misses,
+                tries_without_file=export.tries_without_file,
                 order_us=NOW - HOUR,
                 walk_us=number,
             ),
             reason=Reason.URL_WITHOUT_FILE,
-            error="404",
-            now_us=NOW,
-            oldest_us=NOW,
-            pace=PACE,
         )
 
     assert (export.state, export.reason) == (State.WAITING, Reason.URL_WITHOUT_FILE)
@@ -141,15 +138,8 @@ def test_a_folder_without_a_file_is_never_lost():
 
 def test_the_first_misses_are_tried_at_every_walk():
     """A fresh file may need moments to appear."""
-    export = builders.export(misses=4)
-    after = attempt.gone(
-        export,
-        reason=Reason.FILE_GONE,
-        error="404",
-        now_us=NOW,
-        oldest_us=NOW,
-        pace=PACE,
-    )
+    export = builders.export(tries_without_file=4)
+    after = gone(export)
 
     assert after.due_us == NOW
 
@@ -166,7 +156,13 @@ def test_bytes_from_a_folder_url_show_that_there_was_a_file():
 def test_an_interrupted_attempt_is_due_at_once_and_counts_for_nothing():
     """A stop of the service is no fault of the export's."""
     export = attempt.interrupted(
-        builders.export(state=State.FETCHING, barren=3, due_us=NOW, part_bytes=9)
+        builders.export(
+            state=State.FETCHING, attempts_without_gain=3, due_us=NOW, part_bytes=9
+        )
     )
 
-    assert (export.state, export.barren, export.due_us) == (State.READY, 3, 0)
+    assert (export.state, export.attempts_without_gain, export.due_us) == (
+        State.READY,
+        3,
+        0,
+    )

@@ -175,14 +175,21 @@ def test_a_flagged_row_with_a_folder_url_waits_for_ever():
 def test_an_ended_export_that_is_made_again(state, prior, listed, again):
     """Only a file that appears, or another one, brings an ended export back."""
     before = builders.export(
-        state=state, barren=10, misses=4, timeouts=2, best_bytes=99, **prior
+        state=state,
+        attempts_without_gain=10,
+        tries_without_file=4,
+        best_bytes=99,
+        **prior,
     )
     after = plan(before, builders.row(**listed), builders.walk())
 
     assert (after.state is State.READY) == again
     if again:
-        assert (after.reason, after.barren, after.best_bytes) == ("made_again", 0, 0)
-        assert after.timeouts == 0, "it does not yield for what is long gone"
+        assert (after.reason, after.attempts_without_gain, after.best_bytes) == (
+            "made_again",
+            0,
+            0,
+        )
         assert after.walk_us == NOW
 
 
@@ -328,7 +335,10 @@ def test_an_unchanged_row_writes_nothing():
 def test_a_pause_that_a_clock_put_back_made_too_long_is_over(left, state):
     """No export that had a file waits longer than retry_max."""
     prior = builders.export(
-        state=State.WAITING, reason=Reason.FILE_GONE, misses=9, due_us=NOW + left
+        state=State.WAITING,
+        reason=Reason.FILE_GONE,
+        tries_without_file=9,
+        due_us=NOW + left,
     )
 
     assert plan(prior, builders.row(), builders.walk()).state is state

@@ -151,7 +151,8 @@ def test_in_one_run_two_equal_bodies_end_it(size_bytes):
         body(size_bytes=size_bytes),
         patient=False,
     )
-    second = doubted(first, body(size_bytes=size_bytes), patient=False)
+    again = dataclasses.replace(first, state=State.FETCHING)
+    second = doubted(again, body(size_bytes=size_bytes), patient=False)
 
     assert (first.due_us, first.not_before_us) == (0, 0)
     assert not ends(first)
@@ -185,7 +186,9 @@ def test_a_held_body_is_kept_instead_of_waiting(state):
 
 
 def test_what_is_spooled_is_the_held_body():
-    before = dataclasses.replace(held(), part_bytes=7, spool_dir="elsewhere")
+    before = dataclasses.replace(
+        held(), state=State.READY, part_bytes=7, spool_dir="elsewhere"
+    )
     after = held_body.spooled_doubtful(before)
 
     assert (after.state, after.reason) == (State.SPOOLED, Reason.DOUBTFUL)

@@ -12,7 +12,7 @@ from mirror.lifecycle.row import plan
 from mirror.model import Reason, State, Verdict
 from tests import builders
 from tests.builders import HOUR, NOW, URL
-from tests.unit.test_verdict import PACE, body
+from tests.unit.test_held_body import PACE, body
 
 if TYPE_CHECKING:
     from mirror.model import Export
