@@ -136,7 +136,9 @@ def run(
         )
         reports = stack.enter_context(os.fdopen(fd, "rb"))
         pid = int(reports.readline())
-        if not select.select([reports], [], [], timeout_s)[0]:
+        waiting = select.poll()
+        waiting.register(reports, select.POLLIN)
+        if not waiting.poll(timeout_s * 1000):
             os.killpg(pid, signal.SIGKILL)
             what = " ".join(arguments)
             raise TimeoutError(f"{what}: not ended after {timeout_s} s")

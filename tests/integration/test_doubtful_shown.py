@@ -121,7 +121,7 @@ def test_status_counts_it_by_state(site):
 def test_the_command_of_on_event_is_told_of_it(site):
     """By an event of its own, with what is doubted."""
     site.ledger.node_id(1)
-    site.ledger.events.listen(wanted=True)
+    site.ledger.events.listen(on=True)
     given = {"proof": "doubtful", "doubt": "it holds no samples"}
     site.add("hq", State.SPOOLED, made_us=MINUTE, **given)
     with site.ledger._db.transaction() as connection:

@@ -226,7 +226,7 @@ class Cut(BaseException):
         (Placement, "run"),
         (os, "fsync"),
         (os, "link"),
-        ("mirror.ledger.verification.Scrubs", "good"),
+        ("mirror.ledger.verification.Verification", "good"),
     ],
 )
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -82,7 +82,7 @@ def fetch(ledger: Ledger, digit: str = "a", **given: Any) -> Any:
     def decide(export: Export) -> Export:
         if body.doubt is None:
             return attempt.whole(export, body, ATTEMPT)
-        return held_body.ending(
+        return held_body.wait_over(
             held_body.doubted(
                 export,
                 body,
