@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mirror.backoff import Pace
 from mirror.lifecycle import attempt as outcome
 from mirror.lifecycle import loss
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import Attempt, Receipt
 from tests import builders
 from tests.builders import HOUR, NOW

@@ -19,7 +19,7 @@ from typing_extensions import override
 from mirror.backoff import Pace
 from mirror.ledger import Ledger, LedgerThread
 from mirror.lifecycle import attempt as ended
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Copy, Export, Receipt, from_us, to_us
 from mirror.pipeline.progress import Progress

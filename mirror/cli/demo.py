@@ -20,7 +20,7 @@ def demo(
     ] = None,
 ) -> None:
     """Mirror real files from a VMS that misbehaves, and tell what happened."""
-    from mirror.cli.demonstrate import demonstrate  # noqa: PLC0415 -- slow imports
+    from mirror.cli.demo_scenario import demonstrate  # noqa: PLC0415 -- slow imports
 
     if (
         keep is not None

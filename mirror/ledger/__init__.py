@@ -5,7 +5,7 @@ from mirror.ledger.copies import CopyToPublish
 from mirror.ledger.database import LEDGER_NAME, Database
 from mirror.ledger.errors import FAULTS, SQLITE_VERSION
 from mirror.ledger.events import Event
-from mirror.ledger.fetches import FetchResult, Partial, SpoolUse
+from mirror.ledger.fetch_queue import FetchResult, Partial, SpoolUse
 from mirror.ledger.inventory import WithoutSidecar
 from mirror.ledger.ledger import Ledger
 from mirror.ledger.pauses import Paused

@@ -13,7 +13,7 @@ from mirror.ledger.copies import Copies
 from mirror.ledger.database import LEDGER_NAME, Database
 from mirror.ledger.errors import FAULTS, unusable
 from mirror.ledger.events import Events
-from mirror.ledger.fetches import Fetches
+from mirror.ledger.fetch_queue import FetchQueue
 from mirror.ledger.inventory import Inventory
 from mirror.ledger.pauses import Pauses
 from mirror.ledger.queries import Queries
@@ -55,7 +55,7 @@ class Ledger:
         self.path = database.path
         self.lost_commits = database.lost_commits
         self.walks = Walks(database)
-        self.fetches = Fetches(database)
+        self.fetches = FetchQueue(database)
         self.second_looks = LookQueue(database)
         self.copies = Copies(database)
         self.pauses = Pauses(database)

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from mirror.backoff import Pace
 from mirror.errors import FetchError, FileGoneError
 from mirror.ledger import Ledger, LedgerThread
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.pipeline.fetch import attempt as fetch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.ledger import Ledger
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import Attempt, Export, State
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW

@@ -10,7 +10,7 @@ import pytest
 from mirror.errors import DamagedLedgerError
 from mirror.ledger import LEDGER_NAME, Filter, Ledger
 from mirror.ledger import database as databases
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import Reason, State
 from tests import builders
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mirror.ledger import Ledger
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import State
 from tests import builders
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from mirror.ledger import Partial
-from mirror.ledger.fetches import ATTEMPTS_KEPT
+from mirror.ledger.fetch_queue import ATTEMPTS_KEPT
 from mirror.lifecycle import attempt as outcome
 from mirror.model import State
 from tests.builders import HOUR, MINUTE, NOW

@@ -9,7 +9,7 @@ import pytest
 
 from mirror.ledger import Filter
 from mirror.ledger.walks import BAD_ROWS_KEPT
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import Reason, State
 from mirror.ports import BadRow
 from tests import builders

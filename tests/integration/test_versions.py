@@ -17,7 +17,7 @@ from mirror.ledger import Filter, KeySet, Ledger, SidecarVerdict
 from mirror.lifecycle import attempt, held_body
 from mirror.lifecycle import version as versions
 from mirror.lifecycle.copy import after_good
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import Attempt, Export, Reason, Receipt, State, Verdict
 from tests import builders
 from tests.builders import HOUR, MINUTE, NOW

@@ -17,7 +17,7 @@ import pytest
 from mirror.app.status import public_json
 from mirror.ledger import Filter, Ledger
 from mirror.ledger.copies import Copies
-from mirror.ledger.fetches import Fetches
+from mirror.ledger.fetch_queue import FetchQueue
 from mirror.model import State, to_us, utc_now
 from mirror.pipeline.fetch import receive
 from mirror.pipeline.spool.part import Part
@@ -379,7 +379,7 @@ def _leave(*_: object, **__: object) -> None:
 
 BUGS: dict[str, tuple[str, object, str]] = {
     "a part stays open": ("state/spool", Part, "close"),
-    "an export stays claimed": ("fetching", Fetches, "settle"),
+    "an export stays claimed": ("fetching", FetchQueue, "settle"),
     "a copy stays claimed": ("publishing", Copies, "release"),
 }
 """What must be found, and the method that does nothing."""

@@ -17,7 +17,7 @@ import pytest
 import time_machine
 
 from mirror.ledger.copies import Copies
-from mirror.ledger.fetches import Fetches
+from mirror.ledger.fetch_queue import FetchQueue
 from mirror.model import State, from_us, to_us
 from mirror.schedule import Schedule
 from mirror.simulator import FAULTS, Behaviour, Vms, fault
@@ -59,7 +59,7 @@ class Work:
     def watched(cls, monkeypatch: pytest.MonkeyPatch) -> Work:
         """Count from now on."""
         self = cls()
-        for owner in (Fetches, Copies):
+        for owner in (FetchQueue, Copies):
             self._count(monkeypatch, owner)
         return self
 

@@ -25,9 +25,9 @@ from mirror.lifecycle import (
     copy,
     held_body,
     inventory,
+    list_row,
     loss,
     retry,
-    row,
     second_look,
     version,
 )
@@ -290,13 +290,13 @@ def plan() -> Iterator[Step]:
             waiting_limit_us=HOUR,
         )
         met = builders.row(**listed, created_us=created_us)
-        yield None, row.plan(None, met, walk)
+        yield None, list_row.plan(None, met, walk)
         for prior in EXPORTS:
             if rule is None or prior.state is EXCLUDED:
                 aged = dataclasses.replace(
                     prior, created_us=created_us, first_seen_us=seen_us
                 )
-                yield aged, row.plan(aged, met, walk)
+                yield aged, list_row.plan(aged, met, walk)
 
 
 def absent() -> Iterator[Step]:

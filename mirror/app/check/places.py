@@ -12,7 +12,7 @@ from mirror.disk import filesystem, mounts
 from mirror.errors import MirrorError, TargetError
 from mirror.ledger import LEDGER_NAME
 from mirror.model import to_us, utc_now
-from mirror.pipeline.spool.part import room_of
+from mirror.pipeline.spool.reserve import room_of
 from mirror.targets.directory.errors import user
 from mirror.wording import size, span
 

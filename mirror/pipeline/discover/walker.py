@@ -14,7 +14,7 @@ import structlog
 
 from mirror.ledger import AT_ONCE, KeySet, in_slices
 from mirror.lifecycle import loss
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.lifecycle.walk import Walk
 from mirror.model import State, to_us
 from mirror.pipeline.discover.pages import PageCursor, PageRows

@@ -78,7 +78,7 @@ class FetchPool:
         progress: How far each fetch is.
         concurrency: Fetches at once over all sources; each source that has work may
             always have one.
-        longest_wait: No due time lies further ahead; see `Fetches.claim`.
+        longest_wait: No due time lies further ahead; see `FetchQueue.claim`.
         spool_pause_s: How long nothing is claimed after the spool failed, and nothing
             of a source that it has no room for.
         unparks: Parked exports are tried again when their time has come.

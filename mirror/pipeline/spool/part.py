@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror import mp4
-from mirror.disk import filesystem
+from mirror.pipeline.spool.reserve import room_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 1024 * 1024
 _MAX_IOV = 512
-_RESERVE_BYTES = 256 * 1024 * 1024
-_RESERVE_SHARE = 20
-_LEDGER_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -229,22 +226,6 @@ class Part:
                 written -= len(pending.pop(0))
             if written:
                 pending[0] = pending[0][written:]
-
-
-def room_of(about: os.statvfs_result, *, min_free: int, beside_ledger: bool) -> int:
-    """Return how much may be written to a file system before the reserve is touched.
-
-    The reserve is `min_free`, and never less than a twentieth of a small file system
-    or 256 MiB of a large one; the ledger has half as much again, up to 64 MiB.
-    """
-    free = filesystem.free_bytes(about)
-    if free is None:
-        return filesystem.UNKNOWN_BYTES
-    share = about.f_blocks * about.f_frsize // _RESERVE_SHARE
-    reserve = max(min_free, min(_RESERVE_BYTES, share))
-    if beside_ledger:
-        reserve += min(_LEDGER_BYTES, share // 2)
-    return free - reserve
 
 
 def holds(path: Path, size: int, sha256: str, beat: Callable[[], None]) -> bool:

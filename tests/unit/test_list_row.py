@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import Reason, State
 from tests import builders
 from tests.builders import FOLDER, HOUR, MINUTE, NOW, URL

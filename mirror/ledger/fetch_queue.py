@@ -76,7 +76,7 @@ class SpoolUse:
     busy: frozenset[str] = frozenset()
 
 
-class Fetches:
+class FetchQueue:
     """Claims, partials, attempts."""
 
     def __init__(self, database: Database) -> None:

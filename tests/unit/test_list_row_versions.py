@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mirror.lifecycle.held_body import doubted
-from mirror.lifecycle.row import plan
+from mirror.lifecycle.list_row import plan
 from mirror.model import Reason, State, Verdict
 from tests import builders
 from tests.builders import HOUR, NOW, URL
