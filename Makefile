@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 BUDGET ?= 60m
 TESTS := tests
 
-.PHONY: setup demo test proofs chaos mutants lint check format pins deb deb-check deb-trial shares clean
+.PHONY: setup demo test proofs chaos mutants bench lint check format pins deb deb-check deb-trial shares clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ format: setup  ## bring the code into form
 
 pins: setup  ## the digests of all that is shipped, at the versions of the constraints
 	$(BIN)/python -m deploy.pins
+
+bench: setup  ## beside rclone, curl, wget2, aria2 (apt: nginx-light curl wget2 aria2)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[bench]'
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m bench $(BENCH)
 
 deb:  ## the Debian package, into dist/
 	deploy/debian/build

@@ -1,0 +1,1 @@
+"""Measure the whole product beside the tools people would use instead."""
