@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.simulator import Manners, Vms
+from mirror.simulator import Behaviour, Vms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,9 @@ def _list_of(corpus: Corpus) -> Iterator[tuple[str, str]]:
     box: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, str, str]] = []
 
     async def serve() -> None:
-        async with Vms(manners=Manners(relative_urls=True), other_origin=False) as vms:
+        async with Vms(
+            behaviour=Behaviour(relative_urls=True), other_origin=False
+        ) as vms:
             for number, name in enumerate(corpus.names()):
                 vms.add(export_id=number + 1, url=f"/{corpus.name}/{name}", size=20_000)
             end = asyncio.Event()

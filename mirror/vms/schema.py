@@ -57,7 +57,7 @@ def decode_page(
         body: As received, decompressed.
         footage_zone: Of footage times that carry no zone.
         clock_offset_us: Measured on the answer; passed on.
-        secret: SidecarVerdict out of what lies in a file.
+        secret: Taken out of what lies in a file.
         folder: Where an answer of very many values is put, to be taken in pieces.
 
     Raises:
@@ -158,7 +158,7 @@ class _LaterRows:
         answer: As received.
         split: Where its rows lie.
         listed: All rows of its frame; those taken out are `{}` there.
-        secret: SidecarVerdict out of each.
+        secret: Taken out of each.
         zone: Of footage times that carry no zone.
     """
 

@@ -50,7 +50,7 @@ class Steps:
             raise CrashError
 
 
-class CopyToRead(ABC):
+class Subject(ABC):
     """One kind of target, and what a test may do to where it lies."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class CopyToRead(ABC):
         """Kill the process of the target after so many steps."""
 
 
-class DirectorySubject(CopyToRead):
+class DirectorySubject(Subject):
     """A directory on a real file system."""
 
     def __init__(self, folder: Path) -> None:
@@ -184,7 +184,7 @@ class DirectorySubject(CopyToRead):
             yield counted
 
 
-class MemorySubject(CopyToRead):
+class MemorySubject(Subject):
     """A target without any folder."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from mirror.ports import (
     Publication,
     SpooledFile,
 )
-from tests.contract.subjects import CopyToRead, DirectorySubject, MemorySubject
+from tests.contract.subjects import DirectorySubject, MemorySubject, Subject
 from tests.memory_target import CrashError
 
 if TYPE_CHECKING:
@@ -32,20 +32,22 @@ BYTES = bytes(range(256)) * 100
 PATH = "hq/2026/11/6414-gate.mp4"
 KINDS = ["directory", "memory"]
 
+pytestmark = pytest.mark.usefixtures("dead_descriptors_closed")
 
-def make(kind: str, folder: Path) -> CopyToRead:
+
+def make(kind: str, folder: Path) -> Subject:
     """Return a subject of one kind."""
     folder.mkdir()
     return DirectorySubject(folder) if kind == "directory" else MemorySubject()
 
 
 @pytest.fixture(params=KINDS)
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> CopyToRead:
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     return make(request.param, tmp_path / "subject")
 
 
 @pytest.fixture
-async def target(subject: CopyToRead) -> AsyncIterator[Target]:
+async def target(subject: Subject) -> AsyncIterator[Target]:
     """Return the target, ready to be written to."""
     ready = subject.target()
     await ready.probe(None, write=True)
@@ -108,7 +110,7 @@ async def scanned(target: Target) -> dict[str, StoredFile]:
 # --- identity -------------------------------------------------------------------
 
 
-async def test_the_marker_is_made_once(subject: CopyToRead) -> None:
+async def test_the_marker_is_made_once(subject: Subject) -> None:
     """Whoever asks later finds the same, whether it writes or not."""
     first = (await subject.target().probe(None, write=True)).marker_id
     again = [
@@ -120,7 +122,7 @@ async def test_the_marker_is_made_once(subject: CopyToRead) -> None:
     assert again == [first] * 4
 
 
-async def test_a_question_makes_no_marker(subject: CopyToRead) -> None:
+async def test_a_question_makes_no_marker(subject: Subject) -> None:
     """Nor does a probe that knows which target it wants."""
     with pytest.raises(TargetError):
         await subject.target().probe(None, write=False)
@@ -133,7 +135,7 @@ async def test_a_question_makes_no_marker(subject: CopyToRead) -> None:
 
 
 @pytest.mark.parametrize("write", [False, True])
-async def test_another_target_is_told(subject: CopyToRead, write: bool) -> None:
+async def test_another_target_is_told(subject: Subject, write: bool) -> None:
     """By its marker; it is not taken over."""
     first = await subject.target().probe(None, write=True)
     with pytest.raises(TargetError):
@@ -143,7 +145,7 @@ async def test_another_target_is_told(subject: CopyToRead, write: bool) -> None:
 
 
 async def test_nothing_is_written_before_a_probe(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     fresh = subject.target()
     (result,) = await fresh.publish([publication(tmp_path)])
@@ -155,7 +157,7 @@ async def test_nothing_is_written_before_a_probe(
 
 
 async def test_nothing_is_done_to_another_target(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """One that lies there since the probe is neither written nor believed."""
     known = await marker_of(target)
@@ -170,7 +172,7 @@ async def test_nothing_is_done_to_another_target(
 
 
 async def test_a_target_that_is_away_concludes_nothing(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """Each method says that it is the target's fault; later all is as it was."""
     known, wanted = await marker_of(target), publication(tmp_path)
@@ -203,7 +205,7 @@ async def _refuses_all(target: Target, known: str) -> None:
         await target.delete(PATH)
 
 
-async def test_a_target_that_hangs_is_given_up(subject: CopyToRead) -> None:
+async def test_a_target_that_hangs_is_given_up(subject: Subject) -> None:
     """A probe ends all the same, and the next one works when it wakes up."""
     target = subject.target()
     with subject.hanging():
@@ -219,7 +221,7 @@ async def test_a_target_that_hangs_is_given_up(subject: CopyToRead) -> None:
 
 
 async def test_what_is_kept_is_whole_and_visible(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """File and sidecar, byte for byte; a copy is proven by what the traits say."""
     wanted = publication(tmp_path)
@@ -231,7 +233,7 @@ async def test_what_is_kept_is_whole_and_visible(
 
 
 async def test_only_what_links_keeps_the_spooled_file(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """Then nothing was proven by reading; all others copy, and prove."""
     kept = await publish(target, publication(tmp_path, may_link=True))
@@ -241,7 +243,7 @@ async def test_only_what_links_keeps_the_spooled_file(
 
 @pytest.mark.parametrize("may_link", [True, False])
 async def test_to_publish_again_changes_nothing(
-    subject: CopyToRead, target: Target, tmp_path: Path, may_link: bool
+    subject: Subject, target: Target, tmp_path: Path, may_link: bool
 ) -> None:
     """Also after a restart, and with a sidecar that tells of more attempts."""
     wanted = publication(tmp_path, may_link=may_link)
@@ -258,7 +260,7 @@ async def test_to_publish_again_changes_nothing(
 
 @pytest.mark.parametrize("there", [BYTES[::-1], BYTES + b"x", b""])
 async def test_what_lies_there_is_never_overwritten(
-    subject: CopyToRead, target: Target, tmp_path: Path, there: bytes
+    subject: Subject, target: Target, tmp_path: Path, there: bytes
 ) -> None:
     """Nor does a sidecar of ours come beside it."""
     subject.put(PATH, there)
@@ -269,7 +271,7 @@ async def test_what_lies_there_is_never_overwritten(
 
 
 async def test_equal_bytes_are_ours(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """A run that was killed may have left them."""
     wanted = publication(tmp_path)
@@ -281,7 +283,7 @@ async def test_equal_bytes_are_ours(
 
 @pytest.mark.parametrize("there", [b"", b"{", record(b"other"), record(BYTES, id=7)])
 async def test_no_file_comes_beside_a_foreign_sidecar(
-    subject: CopyToRead, target: Target, tmp_path: Path, there: bytes
+    subject: Subject, target: Target, tmp_path: Path, there: bytes
 ) -> None:
     subject.put(f"{PATH}.json", there)
     with pytest.raises(PathTakenError):
@@ -292,7 +294,7 @@ async def test_no_file_comes_beside_a_foreign_sidecar(
 
 @pytest.mark.parametrize("damage", ["gone", "short", "flipped"])
 async def test_damaged_content_is_not_kept(
-    subject: CopyToRead, target: Target, tmp_path: Path, damage: str
+    subject: Subject, target: Target, tmp_path: Path, damage: str
 ) -> None:
     """It is the content's fault, not the target's."""
     wanted = publication(tmp_path)
@@ -312,7 +314,7 @@ async def test_damaged_content_is_not_kept(
 
 @pytest.mark.parametrize("path", ["../a.mp4", "/a.mp4", "a//b.mp4", "a.json", ""])
 async def test_no_file_is_kept_at_a_bad_path(
-    subject: CopyToRead, target: Target, tmp_path: Path, path: str
+    subject: Subject, target: Target, tmp_path: Path, path: str
 ) -> None:
     with pytest.raises(TargetError) as failed:
         await publish(target, replace(publication(tmp_path), path=path))
@@ -322,7 +324,7 @@ async def test_no_file_is_kept_at_a_bad_path(
 
 
 async def test_a_bad_member_harms_no_other(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """One result per member, in order."""
     good = [publication(tmp_path, path=f"hq/{n}.mp4") for n in range(3)]
@@ -350,7 +352,7 @@ async def test_an_empty_batch_has_no_results(target: Target) -> None:
 
 
 async def test_publishes_at_once_do_not_meet(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """Neither of several files nor of one and the same."""
     same = publication(tmp_path)
@@ -369,7 +371,7 @@ async def test_publishes_at_once_do_not_meet(
 
 @pytest.mark.parametrize("may_link", [True, False])
 async def test_a_crash_between_any_two_steps(
-    subject: CopyToRead, tmp_path: Path, may_link: bool
+    subject: Subject, tmp_path: Path, may_link: bool
 ) -> None:
     """Nothing partial shows, and a repeat by a new process ends right."""
     wanted = publication(tmp_path, may_link=may_link)
@@ -403,12 +405,12 @@ async def test_a_crash_between_any_two_steps(
 
 
 @pytest.fixture(params=KINDS)
-def other(request: pytest.FixtureRequest, tmp_path: Path) -> CopyToRead:
+def other(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     """Return where the bytes come from."""
     return make(request.param, tmp_path / "other")
 
 
-async def copied(other: CopyToRead, folder: Path) -> Publication:
+async def copied(other: Subject, folder: Path) -> Publication:
     """Return a publication of what another target keeps."""
     elsewhere = other.target()
     marker_id = (await elsewhere.probe(None, write=True)).marker_id
@@ -419,7 +421,7 @@ async def copied(other: CopyToRead, folder: Path) -> Publication:
 
 
 async def test_a_copy_is_made_from_any_target(
-    subject: CopyToRead, target: Target, other: CopyToRead, tmp_path: Path
+    subject: Subject, target: Target, other: Subject, tmp_path: Path
 ) -> None:
     """Its bytes are proven as all are, and the one it came from stays as it is."""
     wanted = await copied(other, tmp_path)
@@ -433,7 +435,7 @@ async def test_a_copy_is_made_from_any_target(
 
 @pytest.mark.parametrize("damage", ["gone", "short", "flipped"])
 async def test_a_damaged_copy_is_not_copied(
-    subject: CopyToRead, target: Target, other: CopyToRead, tmp_path: Path, damage: str
+    subject: Subject, target: Target, other: Subject, tmp_path: Path, damage: str
 ) -> None:
     """It is the content's fault."""
     wanted = await copied(other, tmp_path)
@@ -450,7 +452,7 @@ async def test_a_damaged_copy_is_not_copied(
 
 
 async def test_a_copy_that_cannot_be_read_now_concludes_nothing(
-    subject: CopyToRead, target: Target, other: CopyToRead, tmp_path: Path
+    subject: Subject, target: Target, other: Subject, tmp_path: Path
 ) -> None:
     """It is not the fault of the target that is written to, either."""
     wanted = await copied(other, tmp_path)
@@ -475,7 +477,7 @@ async def test_what_was_published_is_read(target: Target, tmp_path: Path) -> Non
 
 
 async def test_what_was_published_is_examined(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """Length, digest and sidecar as they are; the bytes are counted as they come."""
     wanted = publication(tmp_path)
@@ -513,7 +515,7 @@ async def test_what_was_published_is_examined(
 
 
 async def test_a_scan_finds_what_was_published(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """And sidecars whose files are gone; a file without a sidecar tells nothing."""
     wanted = [publication(tmp_path, path=f"hq/{n}/a.mp4") for n in range(5)]
@@ -533,7 +535,7 @@ async def test_a_scan_finds_what_was_published(
 
 
 async def test_one_path_is_found(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """As a scan finds it; None where nothing lies."""
     await publish(target, publication(tmp_path))
@@ -551,7 +553,7 @@ async def test_one_path_is_found(
 
 
 async def test_what_is_set_aside_is_kept_and_out_of_the_way(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """File and sidecar each alone; what was set aside before is never replaced."""
     wanted = publication(tmp_path)
@@ -572,7 +574,7 @@ async def test_what_is_set_aside_is_kept_and_out_of_the_way(
 
 
 async def test_what_is_deleted_is_gone(
-    subject: CopyToRead, target: Target, tmp_path: Path
+    subject: Subject, target: Target, tmp_path: Path
 ) -> None:
     """With its sidecar, once and again; nothing else goes."""
     wanted, stays = publication(tmp_path), publication(tmp_path, path="hq/b.mp4")
@@ -587,7 +589,7 @@ async def test_what_is_deleted_is_gone(
 
 
 async def test_a_crash_while_something_is_deleted(
-    subject: CopyToRead, tmp_path: Path
+    subject: Subject, tmp_path: Path
 ) -> None:
     """The sidecar goes last, and a repeat ends it."""
     wanted = publication(tmp_path)
@@ -616,7 +618,7 @@ async def test_a_crash_while_something_is_deleted(
 # --- what it says of itself -----------------------------------------------------
 
 
-async def test_it_says_what_it_can_do(subject: CopyToRead) -> None:
+async def test_it_says_what_it_can_do(subject: Subject) -> None:
     """Without being touched; it offers the spool a folder only where it links."""
     with subject.away():
         target = subject.target()

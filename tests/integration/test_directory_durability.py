@@ -15,13 +15,14 @@ import pytest
 from mirror.disk import durable
 from mirror.errors import TargetError
 from mirror.ports import ContentError
+from tests.directory_bench import BYTES, HIDDEN, PATH, World, publish, publish_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("dead_descriptors_closed")
 
-from tests.directory_bench import BYTES, HIDDEN, PATH, World, publish, publish_to
 
 P = ParamSpec("P")
 

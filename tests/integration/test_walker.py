@@ -160,7 +160,7 @@ async def test_a_bad_row_does_not_end_the_walk(bench):
 
 
 async def test_a_bad_row_is_counted_once(bench):
-    """PageResult at each walk it stays one, with how often it came."""
+    """Met at each walk it stays one, with how often it came."""
     bench.source.shows(listed(1), bad_rows=[bad(1), bad(2)])
     for _ in range(3):
         await bench.poll()
