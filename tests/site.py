@@ -189,6 +189,10 @@ class Site:
             if path.is_file() and ".archive-mirror" not in path.parts
         }
 
+    def spool_files(self) -> list[Path]:
+        """Return the parts in the spool of the only target."""
+        return list((self.archive / ".archive-mirror" / "spool").glob("*.part"))
+
     def media(self) -> dict[str, str]:
         """Return the same for the files that are no sidecars."""
         return {p: s for p, s in self.kept().items() if not p.endswith(".json")}
