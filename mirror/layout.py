@@ -71,7 +71,7 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _LayoutPart:
     """A run of literal text (`field` empty), or a field with its time format."""
 
     field: str
@@ -93,7 +93,7 @@ class Layout:
         fields: Names of the fields it uses.
     """
 
-    def __init__(self, parts: tuple[_Part, ...], zone: tzinfo) -> None:
+    def __init__(self, parts: tuple[_LayoutPart, ...], zone: tzinfo) -> None:
         self._parts = parts
         self._zone = zone
         self.fields = frozenset(part.field for part in parts if part.field)
@@ -123,7 +123,7 @@ class Layout:
                 segments[-1].append(_Piece(part.field, text))
         return segments
 
-    def _texts(self, part: _Part, values: Values) -> Iterator[str]:
+    def _texts(self, part: _LayoutPart, values: Values) -> Iterator[str]:
         """Yield the text of a part in this segment, then in each further one."""
         if not part.field:
             yield from part.text.split("/")
@@ -132,7 +132,7 @@ class Layout:
         else:
             yield _clean_value(_value(part.field, values))
 
-    def _times(self, part: _Part, values: Values) -> Iterator[str]:
+    def _times(self, part: _LayoutPart, values: Values) -> Iterator[str]:
         name = "created_at" if part.field == "created_at" else f"footage_{part.field}"
         moment: datetime | None = getattr(values, name)
         try:
@@ -160,10 +160,10 @@ def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:
         parsed = list(string.Formatter().parse(template))
     except ValueError as exc:
         raise LayoutError(f"layout {template!r}: {exc}; write a brace as {{{{") from exc
-    parts: list[_Part] = []
+    parts: list[_LayoutPart] = []
     for literal, field, spec, conversion in parsed:
         if literal:
-            parts.append(_Part("", literal))
+            parts.append(_LayoutPart("", literal))
         if field is not None:
             parts.append(_field(field, spec or "", conversion))
     _check_segments(template, parts)
@@ -201,7 +201,7 @@ def is_numbered(path: str, of: str) -> bool:
     return path.startswith(head) and number.isascii() and number.isdigit()
 
 
-def _field(field: str, spec: str, conversion: str | None) -> _Part:
+def _field(field: str, spec: str, conversion: str | None) -> _LayoutPart:
     shown = f"{{{field}}}"
     if field not in _ALLOWED:
         allowed = " ".join(f"{{{name}}}" for name in sorted(_ALLOWED))
@@ -211,7 +211,7 @@ def _field(field: str, spec: str, conversion: str | None) -> _Part:
     if field not in _TIMES:
         if spec:
             raise LayoutError(f"{shown} takes no format, but has :{spec}")
-        return _Part(field, "")
+        return _LayoutPart(field, "")
     for match in re.finditer(r"%(.?)", spec, re.DOTALL):
         if match[1] not in _DIRECTIVES or not match[1]:
             allowed = " ".join(f"%{letter}" for letter in sorted(_DIRECTIVES))
@@ -220,10 +220,10 @@ def _field(field: str, spec: str, conversion: str | None) -> _Part:
             )
     if "{" in spec:
         raise LayoutError(f"{shown}: no field within a format")
-    return _Part(field, spec or _DEFAULT_SPEC)
+    return _LayoutPart(field, spec or _DEFAULT_SPEC)
 
 
-def _check_segments(template: str, parts: list[_Part]) -> None:
+def _check_segments(template: str, parts: list[_LayoutPart]) -> None:
     """Refuse segments that leave the target, or that could not be kept short."""
     widest = "".join(_widest(part) for part in parts)
     shown = f"layout {template!r}"
@@ -245,7 +245,7 @@ def _check_segments(template: str, parts: list[_Part]) -> None:
         raise LayoutError(f"{shown} has more than {_MAX_SEGMENTS} segments")
 
 
-def _widest(part: _Part) -> str:
+def _widest(part: _LayoutPart) -> str:
     """Return a text as long as the part is once its values are shortened."""
     if not part.field:
         return unicodedata.normalize("NFC", part.text)

@@ -38,7 +38,7 @@ _SURROGATES = re.compile(
 _PAIR = 12
 
 
-class _Answer(msgspec.Struct):
+class _ListJson(msgspec.Struct):
     data: list[msgspec.Raw]
     meta: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -109,7 +109,7 @@ def without(body: bytes, secret: str) -> bytes:
     return body
 
 
-def _framed(body: bytes) -> tuple[_Answer, bytes]:
+def _framed(body: bytes) -> tuple[_ListJson, bytes]:
     if body.count(b",") > _MANY_VALUES:
         raise large_pages.too_many_rows()
     try:
@@ -127,7 +127,7 @@ def _digest(rows: list[msgspec.Raw]) -> bytes:
     return digest.digest() if rows else b""
 
 
-def _rows(frame: _Answer, readable: bytes, body: bytes, zone: tzinfo) -> Rows:
+def _rows(frame: _ListJson, readable: bytes, body: bytes, zone: tzinfo) -> Rows:
     rows, at = Rows(rows=[], bad_rows=[]), 0
     for raw in frame.data:
         text = bytes(raw)
@@ -213,19 +213,19 @@ class _LaterRows:
         return size
 
 
-def _answer(body: bytes) -> tuple[_Answer, bytes]:
+def _answer(body: bytes) -> tuple[_ListJson, bytes]:
     """Decode the frame; half a surrogate pair in one row spoils no other row.
 
     Returns:
         The frame, and the bytes it was decoded from, as many as in `body`.
     """
     try:
-        return msgspec.json.decode(body, type=_Answer), body
+        return msgspec.json.decode(body, type=_ListJson), body
     except msgspec.MsgspecError:
         whole = _SURROGATES.sub(_whole_pair, body)
         if whole == body:
             raise
-        return msgspec.json.decode(whole, type=_Answer), whole
+        return msgspec.json.decode(whole, type=_ListJson), whole
 
 
 def _whole_pair(match: re.Match[bytes]) -> bytes:

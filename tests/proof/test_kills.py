@@ -176,10 +176,12 @@ async def test_a_planted_bug_shows_at_random_kills(tmp_path, figures: Figures):
     """The judge finds a file that is visible before it is whole."""
     async with Processes.open() as processes:
         with pytest.raises(AssertionError):
-            await _random_kills(
-                tmp_path / "one",
-                figures.round(0),
-                processes,
-                _CAMPAIGN,
-                plant="in_place",
-            )
+            # One campaign may miss it by chance.
+            for number in range(5):
+                await _random_kills(
+                    tmp_path / str(number),
+                    figures.round(number),
+                    processes,
+                    _CAMPAIGN,
+                    plant="in_place",
+                )

@@ -325,7 +325,6 @@ async def _judge_commands(search: SecretSearch, processes: Processes) -> None:
     ids = [str(number) for number in search.expected]
     backup = search.folder / "backup.sqlite3"
     bundle = search.folder / "bundle.tar.gz"
-    record = search.folder / "record.json"
     argv = ["-c", str(search.config), "--log-level", "debug"]
     ways: dict[str, list[list[str]]] = {
         "ack": [[one, "--note", "seen"] for one in ids],
@@ -357,8 +356,6 @@ async def _judge_commands(search: SecretSearch, processes: Processes) -> None:
             where = f"`{name} {' '.join(way)}`"
             search.leaks += search.canaries.secrets_in(where, said)
     search.leaks += search.canaries.tokens_in("the backup", tables_of(backup))
-    search.leaks += search.canaries.all_in("the record", record.read_bytes())
-    assert b'"data"' in record.read_bytes(), "the list was not recorded"
     with tarfile.open(bundle) as packed:
         for entry in packed:
             content = packed.extractfile(entry)

@@ -43,7 +43,7 @@ _WINDOW_S = 300.0
 
 
 @dataclass(slots=True, kw_only=True)
-class _Transfer:
+class _PartInUse:
     """A part that is open, and what was promised to it.
 
     Attributes:
@@ -126,7 +126,7 @@ class Space:
         self.stop: Callable[[int], None] = lambda _: None
         self.needed: Callable[[], None] = lambda: None
         self.leaving: set[int] = set()
-        self._transfers: dict[Part, _Transfer] = {}
+        self._transfers: dict[Part, _PartInUse] = {}
         self._turns = asyncio.Condition()
         self._asking: set[Path] = set()
         self._left = asyncio.Event()
@@ -136,7 +136,7 @@ class Space:
 
     def register(self, part: Part, export: Export) -> None:
         """Add a part that was opened."""
-        self._transfers[part] = _Transfer(export=export, part=part)
+        self._transfers[part] = _PartInUse(export=export, part=part)
         self._usage.forget(part.path.parent)
 
     def unregister(self, part: Part) -> None:
@@ -193,7 +193,7 @@ class Space:
 
     async def _reserve(
         self,
-        transfer: _Transfer,
+        transfer: _PartInUse,
         more: int,
         room: Callable[[], Awaitable[int]],
         *,
@@ -223,7 +223,7 @@ class Space:
         raise self._refuse(transfer, free, never=answer.never)
 
     async def _is_plenty(
-        self, transfer: _Transfer, more: int, room: Callable[[], Awaitable[int]]
+        self, transfer: _PartInUse, more: int, room: Callable[[], Awaitable[int]]
     ) -> bool:
         """Give room at once where there is so much that nobody else need be asked."""
         before = self._reserved()
@@ -242,8 +242,8 @@ class Space:
         return {part: each.reserved for part, each in self._transfers.items()}
 
     def _others(
-        self, transfer: _Transfer, before: Mapping[Part, int]
-    ) -> list[tuple[_Transfer, int]]:
+        self, transfer: _PartInUse, before: Mapping[Part, int]
+    ) -> list[tuple[_PartInUse, int]]:
         """Return the others in the same folder, and what is reserved for each.
 
         Args:
@@ -258,7 +258,7 @@ class Space:
         ]
 
     @staticmethod
-    def _asker(transfer: _Transfer, more: int, rate: float) -> reservation.Request:
+    def _asker(transfer: _PartInUse, more: int, rate: float) -> reservation.Request:
         return reservation.Request(
             key=transfer.key,
             source=transfer.export.source,
@@ -272,7 +272,7 @@ class Space:
         )
 
     @contextlib.asynccontextmanager
-    async def _turn(self, folder: Path, transfer: _Transfer) -> AsyncIterator[None]:
+    async def _turn(self, folder: Path, transfer: _PartInUse) -> AsyncIterator[None]:
         """Let one transfer at a time ask about a folder, none that must end.
 
         Raises:
@@ -297,7 +297,7 @@ class Space:
 
     async def _ask_again(
         self,
-        transfer: _Transfer,
+        transfer: _PartInUse,
         more: int,
         room: Callable[[], Awaitable[int]],
         stopped: set[int],
@@ -327,7 +327,7 @@ class Space:
             self._favour(transfer.key)
         return answer, free
 
-    def _lasts(self, transfer: _Transfer, more: int) -> bool:
+    def _lasts(self, transfer: _PartInUse, more: int) -> bool:
         """Tell whether what was reserved earlier is enough for now."""
         if transfer.until_bytes is None:
             return False
@@ -335,7 +335,7 @@ class Space:
 
     async def _ask(
         self,
-        transfer: _Transfer,
+        transfer: _PartInUse,
         more: int,
         room: Callable[[], Awaitable[int]],
         *,
@@ -379,7 +379,7 @@ class Space:
             kept[source] = kept.get(source, 0) + size_bytes
         return kept
 
-    def _measure(self, transfer: _Transfer) -> None:
+    def _measure(self, transfer: _PartInUse) -> None:
         """Record how fast bytes come."""
         took_s = self._clock() - transfer.since
         gained = transfer.part.size - transfer.since_bytes
@@ -433,7 +433,7 @@ class Space:
         }
         self._favoured[key] = now
 
-    def _refuse(self, transfer: _Transfer, free: int, *, never: bool) -> NoRoomError:
+    def _refuse(self, transfer: _PartInUse, free: int, *, never: bool) -> NoRoomError:
         return self._refusals.refuse(
             transfer.key,
             reservation.Wait(
