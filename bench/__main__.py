@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--schemes", default="http,https")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"))  # noqa: S108
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"))  # noqa: S108 -- memory, not a folder of its own
     parser.add_argument("--slow", action="store_true", help="over a slow link")
     parser.add_argument("--cut-bytes", type=int, default=0, help="cut each connection")
     given = parser.parse_args()

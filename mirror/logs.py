@@ -160,7 +160,7 @@ def configure(
     structlog.configure(
         processors=[*shared, _remember_level, *final],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]
+        logger_factory=structlog.WriteLoggerFactory(writer),  # type: ignore[arg-type]  # it writes text
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(writer)

@@ -156,7 +156,7 @@ class Metrics(Collector):
     """All metrics of the program, on one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated
         self.registry = registry
         self._sources: tuple[str, ...] = ()
         self._targets: tuple[str, ...] = ()

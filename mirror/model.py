@@ -155,7 +155,8 @@ class Export:
         not_before_us: As `due_us` where that is no back-off, which has a bound; else 0.
         attempts: Fetch attempts ever made.
         attempts_without_gain: Attempts in a row that gained nothing.
-        tries_without_file: Tries in a row that found no file behind the url.
+        tries_without_file: Tries in a row that found no file behind the url, or a body
+            too small to be held as proof.
         timeouts: Attempts in a row that ended because they took too long.
         best_bytes: The longest the partial ever was since it last became ready.
         part_number: Tells the partial from a held body, in its file's name.
@@ -175,7 +176,7 @@ class Export:
         looks: Second looks made, the last one at `looked_us`.
         look_total: What the last look showed, if that was a change; so the next two.
         drops: Further versions that brought the same bytes; one less in a version that
-            was asked for by hand, which is not to count.
+            was asked for by hand, which is not to count, until it is kept.
         late: How often in a row its first byte came too late.
         acknowledged_us: When somebody took note of the loss; None if nobody has.
         note: What he had to say of it.

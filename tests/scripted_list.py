@@ -70,10 +70,10 @@ class Scripted:
         return self.answer(number)
 
     def open_file(self, *_: object, **__: object) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a walk fetches no file")
 
     async def look(self, *_: object) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a walk looks at no file")
 
     def shows(self, *rows: Row, **given: Any) -> None:
         """Answer each request with this one page."""

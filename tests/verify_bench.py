@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from mirror.app import verify as verifying
 from mirror.ledger import Ledger
 from mirror.model import iso
 from mirror.pipeline.verify.scrub import Sample
-from tests import warm_command
-from tests.site import Site
+from tests import kept_site
+from tests.kept_site import SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirror.pipeline.verify.judge import CopyFinding, VerifyTally
-    from mirror.simulator import Export as Served
     from mirror.simulator import Vms
 
 
 HIDDEN = ".archive-mirror"
 
 
-SIZE = 20_000
-
-
-@dataclass(slots=True)
-class Kept:
+class Kept(kept_site.Kept):
     """A site whose exports are kept on `nas` and, where asked for, on `usb`."""
 
-    site: Site
-    vms: Vms
-    served: list[Served]
-
-    def root(self, target: str = "nas") -> Path:
-        """Return where a target lies."""
-        return Path(self.site.tables["targets"][target]["path"])
-
+    @override
     def path(self, number: int, target: str = "nas") -> Path:
         """Return where the copy of one export lies, by the ledger."""
         copies = self.site.dossier(self.served[number]).copies
         (path,) = [one.path for one in copies if one.target == target]
         return self.root(target) / str(path)
-
-    def sidecar(self, number: int, target: str = "nas") -> Path:
-        """Return where its sidecar lies."""
-        return Path(f"{self.path(number, target)}.json")
 
     def copy(self, number: int, target: str = "nas"):
         """Return the ledger's record of one copy."""
@@ -82,30 +66,13 @@ class Kept:
         )
         return tally, found
 
-    async def command(self, *options: str) -> tuple[int, str, str]:
-        """Run the real command; return its exit code, stdout and stderr."""
-        path = self.site.folder / "archive-mirror.toml"
-        self.site.settings()
-        ran = await asyncio.to_thread(warm_command.run, ["-c", str(path), *options])
-        return ran.code, ran.out.decode(), ran.err.decode()
-
 
 async def keep(
     folder: Path, vms: Vms, number: int, *targets: str, **source: Any
 ) -> Kept:
     """Let the real pipeline keep so many exports."""
-    site = Site.make(folder, vms, **source)
-    site.tables["targets"]["nas"]["layout"] = "{source}/{id}"
-    for target in targets:
-        site.tables["targets"][target] = {
-            "type": "directory",
-            "path": str(folder / target),
-            "layout": "{source}/{id}",
-        }
-    served = [vms.add(size=SIZE, name=f"{n}.mp4") for n in range(number)]
-    report = await site.once()
-    assert (report.saved, report.owed) == (number, 0)
-    return Kept(site, vms, served)
+    kept = await kept_site.keep(folder, vms, number, *targets, **source)
+    return Kept(kept.site, kept.vms, kept.served)
 
 
 def snapshot(root: Path) -> dict[str, tuple[object, ...]]:

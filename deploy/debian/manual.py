@@ -124,7 +124,7 @@ def command() -> Any:  # noqa: ANN401 -- typer's class for it is private
 
 
 def commands(
-    parser: Any,  # noqa: ANN401
+    parser: Any,  # noqa: ANN401 -- typer's
     path: tuple[str, ...] = (),
 ) -> list[tuple[tuple[str, ...], Any]]:
     """Return every command with its words, groups before what is in them."""
@@ -196,7 +196,7 @@ def bash() -> str:
     )
 
 
-def _command(words: tuple[str, ...], each: Any) -> list[str]:  # noqa: ANN401
+def _command(words: tuple[str, ...], each: Any) -> list[str]:  # noqa: ANN401 -- typer's
     usage = " ".join(
         (parameter.metavar or parameter.name.upper()).removesuffix("...")
         + ("..." if parameter.nargs == -1 else "")
@@ -209,7 +209,7 @@ def _command(words: tuple[str, ...], each: Any) -> list[str]:  # noqa: ANN401
     return lines
 
 
-def _options(each: Any) -> list[str]:  # noqa: ANN401
+def _options(each: Any) -> list[str]:  # noqa: ANN401 -- typer's
     context = typer.Context(each)
     lines = []
     for option in _options_of(each):
@@ -223,7 +223,7 @@ def _options(each: Any) -> list[str]:  # noqa: ANN401
     return lines
 
 
-def _value(option: Any) -> str:  # noqa: ANN401
+def _value(option: Any) -> str:  # noqa: ANN401 -- typer's
     if option.metavar:
         return str(option.metavar)
     annotation = option.type_descriptor.annotation
@@ -232,7 +232,7 @@ def _value(option: Any) -> str:  # noqa: ANN401
     return {int: "NUMBER", float: "NUMBER"}.get(annotation, "TEXT")
 
 
-def _options_of(each: Any) -> list[Any]:  # noqa: ANN401
+def _options_of(each: Any) -> list[Any]:  # noqa: ANN401 -- typer's
     return [
         parameter
         for parameter in each.params
@@ -240,19 +240,19 @@ def _options_of(each: Any) -> list[Any]:  # noqa: ANN401
     ]
 
 
-def _arguments_of(each: Any) -> list[Any]:  # noqa: ANN401
+def _arguments_of(each: Any) -> list[Any]:  # noqa: ANN401 -- typer's
     options = _options_of(each)
     return [parameter for parameter in each.params if parameter not in options]
 
 
-def _choices(annotation: Any) -> list[str]:  # noqa: ANN401
+def _choices(annotation: Any) -> list[str]:  # noqa: ANN401 -- typer's
     for kind in (annotation, *typing.get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
             return [str(member.value) for member in kind]
     return []
 
 
-def _names_a_file(each: Any) -> bool:  # noqa: ANN401
+def _names_a_file(each: Any) -> bool:  # noqa: ANN401 -- typer's
     return any(
         parameter.type_descriptor.annotation is Path
         for parameter in _arguments_of(each)

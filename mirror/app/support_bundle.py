@@ -130,9 +130,9 @@ def _of_ledger(state_dir: Path) -> dict[str, str]:
     figures: dict[str, Any] = {"running": running, "files": files}
     try:
         with Ledger.reading(state_dir, check=False) as ledger:
-            reads, now_us = ledger.queries, to_us(utc_now())
-            status = public_json.status(reads.counts(), reads, now_us)
-            figures["rows"] = reads.sizes()
+            queries, now_us = ledger.queries, to_us(utc_now())
+            status = public_json.status(queries.counts(), queries, now_us)
+            figures["rows"] = queries.sizes()
     except MirrorError as exc:
         status = {"error": str(exc)}
     return {

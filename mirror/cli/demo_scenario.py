@@ -242,22 +242,22 @@ def _say(elapsed: float, text: str) -> None:
 
 def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
     """Print the table; tell whether all ended as it should."""
-    dossiers = {export.export_id: dossier for export, dossier in _exports(settings)}
+    all_details = {export.export_id: details for export, details in _exports(settings)}
     rows = []
     wrong = []
     for case in cases:
-        dossier = dossiers.get(case.served.export_id)
-        export = None if dossier is None else dossier.export
+        details = all_details.get(case.served.export_id)
+        export = None if details is None else details.export
         truth = vms.truth(case.served).sha256
         well = export is not None and export.state is case.expected
-        if export is None or dossier is None or not well:
+        if export is None or details is None or not well:
             wrong.append(f"{case.served.export_id}: {case.behaviour}")
-        if export is None or dossier is None:
+        if export is None or details is None:
             continue
         digest = export.sha256 or "-"
         if export.state is State.SAVED and digest != truth:
             wrong.append(f"{export.label}: its SHA-256 is not the VMS's")
-        rows.append((export.label, case.behaviour, _done(dossier), digest))
+        rows.append((export.label, case.behaviour, _done(details), digest))
     typer.echo("")
     render.table(("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256"), rows)
     kept = sum(export.state is State.SAVED for export, _ in _exports(settings))
@@ -268,11 +268,11 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
     return not wrong
 
 
-def _done(dossier: ExportDetails) -> str:
+def _done(details: ExportDetails) -> str:
     """Say in a few words what became of an export, from its attempts."""
     words = []
-    for attempt in dossier.attempts:
+    for attempt in details.attempts:
         times = f" x{attempt.times}" if attempt.times > 1 else ""
         start = f", resumed at {attempt.offset_bytes}" if attempt.offset_bytes else ""
         words.append(f"{attempt.outcome}{start}{times}")
-    return f"{dossier.export.state}: {'; '.join(words) or 'nothing'}"
+    return f"{details.export.state}: {'; '.join(words) or 'nothing'}"

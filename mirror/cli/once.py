@@ -31,7 +31,7 @@ def once(
     refuse_root(settings.state_dir, globals_.arguments)
 
     from mirror.app import dry_run as dry  # noqa: PLC0415 -- slow imports
-    from mirror.app import once as one_run  # noqa: PLC0415
+    from mirror.app import once as one_run  # noqa: PLC0415 -- slow imports
 
     secret = globals_.redactor.add
     if dry_run:

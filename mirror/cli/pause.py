@@ -35,7 +35,7 @@ def pause(
     settings = globals_of(context).settings()
 
     from mirror.app import pause as pausing  # noqa: PLC0415 -- slow imports
-    from mirror.config.units import parse_duration  # noqa: PLC0415
+    from mirror.config.units import parse_duration  # noqa: PLC0415 -- slow imports
 
     try:
         lasts = parse_duration(length)

@@ -39,7 +39,7 @@ def rebuild(
             raise typer.BadParameter(f"--target: there is no target {name}")
 
     from mirror.app.rebuild import rebuild as rebuilding  # noqa: PLC0415 -- slow imports
-    from mirror.cli import progress  # noqa: PLC0415
+    from mirror.cli import progress  # noqa: PLC0415 -- slow imports
 
     named: dict[tuple[str, str], int] = {}
 

@@ -23,10 +23,10 @@ def run(context: typer.Context) -> None:
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 
-    from mirror.app import memory  # noqa: PLC0415
-    from mirror.app.service import Service  # noqa: PLC0415
-    from mirror.metrics import Metrics  # noqa: PLC0415
-    from mirror.systemd import Notifier  # noqa: PLC0415
+    from mirror.app import memory  # noqa: PLC0415 -- slow imports
+    from mirror.app.service import Service  # noqa: PLC0415 -- slow imports
+    from mirror.metrics import Metrics  # noqa: PLC0415 -- slow imports
+    from mirror.systemd import Notifier  # noqa: PLC0415 -- slow imports
 
     async def serve() -> None:
         service = Service(

@@ -30,14 +30,14 @@ def show(
         except MirrorError as exc:
             typer.echo(str(exc), err=True)
             raise typer.Exit(1) from exc
-        full = public_json.dossier(ledger.queries.details(chosen))
+        full = public_json.details(ledger.queries.details(chosen))
     if as_json:
         render.as_json(full)
     else:
-        _print_dossier(full)
+        _print_details(full)
 
 
-def _print_dossier(full: dict[str, Any]) -> None:
+def _print_details(full: dict[str, Any]) -> None:
     told_below = ("why", "advice", "copies", "versions", "history", "item")
     for key, value in (full | {"reason": full["reason"] or full["why"]}).items():
         if key not in told_below:

@@ -54,8 +54,8 @@ def status(
 def _show_status(settings: Settings, *, as_json: bool, watch: bool) -> None:
     while True:
         with reading(settings) as ledger:
-            reads = ledger.queries
-            shown = public_json.status(reads.counts(), reads, to_us(utc_now()))
+            queries = ledger.queries
+            shown = public_json.status(queries.counts(), queries, to_us(utc_now()))
         if as_json:
             render.as_json(shown)
         else:

@@ -35,7 +35,7 @@ def support_bundle(
     settings = globals_.settings()
 
     from mirror import config  # noqa: PLC0415 -- slow imports
-    from mirror.app import support_bundle as support  # noqa: PLC0415
+    from mirror.app import support_bundle as support  # noqa: PLC0415 -- slow imports
 
     name = f"archive-mirror-support-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz"
     path = path or Path(name)

@@ -51,7 +51,7 @@ def verify(
         refuse_root(settings.state_dir, globals_of(context).arguments)
 
     from mirror.app import verify as verifying  # noqa: PLC0415 -- slow imports
-    from mirror.cli import progress  # noqa: PLC0415
+    from mirror.cli import progress  # noqa: PLC0415 -- slow imports
 
     findings: list[CopyFinding] = []
     with progress.of_reads() as watch:

@@ -35,6 +35,7 @@ from mirror.config.values import (
 _HIGHEST_PORT: Final = 65_535
 _HOP_BYTES: Final = 256 * 1024
 _ALL_HOPS_BYTES: Final = 3 * 1024 * 1024
+"""Of all transfers together; with 4 MiB 64 of them over TLS came to 96 MiB resident."""
 
 
 class Listen(NamedTuple):

@@ -129,6 +129,7 @@ class Lane:
                 raise HungError(f"{self._name} gives no answer", job, longest_s)
         except asyncio.CancelledError:
             heartbeat.given_up = True
+            job.cancel()
             raise
         self._measure(heartbeat)
         return waiting.result()

@@ -182,6 +182,13 @@ class FetchQueue:
         )
         return {source: untried > 0 for source, untried in cursor}
 
+    def is_claimed(self, key: int) -> bool:
+        """Tell whether an export is being fetched."""
+        row = self._db.connection.execute(
+            "SELECT 1 FROM exports WHERE key = ? AND state = 'fetching'", (key,)
+        ).fetchone()
+        return row is not None
+
     def gave_way(self, key: int) -> None:
         """Remember that an export's attempt was ended because it brought nothing."""
         with self._db.transaction() as connection:
@@ -410,11 +417,18 @@ class FetchQueue:
             known = rows.find_copy(connection, key, target)
             owed = copy.owed(key, target) if known is None else copy.owed_again(known)
             rows.write_copy(connection, known, owed)
-        # LookQueue are taken at the newest version that is ours.
+        # Looks are taken at the newest version that is ours.
         connection.execute(
             "UPDATE exports SET look_due_us = NULL WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND version < ? AND look_due_us IS NOT NULL",
             (*after.identity, after.version),
+        )
+        # What was asked for by hand and is kept has the drops of the others.
+        connection.execute(
+            "UPDATE exports SET drops = (SELECT max(drops) FROM exports "
+            "WHERE source = ?1 AND export_id = ?2 AND created_key = ?3) "
+            "WHERE key = ?4 AND version > 1",
+            (*after.identity, key),
         )
 
     def _drop(self, prior: Export, after: Export) -> bool:
@@ -430,7 +444,7 @@ class FetchQueue:
         row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND key <> ? AND sha256 = ? "
-            "AND state IN ('spooled', 'saved', 'doubtful') ORDER BY version DESC",
+            f"AND state IN {rows.KEPT} ORDER BY version DESC",
             (*prior.identity, prior.key, sha256),
         ).fetchone()
         if row is None:

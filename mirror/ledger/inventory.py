@@ -218,7 +218,7 @@ class Inventory:
                 "WHERE look_due_us IS NOT NULL AND EXISTS (SELECT 1 FROM exports "
                 "WHERE source = older.source AND export_id = older.export_id "
                 "AND created_key = older.created_key AND version > older.version "
-                "AND state IN ('spooled', 'saved', 'doubtful'))"
+                f"AND state IN {rows.KEPT})"
             )
             orphans = connection.execute(
                 f"SELECT {rows.COLUMNS} FROM exports "

@@ -333,7 +333,7 @@ class Queries:
             "SELECT target, count(*), coalesce(sum(size_bytes), 0) "
             "FROM copies INDEXED BY copies_open CROSS JOIN exports ON key = export "
             f"WHERE copies.state IN {rows.OPEN} "
-            "AND exports.state IN ('spooled', 'saved', 'doubtful') GROUP BY target"
+            f"AND exports.state IN {rows.KEPT} GROUP BY target"
         )
         return {target: (files, size) for target, files, size in cursor}
 
@@ -413,24 +413,23 @@ class Queries:
 
     def details(self, export: Export) -> ExportDetails:
         """Return all that is known of one export."""
-        if export.key is None:
-            raise ValueError("the export is not from the ledger")
+        key = export.stored_key
         cursor = self._db.connection.execute(
             "SELECT number, times, started_us, ended_us, outcome, offset_bytes, "
             "held_bytes, error FROM attempts WHERE export = ? ORDER BY number",
-            (export.key,),
+            (key,),
         )
         versions = self._db.connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND export_id = ? "
             "AND created_key = ? AND key <> ? ORDER BY version",
-            (*export.identity, export.key),
+            (*export.identity, key),
         )
         return ExportDetails(
             export=export,
             versions=[rows.export(row) for row in versions],
-            copies=rows.copies(self._db.connection, export.key),
+            copies=rows.copies(self._db.connection, key),
             attempts=[rows.attempt(row) for row in cursor],
-            item=rows.item(self._db.connection, export.key),
+            item=rows.item(self._db.connection, key),
         )
 
     def kept_on(self, target: str) -> int:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from mirror.ledger.database import Database
     from mirror.model import Export
 
-_OURS = "('spooled', 'saved', 'doubtful')"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookDue:
@@ -49,8 +47,9 @@ class LookQueue:
         marks = ", ".join("?" * len(sources))
         row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_look "
-            f"WHERE look_due_us IS NOT NULL AND look_due_us <= ? AND state IN {_OURS} "
-            f"AND source IN ({marks}) ORDER BY look_due_us LIMIT 1",
+            "WHERE look_due_us IS NOT NULL AND look_due_us <= ? "
+            f"AND state IN {rows.KEPT} AND source IN ({marks}) "
+            "ORDER BY look_due_us LIMIT 1",
             (now_us, *sources),
         ).fetchone()
         if row is None:
@@ -66,7 +65,7 @@ class LookQueue:
         marks = ", ".join("?" * len(sources))
         row = self._db.connection.execute(
             "SELECT min(look_due_us) FROM exports INDEXED BY exports_look "
-            f"WHERE look_due_us IS NOT NULL AND state IN {_OURS} "
+            f"WHERE look_due_us IS NOT NULL AND state IN {rows.KEPT} "
             f"AND source IN ({marks})",
             tuple(sources),
         ).fetchone()

@@ -116,12 +116,10 @@ class Verification:
         held = connection.execute("SELECT 1 FROM items WHERE export = ?", (key,))
         return rows.item(connection, key) if held.fetchone() else None
 
-    def unread(self, subject: CopyToRead, now_us: int) -> None:
+    def unread(self, read: CopyToRead, now_us: int) -> None:
         """Record that reading a copy was tried and failed; not the reason."""
         with self._db.transaction() as connection:
-            prior = rows.find_copy(
-                connection, subject.export.stored_key, subject.copy.target
-            )
+            prior = rows.find_copy(connection, read.export.stored_key, read.copy.target)
             if prior is not None:
                 tried = dataclasses.replace(prior, checked_us=now_us)
                 rows.write_copy(connection, prior, tried)

@@ -24,7 +24,7 @@ class AttemptFacts:
     """What is known of an attempt, collected until its end.
 
     Attributes:
-        oldest_us: See `row.past_deadline`; as it was when the attempt began.
+        oldest_us: See `deadline.has_passed`; as it was when the attempt began.
         lifetime_us: How long the VMS keeps a file.
         second_look: The source allows second looks.
         offset_bytes: Where in the file the first byte received belongs.
@@ -95,14 +95,14 @@ def after_attempt(
 
     Args:
         export: As it stands in the ledger now.
-        facts: Of the attempt, with its facts.
+        facts: What is known of the attempt, its end included.
         pace: Of the retries.
         jitter: Uniform draw in [0, 1).
         patient: A doubtful body is asked for again later, not at once.
     """
     export, receipt = _learn(export, facts), facts.receipt
     if receipt is None:
-        return held_body.rather_kept(_without_file(export, facts, pace, jitter))
+        return _without_file(export, facts, pace, jitter)
     if export.held_until_us == 0:
         # Its row speaks of other footage by now; so may this body.
         return held_body.ending(export)
@@ -130,7 +130,7 @@ def timed_out(failure: Exception | None) -> bool:
 
 
 def _learn(export: Export, facts: AttemptFacts) -> Export:
-    """Return the export with what the attempt learnt, whatever its facts."""
+    """Return the export with what the attempt learnt, however it ended."""
     late = 0 if facts.began or facts.failure is None else export.late
     timeouts = export.timeouts
     if facts.complete or isinstance(facts.failure, FetchError | FileGoneError):

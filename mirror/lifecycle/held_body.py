@@ -229,7 +229,7 @@ def set_apart(export: Export, version: int) -> Export:
 
 def alone(export: Export) -> Export:
     """Return an export that waits for nothing but to be kept by its held body."""
-    if export.state not in _QUEUED or not export.held:
+    if export.state not in _QUEUED | {State.FETCHING} or not export.held:
         return export
     return dataclasses.replace(
         export,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, TypedDict
 
-from mirror.lifecycle import deadline, held_body, loss, retry, version
-from mirror.lifecycle import second_look as looks
+from mirror.lifecycle import deadline, held_body, loss, retry, second_look, version
 from mirror.model import KEPT_STATES, Export, Reason, State
 
 if TYPE_CHECKING:
@@ -78,11 +77,11 @@ def _kept(prior: Export, row: Row, walk: Walk) -> Export:
         updated_at=row.updated_at,
     )
     # What is not known of a record that was made again from a sidecar is no change.
-    moved = prior.url is not None and not looks.same_place(after.url, prior.url)
+    moved = prior.url is not None and not second_look.same_place(after.url, prior.url)
     stamped = prior.updated_at not in {None, after.updated_at}
     if not (moved or stamped):
         return after
-    due_us = looks.next_due(
+    due_us = second_look.next_due(
         prior, now_us=walk.at_us, lifetime_us=walk.lifetime_us, soon=True
     )
     due = [each for each in (prior.look_due_us, due_us) if each is not None]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from mirror.lifecycle import version
-from mirror.model import Reason
+from mirror.model import KEPT_STATES, Reason
 from mirror.mp4 import END_NOT_PROVABLE
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def after_look(
 
     Args:
         export: The newest version that is ours.
-        newest: The newest of all; `export` itself, or one that is still to be fetched.
+        newest: The newest of all: `export` itself, one that is still to be fetched, or
+            a kept one that was set apart from `export`.
         shown: What the look showed.
         seen: What the answer said.
         now_us: Now.
@@ -115,8 +116,8 @@ def after_look(
     soon = shown in {Shown.CHANGED, Shown.FAILED}
     due_us = next_due(after, now_us=now_us, lifetime_us=lifetime_us, soon=soon)
     after = dataclasses.replace(after, look_due_us=due_us)
-    waits = newest.version > export.version
-    if waits:
+    newer = newest.version > export.version
+    if newer and newest.state not in KEPT_STATES:
         # Looks are counted by export.
         newest = dataclasses.replace(newest, looks=after.looks, looked_us=now_us)
         if change is None:
@@ -126,13 +127,17 @@ def after_look(
         return after, newest
     if change is None:
         return after, after
-    if not version.may_follow(export):
+    # What is kept may have been set apart from the body that was looked at.
+    base = after
+    if newer:
+        base = dataclasses.replace(newest, looks=after.looks, looked_us=now_us)
+    if not version.may_follow(base):
         refused = dataclasses.replace(
             after, look_due_us=None, last_error=version.NOT_FETCHED
         )
         return refused, refused
     return after, version.further(
-        after,
+        base,
         reason=Reason.CHANGED,
         now_us=now_us,
         not_before_us=last_chance(export.deadline_us or now_us, lifetime_us),

@@ -129,4 +129,4 @@ def _take_at_once(size_bytes: int) -> None:
     """
     selector_events._SelectorSocketTransport.max_size = size_bytes  # type: ignore[attr-defined] # noqa: SLF001 -- see above
     sslproto.SSLProtocol.max_size = size_bytes
-    constants.FLOW_CONTROL_HIGH_WATER_SSL_READ = max(1, size_bytes // 1024)  # type: ignore[misc]
+    constants.FLOW_CONTROL_HIGH_WATER_SSL_READ = max(1, size_bytes // 1024)  # type: ignore[misc]  # see above

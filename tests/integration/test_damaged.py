@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-from tests.verify_bench import SIZE, Kept, digest, flip, keep, snapshot, sql
+from tests.kept_site import SIZE
+from tests.verify_bench import Kept, digest, flip, keep, snapshot, sql
 
 
 @pytest.fixture

@@ -59,3 +59,17 @@ def test_other_bytes_by_hand_are_a_version(ledger):
 
     assert [(one.sha256 or "-")[0] for one in all_of(ledger)] == ["a", "b"]
     assert versions.may_follow(all_of(ledger)[-1])
+
+
+def test_what_is_kept_by_hand_gives_no_drop_back(ledger):
+    """The VMS may make no more of them than before."""
+    meet(ledger)
+    fetch(ledger, "a", doubt="x")
+    publish(ledger)
+    for _ in range(2):
+        change(ledger)
+        assert fetch(ledger, "a", doubt="x").dropped
+    assert not ask_for(ledger, "b")
+
+    assert [one.drops for one in all_of(ledger)] == [2, 2]
+    assert not versions.may_follow(all_of(ledger)[-1])

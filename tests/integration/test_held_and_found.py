@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mirror.lifecycle import held_body as verdict
+from mirror.lifecycle import held_body
+from mirror.lifecycle.second_look import Shown, after_look
 from mirror.model import CopyState, Export, State, Verdict
+from mirror.ports import Validators
 from tests import builders
 from tests.builders import HOUR, NOW
 from tests.integration.test_versions import all_of, fetch, ledger, meet, publish
@@ -17,14 +19,24 @@ if TYPE_CHECKING:
     from mirror.ledger import Ledger
 
 __all__ = ["ledger"]
+FOUND = builders.export(
+    key=None,
+    state=State.SAVED,
+    proof=Verdict.WHOLE,
+    size_bytes=100,
+    sha256="a" * 64,
+    spooled_us=NOW,
+    saved_us=NOW,
+)
+"""What a sidecar tells."""
 
 
-def hold(ledger: Ledger, digit: str = "c") -> Export:
-    """Let the newest version be due, with a body held."""
+def hold(ledger: Ledger, digit: str = "c", *, state: State = State.READY) -> Export:
+    """Let the newest version be due, or being fetched, with a body held."""
     newest = all_of(ledger)[-1]
     held = dataclasses.replace(
         newest,
-        state=State.READY,
+        state=state,
         without_walks=1,
         held_sha256=digit * 64,
         held_bytes=70_000,
@@ -41,7 +53,7 @@ def hold(ledger: Ledger, digit: str = "c") -> Export:
 def end(ledger: Ledger) -> list[tuple[Export, Export]]:
     """Let what is held wait no longer than it must."""
     return ledger.fetches.end_held(
-        verdict.spooled_doubtful, targets=["nas", "vault"], now_us=NOW
+        held_body.spooled_doubtful, targets=["nas", "vault"], now_us=NOW
     )
 
 
@@ -88,6 +100,44 @@ def test_the_same_bytes_need_no_version(ledger):
 
 
 @pytest.mark.parametrize("known", [False, True])
+def test_rebuild_meets_the_file_of_what_was_being_fetched(ledger, known):
+    """A kill left it so. On two targets it is one version."""
+    meet(ledger)
+    if known:
+        fetch(ledger, "a")
+        publish(ledger)
+    hold(ledger, state=State.FETCHING)
+    for target in ("nas", "vault"):
+        ledger.inventory.take(FOUND, target=target, path="hq/7.mp4", whole=True)
+    ledger.inventory.settle()
+    ledger.fetches.recover()
+    end(ledger)
+
+    assert shown(ledger) == [(1, State.SPOOLED, "c"), (2, State.SAVED, "a")]
+
+
+def test_what_changes_after_both_are_kept_is_a_version(ledger):
+    """The body that was held is looked at; the VMS shows another file twice."""
+    meet(ledger)
+    fetch(ledger, "a")
+    publish(ledger)
+    found_good(ledger, hold(ledger).stored_key)
+    end(ledger)
+    odd = all_of(ledger)[0]
+    seen = Validators(total_bytes=90_000, etag='"9"', last_modified=None)
+    ledger.second_looks.settle(
+        odd.stored_key,
+        lambda export, newest: after_look(
+            export, newest, Shown.CHANGED, seen, now_us=NOW, lifetime_us=3 * HOUR
+        ),
+    )
+
+    versions = [(one.version, one.state, one.reason) for one in all_of(ledger)]
+    assert versions[2:] == [(3, State.READY, "changed")]
+    assert versions[1] == (2, State.SAVED, None)
+
+
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("recalled", [False, True])
 def test_an_older_ledger_meets_the_file_of_a_later_one(ledger, known, recalled):
     """Whether it knew the bytes before they were damaged, or never had any."""
@@ -96,22 +146,13 @@ def test_an_older_ledger_meets_the_file_of_a_later_one(ledger, known, recalled):
         fetch(ledger, "a")
         publish(ledger)
     held = hold(ledger)
-    found = builders.export(
-        key=None,
-        state=State.SAVED,
-        proof=Verdict.WHOLE,
-        size_bytes=100,
-        sha256="a" * 64,
-        spooled_us=NOW,
-        saved_us=NOW,
-    )
     place = {"target": "nas", "path": "hq/7.mp4"}
     if recalled:
         assert ledger.inventory.recall(
-            held.stored_key, found, others=["vault"], **place
+            held.stored_key, FOUND, others=["vault"], **place
         )
     else:
-        ledger.inventory.take(found, whole=True, **place)
+        ledger.inventory.take(FOUND, whole=True, **place)
         ledger.inventory.settle()
     end(ledger)
 

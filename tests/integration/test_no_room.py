@@ -30,13 +30,15 @@ class Clock:
 
 
 @pytest.fixture(autouse=True)
-def _one_mib_above_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return a disk with one MiB above the reserve."""
     disk = SimpleNamespace(
         f_blocks=8 * 1024 * MIB // 4096,
         f_frsize=4096,
         f_bavail=257 * MIB // 4096,
     )
     monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    return disk
 
 
 def spool_of(folder: Path, clock: Clock) -> Spool:
@@ -93,3 +95,21 @@ async def test_room_ends_the_wait(tmp_path):
     spool.close()
 
     assert found == [5, 10, None, 5]
+
+
+async def test_what_has_room_keeps_nobody_waiting(tmp_path, disk):
+    """Also before its body begins: its answer may never come."""
+    spool = spool_of(tmp_path, Clock())
+    parts = [
+        await spool.open(builders.export(key=number, export_id=number, order_us=number))
+        for number in (1, 2, 3)
+    ]
+    parts[2].append([b"a" * 8 * MIB])
+    with pytest.raises(NoRoomError):
+        await spool.make_room(parts[0], 4 * MIB, begun=False)
+    disk.f_bavail = (256 + 6) * MIB // 4096
+    await spool.make_room(parts[0], 4 * MIB, begun=False)
+    await spool.make_room(parts[1], MIB, begun=False)
+    for part in parts:
+        await spool.put_away(part)
+    spool.close()

@@ -1,4 +1,4 @@
-"""The pump: what came over the wire lies in the spool, whatever ended it."""
+"""The receiver: what came over the wire lies in the spool, whatever ended it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Body:
 
 
 class Rig:
-    """A pump on a real part, with what it told."""
+    """A receiver on a real part, with what it told."""
 
     def __init__(self, spool: Spool, part: Part, path: Path) -> None:
         self.spool = spool
@@ -81,10 +81,10 @@ class Rig:
         self.sizes: list[int] = []
         self.checkpoints: list[int] = []
 
-    def pump(
+    def receiver(
         self, *, max_bytes: int = 1 << 40, min_rate: float | None = None, check=None
     ) -> Receiver:
-        """Return a pump into the part."""
+        """Return a receiver into the part."""
 
         async def checkpoint() -> None:
             size, _ = await self.spool.use(self.part, Part.flush)
@@ -163,7 +163,7 @@ def blocks(number: int, size: int = 64 * KIB) -> list[bytes]:
 async def test_all_that_came_is_written_in_order(rig):
     """A body read to its end is in the part byte for byte."""
     body = Body(blocks(30))
-    await rig.pump().run(body)
+    await rig.receiver().run(body)
 
     assert rig.held() == body.content
     assert sum(rig.batches) == len(body.content)
@@ -175,7 +175,7 @@ async def test_all_that_came_before_an_error_is_written(rig, number):
     """A cut or a stall keeps each byte that came before it, and is told."""
     body = Body([*blocks(number), FetchError("cut", "gone")])
     with pytest.raises(FetchError, match="gone"):
-        await rig.pump().run(body)
+        await rig.receiver().run(body)
 
     assert rig.held() == body.content
 
@@ -184,7 +184,7 @@ async def test_all_that_came_before_an_error_is_written(rig, number):
 async def test_all_that_came_before_a_cancellation_is_written(rig, number):
     """A stop while the body is awaited keeps each byte that came before it."""
     body = Body([*blocks(number), ...])
-    moving = asyncio.create_task(rig.pump().run(body))
+    moving = asyncio.create_task(rig.receiver().run(body))
     await body.waits.wait()
     moving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -207,7 +207,7 @@ async def test_a_cancellation_at_any_await_keeps_what_came(
     monkeypatch.setattr(os, "pwritev", slow)
     script = [step for one in blocks(40) for step in (one, clock.later(0.4))]
     body = Body([*script, ...])
-    moving = asyncio.create_task(rig.pump().run(body))
+    moving = asyncio.create_task(rig.receiver().run(body))
     for _ in range(turns):
         await asyncio.sleep(0)
     moving.cancel()
@@ -229,7 +229,7 @@ async def test_further_cancellations_lose_nothing_either(rig, monkeypatch, more)
 
     monkeypatch.setattr(os, "pwritev", slow)
     body = Body([*blocks(5), ...])
-    moving = asyncio.create_task(rig.pump().run(body))
+    moving = asyncio.create_task(rig.receiver().run(body))
     await body.waits.wait()
     moving.cancel()
     for _ in range(more):
@@ -250,7 +250,7 @@ async def test_a_cancellation_while_a_checkpoint_runs_keeps_what_came(rig, clock
         await asyncio.Event().wait()
 
     body = Body([HEAD, b"a" * KIB, clock.later(2.0), b"b" * KIB, b"c" * KIB, ...])
-    moving = asyncio.create_task(rig.pump(check=stuck).run(body))
+    moving = asyncio.create_task(rig.receiver(check=stuck).run(body))
     await within.wait()
     moving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -276,7 +276,7 @@ async def test_a_failed_write_leaves_no_hole(rig, monkeypatch, after, partly):
     monkeypatch.setattr(os, "pwritev", fails_once)
     body = Body(blocks(20))
     with pytest.raises(SpoolError) as caught:
-        await rig.pump().run(body)
+        await rig.receiver().run(body)
 
     assert caught.value.reason == "spool_full"
     held = rig.held()
@@ -291,7 +291,7 @@ async def test_a_write_that_fails_as_the_body_ends_is_told(rig, monkeypatch):
 
     monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(SpoolError):
-        await rig.pump().run(Body([HEAD, b"x" * KIB]))
+        await rig.receiver().run(Body([HEAD, b"x" * KIB]))
 
     assert rig.held() == b""
 
@@ -300,7 +300,7 @@ async def test_a_write_that_fails_as_the_body_ends_is_told(rig, monkeypatch):
 async def test_binary_bytes_are_kept_however_few(rig, number):
     """A body that ended with them is no error page."""
     content = (HEAD * 300)[:number]
-    await rig.pump().run(Body([content]))
+    await rig.receiver().run(Body([content]))
 
     assert rig.held() == content
 
@@ -310,7 +310,7 @@ async def test_binary_bytes_are_kept_where_the_line_broke(rig, number):
     """Unless they are fewer than tell anything."""
     content = (HEAD * 300)[:number]
     with pytest.raises(FetchError, match="gone"):
-        await rig.pump().run(Body([content, FetchError("cut", "gone")]))
+        await rig.receiver().run(Body([content, FetchError("cut", "gone")]))
 
     assert rig.held() == (content if number >= 8 else b"")
 
@@ -319,7 +319,7 @@ async def test_binary_bytes_are_kept_where_the_line_broke(rig, number):
 async def test_an_empty_body_is_told_as_such(rig, steps):
     """It is no file, and no break either."""
     with pytest.raises(ErrorPageError) as caught:
-        await rig.pump().run(Body(steps))
+        await rig.receiver().run(Body(steps))
 
     assert caught.value.head == b""
     assert rig.held() == b""
@@ -328,7 +328,7 @@ async def test_an_empty_body_is_told_as_such(rig, steps):
 async def test_a_break_before_the_first_byte_is_a_break(rig):
     """Nothing can be said of what would have come."""
     with pytest.raises(FetchError, match="gone"):
-        await rig.pump().run(Body([FetchError("cut", "gone")]))
+        await rig.receiver().run(Body([FetchError("cut", "gone")]))
 
     assert rig.held() == b""
 
@@ -338,7 +338,7 @@ async def test_a_head_in_small_pieces_is_recognised(rig, size):
     """However the first bytes are cut up, an mp4 is an mp4."""
     content = HEAD + b"x" * 100
     pieces = [content[i : i + size] for i in range(0, len(content), size)]
-    await rig.pump().run(Body(pieces))
+    await rig.receiver().run(Body(pieces))
 
     assert rig.held() == content
 
@@ -363,7 +363,7 @@ async def test_an_error_page_is_not_kept(rig, clock, chunks):
     body = Body([step for one in chunks for step in (clock.later(2.0), one)])
     with pytest.raises(ErrorPageError) as caught:
         async with asyncio.timeout(60):
-            await rig.pump().run(body)
+            await rig.receiver().run(body)
 
     assert rig.held() == b""
     assert caught.value.head
@@ -380,7 +380,7 @@ async def test_an_error_page_is_not_kept(rig, clock, chunks):
 )
 async def test_all_else_is_received_to_its_end(rig, content):
     """Whatever it is, its structure is judged once all of it is there."""
-    await rig.pump().run(Body([content[i : i + 700] for i in range(0, 9000, 700)]))
+    await rig.receiver().run(Body([content[i : i + 700] for i in range(0, 9000, 700)]))
 
     assert rig.held() == content
 
@@ -407,7 +407,7 @@ async def test_a_look_refuses_a_page(chunks):
 async def test_a_part_that_is_continued_needs_no_head(rig):
     """The first bytes of the rest of a file are any bytes."""
     rig.part.append([HEAD])
-    await rig.pump().run(Body([b"<html>"]))
+    await rig.receiver().run(Body([b"<html>"]))
 
     assert rig.held() == HEAD + b"<html>"
 
@@ -418,7 +418,7 @@ async def test_a_part_that_is_continued_needs_no_head(rig):
 async def test_a_cancelled_transfer_ends_as_cancelled(rig, steps, max_bytes):
     """What the last batch turns out to be does not swallow a cancellation."""
     body = Body([*steps, ...])
-    moving = asyncio.create_task(rig.pump(max_bytes=max_bytes).run(body))
+    moving = asyncio.create_task(rig.receiver(max_bytes=max_bytes).run(body))
     await body.waits.wait()
     moving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -428,7 +428,7 @@ async def test_a_cancelled_transfer_ends_as_cancelled(rig, steps, max_bytes):
 @pytest.mark.parametrize("size", [1000, 16 * KIB, 100_000, BATCH_BYTES, 700_000])
 async def test_a_batch_is_bounded(rig, size):
     """No hop to a thread carries more than 256 KiB and one chunk."""
-    await rig.pump().run(Body(blocks(2_000_000 // size + 3, size)))
+    await rig.receiver().run(Body(blocks(2_000_000 // size + 3, size)))
 
     assert max(rig.batches) <= BATCH_BYTES + size
     assert rig.part.size > 2_000_000
@@ -449,7 +449,7 @@ async def test_a_slow_disk_stops_the_reading(rig, monkeypatch):
 
     monkeypatch.setattr(os, "pwritev", waits)
     body = Body(blocks(60))
-    moving = asyncio.create_task(rig.pump().run(body))
+    moving = asyncio.create_task(rig.receiver().run(body))
     await stuck.wait()
     await asyncio.sleep(0.1)
     read_meanwhile = len(body.content)
@@ -465,14 +465,14 @@ async def test_a_checkpoint_each_second_and_not_more_often(rig, clock):
     step = clock.later(0.4)
     script = [one for index in range(9) for one in (step, bytes([index]) * 10)]
     head = HEAD * 200
-    await rig.pump().run(Body([head, *script]))
+    await rig.receiver().run(Body([head, *script]))
 
     assert rig.checkpoints == [len(head) + 30, len(head) + 60, len(head) + 90]
 
 
 async def test_no_checkpoint_before_a_second_is_over(rig, clock):
     """Bytes alone make none; the end of the attempt does that."""
-    await rig.pump().run(Body(blocks(20)))
+    await rig.receiver().run(Body(blocks(20)))
 
     assert rig.checkpoints == []
 
@@ -487,7 +487,7 @@ async def test_a_checkpoint_that_fails_ends_the_transfer_and_keeps_the_bytes(
 
     body = Body([HEAD, b"a" * 10, clock.later(2.0), b"b" * 10, b"c"])
     with pytest.raises(SpoolError, match="no fsync"):
-        await rig.pump(check=fails).run(body)
+        await rig.receiver(check=fails).run(body)
 
     assert rig.held() == body.content == HEAD + b"a" * 10 + b"b" * 10
 
@@ -497,7 +497,7 @@ async def test_the_reserve_is_looked_after_while_a_file_grows(rig, clock):
     rig.part.min_free = 1 << 60
     body = Body([HEAD, clock.later(2.0), b"b" * 10, b"c" * 10])
     with pytest.raises(SpoolError) as caught:
-        await rig.pump().run(body)
+        await rig.receiver().run(body)
 
     assert caught.value.reason == "spool_full"
     assert rig.held() == HEAD + b"b" * 10
@@ -518,7 +518,7 @@ async def test_the_floor_of_the_rate_is_over_five_minutes(
 ):
     """Slower than min_rate over five minutes is refused, and not before."""
     body = Body([HEAD, *dripping(clock, seconds=seconds, size=size)])
-    moving = rig.pump(min_rate=100.0).run(body)
+    moving = rig.receiver(min_rate=100.0).run(body)
     if slow:
         with pytest.raises(FetchError) as caught:
             await moving
@@ -534,7 +534,7 @@ async def test_the_rate_is_that_of_the_last_five_minutes(rig, clock):
     fast = dripping(clock, seconds=310, size=100_000)
     body = Body([HEAD, *fast, *dripping(clock, seconds=620, size=10)])
     with pytest.raises(FetchError) as caught:
-        await rig.pump(min_rate=100.0).run(body)
+        await rig.receiver(min_rate=100.0).run(body)
 
     assert caught.value.reason == "too_slow"
 
@@ -543,7 +543,9 @@ async def test_what_was_held_before_does_not_count_as_fast(rig, clock):
     """Only the bytes of this transfer count."""
     rig.part.append([HEAD, b"x" * 1_000_000])
     with pytest.raises(FetchError) as caught:
-        await rig.pump(min_rate=100.0).run(Body(dripping(clock, seconds=320, size=10)))
+        await rig.receiver(min_rate=100.0).run(
+            Body(dripping(clock, seconds=320, size=10))
+        )
 
     assert caught.value.reason == "too_slow"
 
@@ -551,7 +553,7 @@ async def test_what_was_held_before_does_not_count_as_fast(rig, clock):
 async def test_without_a_floor_any_rate_will_do(rig, clock):
     """min_rate unset refuses nothing."""
     body = Body([HEAD, *dripping(clock, seconds=4000, size=1)])
-    await rig.pump().run(body)
+    await rig.receiver().run(body)
 
     assert rig.held() == body.content
 
@@ -561,7 +563,7 @@ async def test_a_file_larger_than_allowed_is_refused_soon(rig):
     limit = 1_000_000
     body = Body(blocks(400))
     with pytest.raises(FetchError) as caught:
-        await rig.pump(max_bytes=limit).run(body)
+        await rig.receiver(max_bytes=limit).run(body)
 
     assert caught.value.reason == "too_large"
     assert len(body.content) <= limit + 3 * (BATCH_BYTES + 64 * KIB)
@@ -570,8 +572,8 @@ async def test_a_file_larger_than_allowed_is_refused_soon(rig):
 async def test_a_file_as_large_as_allowed_is_taken(rig):
     """The bound itself is allowed, one byte more is not, even at the very end."""
     content = HEAD + b"x" * 76
-    await rig.pump(max_bytes=100).run(Body([content]))
+    await rig.receiver(max_bytes=100).run(Body([content]))
     assert rig.held() == content
 
     with pytest.raises(FetchError):
-        await rig.pump(max_bytes=100).run(Body([b"y"]))
+        await rig.receiver(max_bytes=100).run(Body([b"y"]))

@@ -14,7 +14,6 @@ from mirror import sidecar
 from mirror.errors import OriginRefusedError, SpoolError, TargetError
 from mirror.ledger import Partial
 from mirror.model import CopyState, Export, State, to_us, utc_now
-from mirror.pipeline.fetch import attempt as fetch
 from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
@@ -315,6 +314,21 @@ async def test_a_fault_of_ours_stops_one_fetch_only(bench: Bench, monkeypatch):
     assert (attempt.outcome, attempt.held_bytes) == ("unexpected", 0)
 
 
+async def test_a_fault_of_ours_after_the_record_changes_nothing(bench, monkeypatch):
+    """What is spooled stays so, and the pool goes on."""
+
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    served = await bench.add()
+    monkeypatch.setattr(bench.engine.pool.fetcher._metrics, "fetch_ended", crash)
+    export = await bench.claimed()
+    await bench.engine.pool.attempt(bench.engine.pool.sources["hq"], export)
+
+    assert bench.site.export(served).state is State.SPOOLED
+    assert [one.outcome for one in bench.site.dossier(served).attempts] == ["whole"]
+
+
 async def test_a_cancelled_publish_gives_its_copy_back(bench: Bench):
     """What a thread began has ended; the attempt is not counted."""
     served = await bench.add()
@@ -497,4 +511,4 @@ async def test_the_first_copy_is_the_spooled_file_itself(bench: Bench):
 async def test_an_export_without_a_key_is_refused():
     """Whatever is fetched is in the ledger."""
     with pytest.raises(ValueError, match="not from the ledger"):
-        fetch._key(builders.export(key=None))
+        _ = builders.export(key=None).stored_key

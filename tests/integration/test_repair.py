@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 
+from tests.kept_site import SIZE
 from tests.verify_bench import (
     DAMAGES,
     HIDDEN,
     SIDECARS,
-    SIZE,
     deadline_of,
     digest,
     flip,

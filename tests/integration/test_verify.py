@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
+from tests.kept_site import SIZE
 from tests.verify_bench import (
     DAMAGES,
     HIDDEN,
     SIDECARS,
-    SIZE,
     flip,
     keep,
     problems,

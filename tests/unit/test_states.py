@@ -160,6 +160,8 @@ TABLE: dict[str, set[tuple[State | None, State, str | None]]] = {
         (W, SPOOLED, Reason.DOUBTFUL),
     },
     "a good copy of other bytes is found beside its held body": {
+        # Claimed, as a kill leaves it for `rebuild`.
+        (F, R, None),
         (W, R, None),
         (P, R, None),
         (R, R, None),

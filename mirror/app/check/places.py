@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mirror.app.check.finding import FILES_S, Finding, Grade, bounded
+from mirror.app.instance import spool_folders
 from mirror.disk import filesystem, mounts
 from mirror.errors import MirrorError, TargetError
 from mirror.ledger import LEDGER_NAME
@@ -70,7 +71,11 @@ async def spool(
     settings: Settings, places: Callable[[], list[Place]], ledger: LedgerThread
 ) -> Finding:
     """Judge where files are received, and how long they can wait without a target."""
-    best, *others = await bounded(places)
+    try:
+        best, *others = await bounded(places)
+    except TimeoutError:
+        # The finding of what hangs tells it.
+        return await _folder(spool_folders(settings)[0], ledger)
     if best.guard is None:
         return await _folder(best.path, ledger)
     # The target's own finding tells whether that can be written.
@@ -88,11 +93,12 @@ async def spool(
 
 async def _folder(folder: Path, ledger: LedgerThread) -> Finding:
     name = "spool"
-    if mounts.is_network(folder):
-        detail = f"{folder} lies on a network file system: while that is away nothing "
-        detail += "can be received; set spool_dir to a folder on a local disk"
-        return Finding(name=name, grade=Grade.WARN, detail=detail)
     try:
+        if await bounded(partial(mounts.is_network, folder)):
+            detail = f"{folder} lies on a network file system: while that is away "
+            detail += "nothing can be received; set spool_dir to a folder on a "
+            detail += "local disk"
+            return Finding(name=name, grade=Grade.WARN, detail=detail)
         found, writable, is_open = await bounded(partial(_room, folder))
     except TimeoutError:
         detail = f"{folder} cannot be used: no answer for {FILES_S:.0f} s; check its "

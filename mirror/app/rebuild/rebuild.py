@@ -266,52 +266,54 @@ class _Rebuild:
     def _take(self, ledger: Ledger, target: str, found: StoredFile) -> None:
         try:
             found.path.encode()
-            told = sidecar.export_of(found, self._now_us)
+            kept = sidecar.export_of(found, self._now_us)
         except UnicodeEncodeError:
             self._odd(Oddity.UNREADABLE, target, found.path, "its path is no text")
             return
         except SidecarError as exc:
             self._odd(Oddity.UNREADABLE, target, found.path, str(exc))
             return
-        if told.source not in self._settings.sources:
-            text = f"it is of source {told.source}, which is not configured"
+        if kept.source not in self._settings.sources:
+            text = f"it is of source {kept.source}, which is not configured"
             self._odd(Oddity.FOREIGN, target, found.path, text)
             return
-        whole = sidecar.is_whole(found, told)
-        taken = ledger.inventory.take(told, target=target, path=found.path, whole=whole)
+        whole = sidecar.is_whole(found, kept)
+        verdict = ledger.inventory.take(
+            kept, target=target, path=found.path, whole=whole
+        )
         if (
-            taken is SidecarVerdict.SECOND
+            verdict is SidecarVerdict.SECOND
             and whole
-            and self._beside(ledger, told, target, found)
+            and self._beside(ledger, kept, target, found)
         ):
-            self._seconds.append((told, found.path))
-        elif taken is not SidecarVerdict.KEPT:
+            self._seconds.append((kept, found.path))
+        elif verdict is not SidecarVerdict.KEPT:
             size = found.size_bytes
             beside = "no file" if size is None else f"a file of {size} bytes"
-            text = f"{told.label}, {told.size_bytes} bytes: {beside} lies beside it"
-            self._odd(Oddity(taken.value), target, found.path, text)
+            text = f"{kept.label}, {kept.size_bytes} bytes: {beside} lies beside it"
+            self._odd(Oddity(verdict.value), target, found.path, text)
 
     @staticmethod
-    def _beside(ledger: Ledger, told: Export, target: str, found: StoredFile) -> bool:
+    def _beside(ledger: Ledger, kept: Export, target: str, found: StoredFile) -> bool:
         """Tell whether the copy taken before has the same name but for a number.
 
         Such a file was published beside one that was damaged.
         """
-        path = ledger.inventory.path_of(told, target) or ""
+        path = ledger.inventory.path_of(kept, target) or ""
         return is_numbered(found.path, path) or is_numbered(path, found.path)
 
     async def _compare(
-        self, ledger: Ledger, target: Target, marker_id: str, told: Export, path: str
+        self, ledger: Ledger, target: Target, marker_id: str, kept: Export, path: str
     ) -> None:
         """Read two files of the same length and sidecar; take the one that is good."""
-        taken = ledger.inventory.path_of(told, target.name) or ""
+        taken = ledger.inventory.path_of(kept, target.name) or ""
         left = path
-        if not await _reads(target, marker_id, told, taken) and await _reads(
-            target, marker_id, told, path
+        if not await _reads(target, marker_id, kept, taken) and await _reads(
+            target, marker_id, kept, path
         ):
-            ledger.inventory.exchange(told, target=target.name, path=path)
+            ledger.inventory.exchange(kept, target=target.name, path=path)
             left = taken
-        text = f"{told.label}, {told.size_bytes} bytes: another file of it is taken"
+        text = f"{kept.label}, {kept.size_bytes} bytes: another file of it is taken"
         self._odd(Oddity.SECOND, target.name, left, text)
 
     async def _read_bare(self, ledger: Ledger, target: Target, marker_id: str) -> None:
@@ -333,19 +335,19 @@ class _Rebuild:
         self._told(OddCopy(oddity=oddity, target=target, path=path, text=text))
 
 
-async def _reads(target: Target, marker_id: str, told: Export, path: str) -> bool:
+async def _reads(target: Target, marker_id: str, kept: Export, path: str) -> bool:
     """Tell whether a file's bytes are those that its sidecar tells of."""
     try:
         file = await target.examine(
             path,
-            size_bytes=told.size_bytes or 0,
+            size_bytes=kept.size_bytes or 0,
             marker_id=marker_id,
             came=lambda _: None,
         )
     except TargetError:
         await target.probe(marker_id, write=False)
         return False
-    return file.sha256 == told.sha256
+    return file.sha256 == kept.sha256
 
 
 async def _lies(target: Target, marker_id: str, bare: WithoutSidecar) -> bool:

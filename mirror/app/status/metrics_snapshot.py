@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
 def take(ledger: Ledger, now_us: int) -> LedgerSnapshot:
     """Return the counts and times that the metrics show."""
-    reads = ledger.queries
-    backlog = reads.backlog(now_us)
-    owed, sources = reads.owed_copies(), reads.sources()
+    queries = ledger.queries
+    backlog = queries.backlog(now_us)
+    owed, sources = queries.owed_copies(), queries.sources()
     paused = ledger.pauses.now(now_us)
     saved, doubtful = (
-        {source: total for (source, _), total in reads.totals(event).items()}
+        {source: total for (source, _), total in queries.totals(event).items()}
         for event in ("saved", "doubtful")
     )
     return LedgerSnapshot(
-        exports=reads.counts(),
-        unfetched=reads.unfetched_by_source(now_us),
+        exports=queries.counts(),
+        unfetched=queries.unfetched_by_source(now_us),
         saved_total=saved,
         doubtful_total=doubtful,
-        lost_total=reads.totals("lost"),
-        unacknowledged=reads.unacknowledged(),
+        lost_total=queries.totals("lost"),
+        unacknowledged=queries.unacknowledged(),
         paused_sources=paused.sources,
         paused_targets=paused.targets,
         oldest_ready_us=backlog.oldest_ready_us,
         earliest_deadline_us=backlog.earliest_deadline_us,
         exports_at_risk=backlog.at_risk,
-        exports_without_room=reads.without_room(),
+        exports_without_room=queries.without_room(),
         target_owed_files={name: files for name, (files, _) in owed.items()},
-        target_damaged_files=reads.damaged_copies(),
+        target_damaged_files=queries.damaged_copies(),
         clock_offset_us={one.name: one.clock_offset_us for one in sources},
         last_success_us={
             one.name: one.last_success_us

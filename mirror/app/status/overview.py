@@ -61,9 +61,9 @@ def read(
         spool_free_bytes: Free where the spool lies now.
         ledger_problem: Why the ledger cannot be written just now.
     """
-    reads = ledger.queries
-    status = public_json.status(reads.counts(), reads, now_us)
-    sources = {source.name: source for source in reads.sources()}
+    queries = ledger.queries
+    status = public_json.status(queries.counts(), queries, now_us)
+    sources = {source.name: source for source in queries.sources()}
     shown = status | {
         "now": iso(now_us),
         "version": __version__,
@@ -78,16 +78,16 @@ def read(
         },
         "configured_targets": list(settings.targets),
         "spool": {
-            "bytes": reads.spooled_bytes(),
+            "bytes": queries.spooled_bytes(),
             "free_bytes": spool_free_bytes,
         },
         "ledger_problem": ledger_problem,
-        "open": [_row(each, [], now_us) for each in reads.urgent(_URGENT, now_us)],
+        "open": [_row(each, [], now_us) for each in queries.urgent(_URGENT, now_us)],
         "recent": [
             _row(export, [public_json.copy(each) for each in copies], now_us)
-            for export, copies in reads.exports(Filter(limit=_RECENT))
+            for export, copies in queries.exports(Filter(limit=_RECENT))
         ],
-        "lost": [_row(each, [], now_us) for each in reads.losses(_LOSSES)],
+        "lost": [_row(each, [], now_us) for each in queries.losses(_LOSSES)],
     }
     concerns = concerns_of(shown)
     return shown | {

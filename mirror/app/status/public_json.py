@@ -76,7 +76,7 @@ def copy(found: Copy) -> dict[str, Any]:
     }
 
 
-def dossier(found: ExportDetails) -> dict[str, Any]:
+def details(found: ExportDetails) -> dict[str, Any]:
     """Return an export as `show --json` shows it."""
     one = found.export
     full = export(one, found.copies)
@@ -146,19 +146,19 @@ def attempt(found: Attempt) -> dict[str, Any]:
 
 
 def status(
-    counts: dict[tuple[str, str], int], reads: Queries, now_us: int
+    counts: dict[tuple[str, str], int], queries: Queries, now_us: int
 ) -> dict[str, Any]:
     """Return what `status --json` shows.
 
     Args:
         counts: Of exports by (source, state), perhaps a little old.
-        reads: Of the ledger.
+        queries: Of the ledger.
         now_us: Now.
     """
-    backlog = reads.backlog(now_us)
-    not_answering = reads.not_answering()
-    held = reads.held()
-    doubtful = reads.newly_doubtful(now_us - NEWS_US)
+    backlog = queries.backlog(now_us)
+    not_answering = queries.not_answering()
+    held = queries.held()
+    doubtful = queries.newly_doubtful(now_us - NEWS_US)
     by_state: dict[str, int] = {}
     for (_, state), number in counts.items():
         by_state[state] = by_state.get(state, 0) + number
@@ -167,9 +167,9 @@ def status(
         "owed": backlog.owed,
         "held": sum(held.values()),
         "at_risk": backlog.at_risk,
-        "without_room": reads.without_room(),
-        "lost_by_us": sum(reads.totals("lost").values()),
-        "unacknowledged": sum(reads.unacknowledged().values()),
+        "without_room": queries.without_room(),
+        "lost_by_us": sum(queries.totals("lost").values()),
+        "unacknowledged": sum(queries.unacknowledged().values()),
         "oldest_ready": iso(backlog.oldest_ready_us),
         "earliest_deadline": iso(backlog.earliest_deadline_us),
         "sources": [
@@ -192,7 +192,7 @@ def status(
                 "bad_rows": source.bad_rows,
                 "left_out": source.left_out,
             }
-            for source in reads.sources()
+            for source in queries.sources()
         ],
         "targets": [
             {
@@ -206,7 +206,7 @@ def status(
                 "owed_bytes": target.owed_bytes,
                 "damaged_files": target.damaged_files,
             }
-            for target in reads.targets()
+            for target in queries.targets()
         ],
     }
 

@@ -97,7 +97,10 @@ class Fetcher:
     async def give_back(
         self, source: Source, export: Export, failure: FetchError
     ) -> None:
-        """Record an attempt that ended in a way nobody foresaw."""
+        """Record an attempt that ended in a way nobody foresaw, if none has."""
+        key = export.stored_key
+        if not await self._ledger(lambda ledger: ledger.fetches.is_claimed(key)):
+            return
         download = self._begin(source, export)
         download.failure = failure
         await self._settle(download)
@@ -106,7 +109,7 @@ class Fetcher:
         return Download(
             source=source,
             export=export,
-            key=_key(export),
+            key=export.stored_key,
             started_us=to_us(self._now()),
             oldest_us=source.oldest_us,
             lifetime_us=source.lifetime_us,
@@ -205,9 +208,3 @@ async def discard(spool: Spool, bodies: set[Path], after: Export) -> None:
             await spool.sweep(path)
         except SpoolError as exc:
             _log.warning("spool.failed", export=after.label, error=str(exc))
-
-
-def _key(export: Export) -> int:
-    if export.key is None:
-        raise ValueError("the export is not from the ledger")
-    return export.key

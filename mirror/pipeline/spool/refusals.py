@@ -26,7 +26,7 @@ class _Refused:
     """How often, and when last, an export found no room.
 
     Attributes:
-        wait: None if there never will be any for it.
+        wait: None if it waits for none: it has room, or there never will be any.
     """
 
     times: int = 0
@@ -52,7 +52,7 @@ class Refusals:
         self._refused: dict[int, _Refused] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._refused)
+        return bool(self.waits())
 
     def waits(self) -> list[Wait]:
         """Return what those wait for who were refused not long ago."""
@@ -63,9 +63,15 @@ class Refusals:
             if each.wait is not None and each.at > recent
         ]
 
-    def forget(self, key: int) -> None:
-        """Forget that an export was refused: it has room now."""
-        self._refused.pop(key, None)
+    def found_room(self, key: int, *, begun: bool) -> None:
+        """Let an export wait no longer; forget how often it did once its body began.
+
+        Before, its length may not be known, and much too long.
+        """
+        if begun:
+            self._refused.pop(key, None)
+        elif key in self._refused:
+            self._refused[key].wait = None
 
     def refuse(
         self,

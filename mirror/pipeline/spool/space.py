@@ -212,9 +212,7 @@ class Space:
                 self.leaving -= stopped
             if answer.granted_bytes is not None:
                 transfer.until_bytes = part.size + answer.granted_bytes
-                if transfer.begun:
-                    # Before, its length may not be known, and much too long.
-                    self._refusals.forget(transfer.key)
+                self._refusals.found_room(transfer.key, begun=transfer.begun)
                 return
         if renew and free >= 0 and self._lasts(transfer, more):
             return

@@ -41,7 +41,7 @@ class Scrub:
     """One run: one reader per target, targets side by side, then the repairs.
 
     Args:
-        reader: Queries copies.
+        reader: Reads copies.
         targets: Names of all configured targets.
         tell: Called with each finding as it comes.
         repairer: Repairs what is damaged; None changes nothing on any target.

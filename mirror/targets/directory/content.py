@@ -151,7 +151,7 @@ def _in_loop(
             return job.result(_TURN_S)
         except WaitTimeoutError:
             if job.done():
-                raise
+                return job.result()
             try:
                 beat()
             except BaseException:

@@ -24,7 +24,7 @@ from mirror.targets.directory.temporaries import Temporaries
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from mirror.disk.lanes import Heartbeat
     from mirror.ports import Publication, StoredFile
@@ -150,13 +150,13 @@ class DirectoryStore:
         with self._root.known(marker_id) as root:
             return read.examine(root, path, size_bytes=size_bytes, came=came)
 
-    def chunks(self, path: str, marker_id: str) -> Iterator[bytes]:
+    def chunks(self, path: str, marker_id: str) -> Generator[bytes, None, None]:
         """Yield the bytes of a kept file; see `ports.Target.read`."""
         segments_of(path, self._root.target)
         with self._root.known(marker_id) as root:
             yield from read.chunks(root, path, str(self._root.path / path))
 
-    def scan(self, marker_id: str) -> Iterator[StoredFile]:
+    def scan(self, marker_id: str) -> Generator[StoredFile, None, None]:
         """Yield all sidecars there are; see `ports.Target`."""
         with self._root.known(marker_id) as root:
             yield from scan.scan(root)

@@ -17,7 +17,7 @@ from mirror.targets.directory.root import HIDDEN, SPOOL, Root
 from mirror.targets.directory.store import DirectoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from mirror.ports import Kept, Publication, StoredFile, TargetHealth
@@ -242,13 +242,13 @@ class DirectoryTarget:
 
 
 @contextlib.contextmanager
-def _closing(generator: Iterator[object]) -> Iterator[None]:
+def _closing(generator: Generator[object, None, None]) -> Iterator[None]:
     """Close a generator at the end, unless a thread is in it still."""
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            generator.close()  # type: ignore[attr-defined]
+            generator.close()
 
 
 def _some(stored: Iterator[StoredFile]) -> list[StoredFile]:
