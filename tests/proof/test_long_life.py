@@ -158,6 +158,7 @@ class Days:
             while (
                 self._wanted() - _in_state(self.mirror, State.SAVED) - spared
                 or self._undecided()
+                or self._being_made()
             ):
                 self.vms.advance()
                 await asyncio.sleep(0.3)
@@ -201,6 +202,10 @@ class Days:
     def _wanted(self) -> set[int]:
         """Return the exports that have a file now."""
         return {e.export_id for e in self.vms.exports if e.stage is At.MADE}
+
+    def _being_made(self) -> bool:
+        """Return whether a file is still to come."""
+        return any(e.stage is At.ASKED and e.due_at for e in self.vms.exports)
 
     def _undecided(self) -> set[int]:
         """Return the exports that nobody could fetch and that are not called lost."""
