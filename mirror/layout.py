@@ -6,6 +6,7 @@ target's root, whatever the names of cameras and exports contain.
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 import unicodedata
@@ -52,6 +53,8 @@ _SUFFIXES: Final = re.compile(
     r"|wmv)\Z",
     re.IGNORECASE,
 )
+PLAIN: Final = re.compile(r"\w{8}[\w ()+,.=@~-]*", re.ASCII)
+"""What every target stores unchanged: no device's name is so long."""
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
 
@@ -317,6 +320,7 @@ def _without_suffix(text: str) -> str:
         text = stem
 
 
+@functools.lru_cache(maxsize=256)
 def _sanitise(text: str, limit: int) -> str:
     """Return a segment of at most `limit` bytes that every target stores unchanged."""
     while True:
@@ -328,6 +332,8 @@ def _sanitise(text: str, limit: int) -> str:
 
 def _sanitise_once(text: str) -> str:
     visible = _clean(text).lstrip(" .-~").rstrip(" .")
+    if PLAIN.fullmatch(visible):
+        return visible
     kept = sanitize_filename(
         visible, platform="universal", replacement_text="_", max_len=4096
     )

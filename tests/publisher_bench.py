@@ -210,7 +210,13 @@ class PublisherBench:
     @property
     def places(self) -> list[Place]:
         """Where the spool may lie."""
-        return [Place(path=self.folder / "spool", guard=self.guard)]
+        return [Place(path=self.folder / "spool", guard=self._find_spool)]
+
+    def _find_spool(self) -> None:
+        if self.guard is None:
+            (self.folder / "spool").mkdir(exist_ok=True)
+        else:
+            self.guard()
 
     def other(self, name: str) -> DirectoryTarget:
         """Return another target, below the same folder."""

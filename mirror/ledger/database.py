@@ -59,6 +59,9 @@ class Database:
         self.lost_commits = 0
         self._last: LastCommit | None = None
         self._depth = 0
+        self._grouped = False
+        self._begun = False
+        self._changes = 0
 
     @classmethod
     def open(cls, path: Path, *, check: bool = True) -> Database:
@@ -151,28 +154,94 @@ class Database:
         """Commit all that happens within, or none of it. May be nested."""
         if self._depth:
             yield self.connection
-            return
+        elif self._grouped:
+            with self._member():
+                yield self.connection
+        else:
+            self._begin()
+            try:
+                with self._nested():
+                    yield self.connection
+            except BaseException:
+                self._roll_back()
+                raise
+            self._commit()
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator[None]:
+        """Commit the transactions within as one; each may fail without the others.
+
+        The first of them begins it: questions alone begin none.
+
+        Raises:
+            sqlite3.Error: Nothing of them was kept.
+        """
+        self._grouped = True
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            begun, self._grouped, self._begun = self._begun, False, False
+        if begun:
+            self._must_last()
+            self._commit()
+
+    @contextlib.contextmanager
+    def _member(self) -> Iterator[None]:
+        """Run a transaction of a group."""
         execute = self.connection.execute
-        execute("BEGIN IMMEDIATE")
-        before = self.connection.total_changes
+        if not self._begun:
+            self._begin()
+            self._begun = True
+        self._must_last()
+        execute("SAVEPOINT member")
+        try:
+            with self._nested():
+                yield
+        except BaseException:
+            if self.connection.in_transaction:
+                execute("ROLLBACK TO member")
+                execute("RELEASE member")
+            raise
+        execute("RELEASE member")
+
+    @contextlib.contextmanager
+    def _nested(self) -> Iterator[None]:
         self._depth += 1
         try:
-            yield self.connection
-        except BaseException:
+            yield
+        finally:
             self._depth -= 1
-            if self.connection.in_transaction:
-                execute("ROLLBACK")
-            raise
-        self._depth -= 1
+
+    def _begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._changes = self.connection.total_changes
+
+    def _must_last(self) -> None:
+        """Fail if an error has rolled back the whole group, as some do."""
+        if not self.connection.in_transaction:
+            raise sqlite3.OperationalError("what was written with it failed")
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def _commit(self) -> None:
+        """Commit, and count it if anything was changed.
+
+        Raises:
+            sqlite3.Error: Nothing was kept.
+        """
         number = None
         try:
-            if self._last is not None and self.connection.total_changes != before:
+            if self._last is not None and self.connection.total_changes > self._changes:
                 count = "UPDATE commits SET number = number + 1 RETURNING number"
-                (number,) = execute(count).fetchone()
-            execute("COMMIT")
+                (number,) = self.connection.execute(count).fetchone()
+            self.connection.execute("COMMIT")
         except sqlite3.Error:
-            if self.connection.in_transaction:
-                execute("ROLLBACK")
+            self._roll_back()
             raise
         if self._last is not None and number is not None:
             self._last.remember(number)

@@ -130,6 +130,10 @@ class Ledger:
         """Close the file."""
         self._db.close()
 
+    def group(self) -> contextlib.AbstractContextManager[None]:
+        """Commit the calls within as one; see `Database.group`."""
+        return self._db.group()
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Commit all calls within as one."""

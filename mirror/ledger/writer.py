@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
+import threading
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 
@@ -19,17 +22,24 @@ if TYPE_CHECKING:
     from mirror.ledger.ledger import Ledger
     from mirror.ledger.walks import Slice
 
+    _Call = tuple[Callable[[Ledger], Any], asyncio.Future[Any]]
+    _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 _REPEAT_S = 1.0
+_GROUP_CALLS = 64
+_GROUP_S = 0.05
+"""No group begins another call later: commands wait to write too."""
 _log = structlog.get_logger()
 
 
 class LedgerThread:
     """Runs calls on the ledger in its one thread, in order.
 
-    A call that fails because the disk is full or the file is busy has changed nothing:
-    it is retried until it succeeds.
+    Calls that meet share one commit; none gives its result before that. A call that
+    fails because the disk is full or the file is busy has changed nothing: it is
+    retried until it succeeds.
 
     Args:
         ledger: Used by this thread alone.
@@ -40,6 +50,9 @@ class LedgerThread:
         self._ledger = ledger
         self._patience_s = patience_s
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._calls: deque[_Call] = deque()
+        self._busy = False
+        self._lock = threading.Lock()
         self.problem: str | None = None
 
     async def __call__(
@@ -57,8 +70,8 @@ class LedgerThread:
         began = loop.time()
         while True:
             try:
-                result = await loop.run_in_executor(
-                    self._pool, partial(call, self._ledger, *args, **kwargs)
+                result: T = await self._add(
+                    lambda ledger: call(ledger, *args, **kwargs)
                 )
             except FAULTS as exc:
                 if is_damage(exc):
@@ -81,11 +94,62 @@ class LedgerThread:
                     self.problem = None
                 return result
 
+    def _add(self, call: Callable[[Ledger], Any]) -> asyncio.Future[Any]:
+        """Add a call to the group that runs or the next one."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        with self._lock:
+            self._calls.append((call, future))
+            idle, self._busy = not self._busy, True
+        if idle:
+            loop.run_in_executor(self._pool, self._run)
+        return future
+
+    def _run(self) -> None:
+        """Run all calls there are, a group at a time."""
+        while True:
+            with self._lock:
+                self._busy = bool(self._calls)
+                if not self._busy:
+                    return
+            ended: list[_Outcome] = []
+            try:
+                with self._ledger.group():
+                    self._run_group(ended)
+            except BaseException as exc:  # noqa: BLE001 -- it is given to the callers
+                ended = [(future, None, error or exc) for future, _, error in ended]
+            if ended:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    ended[0][0].get_loop().call_soon_threadsafe(_give, ended)
+
+    def _run_group(self, ended: list[_Outcome]) -> None:
+        until = time.monotonic() + _GROUP_S
+        while self._calls and len(ended) < _GROUP_CALLS and time.monotonic() < until:
+            call, future = self._calls.popleft()
+            if future.cancelled():
+                continue
+            try:
+                ended.append((future, call(self._ledger), None))
+            except BaseException as exc:  # noqa: BLE001 -- it is given to the caller
+                ended.append((future, None, exc))
+                if isinstance(exc, FAULTS):
+                    return
+
     async def close(self) -> None:
         """Wait for what was asked, then close the ledger."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self._ledger.close)
         self._pool.shutdown(wait=False)
+
+
+def _give(ended: list[_Outcome]) -> None:
+    for future, result, error in ended:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
 
 async def in_slices(

@@ -50,8 +50,8 @@ async def cost(folder: Path, *, files: int, size: int, at_once: int) -> Counter[
 @pytest.mark.parametrize(
     ("at_once", "bounds"),
     [
-        (1, {"hops": 38, "commits": 10, "fsyncs": 6, "opens": 46, "tasks": 19}),
-        (16, {"hops": 30, "commits": 9, "fsyncs": 6, "opens": 46, "tasks": 19}),
+        (1, {"hops": 19, "commits": 8, "fsyncs": 6, "opens": 31, "tasks": 19}),
+        (16, {"hops": 15, "commits": 5, "fsyncs": 6, "opens": 31, "tasks": 19}),
     ],
 )
 async def test_a_small_export(tmp_path, at_once, bounds):

@@ -7,24 +7,27 @@ import random
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mirror.errors import LedgerError
-from mirror.ledger import Ledger, LedgerThread, writer
+from mirror.ledger import Ledger, LedgerThread, rows, writer
+from mirror.ledger.database import Database
 from tests.ledger_bench import (
     meet,
     row,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
 @pytest.fixture
 async def thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writer, "_REPEAT_S", 0.01)
+    monkeypatch.setattr(writer, "_GROUP_S", 60.0)
     made = LedgerThread(Ledger.open(tmp_path))
     yield made
     await made.close()
@@ -182,3 +185,144 @@ async def test_a_caller_cancelled_while_the_disk_is_full_stops_waiting(thread):
     assert len(tries) == count
     await thread(lambda ledger: ledger.ping())
     assert thread.problem is None
+
+
+def count_event(ledger: Ledger, event: str) -> None:
+    """Count one event."""
+    with ledger._db.transaction() as connection:
+        rows.add_total(connection, "hq", event, "")
+
+
+async def gather(thread: LedgerThread, *calls: Callable[[Ledger], Any]) -> list[Any]:
+    """Run calls that meet: the first holds the thread until all are there."""
+    there = threading.Event()
+    first = asyncio.ensure_future(thread(lambda _: there.wait(10)))
+    await asyncio.sleep(0)
+    meeting = asyncio.gather(*(map(thread, calls)), return_exceptions=True)
+    await asyncio.sleep(0)
+    there.set()
+    await first
+    return await meeting
+
+
+async def test_calls_that_meet_share_a_commit(thread):
+    """Each in a savepoint of its own; one that fails takes nothing with it."""
+    before = await thread(commits)
+
+    def fails(ledger: Ledger) -> None:
+        count_event(ledger, "b")
+        with ledger.together():
+            count_event(ledger, "b")
+            raise ValueError("planned")
+
+    results = await gather(
+        thread,
+        lambda ledger: count_event(ledger, "a"),
+        fails,
+        lambda ledger: count_event(ledger, "a"),
+        lambda ledger: ledger.queries.totals("a"),
+    )
+
+    assert isinstance(results[1], ValueError)
+    assert results[3] == {("hq", ""): 2}
+    assert await thread(lambda ledger: ledger.queries.totals("a")) == {("hq", ""): 2}
+    assert await thread(lambda ledger: ledger.queries.totals("b")) == {("hq", ""): 1}
+    assert await thread(commits) == before + 1
+
+
+def commits(ledger: Ledger) -> int:
+    """Return how many commits the ledger counts."""
+    (number,) = ledger._db.connection.execute("SELECT number FROM commits").fetchone()
+    return int(number)
+
+
+async def test_no_call_has_its_result_before_the_commit(thread):
+    """While calls that meet are not durable, nobody acts on them."""
+    told: list[bool] = []
+    calling: list[asyncio.Future[None]] = []
+
+    def slow(ledger: Ledger) -> None:
+        time.sleep(0.03)
+        told.append(calling[0].done())
+        count_event(ledger, "a")
+
+    async with asyncio.TaskGroup() as group:
+        held = threading.Event()
+        group.create_task(thread(lambda _: held.wait(10)))
+        await asyncio.sleep(0)
+        calling.append(
+            group.create_task(thread(lambda ledger: count_event(ledger, "a")))
+        )
+        group.create_task(thread(slow))
+        await asyncio.sleep(0)
+        held.set()
+
+    assert told == [False]
+
+
+async def test_an_error_that_undoes_all_fails_all_and_all_are_repeated(thread):
+    """Some errors of SQLite roll back the whole transaction."""
+    tries: list[int] = []
+
+    def undoes(ledger: Ledger) -> None:
+        tries.append(1)
+        with ledger._db.transaction() as connection:
+            rows.add_total(connection, "hq", "a", "")
+            if len(tries) < 3:
+                connection.execute("ROLLBACK")
+                raise sqlite3.OperationalError("disk I/O error")
+
+    await gather(
+        thread,
+        lambda ledger: count_event(ledger, "a"),
+        undoes,
+        lambda ledger: count_event(ledger, "a"),
+    )
+
+    assert len(tries) == 3
+    assert await thread(lambda ledger: ledger.queries.totals("a")) == {("hq", ""): 3}
+
+
+async def test_a_commit_that_fails_fails_all_and_all_are_repeated(thread, monkeypatch):
+    """Nothing of a group is believed before it is durable."""
+    commit, failures = Database._commit, [1, 1]
+
+    def fails(database: Database) -> None:
+        if failures:
+            failures.pop()
+            database._roll_back()
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(database)
+
+    monkeypatch.setattr(Database, "_commit", fails)
+    await gather(thread, *[lambda ledger: count_event(ledger, "a")] * 5)
+
+    assert await thread(lambda ledger: ledger.queries.totals("a")) == {("hq", ""): 5}
+
+
+async def test_questions_alone_begin_no_write(thread):
+    """A command that writes meanwhile is not kept waiting."""
+    seen: list[bool] = []
+
+    def ask(ledger: Ledger) -> None:
+        ledger.queries.counts()
+        seen.append(ledger._db.connection.in_transaction)
+
+    await gather(thread, ask, ask)
+
+    assert seen == [False, False]
+
+
+async def test_a_call_cancelled_before_it_began_is_not_run(thread):
+    """Its caller thinks that nothing was done."""
+    held = threading.Event()
+    first = asyncio.ensure_future(thread(lambda _: held.wait(10)))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(thread(lambda ledger: count_event(ledger, "a")))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.sleep(0)
+    held.set()
+    await first
+
+    assert await thread(lambda ledger: ledger.queries.totals("a")) == {}

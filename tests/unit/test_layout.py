@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,9 +13,17 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pathvalidate import sanitize_filename
 
 from mirror.errors import LayoutError
-from mirror.layout import Values, is_numbered, parse_layout, path_key, with_number
+from mirror.layout import (
+    PLAIN,
+    Values,
+    is_numbered,
+    parse_layout,
+    path_key,
+    with_number,
+)
 
 DEFAULT = "{source}/camera-{camera_id}/{from:%Y/%m/%d}/{id}-{name}"
 VALUES = Values(
@@ -350,6 +359,13 @@ def test_any_template(template: str) -> None:
 
     path = layout.render(VALUES)
     assert_safe(path, segments=path.count("/") + 1)
+
+
+@given(st.from_regex(PLAIN, fullmatch=True, alphabet=string.printable))
+def test_plain_names_need_no_care(name: str) -> None:
+    """What is not given to pathvalidate would come back from it as it is."""
+    name = name.rstrip(" .")
+    assert sanitize_filename(name, platform="universal", max_len=4096) == name
 
 
 def test_long_names() -> None:

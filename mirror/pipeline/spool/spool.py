@@ -31,6 +31,8 @@ _STRAY_S = 86_400.0
 """Younger files are left alone: they may be in use by a copy of this node."""
 _ANSWERS_S = 10.0
 """Long enough for a disk to spin up."""
+_LOOKS_S = 1.0
+"""Where the spool may lie, and whether it answers, is believed for so long."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -77,6 +79,9 @@ class Spool:
         self._node_id = node_id
         self._places = places
         self._lanes = Lanes(threads, name="spool")
+        self._known: list[Place] = []
+        self._looked_at = -_LOOKS_S
+        self._answered: dict[Path, float] = {}
 
     async def use(
         self,
@@ -137,7 +142,7 @@ class Spool:
         """
         failure: SpoolError | None = None
         old = self.path_of(export)
-        for place in await asyncio.to_thread(self._places):
+        for place in await self._places_now():
             try:
                 if not await self._answers(place):
                     raise _hung(place.path)
@@ -207,7 +212,7 @@ class Spool:
     async def strays(self) -> list[tuple[Path, PartName]]:
         """Return this node's older files, each with its name."""
         found = []
-        for place in await asyncio.to_thread(self._places):
+        for place in await self._places_now():
             with contextlib.suppress(SpoolError):
                 listing = functools.partial(self._strays, place)
                 found += await self._run(place.path, listing)
@@ -254,10 +259,12 @@ class Spool:
 
         async def run() -> T:
             try:
-                return await self._lanes.of(folder).run(call, heartbeat)
+                result = await self._lanes.of(folder).run(call, heartbeat)
             except HungError as exc:
                 left(exc.job)
                 raise _hung(folder) from exc
+            self._answered[folder] = time.monotonic()
+            return result
 
         try:
             return await run_to_end(run())
@@ -306,6 +313,14 @@ class Spool:
         await self._reach(path.parent)
         await self._run(path.parent, functools.partial(self._unlink, path))
 
+    async def _places_now(self) -> list[Place]:
+        """Return where the spool may lie, as it was not long ago."""
+        now = time.monotonic()
+        if now - self._looked_at > _LOOKS_S:
+            self._known = await asyncio.to_thread(self._places)
+            self._looked_at = now
+        return self._known
+
     async def _answers(self, place: Place) -> bool:
         """Tell whether a place answers at all, also with an error.
 
@@ -314,6 +329,8 @@ class Spool:
         lane = self._lanes.of(place.path)
         if lane.hangs:
             return False
+        if time.monotonic() - self._answered.get(place.path, -_LOOKS_S) < _LOOKS_S:
+            return True
         try:
             await lane.ask(functools.partial(_ask, place), patience_s=_ANSWERS_S)
         except HungError:
@@ -326,12 +343,12 @@ class Spool:
         Raises:
             SpoolError: It hangs.
         """
-        for place in await asyncio.to_thread(self._places):
+        for place in await self._places_now():
             if place.path == folder and not await self._answers(place):
                 raise _hung(folder)
 
     def _check_there(self, folder: Path) -> None:
-        for place in self._places():
+        for place in self._known:
             if place.path == folder:
                 if place.guard is not None:
                     place.guard()
@@ -341,7 +358,7 @@ class Spool:
 
     def _unlink(self, path: Path) -> None:
         """Remove a file; fail if its disk is away."""
-        for place in self._places():
+        for place in self._known:
             if place.path == path.parent and place.guard is not None:
                 place.guard()
         path.unlink(missing_ok=True)
