@@ -64,7 +64,7 @@ class Reader:
     def __init__(self, fd: int, size: int) -> None:
         self.size = size
         self._fd = fd
-        self._held = b""
+        self._held = os.pread(fd, size, 0) if size <= BLOCK_BYTES else b""
         self._held_at = 0
         self._read_bytes = 0
         self._inner_boxes = 0
@@ -89,6 +89,8 @@ class Reader:
 
     def hold(self, box: Box) -> None:
         """Read the first part of a box ahead; reads inside of it then cost nothing."""
+        if self.size <= BLOCK_BYTES:
+            return
         length = min(box.end - box.start, BLOCK_BYTES)
         self._held = self.read(box.start, length)
         self._held_at = box.start

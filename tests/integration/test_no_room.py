@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -113,3 +114,23 @@ async def test_what_has_room_keeps_nobody_waiting(tmp_path, disk):
     for part in parts:
         await spool.put_away(part)
     spool.close()
+
+
+async def test_what_was_given_is_not_given_twice(tmp_path, disk):
+    """Whether it was written since the disk was asked, or is still to come."""
+    spool = spool_of(tmp_path, Clock())
+    disk.f_bavail = (256 + 200) * MIB // 4096
+    given = []
+    for number in range(1, 15):
+        part = await spool.open(builders.export(key=number, export_id=number))
+        with contextlib.suppress(NoRoomError):
+            await spool.make_room(part, 20 * MIB)
+            given.append(part)
+            if number % 2:
+                part.size += 20 * MIB
+                disk.f_bavail -= 20 * MIB // 4096
+    for part in given:
+        await spool.put_away(part)
+    spool.close()
+
+    assert len(given) == 10

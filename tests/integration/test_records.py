@@ -15,6 +15,7 @@ from mirror.errors import OriginRefusedError, SpoolError, TargetError
 from mirror.ledger import Partial
 from mirror.model import CopyState, Export, State, to_us, utc_now
 from mirror.pipeline.fetch.download import Downloader
+from mirror.pipeline.spool import space
 from mirror.pipeline.spool.part import Part
 from mirror.simulator import Vms
 from tests import builders
@@ -271,6 +272,7 @@ async def test_a_file_that_does_not_fit_is_not_begun(bench: Bench, monkeypatch):
 
 async def test_only_what_is_missing_needs_room(bench: Bench, monkeypatch):
     """Bytes that are held are on the disk already; lost ones are not held."""
+    monkeypatch.setattr(space, "SPARE_S", 0.0)
     served = await bench.add("cut", "cut")
     await bench.fetch()
     monkeypatch.setattr(Part, "room_bytes", lambda _: SIZE - 150_000)

@@ -12,6 +12,7 @@ import pytest
 from mirror.app.status import nagios, overview
 from mirror.ledger import Ledger
 from mirror.model import State
+from mirror.pipeline.spool import places
 from mirror.simulator import Vms
 from tests.site import Site
 
@@ -85,6 +86,30 @@ async def test_a_spool_that_others_may_write_to_is_left(
             place.guard()
         engine.publishers["nas"].monitor.warning = "its file system keeps no modes"
         place.guard()
+
+
+@pytest.mark.parametrize("lies", ["elsewhere", "there, of another disk"])
+async def test_another_disk_where_the_spool_lay_is_not_written_to(
+    tmp_path: Path, vms: Vms, monkeypatch: pytest.MonkeyPatch, lies: str
+) -> None:
+    """At once where the folder differs; else when the marker is read again."""
+    site = Site.make(tmp_path, vms)
+    async with site.engine() as engine:
+        await engine.prepare()
+        place = engine.places.now()[0]
+        assert place.guard is not None
+        place.guard()
+        hidden = site.archive / HIDDEN
+        (hidden / "target.json").write_text('{"target_id": "another"}')
+        if lies == "elsewhere":
+            shutil.copytree(hidden, site.archive / "new")
+            hidden.rename(site.archive / "old")
+            (site.archive / "new").rename(hidden)
+        else:
+            monkeypatch.setattr(places, "READY_S", 0.0)
+
+        with pytest.raises(OSError, match="another disk lies"):
+            place.guard()
 
 
 async def test_a_spool_dir_that_others_may_write_to_is_left(

@@ -266,7 +266,8 @@ def test_tables_are_bounded(sparse, meter, entries, over):
     ],
 )
 def test_each_bound(monkeypatch, module, bound, least, content, said):
-    """At the bound a file is whole, beyond it doubtful."""
+    """At the bound a file is whole, beyond it doubtful; a block is not a whole file."""
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 512)
     for most, whole in ((50 * least, True), (least - 1, False)):
         monkeypatch.setattr(module, bound, most)
         proof = prove(content)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mirror.ports import SpoolFolder, Target
+
+READY_S = 1.0
+"""So long no other disk comes to lie at a path and has the folder's very number."""
 
 
 class SpoolPlaces:
@@ -46,6 +51,8 @@ class SpoolPlaces:
         self._only = next(iter(targets.values())) if len(targets) == 1 else None
         self._marker_id = marker_id
         self._is_open = is_open
+        self._ready: tuple[str, list[tuple[int, ...]]] | None = None
+        self._ready_at = 0.0
 
     def now(self) -> list[Place]:
         """Return the folders to try, best first. Called in a thread."""
@@ -93,9 +100,25 @@ class SpoolPlaces:
         return mounts.same_device(path, self._state_dir)
 
     def _guard(self, folder: SpoolFolder) -> None:
-        """Make sure that the only target's disk, and no other, lies at its path."""
+        """Make sure that the only target's disk, and no other, lies at its path.
+
+        The marker is read once in a while; between, the folder must be the same one.
+        """
         marker_id = self._marker_id()
         if marker_id is None:
             name = "" if self._only is None else self._only.name
             raise OSError(errno.ENODEV, f"the target {name} is away")
-        folder.ready(marker_id, self._is_open())
+        now, found = time.monotonic(), (marker_id, _facts(folder.path))
+        if found != self._ready or now - self._ready_at > READY_S:
+            folder.ready(marker_id, self._is_open())
+            self._ready, self._ready_at = (marker_id, _facts(folder.path)), now
+
+
+def _facts(folder: Path) -> list[tuple[int, ...]]:
+    """Return what tells a folder and the one above from others, and whose they are."""
+    with contextlib.suppress(OSError):
+        return [
+            (each.st_dev, each.st_ino, each.st_mode, each.st_uid, each.st_gid)
+            for each in (folder.parent.lstat(), folder.lstat())
+        ]
+    return []

@@ -40,6 +40,8 @@ YIELD_S = 10.0
 _ROUNDS = 5
 _LEAST_S = 1.0
 _WINDOW_S = 300.0
+SPARE_S = 1.0
+"""What is free on a disk, less all that was given since, is believed for so long."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,6 +132,7 @@ class Space:
         self._turns = asyncio.Condition()
         self._asking: set[Path] = set()
         self._left = asyncio.Event()
+        self._spare: dict[Path, tuple[float, int]] = {}
         self._usage = SpoolUsage(ledger, clock)
         self._favoured: dict[int, float] = {}
         self._refusals = Refusals(retry, retry_max, clock)
@@ -211,7 +214,7 @@ class Space:
             finally:
                 self.leaving -= stopped
             if answer.granted_bytes is not None:
-                transfer.until_bytes = part.size + answer.granted_bytes
+                self._grant(transfer, answer.granted_bytes)
                 self._refusals.found_room(transfer.key, begun=transfer.begun)
                 return
         if renew and free >= 0 and self._lasts(transfer, more):
@@ -224,17 +227,37 @@ class Space:
         self, transfer: _PartInUse, more: int, room: Callable[[], Awaitable[int]]
     ) -> bool:
         """Give room at once where there is so much that nobody else need be asked."""
-        before = self._reserved()
+        if self._refusals:
+            return False
+        folder = transfer.part.path.parent
+        at, spare = self._spare.get(folder, (0.0, 0))
+        if self._clock() - at < SPARE_S and self._give(transfer, more, spare):
+            return True
+        before, at = self._reserved(), self._clock()
         free = await room()
         spare = free - sum(reserved for _, reserved in self._others(transfer, before))
+        self._spare[folder] = at, spare - transfer.reserved
+        return not self._refusals and self._give(
+            transfer, more, spare - transfer.reserved
+        )
+
+    def _give(self, transfer: _PartInUse, more: int, spare: int) -> bool:
+        """Give room of what is free and reserved for nobody, if that is plenty."""
         asker = self._asker(transfer, more, self._usage.known_rate(transfer.key))
+        room_bytes = spare + transfer.reserved - reservation.LEAST_BYTES
         granted = reservation.decide(
-            asker, reservation.SpoolState(room_bytes=spare - reservation.LEAST_BYTES), 0
+            asker, reservation.SpoolState(room_bytes=room_bytes), 0
         ).granted_bytes
-        if self._refusals or granted is None:
-            return False
+        if granted is not None:
+            self._grant(transfer, granted)
+        return granted is not None
+
+    def _grant(self, transfer: _PartInUse, granted: int) -> None:
+        """Let a part grow by so much; nobody else is given that."""
+        folder = transfer.part.path.parent
+        at, spare = self._spare.get(folder, (0.0, 0))
+        self._spare[folder] = at, spare + transfer.reserved - granted
         transfer.until_bytes = transfer.part.size + granted
-        return True
 
     def _reserved(self) -> dict[Part, int]:
         return {part: each.reserved for part, each in self._transfers.items()}
