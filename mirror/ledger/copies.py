@@ -30,12 +30,16 @@ class CopyToPublish:
     Attributes:
         item: The list item as received.
         siblings: Saved copies of the same export as (target, path).
+        path: Where it shall lie, once that is fixed.
+        taken: Where something else lies.
     """
 
     export: Export
     copy: Copy
     item: bytes
     siblings: tuple[tuple[str, str], ...]
+    path: str | None = None
+    taken: frozenset[str] = frozenset()
 
 
 class Copies:

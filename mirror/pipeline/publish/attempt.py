@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mirror.backoff import Pace
-    from mirror.ledger import CopyToPublish, LedgerThread
+    from mirror.ledger import CopyToPublish, Ledger, LedgerThread
     from mirror.metrics import Metrics
     from mirror.model import Export
     from mirror.pipeline.progress import Progress
@@ -113,16 +114,19 @@ class CopyPublisher:
 
     async def free(self, key: int) -> None:
         """Free the spool of a file that no target waits for any more."""
-        targets = frozenset(self._targets)
-        done = await self._ledger(lambda ledger: ledger.copies.may_free(key, targets))
-        if done is None:
-            return
+        done = await self._ledger(
+            lambda ledger: ledger.copies.may_free(key, self._targets)
+        )
+        if done is not None:
+            await self._free(done)
+
+    async def _free(self, export: Export) -> None:
         try:
-            await self._spool.remove(done)
+            await self._spool.remove(export)
         except SpoolError as exc:
-            _log.warning("spool.failed", export=done.label, error=str(exc))
+            _log.warning("spool.failed", export=export.label, error=str(exc))
             return
-        await self._ledger(lambda ledger: ledger.copies.freed(key))
+        await self._ledger(lambda ledger: ledger.copies.freed(export.stored_key))
 
     async def _keep(self, duty: CopyToPublish) -> Kept:
         """Publish from the first content that can be read and is whole."""
@@ -160,18 +164,11 @@ class CopyPublisher:
     async def _place(
         self, duty: CopyToPublish, content: SpooledFile | KeptCopy
     ) -> Kept:
-        """Find the path that is free or ours, and publish there."""
-        export, key = duty.export, duty.export.stored_key
-        first = whole_form(duty.copy.path or self.path_for(export))
-        for number in range(1, MAX_NUMBER):
-            base = with_number(first, number)
-            path = doubtful_form(base) if export.doubtful else base
-            fixed = await self._ledger(
-                lambda ledger, path: ledger.copies.fix_path(key, self._name, path),
-                path,
-            )
-            if not fixed:
-                continue
+        """Publish at the path that is free or ours."""
+        export, path = duty.export, duty.path
+        while True:
+            if path is None:
+                path = await self._ledger(self.fix_path, duty)
             publication = Publication.of(
                 export,
                 content=content,
@@ -192,19 +189,39 @@ class CopyPublisher:
             if not isinstance(result, PathTakenError):
                 raise result
             _log.warning("path.taken", target=self._name, export=export.label)
+            duty, path = dataclasses.replace(duty, taken=duty.taken | {path}), None
+
+    def fix_path(self, ledger: Ledger, duty: CopyToPublish) -> str:
+        """Fix where a copy shall lie: the first path that nothing else has.
+
+        Raises:
+            TargetError: There is none.
+        """
+        export = duty.export
+        first = whole_form(duty.copy.path or self.path_for(export))
+        for number in range(1, MAX_NUMBER):
+            base = with_number(first, number)
+            path = doubtful_form(base) if export.doubtful else base
+            if path not in duty.taken and ledger.copies.fix_path(
+                export.stored_key, self._name, path
+            ):
+                return path
         raise TargetError("path_taken", f"{MAX_NUMBER} files lie at the same path")
 
     async def _saved(self, duty: CopyToPublish, kept: Kept) -> None:
         key, now_us = duty.export.stored_key, to_us(self._now())
-        saved = await self._ledger(
-            lambda ledger: ledger.copies.saved(
+
+        def record(ledger: Ledger) -> tuple[Export | None, Export | None]:
+            saved = ledger.copies.saved(
                 key,
                 self._name,
                 verified=kept.verified,
                 now_us=now_us,
                 required=self._required,
             )
-        )
+            return saved, ledger.copies.may_free(key, self._targets)
+
+        saved, done = await self._ledger(record)
         await self._monitor.took(key, duty.export.size_bytes or 0)
         self._metrics.copy_ended(self._name, "saved")
         if saved is not None:
@@ -214,7 +231,8 @@ class CopyPublisher:
             else:
                 self._progress.saved_files += 1
                 _log.info("export.saved", **facts)
-        await self.free(key)
+        if done is not None:
+            await self._free(done)
 
     async def _failed(self, duty: CopyToPublish, exc: TargetError | SpoolError) -> None:
         """Record a failure; the target is looked at again before the next claim."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 from typing import TYPE_CHECKING
 
 from mirror.model import to_us
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
-    from mirror.ledger import CopyToPublish, LedgerThread
+    from mirror.ledger import CopyToPublish, Ledger, LedgerThread
     from mirror.pipeline.publish.attempt import CopyPublisher
     from mirror.pipeline.publish.target_health import TargetMonitor
     from mirror.ports import Target
@@ -54,6 +56,7 @@ class Publisher:
         self.wake = asyncio.Event()
         self.paused = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._next_due_us: int | None = None
 
     @property
     def name(self) -> str:
@@ -75,7 +78,7 @@ class Publisher:
                 elif await self.monitor.check():
                     await self._start_all(group)
                     if self.monitor.looked_at:
-                        await self._sleep(await self._idle_s())
+                        await self._sleep(self._idle_s())
                 else:
                     await asyncio.sleep(self.monitor.rest.total_seconds())
 
@@ -99,27 +102,36 @@ class Publisher:
             task.add_done_callback(self._ended)
 
     async def claim(self) -> CopyToPublish | None:
-        """Claim the copy that is due next, if there is one."""
+        """Claim the copy that is due next, if there is one, and fix its path."""
         now_us, name = to_us(self._now()), self.name
         horizon_us = round(self._longest_wait.total_seconds() * 1e6)
         smallest = self.monitor.refuses
-        return await self._ledger(
-            lambda ledger: ledger.copies.claim(
+
+        def claim(ledger: Ledger) -> CopyToPublish | None:
+            duty = ledger.copies.claim(
                 name, now_us=now_us, horizon_us=horizon_us, smallest=smallest
             )
-        )
+            if duty is None:
+                self._next_due_us = ledger.copies.next_due([name])
+                return None
+            # What fails here fails again when it is published, and is recorded then.
+            with contextlib.suppress(Exception):
+                path = self.copies.fix_path(ledger, duty)
+                duty = dataclasses.replace(duty, path=path)
+            return duty
+
+        return await self._ledger(claim)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self.wake.set()
         self._changed()
 
-    async def _idle_s(self) -> float:
-        name = self.name
-        due_us = await self._ledger(lambda ledger: ledger.copies.next_due([name]))
-        if due_us is None or len(self._tasks) >= self._at_once:
+    def _idle_s(self) -> float:
+        """Return how long it may wait after it found nothing to claim."""
+        if self._next_due_us is None or len(self._tasks) >= self._at_once:
             return CHECK_S
-        return (due_us - to_us(self._now())) / 1e6
+        return (self._next_due_us - to_us(self._now())) / 1e6
 
     async def _sleep(self, wait_s: float) -> None:
         try:
