@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from datetime import datetime, timedelta
 
-    from mirror.ledger import LedgerThread
+    from mirror.ledger import Ledger, LedgerThread
     from mirror.model import Export
     from mirror.pipeline.fetch.attempt import Fetcher
     from mirror.pipeline.fetch.origin_limit import OriginLimit
@@ -122,6 +122,7 @@ class FetchPool:
         self.patience_s = PATIENCE_S
         self._fetches: dict[int, _Fetch] = {}
         self._spool_free_at = 0.0
+        self._next_due_us: int | None = None
         self._spool_lost = False
         self.paused: frozenset[str] = frozenset()
         self.spool_failures = 0
@@ -142,11 +143,6 @@ class FetchPool:
         finally:
             self._fetches.clear()
 
-    async def idle_until(self) -> int | None:
-        """Return when the next export falls due, in microseconds; None if none is."""
-        paused = self.paused
-        return await self._ledger(lambda ledger: ledger.fetches.next_due(paused))
-
     def end(self, key: int) -> None:
         """Cancel a fetch for others; its bytes stay, and it is tried again."""
         fetch = self._fetches.get(key)
@@ -157,8 +153,7 @@ class FetchPool:
 
     async def _sleep(self) -> None:
         """Wait to be woken, or until the next export falls due."""
-        due_us = await self.idle_until()
-        wait_s = 60.0
+        due_us, wait_s = self._next_due_us, 60.0
         if due_us is not None:
             wait_s = min(wait_s, (due_us - to_us(self._now())) / 1e6)
         if wait_s <= 0:
@@ -176,17 +171,16 @@ class FetchPool:
 
     async def _start_all(self, group: asyncio.TaskGroup) -> None:
         now_us, horizon_us = to_us(self._now()), self._horizon_us
-        if self._unparks:
-            await self._ledger(
-                lambda ledger: ledger.fetches.unpark(
-                    now_us=now_us, horizon_us=horizon_us
-                )
-            )
-        work = await self._ledger(
-            lambda ledger: ledger.fetches.sources_with_work(
-                now_us=now_us, horizon_us=horizon_us
-            )
-        )
+        times = {"now_us": now_us, "horizon_us": horizon_us}
+        paused = self.paused
+
+        def look(ledger: Ledger) -> Mapping[str, bool]:
+            if self._unparks:
+                ledger.fetches.unpark(**times)
+            self._next_due_us = ledger.fetches.next_due(paused)
+            return ledger.fetches.sources_with_work(**times)
+
+        work = await self._ledger(look)
         while self._left_s(self._spool_free_at) <= 0:
             demands = self._demands(work)
             sources = fair_share.may_start(demands, self._concurrency)
@@ -200,11 +194,7 @@ class FetchPool:
             }
             export = await self._ledger(
                 lambda ledger, sources, late: ledger.fetches.claim(
-                    sources,
-                    now_us=now_us,
-                    horizon_us=horizon_us,
-                    late=late,
-                    but=(*self._leaving, *self._fetches),
+                    sources, **times, late=late, but=(*self._leaving, *self._fetches)
                 ),
                 sources,
                 late,
