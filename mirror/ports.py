@@ -188,12 +188,14 @@ class Traits:
 
     Attributes:
         at_once: So many publishes at once are of use.
+        in_batch: So many small files in one publish are of use.
         proves_by: What proves a copy.
         links_in: It can keep a spooled file itself, with no copy of the bytes, where
             that lies on the file system of this folder; None if it cannot.
     """
 
     at_once: int
+    in_batch: int
     proves_by: ProvesBy
     links_in: Path | None
 

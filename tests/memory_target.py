@@ -80,7 +80,7 @@ class MemoryTarget:
 
     @property
     def traits(self) -> Traits:
-        return Traits(at_once=4, proves_by=ProvesBy.DIGEST, links_in=None)
+        return Traits(at_once=4, in_batch=8, proves_by=ProvesBy.DIGEST, links_in=None)
 
     @property
     def spool_folder(self) -> SpoolFolder | None:

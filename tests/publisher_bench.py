@@ -112,7 +112,7 @@ class Nas(DirectoryTarget):
     @property
     @override
     def traits(self) -> Traits:
-        return dataclasses.replace(super().traits, at_once=self.at_once)
+        return dataclasses.replace(super().traits, at_once=self.at_once, in_batch=1)
 
     @override
     async def probe(

@@ -69,6 +69,7 @@ class Copies:
         now_us: int,
         horizon_us: int,
         smallest: bool = False,
+        most_bytes: int | None = None,
     ) -> CopyToPublish | None:
         """Claim the copy that has been due longest; None if no copy is due.
 
@@ -79,6 +80,7 @@ class Copies:
                 by another clock.
             smallest: Of those that have been due longest take the smallest, which
                 fits most likely.
+            most_bytes: Leave larger files alone.
         """
         size = "exports.size_bytes, " if smallest else ""
         with self._db.transaction() as connection:
@@ -89,8 +91,9 @@ class Copies:
                 f"AND copies.state IN {rows.OPEN} AND copies.state <> 'publishing' "
                 f"AND exports.state IN {rows.KEPT} "
                 "AND (copies.due_us <= ? OR copies.due_us > ?) "
+                "AND (? IS NULL OR exports.size_bytes <= ?) "
                 f"ORDER BY copies.due_us, {size}copies.export LIMIT 1",
-                (target, now_us, now_us + horizon_us),
+                (target, now_us, now_us + horizon_us, most_bytes, most_bytes),
             ).fetchone()
             if row is None:
                 return None
@@ -245,13 +248,13 @@ class Copies:
         done = kept and export.spool_dir is not None
         return export if done and self._idle(export, targets) else None
 
-    def freed(self, key: int) -> None:
-        """Remember that the spooled file is gone on purpose."""
+    def freed(self, exports: Iterable[Export]) -> None:
+        """Remember that the spooled files are gone on purpose."""
         with self._db.transaction() as connection:
-            connection.execute(
+            connection.executemany(
                 "UPDATE exports SET spool_dir = NULL, part_bytes = 0, "
                 "part_sha256 = NULL WHERE key = ?",
-                (key,),
+                [(export.stored_key,) for export in exports],
             )
 
     def next_due(self, targets: Iterable[str]) -> int | None:

@@ -131,12 +131,11 @@ class Engine:
         ended = await self.ledger(lambda ledger: ledger.copies.ended())
         for export in (*idle, *ended):
             try:
-                await self.spool.remove(export)
+                await self.spool.remove([export])
             except SpoolError as exc:
                 _log.debug("spool.failed", export=export.label, error=str(exc))
                 continue
-            key = export.stored_key
-            await self.ledger(lambda ledger, key: ledger.copies.freed(key), key)
+            await self.ledger(lambda ledger, gone: ledger.copies.freed([gone]), export)
 
     async def _sweep(self) -> None:
         """Remove files that were left in the spool though they are of no use.

@@ -222,7 +222,7 @@ class Chaos:
         for one in self.ledger.copies.freeable(TARGETS[:2]):
             assert one.key is not None
             assert one.state is State.SAVED
-            self.ledger.copies.freed(one.key)
+            self.ledger.copies.freed([one])
 
     def sweep(self) -> None:
         keys, _ = self.ledger.walks.expected("hq", 0, self.now_us)

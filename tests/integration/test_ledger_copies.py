@@ -155,7 +155,7 @@ def test_a_spooled_file_goes_when_no_target_waits_for_it(ledger):
     publish(ledger, "usb", ("nas",))
     assert [one.key for one in ledger.copies.freeable(both)] == [key]
     assert ledger.copies.may_free(key, both) is not None
-    ledger.copies.freed(key)
+    ledger.copies.freed([get(ledger)])
 
     assert ledger.copies.freeable(both) == []
     assert ledger.copies.may_free(key, both) is None

@@ -55,9 +55,9 @@ def of(events: list[Any], name: str) -> list[Any]:
 async def begun(bench: PublisherBench, publisher: Publisher) -> asyncio.Task[None]:
     """Claim a copy and publish it in a task of its own."""
     assert await publisher.monitor.check()
-    duty = await publisher.claim()
-    assert duty is not None
-    return asyncio.create_task(publisher.copies.publish(duty))
+    duties = await publisher.claim()
+    assert duties
+    return asyncio.create_task(publisher.copies.publish(duties))
 
 
 async def turns(number: int = 10) -> None:
@@ -450,7 +450,8 @@ async def kept_elsewhere(bench: PublisherBench, *names: str) -> dict[str, Path]:
         shutil.copy(path, files[name])
         await bench.thread(_saved_on, key, name)
     path.unlink()
-    await bench.thread(lambda ledger: ledger.copies.freed(key))
+    export = await bench.export()
+    await bench.thread(lambda ledger: ledger.copies.freed([export]))
     return files
 
 

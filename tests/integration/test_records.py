@@ -78,9 +78,9 @@ class Bench:
         """Publish the copy that is due."""
         publisher = self.engine.publishers["nas"]
         assert await publisher.monitor.check()
-        duty = await publisher.claim()
-        assert duty is not None
-        await publisher.copies.publish(duty)
+        duties = await publisher.claim()
+        assert duties
+        await publisher.copies.publish(duties)
 
     async def reaches(self, served: Served, state: State) -> None:
         """Wait until an export is in a state."""
@@ -336,9 +336,9 @@ async def test_a_cancelled_publish_gives_its_copy_back(bench: Bench):
     served = await bench.add()
     await bench.fetch()
     publisher = bench.engine.publishers["nas"]
-    duty = await publisher.claim()
-    assert duty is not None
-    work = asyncio.create_task(publisher.copies.publish(duty))
+    duties = await publisher.claim()
+    assert duties
+    work = asyncio.create_task(publisher.copies.publish(duties))
     await asyncio.sleep(0)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):

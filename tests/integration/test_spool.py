@@ -295,8 +295,8 @@ async def test_a_file_is_removed_once_and_again(tmp_path):
     (tmp_path / spool.file_name(export)).write_bytes(b"x")
     (tmp_path / "other").write_bytes(b"x")
     for _ in range(2):
-        await spool.remove(export)
-    await spool.remove(builders.export(spool_dir=None))
+        await spool.remove([export])
+    await spool.remove([builders.export(spool_dir=None)])
     spool.close()
 
     assert [one.name for one in tmp_path.iterdir()] == ["other"]
@@ -323,7 +323,7 @@ async def test_a_place_that_hangs_is_gone_round(tmp_path, monkeypatch):
         part.close()
         assert folder == there
     with pytest.raises(SpoolError, match="gives no answer"):
-        await spool.remove(export)
+        await spool.remove([export])
     assert len(asked) == 1
     answers.set()
     async with asyncio.timeout(30):
@@ -332,7 +332,7 @@ async def test_a_place_that_hangs_is_gone_round(tmp_path, monkeypatch):
             folder = part.path.parent
             part.close()
             await asyncio.sleep(0.01)
-    await spool.remove(export)
+    await spool.remove([export])
     spool.close()
 
     assert not (here / spool.file_name(export)).exists()
@@ -346,7 +346,7 @@ async def test_no_file_is_taken_for_removed_whose_disk_is_away(tmp_path):
 
     spool = spool_in(Place(path=tmp_path / "away", guard=away))
     with pytest.raises(SpoolError):
-        await spool.remove(builders.export(spool_dir=str(tmp_path / "away")))
+        await spool.remove([builders.export(spool_dir=str(tmp_path / "away"))])
     spool.close()
 
 

@@ -73,7 +73,7 @@ async def test_a_call_that_hangs_is_left_and_its_place_gone_round(tmp_path, disk
     assert (other.path.parent, other.size) == (good, 0)
     await spool.put_away(other)
     with pytest.raises(SpoolError, match="gives no answer"):
-        await spool.remove(export)
+        await spool.remove([export])
 
     await disk.wake(spool, bad)
     again = await spool.open(export)

@@ -173,10 +173,10 @@ async def publish_one(engine: Engine, name: str) -> bool:
     """Publish the next copy of a target, as its publisher would."""
     publisher = engine.publishers[name]
     await publisher.monitor.check()
-    duty = await publisher.claim()
-    if duty is None:
+    duties = await publisher.claim()
+    if not duties:
         return False
-    await publisher.copies.publish(duty)
+    await publisher.copies.publish(duties)
     return True
 
 
@@ -254,9 +254,9 @@ async def _cancelled_publish(bench: Bench, target: str, work: Suspensions) -> bo
     async with bench.site.engine() as engine:
         await fetch(engine, await _prepared(bench, engine, [None]))
         publisher = engine.publishers[target]
-        duty = await publisher.claim()
-        assert duty is not None
-        await work.run(publisher.copies.publish(duty))
+        duties = await publisher.claim()
+        assert duties
+        await work.run(publisher.copies.publish(duties))
         assert bench.held() == []
     await bench.judge(work)
     await bench.go_on()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,7 +25,7 @@ from mirror.ports import (
 from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from mirror.backoff import Pace
@@ -39,6 +40,39 @@ if TYPE_CHECKING:
 MAX_NUMBER = 10_000
 """So many exports may meet at one path."""
 _log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Try:
+    """A copy that is being published.
+
+    Attributes:
+        contents: What the bytes may still be taken from, best first.
+        result: How it ended.
+    """
+
+    duty: CopyToPublish
+    contents: list[SpooledFile | KeptCopy]
+    result: Kept | Exception | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not self.contents:
+            self.result = TargetError(
+                "no_origin",
+                "no spooled file and no readable copy to take the bytes from",
+            )
+
+    def ended(self, result: Kept | Exception) -> None:
+        """Go on with another path, or another content; else it is the end."""
+        if isinstance(result, PathTakenError):
+            taken = self.duty.taken | {self.duty.path or ""}
+            self.duty = dataclasses.replace(self.duty, path=None, taken=taken)
+            return
+        if isinstance(result, TargetError | ContentError):
+            del self.contents[0]
+            if self.contents:
+                return
+        self.result = result
 
 
 class CopyPublisher:
@@ -89,28 +123,40 @@ class CopyPublisher:
         self._pace = pace
         self._now = now
 
-    async def publish(self, duty: CopyToPublish) -> None:
-        """Publish one copy and record how it ended."""
-        key = duty.export.stored_key
+    async def publish(self, duties: Sequence[CopyToPublish]) -> None:
+        """Publish copies together, and record how each ended."""
         try:
-            kept = await run_to_end(self._keep(duty))
+            results = await run_to_end(self._keep(duties))
         except asyncio.CancelledError:
-            await run_to_end(self._release(key))
+            for duty in duties:
+                await run_to_end(self._release(duty.export.stored_key))
             raise
-        except TargetError as exc:
-            await self._failed(duty, exc)
-        except ContentError as exc:
-            await self._content_failed(duty, exc)
         except LedgerError:
             raise
-        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops this copy only
-            _log.error("publish.crashed", export=duty.export.label, exc_info=exc)
-            # By its name alone: its text may hold the list item, with its url.
-            text = f"the publish failed: {type(exc).__name__}"
-            failure = TargetError("unexpected", text)
-            await self._failed(duty, failure)
-        else:
-            await run_to_end(self._saved(duty, kept))
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours stops these only
+            results = [exc] * len(duties)
+        await run_to_end(self._end(duties, results))
+
+    async def _end(
+        self, duties: Sequence[CopyToPublish], results: Sequence[Kept | Exception]
+    ) -> None:
+        kept = []
+        for duty, result in zip(duties, results, strict=True):
+            if isinstance(result, Kept):
+                kept.append((duty.export, result))
+            elif isinstance(result, ContentError):
+                await self._content_failed(duty, result)
+            elif isinstance(result, TargetError):
+                await self._failed(duty, result)
+            else:
+                # A fault of ours stops this copy only.
+                label, name = duty.export.label, type(result).__name__
+                _log.error("publish.crashed", export=label, exc_info=result)
+                # By its name alone: its text may hold the list item, with its url.
+                text = f"the publish failed: {name}"
+                await self._failed(duty, TargetError("unexpected", text))
+        if kept:
+            await self._saved(kept)
 
     async def free(self, key: int) -> None:
         """Free the spool of a file that no target waits for any more."""
@@ -118,27 +164,39 @@ class CopyPublisher:
             lambda ledger: ledger.copies.may_free(key, self._targets)
         )
         if done is not None:
-            await self._free(done)
+            await self._free([done])
 
-    async def _free(self, export: Export) -> None:
+    async def _free(self, exports: Sequence[Export]) -> None:
         try:
-            await self._spool.remove(export)
+            await self._spool.remove(exports)
         except SpoolError as exc:
-            _log.warning("spool.failed", export=export.label, error=str(exc))
+            label = exports[0].label
+            _log.warning("spool.failed", export=label, error=str(exc))
             return
-        await self._ledger(lambda ledger: ledger.copies.freed(export.stored_key))
+        await self._ledger(lambda ledger: ledger.copies.freed(exports))
 
-    async def _keep(self, duty: CopyToPublish) -> Kept:
-        """Publish from the first content that can be read and is whole."""
-        failure: TargetError | ContentError = TargetError(
-            "no_origin", "no spooled file and no readable copy to take the bytes from"
-        )
-        for content in await self._contents(duty):
-            try:
-                return await self._place(duty, content)
-            except (TargetError, ContentError) as exc:
-                failure = exc
-        raise failure
+    async def _keep(self, duties: Sequence[CopyToPublish]) -> list[Kept | Exception]:
+        """Publish each from the first content that can be read and is whole."""
+        tries = [_Try(duty, await self._contents(duty)) for duty in duties]
+        while under_way := [each for each in tries if each.result is None]:
+            publications = []
+            for each in under_way:
+                try:
+                    publications.append(await self._publication(each))
+                except LedgerError:
+                    raise
+                except Exception as exc:  # noqa: BLE001 -- it harms no other copy
+                    each.result = exc
+            if not publications:
+                break
+            under_way = [each for each in under_way if each.result is None]
+            results = await self._target.publish(publications)
+            for each, result in zip(under_way, results, strict=True):
+                each.ended(result)
+                if isinstance(result, PathTakenError):
+                    label = each.duty.export.label
+                    _log.warning("path.taken", target=self._name, export=label)
+        return [each.result for each in tries if each.result is not None]
 
     async def _contents(self, duty: CopyToPublish) -> list[SpooledFile | KeptCopy]:
         """Return what to take the bytes from: the spool, else copies elsewhere."""
@@ -161,35 +219,27 @@ class CopyPublisher:
                 )
         return copies
 
-    async def _place(
-        self, duty: CopyToPublish, content: SpooledFile | KeptCopy
-    ) -> Kept:
-        """Publish at the path that is free or ours."""
-        export, path = duty.export, duty.path
-        while True:
-            if path is None:
-                path = await self._ledger(self.fix_path, duty)
-            publication = Publication.of(
+    async def _publication(self, under_way: _Try) -> Publication:
+        """Return what is to be published now, with its path fixed."""
+        duty, export = under_way.duty, under_way.duty.export
+        path = duty.path
+        if path is None:
+            path = await self._ledger(self.fix_path, duty)
+            under_way.duty = dataclasses.replace(duty, path=path)
+        return Publication.of(
+            export,
+            content=under_way.contents[0],
+            path=path,
+            sidecar=sidecar.record(
                 export,
-                content=content,
-                path=path,
-                sidecar=sidecar.record(
-                    export,
-                    item=duty.item,
-                    source_url=self._source_urls.get(export.source, ""),
-                    node_id=self._node_id,
-                    target=self._name,
-                    path=path,
-                ),
+                item=duty.item,
+                source_url=self._source_urls.get(export.source, ""),
                 node_id=self._node_id,
-            )
-            (result,) = await self._target.publish([publication])
-            if isinstance(result, Kept):
-                return result
-            if not isinstance(result, PathTakenError):
-                raise result
-            _log.warning("path.taken", target=self._name, export=export.label)
-            duty, path = dataclasses.replace(duty, taken=duty.taken | {path}), None
+                target=self._name,
+                path=path,
+            ),
+            node_id=self._node_id,
+        )
 
     def fix_path(self, ledger: Ledger, duty: CopyToPublish) -> str:
         """Fix where a copy shall lie: the first path that nothing else has.
@@ -208,31 +258,41 @@ class CopyPublisher:
                 return path
         raise TargetError("path_taken", f"{MAX_NUMBER} files lie at the same path")
 
-    async def _saved(self, duty: CopyToPublish, kept: Kept) -> None:
-        key, now_us = duty.export.stored_key, to_us(self._now())
+    async def _saved(self, kept: Sequence[tuple[Export, Kept]]) -> None:
+        now_us = to_us(self._now())
 
-        def record(ledger: Ledger) -> tuple[Export | None, Export | None]:
-            saved = ledger.copies.saved(
-                key,
-                self._name,
-                verified=kept.verified,
-                now_us=now_us,
-                required=self._required,
-            )
-            return saved, ledger.copies.may_free(key, self._targets)
+        def record(ledger: Ledger) -> list[tuple[Export | None, Export | None]]:
+            return [
+                (
+                    ledger.copies.saved(
+                        export.stored_key,
+                        self._name,
+                        verified=result.verified,
+                        now_us=now_us,
+                        required=self._required,
+                    ),
+                    ledger.copies.may_free(export.stored_key, self._targets),
+                )
+                for export, result in kept
+            ]
 
-        saved, done = await self._ledger(record)
-        await self._monitor.took(key, duty.export.size_bytes or 0)
-        self._metrics.copy_ended(self._name, "saved")
-        if saved is not None:
-            facts = _facts(saved, self._name, now_us)
-            if saved.doubtful:
-                _log.warning("export.doubtful", doubt=saved.doubt, **facts)
-            else:
-                self._progress.saved_files += 1
-                _log.info("export.saved", **facts)
-        if done is not None:
-            await self._free(done)
+        recorded = await self._ledger(record)
+        for (export, _), (saved, _) in zip(kept, recorded, strict=True):
+            await self._monitor.took(export.stored_key, export.size_bytes or 0)
+            self._metrics.copy_ended(self._name, "saved")
+            if saved is not None:
+                self._log_saved(saved, now_us)
+        idle = [export for _, export in recorded if export is not None]
+        if idle:
+            await self._free(idle)
+
+    def _log_saved(self, saved: Export, now_us: int) -> None:
+        facts = _facts(saved, self._name, now_us)
+        if saved.doubtful:
+            _log.warning("export.doubtful", doubt=saved.doubt, **facts)
+        else:
+            self._progress.saved_files += 1
+            _log.info("export.saved", **facts)
 
     async def _failed(self, duty: CopyToPublish, exc: TargetError | SpoolError) -> None:
         """Record a failure; the target is looked at again before the next claim."""
@@ -289,7 +349,7 @@ class CopyPublisher:
             return
         try:
             await self._spool.check_there(duty.export)
-            await self._spool.remove(duty.export)
+            await self._spool.remove([duty.export])
         except SpoolError as away:
             await self._failed(duty, away)
             return

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mirror.ports import Target
 
 
+SMALL_BYTES = 1024 * 1024
+"""Files up to this are published together: none keeps the others waiting for long."""
+
+
 class Publisher:
     """Claims copies for one target and publishes them.
 
@@ -89,36 +93,54 @@ class Publisher:
 
     async def _start_all(self, group: asyncio.TaskGroup) -> None:
         while self.monitor.looked_at and len(self._tasks) < self._most:
-            duty = await self.claim()
-            if duty is None:
+            duties = await self.claim()
+            if not duties:
                 if self.monitor.refuses:
                     await self.monitor.forgive()
                 return
             task = group.create_task(
-                self.copies.publish(duty),
-                name=f"publish {duty.export.label} to {self.name}",
+                self.copies.publish(duties),
+                name=f"publish {duties[0].export.label} to {self.name}",
             )
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    async def claim(self) -> CopyToPublish | None:
-        """Claim the copy that is due next, if there is one, and fix its path."""
+    async def claim(self) -> list[CopyToPublish]:
+        """Claim the copy that is due next, small ones together, and fix their paths.
+
+        Returns:
+            None or one; several only if the first is small, and then small ones.
+        """
         now_us, name = to_us(self._now()), self.name
         horizon_us = round(self._longest_wait.total_seconds() * 1e6)
         smallest = self.monitor.refuses
+        alone = smallest or self.monitor.on_trial
+        in_batch = 1 if alone else self.target.traits.in_batch
 
-        def claim(ledger: Ledger) -> CopyToPublish | None:
-            duty = ledger.copies.claim(
-                name, now_us=now_us, horizon_us=horizon_us, smallest=smallest
-            )
-            if duty is None:
+        def claim(ledger: Ledger) -> list[CopyToPublish]:
+            duties: list[CopyToPublish] = []
+            most_bytes = None
+            while len(duties) < in_batch:
+                duty = ledger.copies.claim(
+                    name,
+                    now_us=now_us,
+                    horizon_us=horizon_us,
+                    smallest=smallest,
+                    most_bytes=most_bytes,
+                )
+                if duty is None:
+                    break
+                # What fails here fails again when it is published, and is told then.
+                with contextlib.suppress(Exception):
+                    path = self.copies.fix_path(ledger, duty)
+                    duty = dataclasses.replace(duty, path=path)
+                duties.append(duty)
+                if (duty.export.size_bytes or 0) > SMALL_BYTES:
+                    break
+                most_bytes = SMALL_BYTES
+            if not duties:
                 self._next_due_us = ledger.copies.next_due([name])
-                return None
-            # What fails here fails again when it is published, and is recorded then.
-            with contextlib.suppress(Exception):
-                path = self.copies.fix_path(ledger, duty)
-                duty = dataclasses.replace(duty, path=path)
-            return duty
+            return duties
 
         return await self._ledger(claim)
 

@@ -104,7 +104,7 @@ class Space:
         yield_s: How long it waits for a fetch to end that must.
 
     Attributes:
-        remove: Removes an export's part.
+        remove: Removes exports' parts.
         stop: Ends a fetch, by its export's key.
         needed: Called when something waits and no part can give way to it.
         leaving: Keys of exports whose parts are being removed.
@@ -124,7 +124,7 @@ class Space:
         self._yield_s = yield_s
         self._clock = clock
         self._now = now
-        self.remove: Callable[[Export], Awaitable[None]] | None = None
+        self.remove: Callable[[Iterable[Export]], Awaitable[None]] | None = None
         self.stop: Callable[[int], None] = lambda _: None
         self.needed: Callable[[], None] = lambda: None
         self.leaving: set[int] = set()
@@ -428,7 +428,7 @@ class Space:
         dropped = await self._ledger(lambda ledger: ledger.fetches.drop_part(key))
         if dropped is not None:
             with contextlib.suppress(SpoolError):
-                await self.remove(dropped)
+                await self.remove([dropped])
 
     async def _end(self, keys: Collection[int]) -> None:
         """End fetches, and wait a while until one has."""

@@ -19,7 +19,7 @@ from mirror.pipeline.spool.space import Space
 from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from mirror.model import Export
@@ -203,11 +203,13 @@ class Spool:
         await self._reach(folder)
         await self._run(folder, functools.partial(self._check_there, folder))
 
-    async def remove(self, export: Export) -> None:
-        """Remove an export's file from the spool, if it is there."""
-        path = self.path_of(export)
-        if path is not None:
-            await self._remove(path)
+    async def remove(self, exports: Iterable[Export]) -> None:
+        """Remove exports' files from the spool, if they are there.
+
+        Raises:
+            SpoolError: One cannot be removed; others may have been.
+        """
+        await self._remove({path for path in map(self.path_of, exports) if path})
 
     async def strays(self) -> list[tuple[Path, PartName]]:
         """Return this node's older files, each with its name."""
@@ -231,7 +233,7 @@ class Spool:
 
     async def sweep(self, path: Path) -> None:
         """Remove a stray file."""
-        await self._remove(path)
+        await self._remove({path})
 
     def close(self) -> None:
         """Stop the threads once they are idle."""
@@ -304,14 +306,16 @@ class Spool:
         """Remove what lies in another place, if that is possible just now."""
         try:
             with contextlib.suppress(SpoolError):
-                await self._remove(old)
+                await self._remove({old})
         except asyncio.CancelledError:
             await run_to_end(self.put_away(part))
             raise
 
-    async def _remove(self, path: Path) -> None:
-        await self._reach(path.parent)
-        await self._run(path.parent, functools.partial(self._unlink, path))
+    async def _remove(self, paths: set[Path]) -> None:
+        for folder in {path.parent for path in paths}:
+            there = [path for path in paths if path.parent == folder]
+            await self._reach(folder)
+            await self._run(folder, functools.partial(self._unlink, folder, there))
 
     async def _places_now(self) -> list[Place]:
         """Return where the spool may lie, as it was not long ago."""
@@ -356,12 +360,13 @@ class Spool:
         if not folder.is_dir():
             raise OSError(errno.ENODEV, "the folder of the spooled file is away")
 
-    def _unlink(self, path: Path) -> None:
-        """Remove a file; fail if its disk is away."""
+    def _unlink(self, folder: Path, paths: Iterable[Path]) -> None:
+        """Remove files; fail if their disk is away."""
         for place in self._known:
-            if place.path == path.parent and place.guard is not None:
+            if place.path == folder and place.guard is not None:
                 place.guard()
-        path.unlink(missing_ok=True)
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     def _strays(self, place: Place) -> list[tuple[Path, PartName]]:
         if place.guard is not None:

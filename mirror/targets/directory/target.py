@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 READ_S = 60.0
 """A read of which nothing came for so long hangs in a dead mount."""
+_IN_BATCH: Final = 16
 _BATCH: Final = 500
 _BATCH_S: Final = 5.0
 _BATCH_BYTES: Final = 8 * 1024 * 1024
@@ -91,6 +92,7 @@ class DirectoryTarget:
         """What a directory can do; see `ports.Target`."""
         return Traits(
             at_once=self._at_once,
+            in_batch=_IN_BATCH,
             proves_by=ProvesBy.READ_BACK,
             links_in=self._root,
         )

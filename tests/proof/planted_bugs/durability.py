@@ -91,10 +91,10 @@ def saved_first() -> None:
         promised.append((self, batch))
         return [Kept(verified=False) for each in batch]
 
-    async def removed(self: Spool, export: Any) -> None:
+    async def removed(self: Spool, exports: Any) -> None:
         while promised:
             await publish(*promised.pop())
-        await remove(self, export)
+        await remove(self, exports)
 
     patch.object(DirectoryTarget, "publish", kept).start()
     patch.object(Spool, "remove", removed).start()
