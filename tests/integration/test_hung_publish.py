@@ -150,15 +150,23 @@ async def test_a_publish_that_hangs_holds_up_nothing(
     assert list((site.archive / HIDDEN / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("folders", "kept"), [(["a", "b", "c"], [Kept]), (["a", "a", "a"], [])]
+)
 async def test_a_late_end_names_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folders: list[str],
+    kept: list[type],
 ) -> None:
-    """What was kept before counts; what hung is as if it had never begun."""
+    """What was flushed before counts; what hung is as if it had never begun."""
     (tmp_path / "root").mkdir()
     world = World(root=tmp_path / "root", spool=tmp_path / "spooled")
     batch = [
-        world.publication(path=f"hq/{number}.mp4", token=f"n-{number}", may_link=False)
-        for number in range(3)
+        world.publication(
+            path=f"{folder}/{number}.mp4", token=f"n-{number}", may_link=False
+        )
+        for number, folder in enumerate(folders)
     ]
     target = world.target()
     known = (await target.probe(None, write=True)).marker_id
@@ -178,12 +186,12 @@ async def test_a_late_end_names_nothing(
     await target.probe(known, write=True)
     again = await target.publish(batch)
 
-    assert [type(each) for each in results] == [Kept, TargetError, TargetError]
+    assert [type(each) for each in results] == kept + [TargetError] * (3 - len(kept))
     assert {each.reason for each in results if isinstance(each, TargetError)} == {
         "hung"
     }
     assert probed.value.reason == "hung"
-    assert before.keys() == after.keys() == {"hq/0.mp4", "hq/0.mp4.json"}
+    assert before.keys() == after.keys() == {"a/0.mp4", "a/0.mp4.json"}
     assert [type(each) for each in again] == [Kept] * 3
     assert len(world.visible()) == 6
     assert world.temporaries() == []

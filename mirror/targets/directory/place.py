@@ -51,9 +51,10 @@ class Placement:
     beat: Callable[[], None]
 
     def run(self) -> bool:
-        """Place both durably; tell whether the kept bytes were read back.
+        """Place both; tell whether the kept bytes were read back.
 
-        A foreign sidecar is looked for first, so that no file comes to lie beside it.
+        Their names last once the folder is flushed. A foreign sidecar is looked for
+        first, so that no file comes to lie beside it.
 
         Raises:
             PathTakenError: Something else lies under one of the names.
@@ -66,7 +67,6 @@ class Placement:
         self.beat()
         if not has_sidecar:
             self._place_sidecar()
-        os.fsync(self.folder)
         return verified
 
     @property

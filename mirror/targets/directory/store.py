@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import grp
+import itertools
 import os
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -114,7 +115,10 @@ class DirectoryStore:
         loop: asyncio.AbstractEventLoop,
         heartbeat: Heartbeat,
     ) -> None:
-        """Publish one after another, and add a result for each as it ends.
+        """Publish one after another, and add a result for each.
+
+        Those that follow each other into one folder share its flush, and have their
+        results after it.
 
         Raises:
             OSError: All that have no result failed with it.
@@ -124,18 +128,17 @@ class DirectoryStore:
             self._root.known(self._probed()) as root,
             durable.closing(self._tmp(root)) as tmp,
         ):
-            for publication in batch:
-                heartbeat.beat()
+            for _, several in itertools.groupby(batch, _folder_of):
+                members = [*several]
                 try:
-                    verified = self._place(root, tmp, publication, loop, heartbeat)
+                    ended = self._place_in(root, tmp, members, loop, heartbeat)
                 except OSError as exc:
-                    results.append(self.error(exc, publication.path))
+                    ended = [self.error(exc, each.path) for each in members]
                 except GivenUpError:
                     raise
-                except Exception as exc:  # noqa: BLE001 -- it harms no other member
-                    results.append(exc)
-                else:
-                    results.append(Kept(verified=verified))
+                except Exception as exc:  # noqa: BLE001 -- it harms no other folder
+                    ended = [exc] * len(members)
+                results += ended
 
     def examine(
         self,
@@ -222,34 +225,45 @@ class DirectoryStore:
             exc, target=self._root.target, path=str(root / path), root=root
         )
 
-    def _place(
+    def _place_in(
         self,
         root: int,
         tmp: int,
-        publication: Publication,
+        members: Sequence[Publication],
         loop: asyncio.AbstractEventLoop,
         heartbeat: Heartbeat,
-    ) -> bool:
-        """Place one file and its sidecar; tell whether the bytes were read back."""
-        *folders, _ = segments_of(publication.path, self._root.target)
-        with ExitStack() as stack:
-            origin = content.opened(publication, loop, heartbeat.beat)
-            opened = stack.enter_context(origin)
-            made = self._folders.open(root, folders, self._modes)
-            folder = stack.enter_context(durable.closing(made))
-            heartbeat.beat()
-            placement = Placement(
-                target=self._root.target,
-                publication=publication,
-                content=opened,
-                modes=self._modes,
-                folder=folder,
-                tmp=tmp,
-                temporaries=self._temporaries,
-                reserve=partial(self._reserve, root),
-                beat=heartbeat.beat,
-            )
-            return placement.run()
+    ) -> list[Kept | Exception]:
+        """Place files and sidecars in one folder; it is flushed at the end."""
+        *folders, _ = segments_of(members[0].path, self._root.target)
+        ended: list[Kept | Exception] = []
+        made = self._folders.open(root, folders, self._modes)
+        with durable.closing(made) as folder:
+            for publication in members:
+                heartbeat.beat()
+                result: Kept | Exception
+                try:
+                    with content.opened(publication, loop, heartbeat.beat) as opened:
+                        placement = Placement(
+                            target=self._root.target,
+                            publication=publication,
+                            content=opened,
+                            modes=self._modes,
+                            folder=folder,
+                            tmp=tmp,
+                            temporaries=self._temporaries,
+                            reserve=partial(self._reserve, root),
+                            beat=heartbeat.beat,
+                        )
+                        result = Kept(verified=placement.run())
+                except OSError as exc:
+                    result = self.error(exc, publication.path)
+                except GivenUpError:
+                    raise
+                except Exception as exc:  # noqa: BLE001 -- it harms no other member
+                    result = exc
+                ended.append(result)
+            os.fsync(folder)
+        return ended
 
     def _probed(self) -> str:
         """Return the marker that `probe` found."""
@@ -333,6 +347,10 @@ class DirectoryStore:
                 f"target {self._root.target}: there is no group {self._group}; make "
                 "it (groupadd), or correct `group`",
             ) from exc
+
+
+def _folder_of(publication: Publication) -> str:
+    return publication.path.rpartition("/")[0]
 
 
 def segments_of(path: str, target: str) -> list[str]:
