@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mirror.app.build import lister_for, pace_of, places_for, source_urls, target_for
+from mirror.app.build import lister_for, pace_of, places_for, source_urls, targets_for
 from mirror.layout import Values, parse_layout
 from mirror.model import from_us, utc_now
 from mirror.pipeline.engine import Engine
@@ -62,10 +62,7 @@ def engine_for(
     """
     progress, wake = Progress(), asyncio.Event()
     publishers: dict[str, Publisher] = {}
-    targets = {
-        name: target_for(target, node_id=node_id)
-        for name, target in settings.targets.items()
-    }
+    targets = targets_for(settings, node_id=node_id)
     places = places_for(settings, targets=targets, publishers=publishers)
     spool = spool_for(settings, node_id=node_id, places=places, ledger=ledger)
     publishers |= {

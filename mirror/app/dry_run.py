@@ -57,13 +57,10 @@ async def run(settings: Settings, *, secret: Callable[[str], None]) -> Intent:
 async def _walk(
     settings: Settings, ledger: LedgerThread, secret: Callable[[str], None]
 ) -> Intent:
-    async with build.sessions_for(settings) as sessions:
-        clients = build.clients_for(
-            settings,
-            sessions=sessions,
-            device_uuids=await instance.device_uuids(ledger, settings.sources),
-            secret=secret,
-        )
+    device_uuids = await instance.device_uuids(ledger, settings.sources)
+    async with build.open_clients(
+        settings, device_uuids=device_uuids, secret=secret
+    ) as clients:
         metrics = Metrics(CollectorRegistry())
         async with asyncio.TaskGroup() as group:
             walks = {

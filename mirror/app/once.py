@@ -71,14 +71,12 @@ async def run(
     """
     async with (
         instance.open_instance(settings, patience_s=_PATIENCE_S) as node,
-        build.sessions_for(settings) as sessions,
-    ):
-        clients = build.clients_for(
+        build.open_clients(
             settings,
-            sessions=sessions,
             device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=secret,
-        )
+        ) as clients,
+    ):
         engine = engine_for(
             settings,
             clients=clients,

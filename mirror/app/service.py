@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mirror.metrics import Metrics
     from mirror.pipeline.engine import Engine
     from mirror.systemd import Notifier
-    from mirror.vms import Sessions
+    from mirror.vms import VmsClient
 
 _TICK_S = 1.0
 _JITTER = 0.1
@@ -101,8 +101,14 @@ class Service:
             listening = asyncio.create_task(self._listen(server), name="listen")
             try:
                 while not self._stop.is_set():
-                    async with build.sessions_for(self._settings) as sessions:
-                        await self._serve(node, health, ledger_check, sessions)
+                    async with build.open_clients(
+                        self._settings,
+                        device_uuids=await instance.device_uuids(
+                            node.ledger, self._settings.sources
+                        ),
+                        secret=self._secret,
+                    ) as clients:
+                        await self._serve(node, health, ledger_check, clients)
             finally:
                 self._notifier.stopping()
                 listening.cancel()
@@ -129,16 +135,10 @@ class Service:
         node: Instance,
         health: Health,
         ledger_check: asyncio.Future[None],
-        sessions: Sessions,
+        clients: dict[str, VmsClient],
     ) -> None:
         """Run one configuration until it is replaced or the service stops."""
         settings = self._settings
-        clients = build.clients_for(
-            settings,
-            sessions=sessions,
-            device_uuids=await instance.device_uuids(node.ledger, settings.sources),
-            secret=self._secret,
-        )
         self.engine = engine = engine_for(
             settings,
             clients=clients,

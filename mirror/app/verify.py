@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from mirror.app import lock
-from mirror.app.build import source_urls, target_for
+from mirror.app.build import source_urls, targets_for
 from mirror.ledger import Ledger, LedgerThread
 from mirror.model import to_us, utc_now
 from mirror.pipeline.verify.read_copy import CopyReader
@@ -78,11 +78,7 @@ async def _build(
         for name in settings.targets
     }
     # Not the service's own id: each would remove the other's temporary files.
-    built = {
-        name: target_for(target, node_id=f"{node_id}repair")
-        for name, target in settings.targets.items()
-    }
-    reader = CopyReader(built, markers)
+    reader = CopyReader(targets_for(settings, node_id=f"{node_id}repair"), markers)
     repairer = Repairer(
         reader,
         ledger=ledger,

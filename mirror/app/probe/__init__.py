@@ -49,15 +49,11 @@ async def probe(
     `secret` is given each text that must never be shown.
     """
     source = settings.sources[name]
-    async with build.sessions_for(settings) as sessions:
-        client = build.client_for(
-            settings,
-            name,
-            sessions=sessions,
-            device_uuid="archive-mirror-probe",
-            secret=secret,
-        )
-        asker = Asker(client=client)
+    device_uuids = {name: "archive-mirror-probe"}
+    async with build.open_clients(
+        settings, device_uuids=device_uuids, secret=secret
+    ) as clients:
+        asker = Asker(client=clients[name])
         about_list = ListQuestions(
             asker=asker,
             url=source.url,
