@@ -64,7 +64,12 @@ def engine_for(
     publishers: dict[str, Publisher] = {}
     targets = targets_for(settings, node_id=node_id)
     places = places_for(settings, targets=targets, publishers=publishers)
-    spool = spool_for(settings, node_id=node_id, places=places, ledger=ledger)
+    transfer = settings.transfer
+    space = Space(
+        ledger=ledger, retry=transfer.retry_initial, retry_max=transfer.retry_max
+    )
+    threads = min(32, transfer.concurrency)
+    spool = Spool(node_id=node_id, places=places.now, threads=threads, space=space)
     publishers |= {
         name: publisher_for(
             settings,
@@ -103,7 +108,7 @@ def engine_for(
         unparks=unparks,
         patient=patient,
     )
-    spool.space.stop, spool.space.needed = pool.end, looks.make_room
+    space.stop, space.needed = pool.end, looks.make_room
     recall = AlreadyKept(ledger=ledger, publishers=publishers, now=utc_now)
     return Engine(
         ledger=ledger,
@@ -140,21 +145,6 @@ def required_targets(settings: Settings) -> frozenset[str]:
     """Return the names of the targets that an export must lie on to be saved."""
     targets = settings.targets.items()
     return frozenset(name for name, target in targets if target.required)
-
-
-def spool_for(
-    settings: Settings, *, node_id: str, places: SpoolPlaces, ledger: LedgerThread
-) -> Spool:
-    """Build the spool."""
-    transfer = settings.transfer
-    return Spool(
-        node_id=node_id,
-        places=places.now,
-        threads=min(32, transfer.concurrency),
-        space=Space(
-            ledger=ledger, retry=transfer.retry_initial, retry_max=transfer.retry_max
-        ),
-    )
 
 
 def fetch_sources_for(

@@ -44,13 +44,7 @@ class Health:
     def watch(
         self, settings: Settings, engine: Engine, clients: Mapping[str, VmsClient]
     ) -> None:
-        """Tell of this engine from now on.
-
-        Args:
-            settings: What it was built from.
-            engine: It.
-            clients: Of its sources.
-        """
+        """Tell of this engine from now on, built from these."""
         self._settings, self._engine, self._clients = settings, engine, clients
         self._inflow.clear()
         self._metrics.declare(list(settings.sources), list(settings.targets))

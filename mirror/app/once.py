@@ -60,14 +60,12 @@ async def run(
     settings: Settings,
     *,
     secret: Callable[[str], None],
-    watch: Callable[[Engine], None] | None = None,
+    watch: Callable[[Engine], None] = lambda _: None,
 ) -> OnceReport:
     """Mirror what there is now.
 
-    Args:
-        settings: The configuration.
-        secret: Given each text that must never be shown.
-        watch: Called a few times a second, to show progress.
+    `secret` is given each text that must never be shown; `watch` is called a few times
+    a second, to show progress.
     """
     async with (
         instance.open_instance(settings, patience_s=_PATIENCE_S) as node,
@@ -107,17 +105,14 @@ async def run(
             at_risk=backlog.at_risk,
             paused=tuple(
                 sorted(
-                    (engine.paused.sources & set(settings.sources))
-                    | (engine.paused.targets & set(settings.targets))
+                    (engine.paused.sources & settings.sources.keys())
+                    | (engine.paused.targets & settings.targets.keys())
                 )
             ),
         )
 
 
-async def _mirror(
-    engine: Engine, watch: Callable[[Engine], None] | None
-) -> tuple[str, ...]:
-    unread: list[str] = []
+async def _mirror(engine: Engine, watch: Callable[[Engine], None]) -> tuple[str, ...]:
     async with asyncio.TaskGroup() as group:
         walks = {
             name: group.create_task(lister.once(LIST_TRIES), name=f"list {name}")
@@ -126,15 +121,12 @@ async def _mirror(
         }
         movers = engine.start_moving(group)
         while not await _settled(engine, list(walks.values())):
-            if watch is not None:
-                watch(engine)
+            watch(engine)
             await asyncio.sleep(_LOOK_S)
-        unread = [name for name, task in walks.items() if not task.result()]
         for mover in movers:
             mover.cancel()
-    if watch is not None:
-        watch(engine)
-    return tuple(unread)
+    watch(engine)
+    return tuple(name for name, walk in walks.items() if not walk.result())
 
 
 async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:

@@ -212,20 +212,16 @@ class Service:
             if step_s is not None:
                 _log.warning("clock.stepped", seconds=round(step_s, 1))
                 engine.wake()
-            seen = await self._wake_if_changed(engine, seen)
+            version = await engine.ledger(lambda ledger: ledger.changed_elsewhere())
+            if seen not in {-1, version}:
+                engine.wake()
+            seen = version
             await engine.heed_pauses()
             if not await health.problems():
                 self._notifier.watchdog()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
                     await self._stop.wait()
-
-    async def _wake_if_changed(self, engine: Engine, seen: int) -> int:
-        """Wake the engine when another process has changed the ledger."""
-        version = await engine.ledger(lambda ledger: ledger.changed_elsewhere())
-        if seen not in {-1, version}:
-            engine.wake()
-        return version
 
     async def _reloaded(self) -> bool:
         """Read the configuration again if asked to; tell whether it has changed."""
@@ -261,8 +257,8 @@ class Service:
         done, _ = await asyncio.wait([running], timeout=max(grace_s, 0.1))
         if not done:
             _abandon()
-        if not running.cancelled() and running.exception() is not None:
-            raise running.exception() or RuntimeError("unreachable")
+        if not running.cancelled():
+            running.result()
 
     def stop(self) -> None:
         """Stop: what is in flight keeps its bytes and is due at once."""
