@@ -139,10 +139,8 @@ def targets_for(settings: Settings, *, node_id: str) -> dict[str, Target]:
 def target_for(settings: TargetSettings, *, node_id: str) -> Target:
     """Build a target.
 
-    Args:
-        settings: Of the target.
-        node_id: Begins the names of its temporary files; a probe removes those that
-            another process of the same id left, or is writing.
+    `node_id` begins the names of its temporary files; a probe removes those that
+    another process of the same id left, or is writing.
     """
     return DirectoryTarget(
         name=settings.name,

@@ -81,7 +81,10 @@ class Service:
             LedgerError: The ledger cannot be used.
         """
         if self._signals:
-            self._listen_to_signals()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._asked_to_stop)
+            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with (
             instance.open_instance(self._settings, check=False) as node,
             instance.check_in_background(self._settings.state_dir) as ledger_check,
@@ -272,12 +275,6 @@ class Service:
         # Whatever delays it, be it a ledger whose disk is dead.
         grace_s = self._settings.transfer.shutdown_grace.total_seconds()
         asyncio.get_running_loop().call_later(grace_s + _TICK_S, _abandon)
-
-    def _listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
 
 def _abandon() -> NoReturn:

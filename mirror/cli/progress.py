@@ -112,11 +112,9 @@ def _watch(
 def _lines(
     line: Callable[[T, float], str], *, live: bool = False
 ) -> Callable[[T], None]:
-    """Return what prints a line every few seconds.
+    """Return what prints a line every few seconds; it is told those since the start.
 
-    Args:
-        line: Gives it; the number is of seconds since the start.
-        live: Each line takes the place of the one before, more often.
+    `live` lines take the place of the one before, more often.
     """
     began = last = time.monotonic()
 

@@ -28,12 +28,9 @@ async def run(
     """Check sources, targets and the state directory, side by side.
 
     A target that was never used gets its marker. What does not answer costs the others
-    nothing; all is told within three minutes.
-
-    Args:
-        settings: The configuration.
-        secret: Given each text that must never be shown.
-        adopt: A target whose present disk is to be taken as the right one.
+    nothing; all is told within three minutes. `secret` is given each text that must
+    never be shown; `adopt` is a target whose present disk is to be taken as the right
+    one.
     """
     state, readable = await places.state_dir(settings.state_dir)
     if not readable:

@@ -37,10 +37,7 @@ async def check(
 ) -> list[Finding]:
     """Return what is found; what depends on a step that failed is not looked at.
 
-    Args:
-        client: Of the source.
-        source: Its settings.
-        first_byte_s: How long the service waits for a file at its first try.
+    The service waits for `first_byte_s` for a file at its first try.
     """
     about_file, readable = await _token_file(source.name, source.token_path)
     if not readable:

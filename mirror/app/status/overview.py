@@ -15,7 +15,6 @@ from mirror.model import State, iso
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mirror.app.status.problems import Concern
     from mirror.config import Settings, SourceSettings
     from mirror.ledger import Ledger, SourceStatus
     from mirror.model import Export
@@ -25,6 +24,11 @@ _URGENT = 50
 _LOSSES = 20
 _STALE_US = 15 * 60 * 1_000_000
 _STALE_POLLS = 3
+_HEADLINES = {
+    "well": "All is well",
+    "look": "Look at this",
+    "risk": "Footage is at risk",
+}
 
 
 class Freshness(StrEnum):
@@ -69,10 +73,7 @@ def read(
         "version": __version__,
         "freshness": {
             name: _freshness(
-                sources.get(name),
-                source,
-                token_expiry_s.get(name),
-                now_us,
+                sources.get(name), source, token_expiry_s.get(name), now_us
             )
             for name, source in settings.sources.items()
         },
@@ -90,8 +91,9 @@ def read(
         "lost": [_row(each, [], now_us) for each in queries.losses(_LOSSES)],
     }
     concerns = concerns_of(shown)
+    level = concerns[0].level if concerns else "well"
     return shown | {
-        "headline": _headline(concerns),
+        "headline": {"level": level, "text": _HEADLINES[level]},
         "concerns": [asdict(each) for each in concerns],
     }
 
@@ -161,13 +163,3 @@ def _row(export: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str,
         "advice": public_json.advice(public_json.why(export)),
         "asked_again": public_json.asked_again(export),
     }
-
-
-def _headline(concerns: list[Concern]) -> dict[str, str]:
-    level = concerns[0].level if concerns else "well"
-    words = {
-        "well": "All is well",
-        "look": "Look at this",
-        "risk": "Footage is at risk",
-    }
-    return {"level": level, "text": words[level]}

@@ -67,7 +67,8 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         by = first["deadline"] if first else None
         label = _label(first) if first else "SOURCE/ID"
         late = by is not None and datetime.fromisoformat(by) <= now
-        when = "already past" if late else f"less than {_minutes(_SOON)} away"
+        soon = span(_SOON.total_seconds())
+        when = "already past" if late else f"less than {soon} away"
         yield Concern(
             level="risk",
             text=f"{_files(number, 'export')} not fetched yet, with the deadline "
@@ -232,7 +233,3 @@ def _files(number: int, one: str, many: str | None = None) -> str:
 
 def _plural(number: int, one: str, many: str | None = None) -> str:
     return one if number == 1 else many or f"{one}s"
-
-
-def _minutes(length: timedelta) -> str:
-    return span(length.total_seconds())

@@ -153,10 +153,7 @@ def status(
 ) -> dict[str, Any]:
     """Return what `status --json` shows.
 
-    Args:
-        counts: Of exports by (source, state), perhaps a little old.
-        queries: Of the ledger.
-        now_us: Now.
+    The counts are of exports by (source, state), perhaps a little old.
     """
     backlog = queries.backlog(now_us)
     not_answering = queries.not_answering()
