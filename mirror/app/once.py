@@ -84,8 +84,7 @@ async def run(
             unparks=False,
             patient=False,
         )
-        lost_before = await node.reader(lambda ledger: ledger.queries.lost())
-        doubtful_before = await node.reader(_doubtful)
+        lost_before, doubtful_before = await node.reader(_lost_and_doubtful)
         try:
             await engine.prepare()
             await node.ledger(_unpark)
@@ -94,14 +93,14 @@ async def run(
             await engine.close()
         now_us = to_us(utc_now())
         owed = await node.ledger(lambda ledger: _owed(ledger, settings))
-        lost = await node.ledger(lambda ledger: ledger.queries.lost())
+        lost, doubtful = await node.ledger(_lost_and_doubtful)
         backlog = await node.ledger(lambda ledger: ledger.queries.backlog(now_us))
         return OnceReport(
             unread=unread,
             saved=engine.progress.saved_files,
             owed=owed,
             lost=max(0, lost - lost_before),
-            doubtful=await node.ledger(_doubtful) - doubtful_before,
+            doubtful=doubtful - doubtful_before,
             at_risk=backlog.at_risk,
             paused=tuple(
                 sorted(
@@ -160,9 +159,9 @@ def _unpark(ledger: Ledger) -> None:
     ledger.fetches.ask_again()
 
 
-def _doubtful(ledger: Ledger) -> int:
-    """Return how many exports were ever kept though doubted."""
-    return sum(ledger.queries.totals("doubtful").values())
+def _lost_and_doubtful(ledger: Ledger) -> tuple[int, int]:
+    """Return how many exports are lost, and how many ever were kept though doubted."""
+    return ledger.queries.lost(), sum(ledger.queries.totals("doubtful").values())
 
 
 def _owed(ledger: Ledger, settings: Settings) -> int:

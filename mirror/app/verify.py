@@ -47,9 +47,8 @@ async def run(
     Raises:
         LockedError: Another process repairs.
     """
-    with contextlib.ExitStack() as held:
-        if repair:
-            held.enter_context(lock.repairing(settings.state_dir))
+    alone = lock.repairing(settings.state_dir) if repair else contextlib.nullcontext()
+    with alone:
         ledger = LedgerThread(Ledger.read(settings.state_dir), patience_s=_PATIENCE_S)
         try:
             scrub = await _build(settings, ledger, told=told, repair=repair)

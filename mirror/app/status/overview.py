@@ -140,26 +140,24 @@ def _freshness(
 
 def _row(export: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, Any]:
     """Return an export as `list --json` shows it, and how it stands with time."""
-    deadline_us = export.deadline_us
-    left_us = None if deadline_us is None else deadline_us - now_us
-    margin_us = (
-        deadline_us - export.spooled_us
-        if deadline_us is not None and export.spooled_us is not None
-        else None
-    )
+    left_s = _seconds(now_us, export.deadline_us)
     return public_json.export(export, []) | {
         "copies": copies,
         "spooled_at": iso(export.spooled_us),
         "saved_at": iso(export.saved_us),
         "acknowledged_at": iso(export.acknowledged_us),
         "note": export.note,
-        "margin_seconds": None if margin_us is None else margin_us / 1e6,
-        "left_seconds": None if left_us is None else left_us / 1e6,
-        "at_risk": left_us is not None
-        and left_us < AT_RISK_US
+        "margin_seconds": _seconds(export.spooled_us, export.deadline_us),
+        "left_seconds": left_s,
+        "at_risk": left_s is not None
+        and left_s < AT_RISK_US / 1e6
         and export.state in _UNFETCHED
         and not export.held,
         "why": public_json.why(export),
         "advice": public_json.advice(public_json.why(export)),
         "asked_again": public_json.asked_again(export),
     }
+
+
+def _seconds(from_us: int | None, until_us: int | None) -> float | None:
+    return None if from_us is None or until_us is None else (until_us - from_us) / 1e6
