@@ -43,10 +43,7 @@ class FileQuestions:
     max_bytes: int
 
     async def ask(self, page: Page | None) -> None:
-        """Ask all.
-
-        Args:
-            page: Of the list; None if none could be had.
+        """Ask all; `page` is of the list, None if none could be had.
 
         Raises:
             ProbeLimitError: No more requests may be made.
