@@ -127,18 +127,15 @@ class Site:
         self.registry = CollectorRegistry()
         async with (
             instance.open_instance(settings) as node,
-            build.sessions_for(settings) as sessions,
+            build.open_clients(
+                settings,
+                device_uuids=await instance.device_uuids(node.ledger, settings.sources),
+                secret=_ignore,
+            ) as clients,
         ):
             engine = engine_for(
                 settings,
-                clients=build.clients_for(
-                    settings,
-                    sessions=sessions,
-                    device_uuids=await instance.device_uuids(
-                        node.ledger, settings.sources
-                    ),
-                    secret=_ignore,
-                ),
+                clients=clients,
                 ledger=node.ledger,
                 node_id=node.node_id,
                 metrics=Metrics(self.registry),

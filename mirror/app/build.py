@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from mirror.vms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from datetime import timedelta
 
     from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
@@ -45,14 +46,6 @@ def source_urls(settings: Settings) -> dict[str, str]:
     return {name: source.url for name, source in settings.sources.items()}
 
 
-def sessions_for(settings: Settings) -> Sessions:
-    """Build the HTTP sessions, not yet open."""
-    return Sessions(
-        stall_timeout_s=settings.transfer.stall_timeout.total_seconds(),
-        read_bytes=settings.transfer.hop_bytes // 2,
-    )
-
-
 def proxies_of(source: SourceSettings) -> Proxies:
     """Return which proxy each request of a source goes by."""
     if source.proxy is None:
@@ -63,43 +56,40 @@ def proxies_of(source: SourceSettings) -> Proxies:
     return Proxies.always(named)
 
 
-def clients_for(
+@contextlib.asynccontextmanager
+async def open_clients(
     settings: Settings,
     *,
-    sessions: Sessions,
     device_uuids: Mapping[str, str],
     secret: Callable[[str], None],
-) -> dict[str, VmsClient]:
-    """Build the client of each source; see `client_for`."""
-    return {
-        name: client_for(
-            settings,
-            name,
-            sessions=sessions,
-            device_uuid=device_uuids[name],
-            secret=secret,
-        )
-        for name in settings.sources
-    }
+) -> AsyncIterator[dict[str, VmsClient]]:
+    """Open the HTTP sessions, and build the clients of sources.
+
+    Args:
+        settings: The configuration.
+        device_uuids: By source, the id that the VMS knows us by, if the configuration
+            has none.
+        secret: Given each text that must never be shown.
+    """
+    sessions = Sessions(
+        stall_timeout_s=settings.transfer.stall_timeout.total_seconds(),
+        read_bytes=settings.transfer.hop_bytes // 2,
+    )
+    async with sessions:
+        yield {
+            name: client_for(settings, name, sessions, device_uuid, secret)
+            for name, device_uuid in device_uuids.items()
+        }
 
 
 def client_for(
     settings: Settings,
     name: str,
-    *,
     sessions: Sessions,
     device_uuid: str,
     secret: Callable[[str], None],
 ) -> VmsClient:
-    """Build the client of a source's VMS.
-
-    Args:
-        settings: The configuration.
-        name: Of the source.
-        sessions: Open before the first request; outlive the client's calls.
-        device_uuid: The id that the VMS knows us by, if the configuration has none.
-        secret: Given each text that must never be shown.
-    """
+    """Build the client of a source's VMS; see `open_clients`."""
     source = settings.sources[name]
     base = URL(source.url)
     options = VmsOptions(
@@ -138,13 +128,19 @@ def client_for(
     )
 
 
+def targets_for(settings: Settings, *, node_id: str) -> dict[str, Target]:
+    """Build all targets; see `target_for`."""
+    return {
+        name: target_for(target, node_id=node_id)
+        for name, target in settings.targets.items()
+    }
+
+
 def target_for(settings: TargetSettings, *, node_id: str) -> Target:
     """Build a target.
 
-    Args:
-        settings: Of the target.
-        node_id: Begins the names of its temporary files; a probe removes those that
-            another process of the same id left, or is writing.
+    `node_id` begins the names of its temporary files; a probe removes those that
+    another process of the same id left, or is writing.
     """
     return DirectoryTarget(
         name=settings.name,

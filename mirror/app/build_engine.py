@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
-from mirror.app.build import lister_for, pace_of, places_for, source_urls, target_for
+from mirror.app.build import lister_for, pace_of, places_for, source_urls, targets_for
 from mirror.layout import Values, parse_layout
 from mirror.model import from_us, utc_now
 from mirror.pipeline.engine import Engine
@@ -39,6 +39,16 @@ if TYPE_CHECKING:
     from mirror.vms import VmsClient
 
 
+class Shared(TypedDict):
+    """What each stage that touches files is given."""
+
+    ledger: LedgerThread
+    spool: Spool
+    metrics: Metrics
+    progress: Progress
+    now: Callable[[], datetime]
+
+
 def engine_for(
     settings: Settings,
     *,
@@ -62,21 +72,23 @@ def engine_for(
     """
     progress, wake = Progress(), asyncio.Event()
     publishers: dict[str, Publisher] = {}
-    targets = {
-        name: target_for(target, node_id=node_id)
-        for name, target in settings.targets.items()
-    }
+    targets = targets_for(settings, node_id=node_id)
     places = places_for(settings, targets=targets, publishers=publishers)
-    spool = spool_for(settings, node_id=node_id, places=places, ledger=ledger)
+    transfer = settings.transfer
+    space = Space(
+        ledger=ledger, retry=transfer.retry_initial, retry_max=transfer.retry_max
+    )
+    threads = min(32, transfer.concurrency)
+    spool = Spool(node_id=node_id, places=places.now, threads=threads, space=space)
+    shared = Shared(
+        ledger=ledger, spool=spool, metrics=metrics, progress=progress, now=utc_now
+    )
     publishers |= {
         name: publisher_for(
             settings,
             name,
+            shared,
             targets=targets,
-            ledger=ledger,
-            spool=spool,
-            metrics=metrics,
-            progress=progress,
             node_id=node_id,
             places=places,
             published=wake.set,
@@ -96,17 +108,14 @@ def engine_for(
     )
     pool = pool_for(
         settings,
+        shared,
         sources=sources,
-        ledger=ledger,
-        spool=spool,
-        metrics=metrics,
-        progress=progress,
         wake=wake,
         fetched=partial(_wake, looks.wake, *publishing),
         unparks=unparks,
         patient=patient,
     )
-    spool.space.stop, spool.space.needed = pool.end, looks.make_room
+    space.stop, space.needed = pool.end, looks.make_room
     recall = AlreadyKept(ledger=ledger, publishers=publishers, now=utc_now)
     return Engine(
         ledger=ledger,
@@ -145,21 +154,6 @@ def required_targets(settings: Settings) -> frozenset[str]:
     return frozenset(name for name, target in targets if target.required)
 
 
-def spool_for(
-    settings: Settings, *, node_id: str, places: SpoolPlaces, ledger: LedgerThread
-) -> Spool:
-    """Build the spool."""
-    transfer = settings.transfer
-    return Spool(
-        node_id=node_id,
-        places=places.now,
-        threads=min(32, transfer.concurrency),
-        space=Space(
-            ledger=ledger, retry=transfer.retry_initial, retry_max=transfer.retry_max
-        ),
-    )
-
-
 def fetch_sources_for(
     settings: Settings, clients: Mapping[str, VmsClient]
 ) -> dict[str, FetchSource]:
@@ -184,12 +178,9 @@ def fetch_sources_for(
 
 def pool_for(
     settings: Settings,
+    shared: Shared,
     *,
     sources: Mapping[str, FetchSource],
-    ledger: LedgerThread,
-    spool: Spool,
-    metrics: Metrics,
-    progress: Progress,
     wake: asyncio.Event,
     fetched: Callable[[], None],
     unparks: bool,
@@ -198,33 +189,25 @@ def pool_for(
     """Build what fetches; `FetchPool` and `Fetcher` say what each argument means."""
     transfer, pace = settings.transfer, pace_of(settings)
     downloader = Downloader(
-        ledger=ledger,
-        spool=spool,
-        metrics=metrics,
-        progress=progress,
+        **shared,
         limits=ReceiveLimits(
             max_bytes=transfer.max_file_size,
             min_rate=transfer.min_rate,
             batch_bytes=transfer.hop_bytes,
         ),
         first_byte_wait=FirstByteWait(transfer.first_byte_timeout),
-        now=utc_now,
     )
     fetcher = Fetcher(
-        ledger=ledger,
-        spool=spool,
-        metrics=metrics,
-        progress=progress,
+        **shared,
         downloader=downloader,
         pace=pace,
         targets=sorted(settings.targets),
         patient=patient,
-        now=utc_now,
     )
     return FetchPool(
-        ledger=ledger,
+        ledger=shared["ledger"],
         fetcher=fetcher,
-        progress=progress,
+        progress=shared["progress"],
         sources=sources,
         concurrency=transfer.concurrency,
         longest_wait=pace.maximum,
@@ -232,7 +215,7 @@ def pool_for(
         unparks=unparks,
         wake=wake,
         fetched=fetched,
-        leaving=spool.space.leaving,
+        leaving=shared["spool"].space.leaving,
         now=utc_now,
     )
 
@@ -240,12 +223,9 @@ def pool_for(
 def publisher_for(
     settings: Settings,
     name: str,
+    shared: Shared,
     *,
     targets: Mapping[str, Target],
-    ledger: LedgerThread,
-    spool: Spool,
-    metrics: Metrics,
-    progress: Progress,
     node_id: str,
     places: SpoolPlaces,
     published: Callable[[], None],
@@ -253,15 +233,13 @@ def publisher_for(
     """Build what publishes to one target."""
     target, pace = targets[name], pace_of(settings)
     layout = parse_layout(settings.targets[name].layout, zone=settings.timezone)
+    ledger, metrics = shared["ledger"], shared["metrics"]
     monitor = TargetMonitor(
         target, ledger=ledger, metrics=metrics, pace=pace, now=utc_now
     )
     copies = CopyPublisher(
         target,
-        ledger=ledger,
-        spool=spool,
-        metrics=metrics,
-        progress=progress,
+        **shared,
         monitor=monitor,
         node_id=node_id,
         path_for=partial(_path_for, layout, settings.cameras),
@@ -270,7 +248,6 @@ def publisher_for(
         required=required_targets(settings),
         targets=targets,
         pace=pace,
-        now=utc_now,
     )
     return Publisher(
         target,

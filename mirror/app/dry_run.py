@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from mirror.app import build, instance
 from mirror.app.once import LIST_TRIES
+from mirror.app.status import public_json
 from mirror.ledger import Ledger, LedgerThread
 from mirror.metrics import Metrics
 from mirror.model import State
@@ -41,9 +42,7 @@ class Intent:
 async def run(settings: Settings, *, secret: Callable[[str], None]) -> Intent:
     """Walk each source once without changing anything.
 
-    Args:
-        settings: The configuration.
-        secret: Given each text that must never be shown.
+    `secret` is given each text that must never be shown.
     """
     async with TemporaryDirectory(prefix="archive-mirror-") as folder:
         Ledger.copy(settings.state_dir, Path(folder))
@@ -57,13 +56,10 @@ async def run(settings: Settings, *, secret: Callable[[str], None]) -> Intent:
 async def _walk(
     settings: Settings, ledger: LedgerThread, secret: Callable[[str], None]
 ) -> Intent:
-    async with build.sessions_for(settings) as sessions:
-        clients = build.clients_for(
-            settings,
-            sessions=sessions,
-            device_uuids=await instance.device_uuids(ledger, settings.sources),
-            secret=secret,
-        )
+    device_uuids = await instance.device_uuids(ledger, settings.sources)
+    async with build.open_clients(
+        settings, device_uuids=device_uuids, secret=secret
+    ) as clients:
         metrics = Metrics(CollectorRegistry())
         async with asyncio.TaskGroup() as group:
             walks = {
@@ -76,11 +72,8 @@ async def _walk(
             }
     ready = await ledger(lambda opened: opened.by_state(State.READY))
     counts = await ledger(lambda opened: opened.queries.counts())
-    by_state: dict[str, int] = {}
-    for (_, state), number in counts.items():
-        by_state[state] = by_state.get(state, 0) + number
     return Intent(
         unread=tuple(name for name, walk in walks.items() if not walk.result()),
         exports=tuple(sorted(ready, key=lambda export: export.order_us)),
-        counts=by_state,
+        counts=public_json.by_state(counts),
     )

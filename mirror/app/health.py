@@ -26,12 +26,7 @@ _INFLOW_S = 3600.0
 
 
 class Health:
-    """What is asked of the service while it runs.
-
-    Args:
-        node: Open.
-        metrics: Those that are served.
-    """
+    """What is asked of the service while it runs; `metrics` are those it serves."""
 
     def __init__(self, node: Instance, metrics: Metrics) -> None:
         self._node = node
@@ -44,13 +39,7 @@ class Health:
     def watch(
         self, settings: Settings, engine: Engine, clients: Mapping[str, VmsClient]
     ) -> None:
-        """Tell of this engine from now on.
-
-        Args:
-            settings: What it was built from.
-            engine: It.
-            clients: Of its sources.
-        """
+        """Tell of this engine from now on, built from these."""
         self._settings, self._engine, self._clients = settings, engine, clients
         self._inflow.clear()
         self._metrics.declare(list(settings.sources), list(settings.targets))
@@ -78,10 +67,11 @@ class Health:
         if self._engine is None:
             return
         now_us = to_us(utc_now())
-        snapshot = await self._node.reader(
-            lambda ledger: metrics_snapshot.take(ledger, now_us)
+        self._metrics.show(
+            await self._node.reader(
+                lambda ledger: metrics_snapshot.take(ledger, now_us)
+            )
         )
-        self._metrics.show(snapshot)
         used = await self._node.reader(lambda ledger: ledger.queries.spooled_bytes())
         free = await asyncio.to_thread(self._engine.places.free_bytes)
         self._metrics.spool_measured(used_bytes=used, free_bytes=free)

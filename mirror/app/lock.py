@@ -53,14 +53,9 @@ def held(state_dir: Path) -> Iterator[None]:
         LockedError: Another process has the lock.
     """
     if mounts.is_network(state_dir):
-        raise ConfigError(
-            [
-                (
-                    f"state_dir: {state_dir} lies on a network file system, where the "
-                    "ledger is not safe; put it on a local one"
-                )
-            ]
-        )
+        problem = f"state_dir: {state_dir} lies on a network file system, where the "
+        problem += "ledger is not safe; put it on a local one"
+        raise ConfigError([problem])
     with _locked(state_dir, _NAME, "stop it first, or give this one its own state_dir"):
         yield
 
@@ -147,14 +142,8 @@ def _make(folder: Path) -> None:
 
 
 def _not_a_file(path: Path) -> ConfigError:
-    return ConfigError(
-        [
-            (
-                f"state_dir: {path} is a link or no plain file, which this program "
-                f"never makes; `rm {path}`"
-            )
-        ]
-    )
+    problem = f"state_dir: {path} is a link or no plain file, which this program "
+    return ConfigError([f"{problem}never makes; `rm {path}`"])
 
 
 def _refused(state_dir: Path, exc: OSError) -> ConfigError | LedgerError:
@@ -163,21 +152,14 @@ def _refused(state_dir: Path, exc: OSError) -> ConfigError | LedgerError:
             f"the state directory {state_dir} cannot be used now ({exc.strerror}); "
             "check its disk and the space there, then start again"
         )
-    return ConfigError(
-        [
-            (
-                f"state_dir: {state_dir} cannot be written ({exc.strerror}); make "
-                "it belong to the user that runs the service"
-            )
-        ]
-    )
+    problem = f"state_dir: {state_dir} cannot be written ({exc.strerror}); make "
+    return ConfigError([f"{problem}it belong to the user that runs the service"])
 
 
 def _take(fd: int) -> None:
     """Lock a file; try again, for `is_held` locks it for a moment too."""
     for _ in range(_TRIES):
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(_TRY_S)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

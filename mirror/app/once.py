@@ -60,25 +60,21 @@ async def run(
     settings: Settings,
     *,
     secret: Callable[[str], None],
-    watch: Callable[[Engine], None] | None = None,
+    watch: Callable[[Engine], None] = lambda _: None,
 ) -> OnceReport:
     """Mirror what there is now.
 
-    Args:
-        settings: The configuration.
-        secret: Given each text that must never be shown.
-        watch: Called a few times a second, to show progress.
+    `secret` is given each text that must never be shown; `watch` is called a few times
+    a second, to show progress.
     """
     async with (
         instance.open_instance(settings, patience_s=_PATIENCE_S) as node,
-        build.sessions_for(settings) as sessions,
-    ):
-        clients = build.clients_for(
+        build.open_clients(
             settings,
-            sessions=sessions,
             device_uuids=await instance.device_uuids(node.ledger, settings.sources),
             secret=secret,
-        )
+        ) as clients,
+    ):
         engine = engine_for(
             settings,
             clients=clients,
@@ -88,8 +84,7 @@ async def run(
             unparks=False,
             patient=False,
         )
-        lost_before = await node.reader(lambda ledger: ledger.queries.lost())
-        doubtful_before = await node.reader(_doubtful)
+        lost_before, doubtful_before = await node.reader(_lost_and_doubtful)
         try:
             await engine.prepare()
             await node.ledger(_unpark)
@@ -98,28 +93,25 @@ async def run(
             await engine.close()
         now_us = to_us(utc_now())
         owed = await node.ledger(lambda ledger: _owed(ledger, settings))
-        lost = await node.ledger(lambda ledger: ledger.queries.lost())
+        lost, doubtful = await node.ledger(_lost_and_doubtful)
         backlog = await node.ledger(lambda ledger: ledger.queries.backlog(now_us))
         return OnceReport(
             unread=unread,
             saved=engine.progress.saved_files,
             owed=owed,
             lost=max(0, lost - lost_before),
-            doubtful=await node.ledger(_doubtful) - doubtful_before,
+            doubtful=doubtful - doubtful_before,
             at_risk=backlog.at_risk,
             paused=tuple(
                 sorted(
-                    (engine.paused.sources & set(settings.sources))
-                    | (engine.paused.targets & set(settings.targets))
+                    (engine.paused.sources & settings.sources.keys())
+                    | (engine.paused.targets & settings.targets.keys())
                 )
             ),
         )
 
 
-async def _mirror(
-    engine: Engine, watch: Callable[[Engine], None] | None
-) -> tuple[str, ...]:
-    unread: list[str] = []
+async def _mirror(engine: Engine, watch: Callable[[Engine], None]) -> tuple[str, ...]:
     async with asyncio.TaskGroup() as group:
         walks = {
             name: group.create_task(lister.once(LIST_TRIES), name=f"list {name}")
@@ -128,15 +120,12 @@ async def _mirror(
         }
         movers = engine.start_moving(group)
         while not await _settled(engine, list(walks.values())):
-            if watch is not None:
-                watch(engine)
+            watch(engine)
             await asyncio.sleep(_LOOK_S)
-        unread = [name for name, task in walks.items() if not task.result()]
         for mover in movers:
             mover.cancel()
-    if watch is not None:
-        watch(engine)
-    return tuple(unread)
+    watch(engine)
+    return tuple(name for name, walk in walks.items() if not walk.result())
 
 
 async def _settled(engine: Engine, walks: list[asyncio.Task[bool]]) -> bool:
@@ -170,9 +159,9 @@ def _unpark(ledger: Ledger) -> None:
     ledger.fetches.ask_again()
 
 
-def _doubtful(ledger: Ledger) -> int:
-    """Return how many exports were ever kept though doubted."""
-    return sum(ledger.queries.totals("doubtful").values())
+def _lost_and_doubtful(ledger: Ledger) -> tuple[int, int]:
+    """Return how many exports are lost, and how many ever were kept though doubted."""
+    return ledger.queries.lost(), sum(ledger.queries.totals("doubtful").values())
 
 
 def _owed(ledger: Ledger, settings: Settings) -> int:

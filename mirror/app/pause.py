@@ -72,9 +72,8 @@ def _of_source(ledger: Ledger, source: SourceSettings, until_us: int) -> list[st
         if len(due) > _NAMED:
             lines.append(f"  and {len(due) - _NAMED} more")
     lifetime_us = round(source.file_lifetime.total_seconds() * _SECOND_US)
-    read_us = {
-        each.name: each.last_success_us for each in ledger.queries.sources()
-    }.get(source.name)
+    read = {each.name: each.last_success_us for each in ledger.queries.sources()}
+    read_us = read.get(source.name)
     if read_us is None:
         lines.append("DANGER: its list was never read: what it holds is not known")
     elif read_us + lifetime_us <= until_us:
@@ -92,14 +91,10 @@ def _of_target(
     """Return what a pause of a target does, and what it endangers."""
     spool = spool_folders(settings)[0]
     free = filesystem.free_bytes(os.statvfs(mounts.nearest(spool)))
+    room = "nobody knows how much is free" if free is None else f"{size(free)} are free"
     lines = [
         "nothing new is copied there; copies under way end first",
-        f"files are fetched as before and wait in {spool}, where "
-        + (
-            "nobody knows how much is free"
-            if free is None
-            else f"{size(free)} are free"
-        ),
+        f"files are fetched as before and wait in {spool}, where {room}",
     ]
     day = ledger.pauses.received(now_us - _DAY_US)
     expected = day * (until_us - now_us) // _DAY_US

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def refuse_root(state_dir: Path, arguments: Sequence[str]) -> None:
     """Keep root from making files that the service could not use.
 
-    Args:
-        state_dir: Where the ledger lies.
-        arguments: Of the command line, for the remedy.
+    The remedy repeats the arguments of the command line.
 
     Raises:
         MirrorError: This is root, and the state directory is another user's.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mirror.metrics import Metrics
     from mirror.pipeline.engine import Engine
     from mirror.systemd import Notifier
-    from mirror.vms import Sessions
+    from mirror.vms import VmsClient
 
 _TICK_S = 1.0
 _JITTER = 0.1
@@ -81,7 +81,10 @@ class Service:
             LedgerError: The ledger cannot be used.
         """
         if self._signals:
-            self._listen_to_signals()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._asked_to_stop)
+            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with (
             instance.open_instance(self._settings, check=False) as node,
             instance.check_in_background(self._settings.state_dir) as ledger_check,
@@ -101,8 +104,14 @@ class Service:
             listening = asyncio.create_task(self._listen(server), name="listen")
             try:
                 while not self._stop.is_set():
-                    async with build.sessions_for(self._settings) as sessions:
-                        await self._serve(node, health, ledger_check, sessions)
+                    async with build.open_clients(
+                        self._settings,
+                        device_uuids=await instance.device_uuids(
+                            node.ledger, self._settings.sources
+                        ),
+                        secret=self._secret,
+                    ) as clients:
+                        await self._serve(node, health, ledger_check, clients)
             finally:
                 self._notifier.stopping()
                 listening.cancel()
@@ -129,16 +138,10 @@ class Service:
         node: Instance,
         health: Health,
         ledger_check: asyncio.Future[None],
-        sessions: Sessions,
+        clients: dict[str, VmsClient],
     ) -> None:
         """Run one configuration until it is replaced or the service stops."""
         settings = self._settings
-        clients = build.clients_for(
-            settings,
-            sessions=sessions,
-            device_uuids=await instance.device_uuids(node.ledger, settings.sources),
-            secret=self._secret,
-        )
         self.engine = engine = engine_for(
             settings,
             clients=clients,
@@ -212,20 +215,16 @@ class Service:
             if step_s is not None:
                 _log.warning("clock.stepped", seconds=round(step_s, 1))
                 engine.wake()
-            seen = await self._wake_if_changed(engine, seen)
+            version = await engine.ledger(lambda ledger: ledger.changed_elsewhere())
+            if seen not in {-1, version}:
+                engine.wake()
+            seen = version
             await engine.heed_pauses()
             if not await health.problems():
                 self._notifier.watchdog()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
                     await self._stop.wait()
-
-    async def _wake_if_changed(self, engine: Engine, seen: int) -> int:
-        """Wake the engine when another process has changed the ledger."""
-        version = await engine.ledger(lambda ledger: ledger.changed_elsewhere())
-        if seen not in {-1, version}:
-            engine.wake()
-        return version
 
     async def _reloaded(self) -> bool:
         """Read the configuration again if asked to; tell whether it has changed."""
@@ -261,8 +260,8 @@ class Service:
         done, _ = await asyncio.wait([running], timeout=max(grace_s, 0.1))
         if not done:
             _abandon()
-        if not running.cancelled() and running.exception() is not None:
-            raise running.exception() or RuntimeError("unreachable")
+        if not running.cancelled():
+            running.result()
 
     def stop(self) -> None:
         """Stop: what is in flight keeps its bytes and is due at once."""
@@ -276,12 +275,6 @@ class Service:
         # Whatever delays it, be it a ledger whose disk is dead.
         grace_s = self._settings.transfer.shutdown_grace.total_seconds()
         asyncio.get_running_loop().call_later(grace_s + _TICK_S, _abandon)
-
-    def _listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
 
 def _abandon() -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -73,7 +74,8 @@ async def make(
     }
     packed = _pack({name: redactor.clean(text) for name, text in texts.items()})
     try:
-        async with aiofiles.open(path, "xb", opener=_private) as file:
+        private = functools.partial(os.open, mode=0o600)
+        async with aiofiles.open(path, "xb", opener=private) as file:
             await file.write(packed)
     except OSError as exc:
         raise MirrorError(
@@ -81,10 +83,6 @@ async def make(
             "file in a folder that you may write to"
         ) from exc
     return len(packed), list(texts)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _learn_secrets(settings: Settings, redactor: Redactor) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from mirror.app import lock
-from mirror.app.build import source_urls, target_for
+from mirror.app.build import source_urls, targets_for
 from mirror.ledger import Ledger, LedgerThread
 from mirror.model import to_us, utc_now
 from mirror.pipeline.verify.read_copy import CopyReader
@@ -47,9 +47,8 @@ async def run(
     Raises:
         LockedError: Another process repairs.
     """
-    with contextlib.ExitStack() as held:
-        if repair:
-            held.enter_context(lock.repairing(settings.state_dir))
+    alone = lock.repairing(settings.state_dir) if repair else contextlib.nullcontext()
+    with alone:
         ledger = LedgerThread(Ledger.read(settings.state_dir), patience_s=_PATIENCE_S)
         try:
             scrub = await _build(settings, ledger, told=told, repair=repair)
@@ -78,11 +77,7 @@ async def _build(
         for name in settings.targets
     }
     # Not the service's own id: each would remove the other's temporary files.
-    built = {
-        name: target_for(target, node_id=f"{node_id}repair")
-        for name, target in settings.targets.items()
-    }
-    reader = CopyReader(built, markers)
+    reader = CopyReader(targets_for(settings, node_id=f"{node_id}repair"), markers)
     repairer = Repairer(
         reader,
         ledger=ledger,

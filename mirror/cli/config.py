@@ -36,9 +36,8 @@ def config_show(
         if setting.path[:-1] != table:
             table = setting.path[:-1]
             typer.echo(f"\n[{'.'.join(table)}]")
-        line = f"{setting.path[-1]} = {setting.value}"
+        key = setting.path[-1]
         if setting.value is None:
-            line = f"# {setting.path[-1]} is not set"
-        typer.echo(
-            f"{line:<40}  # {setting.origin}" if setting.value is not None else line
-        )
+            typer.echo(f"# {key} is not set")
+        else:
+            typer.echo(f"{f'{key} = {setting.value}':<40}  # {setting.origin}")

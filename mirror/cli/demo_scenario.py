@@ -25,9 +25,8 @@ from mirror.simulator import Behaviour, Fault, Kind, Stage, Unmade, Vms
 from mirror.systemd import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-    from mirror.model import Export
     from mirror.simulator import Export as Served
 
 _LIFETIME = timedelta(seconds=30)
@@ -63,7 +62,7 @@ first_byte_timeout = "2s"
 """
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Case:
     """One export of the demo.
 
@@ -85,7 +84,8 @@ async def demonstrate(keep: Path | None, redactor: logs.Redactor) -> int:
         keep: Folder that stays; None works in one that is removed.
         redactor: For the log, which goes to a file in that folder.
     """
-    with _folder(keep) as folder:
+    with _folder(keep) as name:
+        folder = Path(name)
         with (folder / "demo.log").open("w", encoding="utf-8") as log:
             logs.configure("debug", "json", log, redactor=redactor)
             behaviour = Behaviour(unmade=Unmade.FLAGGED_FOLDER_URL, folder_files=False)
@@ -103,14 +103,11 @@ async def demonstrate(keep: Path | None, redactor: logs.Redactor) -> int:
     return 0 if ended_well else 1
 
 
-@contextlib.contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep.resolve()
-        return
-    with tempfile.TemporaryDirectory(prefix="archive-mirror-demo-") as name:
-        yield Path(name)
+def _folder(keep: Path | None) -> AbstractContextManager[Path | str]:
+    if keep is None:
+        return tempfile.TemporaryDirectory(prefix="archive-mirror-demo-")
+    keep.mkdir(parents=True, exist_ok=True)
+    return contextlib.nullcontext(keep.resolve())
 
 
 async def _configure(folder: Path, vms: Vms) -> config.Settings:
@@ -129,46 +126,34 @@ def _list_exports(vms: Vms) -> list[_Case]:
     twin = "Yard, gate 2.20261123-080000-080900.mp4"
     add = vms.add
     return [
-        _Case(served=add(size=2 * _MB), behaviour="a file, moov first"),
+        _Case(add(size=2 * _MB), "a file, moov first"),
+        _Case(add(size=2 * _MB, clip="moov-last"), "a file, moov last"),
+        _Case(add(clip="fragmented"), "a fragmented file"),
+        _Case(add(name=twin), "one name ..."),
+        _Case(add(name=twin), "... for two exports"),
+        _Case(add(name="../../etc/passwd"), "a name that leads out"),
         _Case(
-            served=add(size=2 * _MB, clip="moov-last"), behaviour="a file, moov last"
+            add(size=2 * _MB, stage=Stage.ASKED),
+            "a folder url first, the file's url later",
         ),
-        _Case(served=add(clip="fragmented"), behaviour="a fragmented file"),
-        _Case(served=add(name=twin), behaviour="one name ..."),
-        _Case(served=add(name=twin), behaviour="... for two exports"),
-        _Case(served=add(name="../../etc/passwd"), behaviour="a name that leads out"),
+        _Case(add(size=6 * _MB, faults=["cut"]), "cut in the middle"),
         _Case(
-            served=add(size=2 * _MB, stage=Stage.ASKED),
-            behaviour="a folder url first, the file's url later",
-        ),
-        _Case(served=add(size=6 * _MB, faults=["cut"]), behaviour="cut in the middle"),
-        _Case(
-            served=add(size=6 * _MB, faults=["reset", "change"]),
-            behaviour="cut, then another file at the same url",
+            add(size=6 * _MB, faults=["reset", "change"]),
+            "cut, then another file at the same url",
         ),
         _Case(
-            served=add(size=2 * _MB, faults=[_SLOW]),
-            behaviour="slow; we are stopped and started meanwhile",
+            add(size=2 * _MB, faults=[_SLOW]),
+            "slow; we are stopped and started meanwhile",
         ),
+        _Case(add(size=2 * _MB, faults=["gzip"]), "compressed by a proxy"),
+        _Case(add(faults=["html"]), "an HTML page instead of the file"),
+        _Case(add(faults=["truncated_mp4"]), "half a file, called whole"),
+        _Case(add(faults=["busy_503"]), "503, come back in 2 s"),
+        _Case(add(then="redirect_other"), "sends us to another host", State.PARKED),
         _Case(
-            served=add(size=2 * _MB, faults=["gzip"]), behaviour="compressed by a proxy"
-        ),
-        _Case(
-            served=add(faults=["html"]), behaviour="an HTML page instead of the file"
-        ),
-        _Case(
-            served=add(faults=["truncated_mp4"]), behaviour="half a file, called whole"
-        ),
-        _Case(served=add(faults=["busy_503"]), behaviour="503, come back in 2 s"),
-        _Case(
-            served=add(then="redirect_other"),
-            behaviour="sends us to another host",
-            expected=State.PARKED,
-        ),
-        _Case(
-            served=add(then="status_404", created_at=vms.now() - (_LIFETIME - _LEFT)),
-            behaviour="the file is never there, and expires",
-            expected=State.LOST,
+            add(then="status_404", created_at=vms.now() - (_LIFETIME - _LEFT)),
+            "the file is never there, and expires",
+            State.LOST,
         ),
     ]
 
@@ -208,24 +193,23 @@ async def _mirror(settings: config.Settings, vms: Vms, cases: list[_Case]) -> No
 
 
 def _ended(settings: config.Settings, cases: list[_Case]) -> bool:
-    states = {export.export_id: export.state for export, _ in _exports(settings)}
+    exports = [details.export for details in _exports(settings)]
+    states = {export.export_id: export.state for export in exports}
     return all(states.get(case.served.export_id) is case.expected for case in cases)
 
 
-def _exports(settings: config.Settings) -> list[tuple[Export, ExportDetails]]:
-    ledger = Ledger.read(settings.state_dir)
-    try:
+def _exports(settings: config.Settings) -> list[ExportDetails]:
+    with contextlib.closing(Ledger.read(settings.state_dir)) as ledger:
         exports = [export for export, _ in ledger.queries.exports(Filter())]
-        return [(export, ledger.queries.details(export)) for export in exports]
-    finally:
-        ledger.close()
+        return [ledger.queries.details(export) for export in exports]
 
 
 def _tell_changes(
     settings: config.Settings, seen: dict[int, tuple[object, ...]], elapsed: float
 ) -> None:
     """Say what has changed in the ledger since the last look."""
-    for export, _ in reversed(_exports(settings)):
+    for details in reversed(_exports(settings)):
+        export = details.export
         now = (export.state, export.reason, export.last_error)
         if seen.get(export.export_id) == now:
             continue
@@ -242,25 +226,24 @@ def _say(elapsed: float, text: str) -> None:
 
 def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
     """Print the table; tell whether all ended as it should."""
-    all_details = {export.export_id: details for export, details in _exports(settings)}
+    exports = _exports(settings)
+    all_details = {details.export.export_id: details for details in exports}
     rows = []
     wrong = []
     for case in cases:
         details = all_details.get(case.served.export_id)
-        export = None if details is None else details.export
-        truth = vms.truth(case.served).sha256
-        well = export is not None and export.state is case.expected
-        if export is None or details is None or not well:
+        if details is None or details.export.state is not case.expected:
             wrong.append(f"{case.served.export_id}: {case.behaviour}")
-        if export is None or details is None:
+        if details is None:
             continue
+        export = details.export
         digest = export.sha256 or "-"
-        if export.state is State.SAVED and digest != truth:
+        if export.state is State.SAVED and digest != vms.truth(case.served).sha256:
             wrong.append(f"{export.label}: its SHA-256 is not the VMS's")
         rows.append((export.label, case.behaviour, _done(details), digest))
     typer.echo("")
     render.table(("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256"), rows)
-    kept = sum(export.state is State.SAVED for export, _ in _exports(settings))
+    kept = sum(details.export.state is State.SAVED for details in exports)
     proven = "" if wrong else "; each SHA-256 above is that of the VMS's own file"
     typer.echo(f"\n{kept} files saved{proven}")
     for text in wrong:

@@ -77,3 +77,11 @@ def globals_of(context: typer.Context) -> Globals:
     if not isinstance(globals_, Globals):
         raise TypeError("the command was called without its context")
     return globals_
+
+
+def targets_of(settings: Settings, names: list[str] | None) -> list[str]:
+    """Return the targets that `--target` names, or all."""
+    for name in names or []:
+        if name not in settings.targets:
+            raise typer.BadParameter(f"--target: there is no target {name}")
+    return sorted(set(names or settings.targets))

@@ -62,25 +62,28 @@ def list_exports(
                 render.as_json(public_json.export(export, copies))
                 continue
             reasons.add((public_json.why(export) or "").partition(":")[0])
-            lines.append(_line(export))
+            lines.append(
+                (
+                    export.label,
+                    export.state,
+                    _reason(export),
+                    export.created_at or "-",
+                    iso(export.deadline_us) or "-",
+                    render.size(export.size_bytes),
+                    render.clean(export.name or "-"),
+                )
+            )
     if as_json:
         return
     render.table(
         ("EXPORT", "STATE", "REASON", "CREATED", "DEADLINE", "SIZE", "NAME"), lines
     )
-    _explain(reasons)
-
-
-def _line(export: Export) -> tuple[str, ...]:
-    return (
-        export.label,
-        export.state,
-        _reason(export),
-        export.created_at or "-",
-        iso(export.deadline_us) or "-",
-        render.size(export.size_bytes),
-        render.clean(export.name or "-"),
-    )
+    known = sorted(reasons & render.ADVICE.keys())
+    if known:
+        typer.echo("")
+    for reason in known:
+        text = f"{reason}: {render.ADVICE[reason]}"
+        typer.echo(textwrap.fill(text, _WIDTH, subsequent_indent="  "))
 
 
 def _reason(export: Export) -> str:
@@ -95,18 +98,6 @@ def _reason(export: Export) -> str:
         cut = len(short) > _DOUBT
         reason += f": {short[:_DOUBT].rstrip()}{'...' if cut else ''}"
     return reason + ("" if export.acknowledged_us is None else ", noted")
-
-
-def _explain(reasons: set[str]) -> None:
-    known = sorted(reasons & render.ADVICE.keys())
-    if known:
-        typer.echo("")
-    for reason in known:
-        typer.echo(
-            textwrap.fill(
-                f"{reason}: {render.ADVICE[reason]}", _WIDTH, subsequent_indent="  "
-            )
-        )
 
 
 def _moment(text: str | None, option: str) -> int | None:

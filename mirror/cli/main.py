@@ -40,6 +40,7 @@ EXIT_LOCKED = 75
 EXIT_CONFIG = 78
 EXIT_LEDGER = 74
 EXIT_UNFORESEEN = 70
+_CODES = ((errors.LockedError, EXIT_LOCKED), (errors.LedgerError, EXIT_LEDGER))
 _GLOBAL = ("--config", "-c", "--log-level", "--log-format")
 
 app = typer.Typer(
@@ -138,15 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         for problem in exc.problems:
             typer.echo(f"configuration: {problem}", err=True)
         _leave(EXIT_CONFIG)
-    except errors.LockedError as exc:
-        typer.echo(f"archive-mirror: {exc}", err=True)
-        _leave(EXIT_LOCKED)
-    except errors.LedgerError as exc:
-        typer.echo(f"archive-mirror: {exc}", err=True)
-        _leave(EXIT_LEDGER)
     except errors.MirrorError as exc:
         typer.echo(f"archive-mirror: {exc}", err=True)
-        _leave(1)
+        _leave(next((code for kind, code in _CODES if isinstance(exc, kind)), 1))
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 -- lives to the end
         _leave(0)

@@ -63,15 +63,13 @@ def _lines_of(report: Report, source: str) -> Iterator[str]:
         yield "Not learnt:"
         for fact in unknown:
             yield from _lines(fact)
-    sure = [each for each in report.suggestions if each.sure]
-    unsure = [each for each in report.suggestions if not each.sure]
-    if not sure and not unsure:
+    if not report.suggestions:
         return
     yield ""
     yield f"# These keys belong into [sources.{source}], in place of those there:"
     yield f"[sources.{source}]"
-    yield from map(_key, sure)
-    yield from (f"# {_key(each)}" for each in unsure)
+    for each in sorted(report.suggestions, key=lambda one: not one.sure):
+        yield f"{'' if each.sure else '# '}{_key(each)}"
 
 
 def _lines(fact: Fact) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
@@ -57,20 +57,6 @@ def of_rebuild() -> Iterator[Callable[[RebuildReport], None]]:
             typer.echo("\r\x1b[K", err=True, nl=False)
 
 
-@contextlib.contextmanager
-def _watch(
-    bars: Callable[[T], Mapping[object, Bar]], line: Callable[[T, float], str]
-) -> Iterator[Callable[[T], None]]:
-    if not sys.stderr.isatty():
-        yield _lines(line)
-        return
-    shown = Bars(bars)
-    try:
-        yield shown.update
-    finally:
-        shown.close()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
     """What one bar shows.
@@ -86,58 +72,49 @@ class Bar:
     note: str = ""
 
 
-class Bars(Generic[T]):
-    """Bars that come and go.
+@contextlib.contextmanager
+def _watch(
+    bars_of: Callable[[T], Mapping[object, Bar]], line: Callable[[T, float], str]
+) -> Iterator[Callable[[T], None]]:
+    """Show bars that come and go, by what tells them apart; elsewhere lines."""
+    if not sys.stderr.isatty():
+        yield _lines(line)
+        return
+    tasks: dict[object, TaskID] = {}
 
-    Args:
-        bars: Gives what to show now, by what tells the bars apart.
-    """
-
-    def __init__(self, bars: Callable[[T], Mapping[object, Bar]]) -> None:
-        self._bars = bars
-        self._shown = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._tasks: dict[object, TaskID] = {}
-        self._shown.start()
-
-    def update(self, work: T) -> None:
-        """Draw how far it is."""
-        bars = self._bars(work)
-        for key in self._tasks.keys() - bars.keys():
-            self._shown.remove_task(self._tasks.pop(key))
+    def update(work: T) -> None:
+        bars = bars_of(work)
+        for key in tasks.keys() - bars.keys():
+            shown.remove_task(tasks.pop(key))
         for key, bar in bars.items():
-            if key not in self._tasks:
-                self._tasks[key] = self._shown.add_task(
-                    bar.label, total=bar.total_bytes, note=""
-                )
-            self._shown.update(
-                self._tasks[key],
+            if key not in tasks:
+                tasks[key] = shown.add_task(bar.label, total=None, note="")
+            shown.update(
+                tasks[key],
                 description=bar.label,
                 completed=bar.done_bytes,
                 total=bar.total_bytes,
                 note=bar.note,
             )
 
-    def close(self) -> None:
-        """Remove the bars."""
-        self._shown.stop()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    ) as shown:
+        yield update
 
 
 def _lines(
     line: Callable[[T, float], str], *, live: bool = False
 ) -> Callable[[T], None]:
-    """Return what prints a line every few seconds.
+    """Return what prints a line every few seconds; it is told those since the start.
 
-    Args:
-        line: Gives it; the number is of seconds since the start.
-        live: Each line takes the place of the one before, more often.
+    `live` lines take the place of the one before, more often.
     """
     began = last = time.monotonic()
 

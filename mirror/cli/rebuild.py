@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.cli import render, signals
-from mirror.cli.globals import globals_of
+from mirror.cli.globals import globals_of, targets_of
 
 if TYPE_CHECKING:
     from mirror.app.rebuild.rebuild import OddCopy, RebuildReport, TargetReport
@@ -34,18 +35,16 @@ def rebuild(
     Nothing on a target is changed.
     """
     settings = globals_of(context).settings()
-    for name in target or []:
-        if name not in settings.targets:
-            raise typer.BadParameter(f"--target: there is no target {name}")
+    targets = targets_of(settings, target)
 
     from mirror.app.rebuild import rebuild as rebuilding  # noqa: PLC0415 -- slow imports
     from mirror.cli import progress  # noqa: PLC0415 -- slow imports
 
-    named: dict[tuple[str, str], int] = {}
+    named: Counter[tuple[str, str]] = Counter()
 
     def told(odd: OddCopy) -> None:
         key = (odd.target, odd.oddity)
-        named[key] = named.get(key, 0) + 1
+        named[key] += 1
         if named[key] <= _NAMED:
             place = f"{odd.target}:{odd.path}"
             typer.echo(render.clean(f"{odd.oddity}  {place}: {odd.text}"))
@@ -54,7 +53,7 @@ def rebuild(
         report = signals.run(
             rebuilding.run(
                 settings,
-                targets=sorted(set(target or settings.targets)),
+                targets=targets,
                 force=force,
                 told=told,
                 watch=watch,

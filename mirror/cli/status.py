@@ -68,34 +68,31 @@ def _show_status(settings: Settings, *, as_json: bool, watch: bool) -> None:
 
 
 def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
+    held = f" ({shown['held']} held, to be proven: see `list --state ready`)"
     counts = "   ".join(f"{state} {n}" for state, n in sorted(shown["exports"].items()))
     typer.echo(f"exports   {counts or 'none yet'}")
     typer.echo(
-        f"owed      {shown['owed']}{_held(shown)}   at risk {shown['at_risk']}   "
+        f"owed      {shown['owed']}{held * bool(shown['held'])}   "
+        f"at risk {shown['at_risk']}   "
         f"lost by us {shown['lost_by_us']}"
         + (
             f"   NOT ACKNOWLEDGED {shown['unacknowledged']}: see `ack`"
             * bool(shown["unacknowledged"])
         )
     )
-    if shown["without_room"]:
-        typer.echo(
-            f"spool     PROBLEM {shown['without_room']} files find no room there"
-        )
+    if number := shown["without_room"]:
+        typer.echo(f"spool     PROBLEM {number} files find no room there")
     if shown["earliest_deadline"]:
         typer.echo(f"deadline  {shown['earliest_deadline']} is the nearest")
     for source in shown["sources"]:
         well = f"read {source['last_success'] or 'never'}"
-        problem = (
-            f"   PROBLEM {render.clean(source['problem'])}" if source["problem"] else ""
-        )
+        problem = source["problem"] or ""
+        problem = f"   PROBLEM {render.clean(problem)}" * bool(problem)
         if source["not_answering"]:
             problem += f"   NOT ANSWERING {source['not_answering']} files: see `show`"
         if source["newly_doubtful"]:
-            problem += (
-                f"   NEWLY DOUBTFUL {source['newly_doubtful']} files: see "
-                "`list --state doubtful`"
-            )
+            problem += f"   NEWLY DOUBTFUL {source['newly_doubtful']} files: see "
+            problem += "`list --state doubtful`"
         left_out = f"   LEFT OUT {source['left_out']} rows" * bool(source["left_out"])
         text = f"{well}{_remark(source, configured)}{left_out}{problem}"
         typer.echo(f"source    {source['name']}   {text}")
@@ -113,11 +110,6 @@ def _print_status(shown: dict[str, Any], configured: set[str]) -> None:
         free = render.size(target["free_bytes"])
         text = f"free {free}   {owed}{_remark(target, configured)}{problem}"
         typer.echo(f"target    {target['name']}   {text}")
-
-
-def _held(shown: dict[str, Any]) -> str:
-    number = shown["held"]
-    return f" ({number} held, to be proven: see `list --state ready`)" * bool(number)
 
 
 def _remark(status: dict[str, Any], configured: set[str]) -> str:

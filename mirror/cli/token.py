@@ -29,10 +29,8 @@ def token_set(
     path = settings.sources[source].token_file
     if path is None:
         problem = "is not set, so that there is no file to put the token into; set "
-        problem += (
-            f'token_file = "/etc/archive-mirror/{source}.token". If the unit has '
-        )
-        problem += "LoadCredential=, write it into the file named there and restart"
+        problem += f'token_file = "/etc/archive-mirror/{source}.token". If the unit '
+        problem += "has LoadCredential=, write it into the file named there and restart"
         raise ConfigError([f"sources.{source}.token_file: {problem}"])
 
     from mirror.vms import token as tokens  # noqa: PLC0415 -- slow imports
@@ -53,10 +51,8 @@ def token_set(
             else "run this as one who may write there, such as root"
         )
         raise ConfigError([f"sources.{source}.token_file: {problem}"]) from exc
-    ends = tokens.expiry(token)
-    until = "" if ends is None else f"; it is good until {_day(ends)}"
+    until, end_s = "", tokens.expiry(token)
+    if end_s is not None:
+        end = datetime.fromtimestamp(end_s, UTC)
+        until = f"; it is good until {end:%Y-%m-%d %H:%M} UTC"
     typer.echo(f"the token of {source} is in {path}{until}")
-
-
-def _day(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

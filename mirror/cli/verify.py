@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
-from mirror.cli.globals import globals_of
+from mirror.cli.globals import globals_of, targets_of
 
 if TYPE_CHECKING:
-    from mirror.pipeline.verify.judge import CopyFinding, VerifyTally
+    from mirror.pipeline.verify.judge import CopyFinding
     from mirror.pipeline.verify.scrub import Sample
 
 
@@ -43,9 +44,7 @@ def verify(
     --repair nothing on a target is changed.
     """
     settings = globals_of(context).settings()
-    for name in target or []:
-        if name not in settings.targets:
-            raise typer.BadParameter(f"--target: there is no target {name}")
+    targets = targets_of(settings, target)
     size = _sample(sample)
     if repair:
         refuse_root(settings.state_dir, globals_of(context).arguments)
@@ -58,20 +57,19 @@ def verify(
         tally = signals.run(
             verifying.run(
                 settings,
-                targets=sorted(set(target or settings.targets)),
+                targets=targets,
                 sample=size,
                 repair=repair,
                 told=findings.append if as_json else _print_finding,
                 watch=watch,
             )
         )
+    counts = asdict(tally)
     if as_json:
-        render.as_json(
-            _counts(tally) | {"findings": [_record(each) for each in findings]}
-        )
+        render.as_json(counts | {"findings": [_record(each) for each in findings]})
     else:
-        counts = _counts(tally).items()
-        typer.echo(", ".join(f"{name.replace('_', ' ')} {n}" for name, n in counts))
+        words = [f"{name.replace('_', ' ')} {n}" for name, n in counts.items()]
+        typer.echo(", ".join(words))
     raise typer.Exit(tally.exit_code)
 
 
@@ -90,16 +88,6 @@ def _sample(text: str | None) -> Sample:
     except ValueError:
         pass
     raise typer.BadParameter("--sample takes a number above 0, or a share such as 5%")
-
-
-def _counts(tally: VerifyTally) -> dict[str, object]:
-    return {
-        "checked": tally.checked,
-        "good": tally.good,
-        "damaged": tally.damaged,
-        "repaired": tally.repaired,
-        "not_checked": tally.not_checked,
-    }
 
 
 def _record(finding: CopyFinding) -> dict[str, object]:

@@ -28,12 +28,9 @@ async def run(
     """Check sources, targets and the state directory, side by side.
 
     A target that was never used gets its marker. What does not answer costs the others
-    nothing; all is told within three minutes.
-
-    Args:
-        settings: The configuration.
-        secret: Given each text that must never be shown.
-        adopt: A target whose present disk is to be taken as the right one.
+    nothing; all is told within three minutes. `secret` is given each text that must
+    never be shown; `adopt` is a target whose present disk is to be taken as the right
+    one.
     """
     state, readable = await places.state_dir(settings.state_dir)
     if not readable:
@@ -44,48 +41,29 @@ async def run(
     local += await bounded(partial(host.on_event, settings))
     ledger = LedgerThread(Ledger.read(settings.state_dir))
     try:
-        async with build.sessions_for(settings) as sessions:
-            clients = build.clients_for(
-                settings,
-                sessions=sessions,
-                device_uuids=dict.fromkeys(settings.sources, "archive-mirror-check"),
-                secret=secret,
-            )
-            built = {
-                name: build.target_for(target, node_id="check")
-                for name, target in settings.targets.items()
-            }
-            spool_places = build.places_for(settings, targets=built, publishers={})
+        device_uuids = dict.fromkeys(settings.sources, "archive-mirror-check")
+        async with build.open_clients(
+            settings, device_uuids=device_uuids, secret=secret
+        ) as clients:
+            targets = build.targets_for(settings, node_id="check")
+            spool = build.places_for(settings, targets=targets, publishers={}).now
             wait_s = settings.transfer.first_byte_timeout.total_seconds()
-            async with asyncio.TaskGroup() as group:
-                sources = [
-                    group.create_task(
-                        source.check(
-                            client, settings.sources[name], first_byte_s=wait_s
-                        )
-                    )
+            checks = [
+                *(
+                    source.check(client, settings.sources[name], first_byte_s=wait_s)
                     for name, client in clients.items()
-                ]
-                spool = group.create_task(
-                    places.spool(settings, spool_places.now, ledger)
-                )
-                room = group.create_task(
-                    places.spool_room(settings, spool_places.now, ledger)
-                )
-                targets = [
-                    group.create_task(
-                        places.check_target(target, ledger, adopt=adopt == name)
-                    )
-                    for name, target in built.items()
-                ]
-            for target in built.values():
+                ),
+                places.spool(settings, spool, ledger),
+                places.spool_room(settings, spool, ledger),
+                *(
+                    places.check_target(target, ledger, adopt=adopt == name)
+                    for name, target in targets.items()
+                ),
+            ]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(check) for check in checks]
+            for target in targets.values():
                 await target.close()
     finally:
         await ledger.close()
-    return [
-        *local,
-        *(found for task in sources for found in task.result()),
-        spool.result(),
-        *room.result(),
-        *(task.result() for task in targets),
-    ]
+    return local + [found for task in tasks for found in task.result()]

@@ -28,11 +28,10 @@ def on_event(settings: Settings) -> list[Finding]:
     command = Path(*settings.on_event[:1])
     if not command.is_absolute():
         return []
+    trusted = permissions.trusted(settings.state_dir)
     return [
         Finding(
             name="on_event", grade=Grade.FAIL, detail=f"the command is not safe: {one}"
         )
-        for one in permissions.problems(
-            command, permissions.trusted(settings.state_dir)
-        )
+        for one in permissions.problems(command, trusted)
     ]

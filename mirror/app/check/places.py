@@ -69,26 +69,24 @@ def _barred(folder: Path) -> tuple[Path, Path | None, bool]:
 
 async def spool(
     settings: Settings, places: Callable[[], list[Place]], ledger: LedgerThread
-) -> Finding:
+) -> list[Finding]:
     """Judge where files are received, and how long they can wait without a target."""
     try:
         best, *others = await bounded(places)
     except TimeoutError:
         # The finding of what hangs tells it.
-        return await _folder(spool_folders(settings)[0], ledger)
+        return [await _folder(spool_folders(settings)[0], ledger)]
     if best.guard is None:
-        return await _folder(best.path, ledger)
+        return [await _folder(best.path, ledger)]
     # The target's own finding tells whether that can be written.
     try:
         free = filesystem.free_bytes((await bounded(partial(_room, best.path)))[0])
-        here = (
-            f"{best.path} has {size(free)} free" if free is not None else f"{best.path}"
-        )
+        here = f"{best.path}" if free is None else f"{best.path} has {size(free)} free"
     except (TimeoutError, OSError):
         here = f"{best.path} cannot be looked at"
     found = await _folder(others[0].path, ledger)
     away = f"while target {next(iter(settings.targets))} is away, "
-    return replace(found, detail=f"{here}; {away}{found.detail}")
+    return [replace(found, detail=f"{here}; {away}{found.detail}")]
 
 
 async def _folder(folder: Path, ledger: LedgerThread) -> Finding:
@@ -146,20 +144,16 @@ async def spool_room(
         return []
     asked = sum(source.concurrency for source in settings.sources.values())
     at_once = min(asked, settings.transfer.concurrency)
-    detail = (
-        f"{at_once} fetches at once of files like the largest seen, {size(largest)}"
-    )
-    detail += f", take {size(at_once * largest)}; {size(max(0, room))} are free above "
-    detail += "the reserve"
+    detail = f"{at_once} fetches at once of files like the largest seen, "
+    detail += f"{size(largest)}, take {size(at_once * largest)}; "
+    detail += f"{size(max(0, room))} are free above the reserve"
     short = room < at_once * largest
     if room < largest:
-        detail += (
-            ": such a file cannot be fetched; set spool_dir to a larger local disk"
-        )
+        detail += ": such a file cannot be fetched; set spool_dir to a larger "
+        detail += "local disk"
     elif short:
-        detail += (
-            ": the later ones wait for room; make some there, or lower concurrency"
-        )
+        detail += ": the later ones wait for room; make some there, or lower "
+        detail += "concurrency"
     grade = Grade.WARN if short else Grade.PASS
     return [Finding(name="room in the spool", grade=grade, detail=detail)]
 
@@ -187,7 +181,9 @@ async def _of_a_day(ledger: LedgerThread) -> int:
     return await ledger(lambda opened: opened.pauses.received(since_us))
 
 
-async def check_target(target: Target, ledger: LedgerThread, *, adopt: bool) -> Finding:
+async def check_target(
+    target: Target, ledger: LedgerThread, *, adopt: bool
+) -> list[Finding]:
     """Write to a target, read that and remove it; one never used gets its marker."""
     name = f"target {target.name}"
     remembered = await ledger(lambda opened: opened.targets.marker(target.name))
@@ -196,17 +192,17 @@ async def check_target(target: Target, ledger: LedgerThread, *, adopt: bool) -> 
         if first is not None:
             detail = f"{first} at the first run. "
             detail += "Mount it first if it is to be a mount, and set mount = true"
-            return Finding(name=name, grade=Grade.WARN, detail=detail)
+            return [Finding(name=name, grade=Grade.WARN, detail=detail)]
         marker_id = None if adopt else remembered
         health = await target.probe(marker_id, write=True, patience_s=_TARGET_S)
     except TargetError as exc:
         detail = str(exc).removeprefix(f"{name}: ")
         if exc.reason == "hung":
             detail = "it does not answer; is the mount dead?"
-        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+        return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
     if health.full is not None:
         detail = f"{target.place} has no space left above min_free; free some there"
-        return Finding(name=name, grade=Grade.FAIL, detail=detail)
+        return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
     day = await _of_a_day(ledger)
     free = health.free_bytes
     left = "it does not say how much is free" if free is None else f"{size(free)} free"
@@ -215,27 +211,16 @@ async def check_target(target: Target, ledger: LedgerThread, *, adopt: bool) -> 
         detail += await _adopted(ledger, target.name, health.marker_id, remembered)
     if free is not None and free < day:
         detail += f"; {size(day)} came in on the last day: free some space there"
-        return Finding(name=name, grade=Grade.WARN, detail=detail)
+        return [Finding(name=name, grade=Grade.WARN, detail=detail)]
     if health.warning is not None:
         detail += f"; {health.warning}"
-        return Finding(name=name, grade=Grade.WARN, detail=detail)
-    return Finding(name=name, grade=Grade.PASS, detail=detail)
+        return [Finding(name=name, grade=Grade.WARN, detail=detail)]
+    return [Finding(name=name, grade=Grade.PASS, detail=detail)]
 
 
 async def _adopted(
     ledger: LedgerThread, name: str, marker_id: str, remembered: str | None
 ) -> str:
-    await _remember(ledger, name, marker_id)
-    kept = await ledger(lambda opened: opened.queries.kept_on(name))
-    if not kept or marker_id == remembered:
-        return "; the disk there is adopted"
-    return (
-        f"; the disk there is adopted. The ledger knows of {kept} copies on the former "
-        "disk: bring them over, they are not copied again by themselves"
-    )
-
-
-async def _remember(ledger: LedgerThread, name: str, marker_id: str) -> None:
     now_us = to_us(utc_now())
     try:
         await ledger(
@@ -245,3 +230,10 @@ async def _remember(ledger: LedgerThread, name: str, marker_id: str) -> None:
         )
     except MirrorError as exc:
         raise MirrorError(f"the new disk could not be remembered: {exc}") from exc
+    kept = await ledger(lambda opened: opened.queries.kept_on(name))
+    if not kept or marker_id == remembered:
+        return "; the disk there is adopted"
+    return (
+        f"; the disk there is adopted. The ledger knows of {kept} copies on the former "
+        "disk: bring them over, they are not copied again by themselves"
+    )

@@ -37,10 +37,7 @@ async def check(
 ) -> list[Finding]:
     """Return what is found; what depends on a step that failed is not looked at.
 
-    Args:
-        client: Of the source.
-        source: Its settings.
-        first_byte_s: How long the service waits for a file at its first try.
+    The service waits for `first_byte_s` for a file at its first try.
     """
     about_file, readable = await _token_file(source.name, source.token_path)
     if not readable:
@@ -51,9 +48,8 @@ async def check(
             1, since_us=now_us - _DAY_US, until_us=now_us + _DAY_US
         )
     except ListError as exc:
-        failed = Finding(
-            name=f"source {source.name}", grade=Grade.FAIL, detail=str(exc)
-        )
+        name = f"source {source.name}"
+        failed = Finding(name=name, grade=Grade.FAIL, detail=str(exc))
         return [failed, *about_file, *_proxy(source, os.environ)]
     return [
         _list(source.name, page),
@@ -68,23 +64,19 @@ async def check(
 
 def _list(source: str, page: Page) -> Finding:
     """Judge what came as the list: rows that all are no rows are no list."""
-    listed = page.size if page.total is None else page.total
+    name = f"source {source}"
     if page.bad_rows and not page.rows:
-        return Finding(
-            name=f"source {source}",
-            grade=Grade.FAIL,
-            detail="the list answers, and no row of it can be understood "
-            f"({page.bad_rows[0].error}); check list_path, and the version of the VMS",
-        )
-    told = f"the list answers; {listed} exports of the last day"
+        none = "the list answers, and no row of it can be understood ("
+        none += f"{page.bad_rows[0].error}); check list_path, and the version of "
+        none += "the VMS"
+        return Finding(name=name, grade=Grade.FAIL, detail=none)
+    listed = page.size if page.total is None else page.total
+    detail = f"the list answers; {listed} exports of the last day"
     if page.bad_rows:
-        return Finding(
-            name=f"source {source}",
-            grade=Grade.WARN,
-            detail=f"{told}, but {len(page.bad_rows)} rows cannot be understood "
-            f"({page.bad_rows[0].error}): these exports are not seen",
-        )
-    return Finding(name=f"source {source}", grade=Grade.PASS, detail=told)
+        detail += f", but {len(page.bad_rows)} rows cannot be understood ("
+        detail += f"{page.bad_rows[0].error}): these exports are not seen"
+        return Finding(name=name, grade=Grade.WARN, detail=detail)
+    return Finding(name=name, grade=Grade.PASS, detail=detail)
 
 
 async def _token_file(source: str, path: Path | None) -> tuple[list[Finding], bool]:
@@ -111,12 +103,11 @@ def _proxy(source: SourceSettings, environ: Mapping[str, str]) -> list[Finding]:
     address = URL(source.url)
     if source.proxy is not None or Proxies.of_environment(environ).of(address) is None:
         return []
+    name = f"proxy of source {source.name}"
     variable = variable_of(environ, f"{address.scheme}_proxy")
     detail = f"{variable} in the environment names one that is not "
     detail += 'used; if the VMS is behind it, set proxy = "environment"'
-    return [
-        Finding(name=f"proxy of source {source.name}", grade=Grade.WARN, detail=detail)
-    ]
+    return [Finding(name=name, grade=Grade.WARN, detail=detail)]
 
 
 def _token(source: str, end_s: int | None) -> list[Finding]:
@@ -124,33 +115,25 @@ def _token(source: str, end_s: int | None) -> list[Finding]:
         return []
     soon = _left_s(end_s) < _ENDS_SOON_S
     remedy = f"; make a new one on the VMS, then `archive-mirror token set {source}`"
-    return [
-        Finding(
-            name=f"token of source {source}",
-            grade=Grade.WARN if soon else Grade.PASS,
-            detail=f"good for {span(_left_s(end_s))}{remedy if soon else ''}",
-        )
-    ]
+    grade = Grade.WARN if soon else Grade.PASS
+    detail = f"good for {span(_left_s(end_s))}{remedy if soon else ''}"
+    return [Finding(name=f"token of source {source}", grade=grade, detail=detail)]
 
 
 def _certificate(client: VmsClient, source: SourceSettings) -> list[Finding]:
     name = f"certificate of source {source.name}"
     if not source.tls.verify and source.url.startswith("https:"):
-        detail = "it is not verified (tls.verify = false), anybody in between can pose "
-        detail += "as the VMS; set tls.ca_file or tls.fingerprint instead"
-        return [Finding(name=name, grade=Grade.WARN, detail=detail)]
+        risk = "it is not verified (tls.verify = false), anybody in between can pose "
+        risk += "as the VMS; set tls.ca_file or tls.fingerprint instead"
+        return [Finding(name=name, grade=Grade.WARN, detail=risk)]
     end_s = client.certificate_end_s
     if end_s is None:
         return []
     soon = _left_s(end_s) < _ENDS_SOON_S
     remedy = "; renew it on the VMS: without it nothing can be fetched"
-    return [
-        Finding(
-            name=name,
-            grade=Grade.WARN if soon else Grade.PASS,
-            detail=f"good for {span(_left_s(end_s))}{remedy if soon else ''}",
-        )
-    ]
+    grade = Grade.WARN if soon else Grade.PASS
+    detail = f"good for {span(_left_s(end_s))}{remedy if soon else ''}"
+    return [Finding(name=name, grade=grade, detail=detail)]
 
 
 def _left_s(end_s: int) -> float:
@@ -161,15 +144,11 @@ def _clock(source: str, page: Page) -> list[Finding]:
     if page.clock_offset_us is None:
         return []
     offset_s = page.clock_offset_us / 1e6
-    far = abs(offset_s) > _CLOCK_WARN_S
-    remedy = "; check the time on both machines (deadlines are corrected for it)"
-    return [
-        Finding(
-            name=f"clock of source {source}",
-            grade=Grade.WARN if far else Grade.PASS,
-            detail=f"{offset_s:+.1f} s against ours{remedy if far else ''}",
-        )
-    ]
+    detail, grade = f"{offset_s:+.1f} s against ours", Grade.PASS
+    if abs(offset_s) > _CLOCK_WARN_S:
+        detail += "; check the time on both machines (deadlines are corrected for it)"
+        grade = Grade.WARN
+    return [Finding(name=f"clock of source {source}", grade=grade, detail=detail)]
 
 
 async def _first_byte(
@@ -187,19 +166,16 @@ async def _first_byte(
             arrived = await body.read()
     except FileGoneError as exc:
         detail = f"{what}: {exc}; right if the VMS has just deleted it. If it stays "
-        detail += (
-            "so, open a file on the VMS's own page, and look at the url of its row"
-        )
+        detail += "so, open a file on the VMS's own page, and look at the url of "
+        detail += "its row"
         return [Finding(name=name, grade=Grade.WARN, detail=detail)]
     except MirrorError as exc:
         detail = f"{what}: {exc}; does it open on the VMS's own page? `archive-mirror "
         detail += f"probe {source}` finds out more"
         return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
     if not arrived:
-        detail = (
-            f"{what}: it is empty; open it on the VMS's own page: empty there too, "
-        )
-        detail += "ask for the export again"
+        detail = f"{what}: it is empty; open it on the VMS's own page: empty there "
+        detail += "too, ask for the export again"
         return [Finding(name=name, grade=Grade.FAIL, detail=detail)]
     detail = f"{what}: its first bytes come"
     return [Finding(name=name, grade=Grade.PASS, detail=detail)]

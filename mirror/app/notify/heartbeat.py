@@ -70,7 +70,7 @@ class Heartbeats:
         """Beat until cancelled."""
         if not self._urls:
             return
-        _, self._reported = await self._look()
+        _, self._reported = await self._reader(self._look)
         async with aiohttp.ClientSession(
             timeout=_LIMIT, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
@@ -79,7 +79,7 @@ class Heartbeats:
                 await asyncio.sleep(BEAT_S)
 
     async def _beat(self, session: aiohttp.ClientSession) -> None:
-        fresh, lost = await self._look()
+        fresh, lost = await self._reader(self._look)
         async with asyncio.TaskGroup() as group:
             for name, url in self._urls.items():
                 if lost[name] > self._reported[name]:
@@ -114,11 +114,8 @@ class Heartbeats:
             self._failing.discard(name)
         return not problem
 
-    async def _look(self) -> tuple[set[str], dict[str, int]]:
+    def _look(self, ledger: Ledger) -> tuple[set[str], dict[str, int]]:
         """Return what is fresh, and how many were ever lost, by source."""
-        return await self._reader(self._ask_ledger)
-
-    def _ask_ledger(self, ledger: Ledger) -> tuple[set[str], dict[str, int]]:
         now_us = to_us(utc_now())
         statuses = {each.name: each for each in ledger.queries.sources()}
         totals = ledger.queries.totals("lost")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mirror.config import Settings
-    from mirror.vms import VmsClient
+    from mirror.vms import RawAnswer
 
 __all__ = ["Fact", "Report", "Suggestion", "probe"]
 
@@ -46,21 +46,14 @@ async def probe(
 ) -> Report:
     """Ask one source's VMS; by GET, one request at a time, few in number.
 
-    Args:
-        settings: The configuration.
-        name: Of a source in it.
-        secret: Given each text that must never be shown.
+    `secret` is given each text that must never be shown.
     """
     source = settings.sources[name]
-    async with build.sessions_for(settings) as sessions:
-        client = build.client_for(
-            settings,
-            name,
-            sessions=sessions,
-            device_uuid="archive-mirror-probe",
-            secret=secret,
-        )
-        asker = Asker(client=client)
+    device_uuids = {name: "archive-mirror-probe"}
+    async with build.open_clients(
+        settings, device_uuids=device_uuids, secret=secret
+    ) as clients:
+        asker = Asker(client=clients[name])
         about_list = ListQuestions(
             asker=asker,
             url=source.url,
@@ -71,58 +64,46 @@ async def probe(
         about_files = FileQuestions(
             asker=asker, url=source.url, max_bytes=settings.transfer.max_file_size
         )
-        cut_short: list[Fact] = []
+        cut_short = ""
         try:
             await about_list.ask()
-            page = about_list.page
-            about_files.rows = page.rows if page else []
-            about_files.listed = page is not None
             if about_list.answers or asker.last_list is not None:
-                await about_files.ask()
+                await about_files.ask(about_list.page)
         except ProbeLimitError as exc:
-            cut_short = [Fact(topic="the rest", text=str(exc), known=False)]
+            cut_short = str(exc)
+    if asker.last_list is not None:
+        _tell_answer(asker, asker.last_list)
+    _tell_token(asker)
+    if cut_short:
+        asker.unknown("the rest", cut_short)
     return Report(
-        facts=[
-            *about_list.facts,
-            *about_files.facts,
-            *_of_answers(asker),
-            *_token(client),
-            *cut_short,
-        ],
-        suggestions=[*about_list.suggestions, *about_files.suggestions],
+        facts=asker.facts,
+        suggestions=asker.suggestions,
         requests=asker.requests,
         answers=about_list.answers,
         complete=not cut_short,
     )
 
 
-def _of_answers(asker: Asker) -> list[Fact]:
-    """Return what every answer of the list carries."""
-    answered = asker.last_list
-    if answered is None:
-        return []
+def _tell_answer(asker: Asker, answered: RawAnswer) -> None:
+    """Tell what every answer of the list carries."""
     limits = ", ".join(f"{name} {value}" for name, value in asker.rate_limit.items())
     coding = answered.headers.get("Content-Encoding", "none")
     shown = coding if coding in {"none", "gzip", "br", "deflate"} else "a strange one"
+    asker.say("rate limit", limits or "the list names none")
+    asker.say("compression of lists", shown)
     offset_us = answered.clock_offset_us
-    return [
-        Fact(topic="rate limit", text=limits or "the list names none"),
-        Fact(topic="compression of lists", text=shown),
-        Fact(
-            topic="clock",
-            text="it sends no Date: deadlines cannot be corrected"
-            if offset_us is None
-            else f"{offset_us / 1e6:+.1f} s against ours",
-            known=offset_us is not None,
-        ),
-    ]
+    if offset_us is None:
+        asker.unknown("clock", "it sends no Date: deadlines cannot be corrected")
+    else:
+        asker.say("clock", f"{offset_us / 1e6:+.1f} s against ours")
 
 
-def _token(client: VmsClient) -> list[Fact]:
-    end_s = client.token_expiry_s
+def _tell_token(asker: Asker) -> None:
+    end_s = asker.client.token_expiry_s
     if end_s is None:
         text = "it does not say when it ends: only a refusal (401) will tell"
-        return [Fact(topic="token", text=text, known=False)]
+        asker.unknown("token", text)
+        return
     left = span(max(0.0, end_s - to_us(utc_now()) / 1e6))
-    text = f"good until {iso(end_s * 1_000_000)}, {left} from now"
-    return [Fact(topic="token", text=text)]
+    asker.say("token", f"good until {iso(end_s * 1_000_000)}, {left} from now")

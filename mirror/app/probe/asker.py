@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mirror import backoff
-from mirror.errors import ListError
+from mirror.errors import ListError, MirrorError
 from mirror.model import utc_now
 from mirror.wording import span
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from yarl import URL
 
@@ -71,7 +72,7 @@ class Suggestion:
 
 @dataclass(slots=True, kw_only=True)
 class Asker:
-    """Counts and paces the requests of one `probe`.
+    """Counts and paces the requests of one `probe`, and keeps the answers.
 
     Attributes:
         requests: Made so far.
@@ -84,6 +85,28 @@ class Asker:
     requests: int = 0
     last_list: RawAnswer | None = None
     rate_limit: dict[str, str] = field(default_factory=dict)
+    facts: list[Fact] = field(default_factory=list)
+    suggestions: list[Suggestion] = field(default_factory=list)
+
+    def say(self, topic: str, text: str, *, known: bool = True) -> None:
+        """Keep a fact."""
+        self.facts.append(Fact(topic=topic, text=text, known=known))
+
+    def unknown(self, topic: str, text: str) -> None:
+        """Keep why there is no answer, and what to do."""
+        self.say(topic, text, known=False)
+
+    @contextlib.contextmanager
+    def question(self, topic: str) -> Iterator[None]:
+        """Ask one question; a failure ends it, and is kept as its answer."""
+        try:
+            yield
+        except MirrorError as exc:
+            self.unknown(topic, str(exc))
+
+    def suggest(self, key: str, value: Value, why: str, *, sure: bool = True) -> None:
+        """Keep a key of the source and its value."""
+        self.suggestions.append(Suggestion(key=key, value=value, why=why, sure=sure))
 
     async def list(self, address: URL, query: Mapping[str, str]) -> RawAnswer:
         """Ask for a page of the list.

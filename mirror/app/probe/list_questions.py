@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from yarl import URL
 
-from mirror.app.probe.asker import Fact, Suggestion
 from mirror.errors import AuthError, ListError, OriginRefusedError
 from mirror.model import from_us, is_folder
 from mirror.vms.origins import origin_of
@@ -20,7 +19,7 @@ from mirror.wording import clean
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mirror.app.probe.asker import Asker, Value
+    from mirror.app.probe.asker import Asker
     from mirror.model import Row
     from mirror.ports import Page
 
@@ -37,12 +36,15 @@ _DAY = timedelta(days=1)
 _LAST = 100
 _SHOWN = 5
 _INVALID = "http_422"
+_TAKES = "takes (whether it heeds it, an empty list cannot tell)"
+_IGNORES = "takes and ignores"
+_REFUSES = "refuses"
 _NOBODY_ANSWERS = frozenset({"unreachable", "tls", "timeout", "bad_answer", "cut"})
 
 
 @dataclass(slots=True, kw_only=True)
 class ListQuestions:
-    """Asks about the list, and keeps the answers.
+    """Asks about the list.
 
     Attributes:
         url: Of the source; the paths are appended.
@@ -61,8 +63,6 @@ class ListQuestions:
     form: str = ""
     page: Page | None = None
     answers: bool = False
-    facts: list[Fact] = field(default_factory=list)
-    suggestions: list[Suggestion] = field(default_factory=list)
     _total: int | None = None
 
     async def ask(self) -> None:
@@ -81,17 +81,11 @@ class ListQuestions:
             self._tell_urls(self.page.rows)
             self._tell_people(self.page.rows)
         elif self.page is not None:
-            self._unknown(
+            self.asker.unknown(
                 "rows",
                 "the list is empty: ask for an export on the VMS with this account, "
                 "then probe again (a file lives 3 hours)",
             )
-
-    def _say(self, topic: str, text: str) -> None:
-        self.facts.append(Fact(topic=topic, text=text))
-
-    def _unknown(self, topic: str, text: str) -> None:
-        self.facts.append(Fact(topic=topic, text=text, known=False))
 
     async def _page(
         self, path: str, form: str, per_page: int, *, future: bool = False
@@ -123,14 +117,14 @@ class ListQuestions:
                 self.answers, self.path, self.form = True, path, form
                 self._total = listed
         if not self.answers:
-            self._unknown("list", "; ".join(results))
-            self._unknown(
+            self.asker.unknown("list", "; ".join(results))
+            self.asker.unknown(
                 "all else", "it hangs on the list: mend that, and probe again"
             )
             return
-        self._say("list path", "; ".join(results))
+        self.asker.say("list path", "; ".join(results))
         why = "gives the list" if self.path == configured else f"{configured} does not"
-        self._suggest("list_path", self.path, why)
+        self.asker.suggest("list_path", self.path, why)
 
     async def _first_form(self, path: str) -> tuple[Page, str]:
         """Return a page and the first form of dates that this path takes.
@@ -154,41 +148,28 @@ class ListQuestions:
 
     async def _ask_dates(self) -> None:
         """Ask for a span in the future: who heeds it finds nothing."""
-        heeded: list[str] = []
-        taken: list[str] = []
-        ignored: list[str] = []
-        refused: list[str] = []
+        empty = "heeds" if self._total else _TAKES
+        forms: dict[str, list[str]] = {empty: [], _IGNORES: [], _REFUSES: []}
         for form in self._forms():
             try:
                 page = await self._page(self.path, form, 1, future=True)
             except ListError:
-                refused.append(form)
-                continue
-            if page.size:
-                ignored.append(form)
+                forms[_REFUSES].append(form)
             else:
-                (heeded if self._total else taken).append(form)
-        results = [
-            f"{what} {', '.join(forms)}"
-            for what, forms in (
-                ("heeds", heeded),
-                ("takes (whether it heeds it, an empty list cannot tell)", taken),
-                ("takes and ignores", ignored),
-                ("refuses", refused),
-            )
-            if forms
-        ]
-        self._say("date format", "; ".join(results))
-        best = (heeded or taken or ignored or [self.form])[0]
+                forms[_IGNORES if page.size else empty].append(form)
+        results = [f"{what} {', '.join(of)}" for what, of in forms.items() if of]
+        self.asker.say("date format", "; ".join(results))
+        heeded = forms.get("heeds")
+        best = (forms[empty] or forms[_IGNORES] or [self.form])[0]
         if best == _BARE:
-            self._unknown(
+            self.asker.unknown(
                 "date_format",
                 "only dates without a time are taken, which no walk can use: report "
                 "it, with the version of the VMS",
             )
         else:
             why = "the list heeds it" if heeded else "the list takes it"
-            self._suggest("date_format", best, why)
+            self.asker.suggest("date_format", best, why)
         self.form = best
 
     async def _ask_sizes(self) -> None:
@@ -204,20 +185,19 @@ class ListQuestions:
             given = page.per_page or (page.size if page.size > 1 else asked)
             given = min(given, asked)
             seen = f"{page.size} rows came"
-            if given < asked:
-                results.append(f"{asked} is cut to {given} ({seen})")
-            else:
-                results.append(f"{asked} is taken ({seen})")
-            self._suggest("per_page", given, "the longest page: fewer requests a walk")
+            what = f"cut to {given}" if given < asked else "taken"
+            results.append(f"{asked} is {what} ({seen})")
+            self.asker.suggest(
+                "per_page", given, "the longest page: fewer requests a walk"
+            )
             break
-        record = self._say if self.page else self._unknown
-        record("per_page", "; ".join(results))
+        self.asker.say("per_page", "; ".join(results), known=self.page is not None)
 
     def _tell_order(self, rows: list[Row]) -> None:
         times = [row.created_us for row in rows if row.created_us is not None]
         ids = [row.export_id for row in rows]
         if len(times) < 2 or times[0] == times[-1]:  # noqa: PLR2004 -- one has no order
-            self._unknown("order", "too few exports to tell")
+            self.asker.unknown("order", "too few exports to tell")
             return
         if all(a >= b for a, b in pairwise(times)):
             text = "newest first, by created_at"
@@ -227,7 +207,9 @@ class ListQuestions:
             text = "by id, downwards"
         else:
             text = "none that could be relied on"
-        self._say("order", f"{text}; each walk reads all pages, so it does not matter")
+        self.asker.say(
+            "order", f"{text}; each walk reads all pages, so it does not matter"
+        )
 
     def _tell_urls(self, rows: list[Row]) -> None:
         forms: Counter[str] = Counter()
@@ -238,22 +220,22 @@ class ListQuestions:
             if refused is not None:
                 strange[refused] += 1
         counts = [f"{number} {form}" for form, number in forms.most_common(2 * _SHOWN)]
-        self._say("url", "; ".join(counts))
+        self.asker.say("url", "; ".join(counts))
         if strange:
             named = [host for host, _ in strange.most_common(_SHOWN)]
             own = self.asker.client.origin
             why = (
                 "urls name it: if files may come from there, allow it, and probe again"
             )
-            self._suggest("file_origins", named, why, sure=False)
+            self.asker.suggest("file_origins", named, why, sure=False)
             why = "else, if it is what the VMS calls itself inside, map it, and probe "
             why += "again"
             mapped = dict.fromkeys(named, own)
-            self._suggest("rewrite_origins", mapped, why, sure=False)
+            self.asker.suggest("rewrite_origins", mapped, why, sure=False)
         statuses = Counter(filter(None, map(_status, rows)))
         if statuses:
             counts = [f"{n} {word!r}" for word, n in statuses.most_common(_SHOWN)]
-            self._say("status", ", ".join(counts))
+            self.asker.say("status", ", ".join(counts))
 
     def _form_of(self, row: Row) -> tuple[str, str | None]:
         """Return the form of a row's url, and its origin if that is not allowed."""
@@ -279,11 +261,11 @@ class ListQuestions:
 
     def _tell_people(self, rows: list[Row]) -> None:
         users = {row.user_id for row in rows if row.user_id is not None}
-        last = sorted(rows, key=lambda row: row.created_us or 0, reverse=True)[:_LAST]
+        last = newest_first(rows)[:_LAST]
         never = sum(
             not row.has_file and (row.url is None or is_folder(row.url)) for row in last
         )
-        self._say(
+        self.asker.say(
             "whose",
             f"by {len(users)} user{'' if len(users) == 1 else 's'}; of the last "
             f"{len(last)} rows {never} never had a file, as far as their urls tell. "
@@ -291,14 +273,16 @@ class ListQuestions:
             "here; exports of the desktop client have no file",
         )
         if self.page is not None and self.page.bad_rows:
-            self._say(
+            self.asker.say(
                 "bad rows",
                 f"{len(self.page.bad_rows)} cannot be understood: "
                 f"{self.page.bad_rows[0].error}; report it with the VMS's version",
             )
 
-    def _suggest(self, key: str, value: Value, why: str, *, sure: bool = True) -> None:
-        self.suggestions.append(Suggestion(key=key, value=value, why=why, sure=sure))
+
+def newest_first(rows: list[Row]) -> list[Row]:
+    """Return the rows by when their exports were made."""
+    return sorted(rows, key=lambda row: row.created_us or 0, reverse=True)
 
 
 def _status(row: Row) -> str | None:

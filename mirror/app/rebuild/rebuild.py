@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from mirror import sidecar
 from mirror.app import lock
 from mirror.app.build import target_for
 from mirror.app.rebuild import spool_files
+from mirror.app.status import public_json
 from mirror.disk import durable
 from mirror.errors import DamagedLedgerError, LedgerError, MirrorError, TargetError
 from mirror.layout import is_numbered
@@ -72,7 +74,7 @@ class TargetReport:
 
     sidecars: int = 0
     copies: dict[str, int] = field(default_factory=dict)
-    odd: dict[Oddity, int] = field(default_factory=dict)
+    odd: Counter[Oddity] = field(default_factory=Counter)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +132,8 @@ async def run(
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(mode=0o700)
-            await _Rebuild(settings, folder, report, told, watch).run()
+            now_us = to_us(utc_now())
+            await _Rebuild(settings, folder, report, told, watch, now_us).run()
             report.aside = _replace(settings.state_dir, folder)
         except (OSError, *FAULTS) as exc:
             raise LedgerError(
@@ -174,36 +177,33 @@ def _judge(state_dir: Path, *, force: bool) -> str:
     )
 
 
+@dataclass(slots=True)
 class _Rebuild:
-    """One run, into a ledger in a folder of its own."""
+    """One run, into a ledger in a folder of its own.
 
-    def __init__(
-        self,
-        settings: Settings,
-        folder: Path,
-        report: RebuildReport,
-        told: Callable[[OddCopy], None],
-        watch: Callable[[RebuildReport], None],
-    ) -> None:
-        self._settings = settings
-        self._folder = folder
-        self._report = report
-        self._told = told
-        self._watch = watch
-        self._now_us = to_us(utc_now())
-        self._seconds: list[tuple[Export, str]] = []
+    Attributes:
+        seconds: Files of exports that have a copy already, still to be compared.
+    """
+
+    settings: Settings
+    folder: Path
+    report: RebuildReport
+    told: Callable[[OddCopy], None]
+    watch: Callable[[RebuildReport], None]
+    now_us: int
+    seconds: list[tuple[Export, str]] = field(default_factory=list)
 
     async def run(self) -> None:
         """Fill the new ledger."""
         built = {
-            name: target_for(self._settings.targets[name], node_id=_NODE_ID)
-            for name in self._report.targets
+            name: target_for(self.settings.targets[name], node_id=_NODE_ID)
+            for name in self.report.targets
         }
         markers = {
             name: (await target.probe(None, write=False, patience_s=_PROBE_S)).marker_id
             for name, target in built.items()
         }
-        with closing(Ledger.open(self._folder)) as ledger:
+        with closing(Ledger.open(self.folder)) as ledger:
             await asyncio.to_thread(self._carry, ledger)
             for name, target in built.items():
                 await self._adopt(ledger, target, markers[name])
@@ -212,32 +212,30 @@ class _Rebuild:
                 await self._read_bare(ledger, target, markers[target.name])
             await asyncio.to_thread(ledger.inventory.settle)
             await asyncio.to_thread(self._keep_spooled, ledger)
-            ledger.count_on(self._settings.state_dir)
-            for name, counts in self._report.targets.items():
+            ledger.count_on(self.settings.state_dir)
+            for name, counts in self.report.targets.items():
                 counts.copies = ledger.inventory.counts(name)
-            for (_, state), number in ledger.queries.counts().items():
-                exports = self._report.exports
-                exports[state] = exports.get(state, 0) + number
+            self.report.exports = public_json.by_state(ledger.queries.counts())
         for target in built.values():
             await target.close()
 
     def _carry(self, ledger: Ledger) -> None:
         def carried(number: int) -> None:
-            self._report.carried = number
-            self._watch(self._report)
+            self.report.carried = number
+            self.watch(self.report)
 
-        old = self._settings.state_dir / LEDGER_NAME
+        old = self.settings.state_dir / LEDGER_NAME
         if old.is_file() and old.stat().st_size:
-            self._report.unsound = ledger.carry(old, carried)
-        for target in self._report.targets:
+            self.report.unsound = ledger.carry(old, carried)
+        for target in self.report.targets:
             ledger.inventory.mark_unconfirmed(target)
 
     def _keep_spooled(self, ledger: Ledger) -> None:
         known = ledger.known_node_id()
         if known is None:
-            known = spool_files.node_of_spool(self._settings, ledger)
-        ledger.node_id(self._now_us, known)
-        self._report.unclaimed = spool_files.keep(self._settings, ledger, known)
+            known = spool_files.node_of_spool(self.settings, ledger)
+        ledger.node_id(self.now_us, known)
+        self.report.unclaimed = spool_files.keep(self.settings, ledger, known)
 
     async def _adopt(self, ledger: Ledger, target: Target, marker_id: str) -> None:
         """Remember a target's marker, if the old ledger knew no other."""
@@ -249,31 +247,31 @@ class _Rebuild:
             marker_id=marker_id,
             free_bytes=None,
             problem=None,
-            now_us=self._now_us,
+            now_us=self.now_us,
         )
 
     async def _read(self, ledger: Ledger, target: Target, marker_id: str) -> None:
-        counts = self._report.targets[target.name]
+        counts = self.report.targets[target.name]
         async for files in target.scan(marker_id):
             with ledger.together():
                 for file in files:
                     self._take(ledger, target.name, file)
-            while self._seconds:
-                await self._compare(ledger, target, marker_id, *self._seconds.pop())
+            while self.seconds:
+                await self._compare(ledger, target, marker_id, *self.seconds.pop())
             counts.sidecars += len(files)
-            self._watch(self._report)
+            self.watch(self.report)
 
     def _take(self, ledger: Ledger, target: str, found: StoredFile) -> None:
         try:
             found.path.encode()
-            kept = sidecar.export_of(found, self._now_us)
+            kept = sidecar.export_of(found, self.now_us)
         except UnicodeEncodeError:
             self._odd(Oddity.UNREADABLE, target, found.path, "its path is no text")
             return
         except SidecarError as exc:
             self._odd(Oddity.UNREADABLE, target, found.path, str(exc))
             return
-        if kept.source not in self._settings.sources:
+        if kept.source not in self.settings.sources:
             text = f"it is of source {kept.source}, which is not configured"
             self._odd(Oddity.FOREIGN, target, found.path, text)
             return
@@ -286,7 +284,7 @@ class _Rebuild:
             and whole
             and self._beside(ledger, kept, target, found)
         ):
-            self._seconds.append((kept, found.path))
+            self.seconds.append((kept, found.path))
         elif verdict is not SidecarVerdict.KEPT:
             size = found.size_bytes
             beside = "no file" if size is None else f"a file of {size} bytes"
@@ -327,12 +325,11 @@ class _Rebuild:
                     text = "it was saved, and neither it nor its sidecar is there"
                     self._odd(Oddity.DAMAGED, target.name, one.path, text)
             after = bare[-1].key
-            self._watch(self._report)
+            self.watch(self.report)
 
     def _odd(self, oddity: Oddity, target: str, path: str, text: str) -> None:
-        counts = self._report.targets[target].odd
-        counts[oddity] = counts.get(oddity, 0) + 1
-        self._told(OddCopy(oddity=oddity, target=target, path=path, text=text))
+        self.report.targets[target].odd[oddity] += 1
+        self.told(OddCopy(oddity=oddity, target=target, path=path, text=text))
 
 
 async def _reads(target: Target, marker_id: str, kept: Export, path: str) -> bool:

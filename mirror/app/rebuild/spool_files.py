@@ -59,10 +59,9 @@ def keep(settings: Settings, ledger: Ledger, node_id: str | None) -> list[Unclai
         others = shared and node_id not in {None, name.node_id}
         if others or (not kept and _exports(ledger, name)):
             continue
+        lies = path
         if name.node_id == node_id and not kept:
             lies = path.rename(path.with_name(f"{path.name}{_KEPT}"))
-        else:
-            lies = path
         export, size = f"{name.source}/{name.export_id}", lies.stat().st_size
         found.append(Unclaimed(path=lies, export=export, size_bytes=size))
     return found

@@ -39,11 +39,21 @@ class Result(IntEnum):
 def answer(read: Callable[[], Settings]) -> tuple[Result, str]:
     """Return the exit code and the line, whatever happens.
 
-    Args:
-        read: Gives the configuration; raises ConfigError.
+    `read` gives the configuration, or raises ConfigError.
     """
     try:
-        return _look(read())
+        settings = read()
+        token_expiry_s = {
+            name: tokens.expiry_of(source.token_path)
+            for name, source in settings.sources.items()
+        }
+        running = lock.is_held(settings.state_dir)
+        with Ledger.reading(settings.state_dir, check=not running) as ledger:
+            now_us = to_us(utc_now())
+            status = overview.read(
+                ledger, settings, now_us=now_us, token_expiry_s=token_expiry_s
+            )
+        return judge(status, running=running)
     except ConfigError as exc:
         text = f"configuration: {exc.problems[0]}"
     except MirrorError as exc:
@@ -51,19 +61,6 @@ def answer(read: Callable[[], Settings]) -> tuple[Result, str]:
     except Exception as exc:  # noqa: BLE001 -- a plugin answers, whatever happens
         text = f"unexpected failure ({type(exc).__name__}); see `archive-mirror status`"
     return Result.UNKNOWN, line(Result.UNKNOWN, text)
-
-
-def _look(settings: Settings) -> tuple[Result, str]:
-    token_expiry_s = {
-        name: tokens.expiry_of(source.token_path)
-        for name, source in settings.sources.items()
-    }
-    running = lock.is_held(settings.state_dir)
-    with Ledger.reading(settings.state_dir, check=not running) as ledger:
-        status = overview.read(
-            ledger, settings, now_us=to_us(utc_now()), token_expiry_s=token_expiry_s
-        )
-    return judge(status, running=running)
 
 
 def line(result: Result, text: str, figures: str = "") -> str:

@@ -15,7 +15,6 @@ from mirror.model import State, iso
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mirror.app.status.problems import Concern
     from mirror.config import Settings, SourceSettings
     from mirror.ledger import Ledger, SourceStatus
     from mirror.model import Export
@@ -25,6 +24,11 @@ _URGENT = 50
 _LOSSES = 20
 _STALE_US = 15 * 60 * 1_000_000
 _STALE_POLLS = 3
+_HEADLINES = {
+    "well": "All is well",
+    "look": "Look at this",
+    "risk": "Footage is at risk",
+}
 
 
 class Freshness(StrEnum):
@@ -69,10 +73,7 @@ def read(
         "version": __version__,
         "freshness": {
             name: _freshness(
-                sources.get(name),
-                source,
-                token_expiry_s.get(name),
-                now_us,
+                sources.get(name), source, token_expiry_s.get(name), now_us
             )
             for name, source in settings.sources.items()
         },
@@ -90,8 +91,9 @@ def read(
         "lost": [_row(each, [], now_us) for each in queries.losses(_LOSSES)],
     }
     concerns = concerns_of(shown)
+    level = concerns[0].level if concerns else "well"
     return shown | {
-        "headline": _headline(concerns),
+        "headline": {"level": level, "text": _HEADLINES[level]},
         "concerns": [asdict(each) for each in concerns],
     }
 
@@ -138,23 +140,17 @@ def _freshness(
 
 def _row(export: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str, Any]:
     """Return an export as `list --json` shows it, and how it stands with time."""
-    deadline_us = export.deadline_us
-    left_us = None if deadline_us is None else deadline_us - now_us
-    margin_us = (
-        deadline_us - export.spooled_us
-        if deadline_us is not None and export.spooled_us is not None
-        else None
-    )
+    left_s = _seconds(now_us, export.deadline_us)
     return public_json.export(export, []) | {
         "copies": copies,
         "spooled_at": iso(export.spooled_us),
         "saved_at": iso(export.saved_us),
         "acknowledged_at": iso(export.acknowledged_us),
         "note": export.note,
-        "margin_seconds": None if margin_us is None else margin_us / 1e6,
-        "left_seconds": None if left_us is None else left_us / 1e6,
-        "at_risk": left_us is not None
-        and left_us < AT_RISK_US
+        "margin_seconds": _seconds(export.spooled_us, export.deadline_us),
+        "left_seconds": left_s,
+        "at_risk": left_s is not None
+        and left_s < AT_RISK_US / 1e6
         and export.state in _UNFETCHED
         and not export.held,
         "why": public_json.why(export),
@@ -163,11 +159,5 @@ def _row(export: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str,
     }
 
 
-def _headline(concerns: list[Concern]) -> dict[str, str]:
-    level = concerns[0].level if concerns else "well"
-    words = {
-        "well": "All is well",
-        "look": "Look at this",
-        "risk": "Footage is at risk",
-    }
-    return {"level": level, "text": words[level]}
+def _seconds(from_us: int | None, until_us: int | None) -> float | None:
+    return None if from_us is None or until_us is None else (until_us - from_us) / 1e6

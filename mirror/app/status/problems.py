@@ -29,7 +29,7 @@ class Concern:
         remedy: What to do; commands stand in backticks.
     """
 
-    level: Level
+    level: Level = "look"
     text: str
     by: str | None = None
     remedy: str
@@ -67,7 +67,8 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         by = first["deadline"] if first else None
         label = _label(first) if first else "SOURCE/ID"
         late = by is not None and datetime.fromisoformat(by) <= now
-        when = "already past" if late else f"less than {_minutes(_SOON)} away"
+        soon = span(_SOON.total_seconds())
+        when = "already past" if late else f"less than {soon} away"
         yield Concern(
             level="risk",
             text=f"{_files(number, 'export')} not fetched yet, with the deadline "
@@ -80,7 +81,6 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     if waiting:
         verb = "finds no room and waits" if waiting == 1 else "find no room and wait"
         yield Concern(
-            level="look",
             text=f"{waiting} {_plural(waiting, 'file')} {verb}: "
             "the spool is too small.",
             remedy="Make room on its disk, or set `spool_dir` to a larger one; "
@@ -89,7 +89,6 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     parked = status["exports"].get("parked", 0)
     if parked:
         yield Concern(
-            level="look",
             text=f"{_files(parked, 'export')} parked: attempts brought nothing new.",
             remedy="`archive-mirror list --state parked` tells why; "
             "`archive-mirror retry --state parked` tries them at once.",
@@ -97,7 +96,6 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     damaged = status["exports"].get("damaged", 0)
     if damaged:
         yield Concern(
-            level="look",
             text=f"{_files(damaged, 'kept export')} damaged, with no good copy left.",
             remedy="`archive-mirror list --state damaged` names them; ask for them "
             "again on the VMS.",
@@ -125,7 +123,6 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         if mute:
             verb = "does" if mute == 1 else "do"
             yield Concern(
-                level="look",
                 text=f"{mute} {_plural(mute, 'file')} of source {name} {verb} not "
                 "answer, or next to no bytes come.",
                 remedy=f"`archive-mirror list --source {name} --state ready` names "
@@ -134,7 +131,6 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         expires = fresh["token_expires"]
         if expires and datetime.fromisoformat(expires) - now < _TOKEN_LEFT:
             yield Concern(
-                level="look",
                 text=f"The token of source {name} is near its end or past it.",
                 by=expires,
                 remedy=f"`archive-mirror token set {name}` takes a new one, without a "
@@ -143,7 +139,6 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         left_out = source.get("left_out", 0)
         if left_out:
             yield Concern(
-                level="look",
                 text=f"{left_out} rows of source {name} without a file are not taken "
                 "in: its list is too long.",
                 remedy="Each is taken in as soon as it shows a file. Find out what "
@@ -152,7 +147,6 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         offset_s = source.get("clock_offset_seconds", 0.0)
         if abs(offset_s) > _CLOCK_OFF_S:
             yield Concern(
-                level="look",
                 text=f"The clock of source {name} is {span(abs(offset_s))} "
                 f"{'ahead of' if offset_s > 0 else 'behind'} ours.",
                 remedy="Set both by NTP. Deadlines are corrected meanwhile.",
@@ -180,14 +174,12 @@ def _of_targets(status: Mapping[str, Any]) -> Iterator[Concern]:
             continue
         if target["paused_until"]:
             yield Concern(
-                level="look",
                 text=f"Target {target['name']} is paused until "
                 f"{target['paused_until']}. New files wait in the spool.",
                 remedy=f"`archive-mirror resume {target['name']}` ends the pause now.",
             )
         elif target["problem"]:
             yield Concern(
-                level="look",
                 text=f"Target {target['name']} cannot be used: "
                 f"{target['problem'].rstrip('.')}.",
                 remedy="New files are fetched all the same and wait in the spool. "
@@ -195,7 +187,6 @@ def _of_targets(status: Mapping[str, Any]) -> Iterator[Concern]:
             )
         if target["damaged_files"]:
             yield Concern(
-                level="look",
                 text=f"{_files(target['damaged_files'], 'copy', 'copies')} on target "
                 f"{target['name']} damaged or gone.",
                 remedy="`archive-mirror verify --repair` brings them back from "
@@ -209,7 +200,6 @@ def _of_doubtful(status: Mapping[str, Any]) -> Iterator[Concern]:
         if number:
             was, is_ = ("was", "is") if number == 1 else ("were", "are")
             yield Concern(
-                level="look",
                 text=f"{number} {_plural(number, 'file')} of source {name} {was} kept "
                 f"in the last 24 hours and {is_} not proven whole.",
                 remedy=f"`archive-mirror list --state doubtful --source {name}` names "
@@ -225,7 +215,6 @@ def _of_losses(status: Mapping[str, Any]) -> Iterator[Concern]:
         label = _label(new[0]) if new else "SOURCE/ID"
         verb = "was" if number == 1 else "were"
         yield Concern(
-            level="look",
             text=f"{number} {_plural(number, 'export')} {verb} lost, and nobody has "
             "taken note of it.",
             remedy="Ask for them again on the VMS as long as the cameras' archive "
@@ -244,7 +233,3 @@ def _files(number: int, one: str, many: str | None = None) -> str:
 
 def _plural(number: int, one: str, many: str | None = None) -> str:
     return one if number == 1 else many or f"{one}s"
-
-
-def _minutes(length: timedelta) -> str:
-    return span(length.total_seconds())

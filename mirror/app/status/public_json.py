@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mirror import sidecar
@@ -9,6 +10,8 @@ from mirror.model import State, iso
 from mirror.wording import ADVICE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mirror.ledger import Event, ExportDetails, Queries
     from mirror.model import Attempt, Copy, Export
 
@@ -150,20 +153,14 @@ def status(
 ) -> dict[str, Any]:
     """Return what `status --json` shows.
 
-    Args:
-        counts: Of exports by (source, state), perhaps a little old.
-        queries: Of the ledger.
-        now_us: Now.
+    The counts are of exports by (source, state), perhaps a little old.
     """
     backlog = queries.backlog(now_us)
     not_answering = queries.not_answering()
     held = queries.held()
     doubtful = queries.newly_doubtful(now_us - NEWS_US)
-    by_state: dict[str, int] = {}
-    for (_, state), number in counts.items():
-        by_state[state] = by_state.get(state, 0) + number
     return {
-        "exports": by_state,
+        "exports": by_state(counts),
         "owed": backlog.owed,
         "held": sum(held.values()),
         "at_risk": backlog.at_risk,
@@ -209,6 +206,14 @@ def status(
             for target in queries.targets()
         ],
     }
+
+
+def by_state(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Return how many exports there are by state, of counts by (source, state)."""
+    total: Counter[str] = Counter()
+    for (_, state), number in counts.items():
+        total[state] += number
+    return total
 
 
 def _item(raw: bytes) -> dict[str, object] | None:
