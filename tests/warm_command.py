@@ -7,6 +7,7 @@ environment, standard streams, exit code. It takes a tenth of the time.
 from __future__ import annotations
 
 import atexit
+import codecs
 import contextlib
 import functools
 import gc
@@ -209,6 +210,8 @@ def _warm_up() -> None:
     mirror = importlib.import_module("mirror")
     for module in pkgutil.walk_packages(mirror.__path__, "mirror."):
         importlib.import_module(module.name)
+    for encoding in ("utf-16-le", "utf-16-be", "utf-16"):
+        codecs.lookup(encoding)  # a command that is root no more may not read Python
     gc.freeze()
 
 

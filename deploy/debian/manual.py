@@ -39,7 +39,7 @@ it on one or more targets, and records in its ledger what is held, owed and lost
 .PP
 Under systemd it runs as the unit
 .BR archive\\-mirror.service .
-The other commands work beside it, as root or as its user
+The other commands work beside it; root goes on as its user
 .BR archive\\-mirror .
 .SH OPTIONS
 They may stand before or after the command.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mirror import logs
+from mirror.app import service_user
 
 if TYPE_CHECKING:
     from mirror.config import Settings
@@ -25,12 +26,10 @@ class Globals:
     """The options that go with every command.
 
     Attributes:
-        arguments: All of the command line.
         redactor: Learns the secrets that no log line may show.
         outlet: What writes the log.
     """
 
-    arguments: tuple[str, ...] = ()
     config: str | None = None
     log_level: str = "info"
     log_format: str | None = None
@@ -52,15 +51,35 @@ class Globals:
         if self.outlet is not None:
             self.outlet.drain(_LAST_LINES_S)
 
-    def settings(self) -> Settings:
-        """Read the configuration.
+    def settings(self, *, as_root: bool = False) -> Settings:
+        """Read the configuration; root goes on as the service's user.
+
+        Args:
+            as_root: Root stays root, to write where only root may.
 
         Raises:
             ConfigError: It cannot be understood.
+            MirrorError: That user cannot go on.
         """
         from mirror import config  # noqa: PLC0415 -- costs a quarter of a second
 
-        return config.load(self.config_path(), os.environ)
+        settings = config.load(self.config_path(), os.environ)
+        if not as_root:
+            self.become_service_user(settings)
+        return settings
+
+    def become_service_user(self, settings: Settings) -> None:
+        """Stop being root where the service's user owns the state directory.
+
+        Raises:
+            MirrorError: That user cannot go on.
+        """
+        name = service_user.become(settings.state_dir)
+        if name is not None:
+            typer.echo(
+                f"archive-mirror: goes on as {name}, who owns {settings.state_dir}",
+                err=True,
+            )
 
     def config_path(self) -> Path:
         """Return where the configuration is."""

@@ -1,0 +1,47 @@
+"""Go on as the service's user where root began: what root makes, it could not use."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import mirror
+from mirror.errors import MirrorError
+
+
+def become(state_dir: Path) -> str | None:
+    """Stop being root, for good, if another user owns the state directory.
+
+    Returns:
+        That user's name; None if nothing had to change.
+
+    Raises:
+        MirrorError: That user cannot go on with this program.
+    """
+    try:
+        owner = state_dir.stat()
+    except OSError:
+        return None
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return None
+    try:
+        user = pwd.getpwuid(owner.st_uid)
+        name, group, groups = user.pw_name, user.pw_gid, None
+    except KeyError:
+        name, group, groups = f"user {owner.st_uid}", owner.st_gid, [owner.st_gid]
+    try:
+        os.initgroups(name, group) if groups is None else os.setgroups(groups)
+        os.setresgid(group, group, group)
+        os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+    except PermissionError as exc:
+        raise MirrorError(
+            f"this is root, and {state_dir} belongs to {name}, who could not use the "
+            f"files that this makes; become {name} first, this process may not"
+        ) from exc
+    if not os.access(mirror.__file__, os.R_OK):
+        raise MirrorError(
+            f"this is root, and {state_dir} belongs to {name}, who may not read this "
+            f"program in {Path(mirror.__file__).parent}; install it in /opt"
+        )
+    return name
