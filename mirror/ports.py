@@ -211,12 +211,15 @@ class SpoolFolder:
         ready: Makes the folder where it is missing. Takes the marker id of the target
             and whether others are known to write there. Blocking. Raises OSError unless
             that target lies there, and its folders are ours alone.
+        give_mode: Gives an open file the mode and group of kept ones, before it is
+            flushed, so that a link need not flush it again. Blocking.
     """
 
     path: Path
     network: bool
     min_free: int
     ready: Callable[[str, bool], None]
+    give_mode: Callable[[int], None]
 
 
 class Target(Protocol):

@@ -70,16 +70,18 @@ def make_folder(name: str, *, within: int, mode: int, gid: int = -1) -> bool:
     return True
 
 
-def give_mode(fd: int, mode: int, gid: int) -> None:
-    """Set mode and group where they differ.
+def give_mode(fd: int, mode: int, gid: int) -> bool:
+    """Set mode and group where they differ; tell whether they did.
 
     A file system without modes (FAT, SMB) is left as its mount options say. Where
     set-group-ID is forbidden (systemd's RestrictSUIDSGID=), the mode is without it.
     """
     about = os.fstat(fd)
-    if gid not in {-1, about.st_gid}:
+    regroup = gid not in {-1, about.st_gid}
+    differ = regroup or about.st_mode & 0o7777 != mode
+    if regroup:
         os.fchown(fd, -1, gid)
-    if about.st_mode & 0o7777 != mode or gid not in {-1, about.st_gid}:
+    if differ:
         for possible in (mode, mode & _NO_SPECIAL):
             try:
                 os.fchmod(fd, possible)
@@ -87,7 +89,8 @@ def give_mode(fd: int, mode: int, gid: int) -> None:
                 if exc.errno not in _CANNOT_CHMOD:
                     raise
             else:
-                return
+                break
+    return differ
 
 
 def write_new(

@@ -42,6 +42,7 @@ class Place:
 
     Attributes:
         path: Of the folder.
+        give_mode: Gives an open file the mode it shall have once it is whole.
         guard: Raises OSError unless `path` still lies where it is believed to;
             asked in a thread before each use.
         min_free: Bytes that must stay free there.
@@ -54,6 +55,7 @@ class Place:
     private: bool = False
     beside_ledger: bool = False
     guard: Callable[[], None] | None = None
+    give_mode: Callable[[int], None] | None = None
 
 
 class Spool:
@@ -407,6 +409,7 @@ class Spool:
             ) from exc
         part.min_free = place.min_free
         part.beside_ledger = place.beside_ledger
+        part.give_mode = place.give_mode
         opened.append(part)
         return part
 

@@ -218,6 +218,15 @@ class DirectoryStore:
             text = f"another disk lies at target {self._root.target}"
             raise OSError(errno.ENODEV, text) from exc
 
+    def give_mode(self, fd: int) -> None:
+        """Give a spooled file its mode; see `ports.SpoolFolder`.
+
+        Not where others than us may write to kept files: that would be too early.
+        """
+        modes = self._modes
+        if not modes.file_mode & 0o022:
+            durable.give_mode(fd, modes.file_mode, modes.gid)
+
     def error(self, exc: OSError, path: str = "") -> TargetError:
         """Return what an error of the file system means for the target."""
         root = self._root.path

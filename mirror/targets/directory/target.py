@@ -105,6 +105,7 @@ class DirectoryTarget:
             network=mounts.is_network(self._root),
             min_free=self._min_free,
             ready=self._store.ready_spool,
+            give_mode=self._store.give_mode,
         )
 
     async def first_use(self) -> str | None:
