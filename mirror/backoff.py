@@ -18,12 +18,7 @@ _SECONDS: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast failures are retried.
-
-    Attributes:
-        initial: Longest wait after the first failure.
-        maximum: Longest wait ever.
-    """
+    """How fast failures are retried: the longest wait after the first, and ever."""
 
     initial: timedelta
     maximum: timedelta

@@ -87,11 +87,7 @@ class _Piece:
 
 
 class Layout:
-    """A checked template.
-
-    Attributes:
-        fields: Names of the fields it uses.
-    """
+    """A checked template, and the names of the fields it uses."""
 
     def __init__(self, parts: tuple[_LayoutPart, ...], zone: tzinfo) -> None:
         self._parts = parts
@@ -149,9 +145,7 @@ class Layout:
 def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:
     """Check a template such as `{source}/{from:%Y/%m}/{id}-{name}`.
 
-    Args:
-        template: `/` between segments; a time's format may hold `/` too.
-        zone: In which times are shown.
+    Times are shown in `zone`; their formats may hold `/` too.
 
     Raises:
         LayoutError: It names the field or segment that is wrong, and what would do.

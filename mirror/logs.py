@@ -243,7 +243,6 @@ def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> Even
 
 
 def _described(failure: BaseException) -> str:
-    """Return type and text of an exception."""
     return f"{type(failure).__name__}: {failure}".removesuffix(": ")
 
 

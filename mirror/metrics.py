@@ -57,19 +57,10 @@ class FetchOutcome(StrEnum):
     OTHER = "other"
 
 
-_OUTCOMES = {
-    "whole": FetchOutcome.WHOLE,
-    "doubtful": FetchOutcome.DOUBTFUL,
-    "unchanged": FetchOutcome.UNCHANGED,
-    "cut": FetchOutcome.CUT,
-    "timeout": FetchOutcome.TIMEOUT,
+_OUTCOMES = {outcome.value: outcome for outcome in FetchOutcome} | {
     "first_byte": FetchOutcome.TIMEOUT,
     "too_slow": FetchOutcome.TIMEOUT,
-    "busy": FetchOutcome.BUSY,
-    "server_error": FetchOutcome.SERVER_ERROR,
-    "unreachable": FetchOutcome.UNREACHABLE,
     "proxy": FetchOutcome.UNREACHABLE,
-    "tls": FetchOutcome.TLS,
     "file_gone": FetchOutcome.GONE,
     "url_without_file": FetchOutcome.GONE,
     "origin_refused": FetchOutcome.REFUSED,

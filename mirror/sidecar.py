@@ -65,13 +65,7 @@ def record(
     only what we know, the file's url cut to its origin, the user to its id. No record
     is longer than `MAX_SIDECAR_BYTES`; the item gives way.
 
-    Args:
-        export: Spooled, with size and digest.
-        item: The list item as received.
-        source_url: Base URL of the source.
-        node_id: Of the machine that fetched it.
-        target: Name of the target the record lies on.
-        path: Of the file, relative to the target's root.
+    The export is spooled, the item as received, the path relative to the target's root.
     """
     fields: dict[str, Any] = {
         "format": FORMAT,
@@ -113,12 +107,9 @@ def _fits(written: bytes) -> bool:
 
 
 def known_of(raw: bytes) -> dict[str, object] | None:
-    """Return what we know of a list item, with nothing secret or personal.
+    """Return what we know of a list item as received, with nothing secret or personal.
 
     None if it is no JSON object.
-
-    Args:
-        raw: As received.
     """
     try:
         # What is no UTF-8 becomes surrogates, and is written as their escapes.
@@ -168,9 +159,7 @@ def _origin(url: str) -> str | None:
 def read(raw: bytes, now_us: int) -> Export:
     """Return the version of an export that a record tells of, as kept.
 
-    Args:
-        raw: The record.
-        now_us: Stands in for times that it does not tell.
+    `now_us` stands in for times that it does not tell.
 
     Raises:
         SidecarError: It is none that we wrote, or it contradicts itself.
@@ -275,13 +264,7 @@ def _moment(fields: dict[str, Any], name: str) -> int | None:
 
 
 def moved(raw: bytes, *, target: str, path: str) -> bytes:
-    """Return the record of another target's copy as that of the copy named.
-
-    Args:
-        raw: A record that was read without fault.
-        target: Name of the target the new record lies on.
-        path: Of the file there.
-    """
+    """Return the record of another target's copy as that of the copy named."""
     fields = json.loads(raw)
     given = _table(fields, "item")
     item = known_of(json.dumps(given).encode()) if given else None
@@ -298,14 +281,10 @@ def _dump(fields: dict[str, Any]) -> bytes:
 
 
 def export_of(beside: StoredFile, now_us: int) -> Export:
-    """Return the version of an export that a sidecar tells of, as kept.
-
-    Args:
-        beside: On a target.
-        now_us: Stands in for times that the sidecar does not tell.
+    """Return the version of an export that a sidecar tells of; as `read`.
 
     Raises:
-        SidecarError: It is none that we wrote, or it contradicts itself.
+        SidecarError: As `read`; or there is no sidecar.
     """
     if beside.sidecar is None:
         raise SidecarError(beside.problem or "it is gone")

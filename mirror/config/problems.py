@@ -70,12 +70,7 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyProblem:
-    """A problem of one key or table.
-
-    Attributes:
-        path: The key or table.
-        text: What is wrong and what would be right.
-    """
+    """A key or table, with what is wrong there and what would be right."""
 
     path: KeyPath
     text: str
@@ -86,10 +81,7 @@ def problems_of(
 ) -> list[KeyProblem]:
     """Return the problems pydantic reports, less those that follow from others.
 
-    Args:
-        error: Its paths start at `under`.
-        variables: The environment variable of each key that one sets.
-        under: Where the validated table lies.
+    The error's paths start at `under`, where the validated table lies.
     """
     problems = [
         (_problem_of(details, variables, under), details["type"])

@@ -23,13 +23,10 @@ _SOME: Final = 0.02
 
 
 def is_error_page(head: bytes) -> bool:
-    """Tell whether a body is text, or nothing, instead of a file.
+    """Tell whether a body that begins so is text, or nothing, instead of a file.
 
     Text is UTF-8, UTF-16, or one of the older sets that keep ASCII (Latin-1, GBK),
     and has no control characters but white space.
-
-    Args:
-        head: The first `HEAD_BYTES`, or the whole body if it is shorter.
     """
     for bom, charset in _BOMS:
         if head.startswith(bom):

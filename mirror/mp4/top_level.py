@@ -142,7 +142,6 @@ def _is_trailer(box: Box, file_size: int) -> bool:
 
 
 def _record(top: TopLevel, box: Box, file_size: int) -> None:
-    """Record one box."""
     if box.to_end:
         top.explicit = False
         top.notes.append(f"{box.label} has no size")

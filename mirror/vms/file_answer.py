@@ -152,9 +152,7 @@ def _expect_file(
 def is_firm(headers: Mapping[str, str], now: datetime) -> bool:
     """Tell whether `Last-Modified` lies far enough before the answer's own date.
 
-    Args:
-        headers: Of the answer.
-        now: When it came, if it has no date (RFC 9110, 6.6.1).
+    Without a date it is that of now (RFC 9110, 6.6.1).
     """
     modified = backoff.http_date(headers.get("Last-Modified"))
     dated = backoff.http_date(headers.get("Date")) or now

@@ -61,9 +61,7 @@ def late(waited_s: float) -> FetchError:
 def explained(exc: Exception, proxies: Collection[str] = ()) -> tuple[str, str]:
     """Return the reason, fit for a label, and the text for an HTTP failure.
 
-    Args:
-        exc: What was raised.
-        proxies: Hosts of the proxies that the request may have gone by.
+    The request may have gone by proxies on the hosts given.
     """
     if isinstance(exc, aiohttp.ConnectionTimeoutError):
         return (

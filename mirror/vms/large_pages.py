@@ -44,8 +44,7 @@ PLACE = b"{}"
 class Scratch:
     """A file without a name; it is gone when nobody refers to it.
 
-    Args:
-        folder: Where it lies; None leaves that to the system.
+    Without a folder the system chooses where it lies.
 
     Raises:
         OSError: There is no room.

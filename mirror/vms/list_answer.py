@@ -44,13 +44,8 @@ def judge(
 ) -> None:
     """Make sure that the answer is a list, or say why it is of no use.
 
-    Args:
-        status: Of the answer.
-        headers: Of the answer.
-        body: Read only if the VMS finds fault with the request.
-        token: Not shown, should the VMS quote it.
-        place: Where the operator puts the token.
-        now: Aware; for a `Retry-After` that is a date.
+    The body is read only if the VMS finds fault with the request, and the token not
+    shown, should the VMS quote it. `place` is where the operator puts it.
 
     Raises:
         AuthError: The VMS refuses the token.
@@ -84,9 +79,7 @@ def judge(
 def validation_errors(body: bytes, *, secret: str) -> str:
     """Return what a 422 says of each field, on one line; empty if unreadable.
 
-    Args:
-        body: Of the answer.
-        secret: Not shown, however it is written in the JSON.
+    The secret is not shown, however it is written in the JSON.
     """
     errors = json_object(body).get("errors")
     if isinstance(errors, str):

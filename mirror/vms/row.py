@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 
 
 def decode_row(raw: bytes, received: bytes, footage_zone: tzinfo) -> Row:
-    """Return one row of the list.
+    """Return one row of the list; `raw` is `received` with no half of a surrogate pair.
 
-    Args:
-        raw: With no half of a surrogate pair.
-        received: The same as it was received.
-        footage_zone: Of footage times that carry no zone.
+    Footage times that carry no zone are of `footage_zone`.
 
     Raises:
         ValueError: It has no usable id, so that nothing can be kept of it.

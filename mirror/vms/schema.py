@@ -152,15 +152,7 @@ def _refuse(rows: Rows, received: bytes, error: str) -> None:
 
 
 class _LaterRows:
-    """The rows of a large answer, decoded some at a time, in threads.
-
-    Args:
-        answer: As received.
-        split: Where its rows lie.
-        listed: All rows of its frame; those taken out are `{}` there.
-        secret: Taken out of each.
-        zone: Of footage times that carry no zone.
-    """
+    """The rows of a large answer, decoded some at a time, in threads."""
 
     def __init__(
         self,

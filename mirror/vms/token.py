@@ -123,11 +123,7 @@ _read_file = aiofiles.os.wrap(_content)
 
 
 def parse(raw: bytes, place: str) -> str:
-    """Return the token in what an operator wrote, without a leading `Bearer`.
-
-    Args:
-        raw: The text, white space around it and all.
-        place: Where it came from, for the error text.
+    """Return the token in what an operator wrote, without white space and `Bearer`.
 
     Raises:
         AuthError: It is none.

@@ -22,13 +22,7 @@ def examine(
     size_bytes: int,
     came: Callable[[int], None],
 ) -> StoredFile:
-    """Return what lies at a path below an open root, and beside it.
-
-    Args:
-        root: Descriptor.
-        path: Of the file.
-        size_bytes: Only a file of this length is read.
-        came: Called with the number of bytes of each read.
+    """Return what lies at a path below an open root, and beside it; see `ports.Target`.
 
     Raises:
         OSError: It cannot be read just now.

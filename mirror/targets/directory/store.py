@@ -35,16 +35,9 @@ _USABLE: Final = os.W_OK | os.X_OK
 
 
 class DirectoryStore:
-    """Files, sidecars and the hidden folder below one root.
+    """Files, sidecars and the hidden folder below one root; see `DirectoryTarget`.
 
     What fails raises OSError, which `target_error` translates, or TargetError.
-
-    Args:
-        root: Where the target is believed to lie.
-        node_id: Begins the names of temporary files.
-        min_free: Bytes to leave free.
-        modes: Of kept files, sidecars and folders.
-        group: Name or number of the group of all these; None leaves it alone.
     """
 
     def __init__(
