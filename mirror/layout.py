@@ -71,16 +71,8 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
-class _LayoutPart:
-    """A run of literal text (`field` empty), or a field with its time format."""
-
-    field: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Piece:
-    """Rendered text within one segment, and the field it came from."""
+    """Literal text (`field` empty), a field's time format, or what it rendered to."""
 
     field: str
     text: str
@@ -89,7 +81,7 @@ class _Piece:
 class Layout:
     """A checked template, and the names of the fields it uses."""
 
-    def __init__(self, parts: tuple[_LayoutPart, ...], zone: tzinfo) -> None:
+    def __init__(self, parts: tuple[_Piece, ...], zone: tzinfo) -> None:
         self._parts = parts
         self._zone = zone
         self.fields = frozenset(part.field for part in parts if part.field)
@@ -119,16 +111,16 @@ class Layout:
                 segments[-1].append(_Piece(part.field, text))
         return segments
 
-    def _texts(self, part: _LayoutPart, values: Values) -> Iterator[str]:
+    def _texts(self, part: _Piece, values: Values) -> Iterator[str]:
         """Yield the text of a part in this segment, then in each further one."""
         if not part.field:
             yield from part.text.split("/")
         elif part.field in _TIMES:
             yield from self._times(part, values)
         else:
-            yield _clean_value(_value(part.field, values))
+            yield _clean(_value(part.field, values)).strip() or UNKNOWN
 
-    def _times(self, part: _LayoutPart, values: Values) -> Iterator[str]:
+    def _times(self, part: _Piece, values: Values) -> Iterator[str]:
         name = "created_at" if part.field == "created_at" else f"footage_{part.field}"
         moment: datetime | None = getattr(values, name)
         try:
@@ -154,10 +146,10 @@ def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:
         parsed = list(string.Formatter().parse(template))
     except ValueError as exc:
         raise LayoutError(f"layout {template!r}: {exc}; write a brace as {{{{") from exc
-    parts: list[_LayoutPart] = []
+    parts: list[_Piece] = []
     for literal, field, spec, conversion in parsed:
         if literal:
-            parts.append(_LayoutPart("", literal))
+            parts.append(_Piece("", literal))
         if field is not None:
             parts.append(_field(field, spec or "", conversion))
     _check_segments(template, parts)
@@ -195,7 +187,7 @@ def is_numbered(path: str, of: str) -> bool:
     return path.startswith(head) and number.isascii() and number.isdigit()
 
 
-def _field(field: str, spec: str, conversion: str | None) -> _LayoutPart:
+def _field(field: str, spec: str, conversion: str | None) -> _Piece:
     shown = f"{{{field}}}"
     if field not in _ALLOWED:
         allowed = " ".join(f"{{{name}}}" for name in sorted(_ALLOWED))
@@ -205,7 +197,7 @@ def _field(field: str, spec: str, conversion: str | None) -> _LayoutPart:
     if field not in _TIMES:
         if spec:
             raise LayoutError(f"{shown} takes no format, but has :{spec}")
-        return _LayoutPart(field, "")
+        return _Piece(field, "")
     for match in re.finditer(r"%(.?)", spec, re.DOTALL):
         if match[1] not in _DIRECTIVES or not match[1]:
             allowed = " ".join(f"%{letter}" for letter in sorted(_DIRECTIVES))
@@ -214,10 +206,10 @@ def _field(field: str, spec: str, conversion: str | None) -> _LayoutPart:
             )
     if "{" in spec:
         raise LayoutError(f"{shown}: no field within a format")
-    return _LayoutPart(field, spec or _DEFAULT_SPEC)
+    return _Piece(field, spec or _DEFAULT_SPEC)
 
 
-def _check_segments(template: str, parts: list[_LayoutPart]) -> None:
+def _check_segments(template: str, parts: list[_Piece]) -> None:
     """Refuse segments that leave the target, or that could not be kept short."""
     widest = "".join(_widest(part) for part in parts)
     shown = f"layout {template!r}"
@@ -239,7 +231,7 @@ def _check_segments(template: str, parts: list[_LayoutPart]) -> None:
         raise LayoutError(f"{shown} has more than {_MAX_SEGMENTS} segments")
 
 
-def _widest(part: _LayoutPart) -> str:
+def _widest(part: _Piece) -> str:
     """Return a text as long as the part is once its values are shortened."""
     if not part.field:
         return unicodedata.normalize("NFC", part.text)
@@ -255,10 +247,6 @@ def _value(field: str, values: Values) -> str:
         return _without_suffix(values.name or "")
     value: str | int | None = getattr(values, field)
     return "" if value is None else str(value)
-
-
-def _clean_value(text: str) -> str:
-    return _clean(text).strip() or UNKNOWN
 
 
 def _clean(text: str) -> str:
@@ -278,7 +266,8 @@ def _clean_character(character: str) -> str:
 
 def _shorten(segment: list[_Piece], limit: int) -> str:
     """Join the pieces; cut values, least needed first, to fit into `limit` bytes."""
-    excess = _bytes(segment) - (limit - len(SUFFIX) - _SPARE_BYTES)
+    size = sum(len(_clean(piece.text).encode()) for piece in segment)
+    excess = size - (limit - len(SUFFIX) - _SPARE_BYTES)
     for field in _SHRINKABLE:
         for index, piece in enumerate(segment):
             if excess > 0 and piece.field == field:
@@ -287,10 +276,6 @@ def _shorten(segment: list[_Piece], limit: int) -> str:
                 excess -= size - len(text.encode())
                 segment = [*segment[:index], _Piece(field, text), *segment[index + 1 :]]
     return "".join(piece.text for piece in segment)
-
-
-def _bytes(segment: list[_Piece]) -> int:
-    return sum(len(_clean(piece.text).encode()) for piece in segment)
 
 
 def _cut(text: str, size: int) -> str:

@@ -151,7 +151,9 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     final: list[Processor] = [
-        _with_tracebacks if level == "debug" else _without_tracebacks,
+        structlog.processors.format_exc_info
+        if level == "debug"
+        else _without_tracebacks,
         redactor,
         _renderer(form, colors=stream.isatty()),
     ]
@@ -222,10 +224,6 @@ def _escaped(text: str, *, keep: str) -> str:
         return control if control in keep else repr(control)[1:-1]
 
     return _CONTROL.sub(escape, text)
-
-
-def _with_tracebacks(logger: object, method: str, event: EventDict) -> EventDict:
-    return structlog.processors.format_exc_info(logger, method, event)
 
 
 def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -297,19 +298,9 @@ class Export:
 
     def without_held(self) -> Export:
         """Return the export without its held body."""
-        return dataclasses.replace(
-            self,
-            held_dir=None,
-            held_number=None,
-            held_bytes=None,
-            held_sha256=None,
-            held_etag=None,
-            held_modified=None,
-            held_doubt=None,
-            held_started_us=None,
-            held_us=None,
-            held_until_us=None,
-        )
+        names = (field.name for field in dataclasses.fields(self))
+        held: Any = {name: None for name in names if name.startswith("held_")}
+        return dataclasses.replace(self, **held)
 
     def shows_other_footage(self, row: Row) -> bool:
         """Tell whether a row speaks of other footage, as far as both can be read."""

@@ -99,11 +99,8 @@ def record(
         "tool": f"archive-mirror {__version__}",
     }
     written = _dump(fields)
-    return written if _fits(written) else _dump(fields | {"item": None})
-
-
-def _fits(written: bytes) -> bool:
-    return len(written) <= MAX_SIDECAR_BYTES
+    fits = len(written) <= MAX_SIDECAR_BYTES
+    return written if fits else _dump(fields | {"item": None})
 
 
 def known_of(raw: bytes) -> dict[str, object] | None:
@@ -173,8 +170,8 @@ def read(raw: bytes, now_us: int) -> Export:
     item = _table(fields, "item")
     # Records of before had the validators in it.
     response = _table(fields, "response")
-    proof = _proof(fields)
-    state, reason = kept_as(doubtful=proof is Verdict.DOUBTFUL)
+    doubtful = fields.get("proof") == Verdict.DOUBTFUL
+    state, reason = kept_as(doubtful=doubtful)
     created_at = _given(fields, "created_at", str)
     created_key = _needed(fields, "created_key", str)
     spooled_us = _moment(fields, "fetched")
@@ -209,7 +206,7 @@ def read(raw: bytes, now_us: int) -> Export:
         or _given(response, "last_modified", str),
         size_bytes=_needed(fields, "size_bytes", int),
         sha256=_needed(fields, "sha256", str),
-        proof=proof,
+        proof=Verdict.DOUBTFUL if doubtful else Verdict.WHOLE,
         doubt=_given(fields, "doubt", str),
         started_us=_moment(fields, "fetch_started"),
         spooled_us=spooled_us,
@@ -223,11 +220,6 @@ def read(raw: bytes, now_us: int) -> Export:
     }:
         raise SidecarError("it contradicts itself: two ids")
     return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
-
-
-def _proof(fields: dict[str, Any]) -> Verdict:
-    doubtful = fields.get("proof") == Verdict.DOUBTFUL
-    return Verdict.DOUBTFUL if doubtful else Verdict.WHOLE
 
 
 def _needed(fields: dict[str, Any], name: str, kind: type[T]) -> T:
@@ -264,7 +256,7 @@ def _moment(fields: dict[str, Any], name: str) -> int | None:
 
 
 def moved(raw: bytes, *, target: str, path: str) -> bytes:
-    """Return the record of another target's copy as that of the copy named."""
+    """Return a record that was read without fault, as that of the copy named."""
     fields = json.loads(raw)
     given = _table(fields, "item")
     item = known_of(json.dumps(given).encode()) if given else None

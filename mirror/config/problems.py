@@ -130,7 +130,8 @@ def unknown_key(path: KeyPath, variables: Mapping[KeyPath, str]) -> str:
         return f"unknown key; did you mean {meant}?"
     for place, others in _TABLES.items():
         if key in others and place and key != "name":
-            return f"unknown key here; it belongs to [{_place(place)}]"
+            named = tuple("NAME" if part == "*" else part for part in place)
+            return f"unknown key here; it belongs to [{label(named, {})}]"
     return f"unknown key; known here: {', '.join(keys)}" if keys else "unknown key"
 
 
@@ -185,10 +186,6 @@ def _general(path: KeyPath) -> KeyPath:
         "*" if isinstance(part, int) or (named and at == 1) else part
         for at, part in enumerate(path)
     )
-
-
-def _place(table: KeyPath) -> str:
-    return label(tuple("NAME" if part == "*" else part for part in table), {})
 
 
 def _dotted(path: KeyPath) -> str:

@@ -82,11 +82,14 @@ class Reader:
             data += more
         return data
 
-    def hold(self, box: Box) -> None:
-        """Read the first part of a box ahead; reads inside of it then cost nothing."""
-        length = min(box.end - box.start, BLOCK_BYTES)
-        self._held = self.read(box.start, length)
-        self._held_at = box.start
+    def hold(self, start: int) -> Box:
+        """Return a box; its first part is read ahead, and costs nothing from now on."""
+        box = self.box(start, self.size)
+        if box is None:
+            raise DoubtError(f"no box at offset {start}")
+        self._held = self.read(start, min(box.end - start, BLOCK_BYTES))
+        self._held_at = start
+        return box
 
     def is_zero(self, offset: int, length: int) -> bool:
         """Tell whether all these bytes are zeros, as far as one block shows."""

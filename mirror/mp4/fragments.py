@@ -57,10 +57,7 @@ def walk(reader: Reader, start: int, tracks: Mapping[int, Track], media: Media) 
     Raises:
         DoubtError: They do not, or it cannot be read.
     """
-    moof = reader.box(start, reader.size)
-    if moof is None:
-        raise DoubtError(f"no box at offset {start}")
-    reader.hold(moof)
+    moof = reader.hold(start)
     total, at = 0, start
     for traf in reader.inside(moof):
         if traf.kind != b"traf":

@@ -73,10 +73,7 @@ def read_movie(reader: Reader, start: int) -> Movie:
     Raises:
         DoubtError: It has no track, or cannot be read.
     """
-    moov = reader.box(start, reader.size)
-    if moov is None:
-        raise DoubtError(f"no box at offset {start}")
-    reader.hold(moov)
+    moov = reader.hold(start)
     movie = Movie()
     extends: Box | None = None
     for box in reader.inside(moov):

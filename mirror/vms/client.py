@@ -223,12 +223,7 @@ class VmsClient:
     async def sample(
         self, address: URL, headers: Mapping[str, str], *, most_bytes: int
     ) -> RawAnswer:
-        """Ask for a file and read no more than its first bytes.
-
-        Args:
-            address: As `resolve` gives it.
-            headers: Besides our own.
-            most_bytes: Of the body.
+        """Ask for a file and read its first bytes at most; `headers` join our own.
 
         Raises:
             FetchError: Nothing came.
@@ -301,6 +296,8 @@ class VmsClient:
     ) -> aiohttp.ClientResponse:
         try:
             return await self._follow(address, headers)
+        except AuthError as exc:
+            raise FetchError(exc.reason, str(exc)) from exc
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
             reason, text = explained(exc, self._options.proxies.hosts)
             raise FetchError(
@@ -315,7 +312,7 @@ class VmsClient:
         credentials: dict[str, str] = {}
         at_home = origin_of(address) == self.origin
         if self._options.send_token_to_files and at_home:
-            credentials["Authorization"] = f"Bearer {await self._file_token()}"
+            credentials["Authorization"] = f"Bearer {await self.token.read()}"
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._sessions.files.get(
                 address,
@@ -344,12 +341,6 @@ class VmsClient:
                 "http://, and only such are used; set the source's proxy to one",
             )
         return proxy
-
-    async def _file_token(self) -> str:
-        try:
-            return await self.token.read()
-        except AuthError as exc:
-            raise FetchError(exc.reason, str(exc)) from exc
 
     def _tls(
         self, failure: type[ListError | FetchError]

@@ -72,23 +72,18 @@ def explained(exc: Exception, proxies: Collection[str] = ()) -> tuple[str, str]:
         return "timeout", "no answer, or no byte, for too long"
     return (
         _of_proxy(exc, proxies)
-        or _of_name(exc)
         or _of_tls(exc)
         or _of_connection(exc)
         or _of_answer(exc)
     )
 
 
-def _of_name(exc: Exception) -> tuple[str, str] | None:
-    if not isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return None
-    return "unreachable", (
-        f"the host name {exc.host} cannot be resolved; check url, and this machine's "
-        "name server"
-    )
-
-
 def _of_connection(exc: Exception) -> tuple[str, str] | None:
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return "unreachable", (
+            f"the host name {exc.host} cannot be resolved; check url, and this "
+            "machine's name server"
+        )
     if not isinstance(exc, aiohttp.ClientConnectorError):
         return None
     return "unreachable", (

@@ -51,12 +51,7 @@ def length(seconds: float) -> str:
 
 
 class Times:
-    """Shows moments relative to now.
-
-    Args:
-        now: The moment the page is of.
-        zone: Of the clock on the operator's wall.
-    """
+    """Shows moments relative to now, by the clock on the operator's wall."""
 
     def __init__(self, now: datetime, zone: tzinfo) -> None:
         self.now = now

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -64,14 +63,6 @@ class _Cached(Generic[T]):
             return self._answer[1]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Status:
-    """The status in both forms, taken at the same moment."""
-
-    html: bytes
-    json: bytes
-
-
 class HttpServer:
     """Serves the configured pages; nothing else, GET and HEAD only.
 
@@ -122,8 +113,8 @@ class HttpServer:
         application.on_response_prepare.append(_add_headers)
         for page, path, handler in (
             ("metrics", "/metrics", self._metrics),
-            ("health", "/healthz", self._healthz),
-            ("health", "/readyz", self._readyz),
+            ("health", "/healthz", partial(_health, self._healthy)),
+            ("health", "/readyz", partial(_health, self._ready)),
             ("status", "/", self._page),
             ("status", "/status.json", self._status_json),
         ):
@@ -177,20 +168,21 @@ class HttpServer:
         response.enable_compression()
         return response
 
-    async def _render(self) -> _Status:
+    async def _render(self) -> tuple[bytes, bytes]:
+        """Return the status of one moment as HTML and as JSON."""
         status = await self._ask_status()
 
-        def both() -> _Status:
+        def both() -> tuple[bytes, bytes]:
             # Names may hold lone surrogates, which UTF-8 cannot encode.
             html = status_page.render(status, self._zone).encode("utf-8", "replace")
-            return _Status(html=html, json=json.dumps(status).encode())
+            return html, json.dumps(status).encode()
 
         return await asyncio.to_thread(both)
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
         try:
             status = 200
-            body = (await self._status.get()).html
+            body, _json = await self._status.get()
         except (MirrorError, TimeoutError) as exc:
             status = 503
             body = status_page.failure(_failure_text(exc)).encode()
@@ -198,16 +190,10 @@ class HttpServer:
 
     async def _status_json(self, _: web.Request) -> web.StreamResponse:
         try:
-            body = (await self._status.get()).json
+            _html, body = await self._status.get()
         except (MirrorError, TimeoutError) as exc:
             raise web.HTTPServiceUnavailable(text=_failure_text(exc)) from exc
         return _response(body, "application/json", 200)
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return _health(await self._healthy())
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        return _health(await self._ready())
 
 
 async def _add_headers(_: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -251,7 +237,9 @@ def _response(body: bytes, kind: str, status: int) -> web.StreamResponse:
     return response
 
 
-def _health(reasons: list[str]) -> web.Response:
-    if reasons:
+async def _health(
+    ask: Callable[[], Awaitable[list[str]]], _: web.Request
+) -> web.Response:
+    if reasons := await ask():
         return web.json_response({"status": "failing", "reasons": reasons}, status=503)
     return web.json_response({"status": "ok"})
