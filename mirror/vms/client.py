@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -24,7 +25,7 @@ from mirror.vms.token import expiry
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
-    from datetime import datetime, timedelta, tzinfo
+    from datetime import datetime, tzinfo
     from pathlib import Path
 
     from yarl import URL
@@ -80,7 +81,7 @@ class RawAnswer:
 
 
 class VmsClient:
-    """A `ports.Source` over aiohttp.
+    """A `ports.Source` over aiohttp; see there for the attributes not named here.
 
     Attributes:
         token_expiry_s: When the token ends, in seconds since 1970; None if unknown.
@@ -97,6 +98,10 @@ class VmsClient:
         device_uuid: str,
     ) -> None:
         self._options = options
+        self.name = options.name
+        self.origin = options.origins.own
+        self.lifetime_us = options.file_lifetime // timedelta(microseconds=1)
+        self.second_look = options.second_look
         self._sessions = sessions
         self.token = token
         self._device_uuid = device_uuid
@@ -109,32 +114,12 @@ class VmsClient:
         self.certificate_end_s: int | None = None
 
     @property
-    def name(self) -> str:
-        """The name in the configuration."""
-        return self._options.name
-
-    @property
     def oldest_us(self) -> int | None:
         """When a file was made that is deleted now; see `ports.Source`."""
         if self._offset_us is None:
             return None
         theirs = self._options.now() - self._options.file_lifetime
         return to_us(theirs) + self._offset_us
-
-    @property
-    def lifetime_us(self) -> int:
-        """How long the VMS keeps a file."""
-        return round(self._options.file_lifetime.total_seconds() * 1e6)
-
-    @property
-    def second_look(self) -> bool:
-        """Files may be looked at again after they were fetched."""
-        return self._options.second_look
-
-    @property
-    def origin(self) -> str:
-        """The source's own origin."""
-        return self._options.origins.own
 
     async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
         """Read one page; see `ports.Source`."""

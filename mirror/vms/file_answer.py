@@ -192,11 +192,10 @@ def _rest(
         raise FetchError(
             UNFIT_RANGE, f"the file had {point.total_bytes} bytes and now has {total}"
         )
-    if point.total_bytes is None and not _shows_version(headers, point):
-        raise FetchError(UNFIT_RANGE, "the 206 does not show which version it is of")
     if length is not None and length != last - first + 1:
         raise FetchError(UNFIT_RANGE, "the 206 announces another length than its range")
-    _same_version(headers, point)
+    if not _compare(headers, point) and point.total_bytes is None:
+        raise FetchError(UNFIT_RANGE, "the 206 does not show which version it is of")
     dated = headers.get("Last-Modified")
     if point.overlap_bytes and not (dated and firm):
         raise FetchError(
@@ -221,7 +220,7 @@ def _beyond_end(headers: Mapping[str, str], point: ResumePoint) -> Offer:
     beyond = total == point.size_bytes and not point.overlap_bytes
     if not beyond or point.total_bytes not in {None, total}:
         raise FetchError(UNFIT_RANGE, "the VMS has no bytes beyond those held (416)")
-    _same_version(headers, point)
+    _compare(headers, point)
     return Offer(
         start_bytes=point.size_bytes,
         total_bytes=total,
@@ -233,21 +232,19 @@ def _beyond_end(headers: Mapping[str, str], point: ResumePoint) -> Offer:
     )
 
 
-def _shows_version(headers: Mapping[str, str], point: ResumePoint) -> bool:
-    """Tell whether an answer has anything to compare with what is held."""
-    return bool(
-        (point.etag and headers.get("ETag"))
-        or (point.last_modified and headers.get("Last-Modified"))
-    )
-
-
-def _same_version(headers: Mapping[str, str], point: ResumePoint) -> None:
+def _compare(headers: Mapping[str, str], point: ResumePoint) -> bool:
+    """Raise if the answer is of another version; tell whether it shows that at all."""
+    compared = False
     for name, before in (("ETag", point.etag), ("Last-Modified", point.last_modified)):
         now = headers.get(name)
-        if now and before and now != before:
+        if not now or not before:
+            continue
+        compared = True
+        if now != before:
             raise FetchError(
                 UNFIT_RANGE, f"the file has changed: another {name} than before"
             )
+    return compared
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

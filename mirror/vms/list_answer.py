@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -100,11 +99,10 @@ def clock_offset(
 
     Its `Date` counts whole seconds; it is compared with the middle of the request.
     """
-    try:
-        theirs_us = to_us(parsedate_to_datetime(headers["Date"])) + 500_000
-    except (KeyError, ValueError, TypeError, OverflowError):
+    theirs = backoff.http_date(headers.get("Date"))
+    if theirs is None:
         return None
-    offset_us = theirs_us - (asked_us + answered_us) // 2
+    offset_us = to_us(theirs) + 500_000 - (asked_us + answered_us) // 2
     if abs(offset_us) > _OFFSET_LIMIT_US:
         return None
     return 0 if abs(offset_us) < _OFFSET_NOISE_US else offset_us

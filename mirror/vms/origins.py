@@ -59,11 +59,7 @@ class Origins:
         return address.with_path(path + quote(name, safe=""), encoded=True)
 
     def redirect(self, current: URL, location: str) -> URL:
-        """Return where a redirect leads.
-
-        Raises:
-            OriginRefusedError: As `resolve`.
-        """
+        """Return where a redirect leads; raises as `resolve`."""
         return self._checked(_parse(location, current))
 
     def _checked(self, address: URL) -> URL:

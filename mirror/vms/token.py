@@ -35,6 +35,9 @@ class TokenFile:
         path: Of the file; None where neither `token_file` nor a credential is there.
         source: For error texts.
         learned: Called with each token, so that logs never show it.
+
+    Attributes:
+        place: Where the operator puts the token, for error texts.
     """
 
     def __init__(
@@ -45,17 +48,9 @@ class TokenFile:
         self._learned = learned
         self._stamp: tuple[int, int, int] | None = None
         self._token: str | None = None
-
-    @property
-    def place(self) -> str:
-        """Where the operator puts the token, for error texts."""
-        if self._path is None:
-            return f"token_file of sources.{self._source}"
-        return f"{self._path} by {self._command}"
-
-    @property
-    def _command(self) -> str:
-        return f"`archive-mirror token set {self._source}`"
+        self._command = f"`archive-mirror token set {source}`"
+        by_key = f"token_file of sources.{source}"
+        self.place = by_key if path is None else f"{path} by {self._command}"
 
     async def changed(self) -> bool:
         """Tell whether the file is another than the one last read."""
