@@ -289,20 +289,16 @@ def _file_name(text: str) -> str:
 
 def _without_suffix(text: str) -> str:
     """Return the name of a file without the suffixes of video files."""
-    while True:
-        stem = _SUFFIXES.sub("", text.rstrip(" ."))
-        if stem == text:
-            return text
+    while (stem := _SUFFIXES.sub("", text.rstrip(" ."))) != text:
         text = stem
+    return text
 
 
 def _sanitise(text: str, limit: int) -> str:
     """Return a segment of at most `limit` bytes that every target stores unchanged."""
-    while True:
-        cut = _cut(_sanitise_once(text), limit)
-        if cut == text:
-            return text
+    while (cut := _cut(_sanitise_once(text), limit)) != text:
         text = cut
+    return text
 
 
 def _sanitise_once(text: str) -> str:

@@ -261,11 +261,7 @@ class Export:
 
     @property
     def stored_key(self) -> int:
-        """The key, of an export that is in the ledger.
-
-        Raises:
-            ValueError: It is not written yet.
-        """
+        """The key of an export that is in the ledger; ValueError for any other."""
         if self.key is None:
             raise ValueError("the export is not from the ledger")
         return self.key

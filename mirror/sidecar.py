@@ -178,13 +178,18 @@ def read(raw: bytes, now_us: int) -> Export:
     saved_us = spooled_us or now_us
     seen_us = _moment(fields, "first_seen") or saved_us
     deadline_us = _moment(fields, "deadline")
+    created_us = None if created_at is None else _moment(fields, "created_key")
+    if created_at is not None and created_us is None:
+        raise SidecarError(
+            "it contradicts itself: created_at is a time and created_key is none"
+        )
     export = Export(
         source=_needed(fields, "source", str),
         export_id=_needed(fields, "id", int),
         created_key=created_key,
         version=_given(fields, "version", int) or 1,
         created_at=created_at,
-        created_us=None if created_at is None else _created_us(created_key),
+        created_us=created_us,
         updated_at=_given(item, "updated_at", str),
         state=state,
         reason=reason,
@@ -291,17 +296,3 @@ def is_whole(beside: StoredFile, export: Export) -> bool:
 def same_export(kept: Export, export: Export) -> bool:
     """Tell whether a sidecar is that of an export."""
     return kept.identity == export.identity
-
-
-def _created_us(created_key: str) -> int:
-    """Return the instant in the identity.
-
-    Raises:
-        SidecarError: It should be one and is not.
-    """
-    try:
-        return to_us(datetime.fromisoformat(created_key))
-    except (ValueError, TypeError, OverflowError) as exc:
-        raise SidecarError(
-            "it contradicts itself: created_at is a time and created_key is none"
-        ) from exc

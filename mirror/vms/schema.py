@@ -186,8 +186,7 @@ async def _in_threads(pieces: Iterator[Rows]) -> AsyncIterator[Rows]:
 def _answer(body: bytes) -> tuple[_ListJson, bytes]:
     """Decode the frame; half a surrogate pair in one row spoils no other row.
 
-    Returns:
-        The frame, and the bytes it was decoded from, as many as in `body`.
+    With it comes what it was decoded from, of the length of `body`.
     """
     try:
         return msgspec.json.decode(body, type=_ListJson), body

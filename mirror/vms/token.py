@@ -172,11 +172,7 @@ def store(path: Path, token: str, *, reader: Path) -> None:
 
 
 def _opened(folder: Path) -> int:
-    """Open a folder; as root without following links, which others may have made.
-
-    Raises:
-        OSError: It cannot be opened; ELOOP: a link leads there.
-    """
+    """Open a folder; as root not through links, which others may have made (ELOOP)."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if os.geteuid() != 0:
         return os.open(folder, flags)
@@ -195,8 +191,7 @@ def _opened(folder: Path) -> int:
 def _owner(path: Path, folder: int, reader: Path) -> tuple[int, int] | None:
     """Return the owner a token file must have; None if it cannot be chosen.
 
-    Raises:
-        OSError: There is something else than a file.
+    Raises OSError where there is something else than a file.
     """
     owned: os.stat_result | None = None
     with suppress(FileNotFoundError):

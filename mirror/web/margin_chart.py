@@ -40,7 +40,6 @@ def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
     waiting = [
         export for export in status["open"] if export["left_seconds"] is not None
     ]
-    lost = [export for export in status["lost"] if export["deadline"] is not None]
     if not kept and not waiting:
         return _NONE, '<p class="none">No file has been fetched yet.</p>'
     oldest = min(
@@ -48,7 +47,10 @@ def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
     )
     width_s = max(60.0, -oldest)
     lost = [
-        export for export in lost if -width_s <= times.seconds(export["deadline"]) <= 0
+        export
+        for export in status["lost"]
+        if export["deadline"] is not None
+        and -width_s <= times.seconds(export["deadline"]) <= 0
     ]
     values = [export["margin_seconds"] for export in kept]
     values += [export["left_seconds"] for export in waiting]

@@ -48,12 +48,7 @@ class _Cached(Generic[T]):
         self._asking = asyncio.Lock()
 
     async def get(self) -> T:
-        """Return the answer.
-
-        Raises:
-            MirrorError: As by `ask`.
-            TimeoutError: `ask` took too long.
-        """
+        """Return the answer; raise as `ask` does, or TimeoutError after `REFRESH_S`."""
         async with asyncio.timeout(REFRESH_S), self._asking:
             if self._answer is None or time.monotonic() - self._answer[0] >= (
                 self._fresh_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import grp
 import os
@@ -78,12 +79,9 @@ class DirectoryStore:
                 if marker_id is None:
                     raise self._root.unmarked()
                 return self._health(root, marker_id)
-        modes, gid = self._modes, self._gid()
-        self._modes = FileModes(
-            file_mode=modes.file_mode, dir_mode=modes.dir_mode, gid=gid
-        )
+        self._modes = dataclasses.replace(self._modes, gid=self._gid())
         if known is None:
-            self._root.make(modes.dir_mode)
+            self._root.make(self._modes.dir_mode)
         with self._root.opened() as root:
             marker_id = self._root.marker(root)
             if known is not None:
@@ -257,11 +255,7 @@ class DirectoryStore:
         return self._private(root, [HIDDEN, TEMPORARY])
 
     def _private(self, root: int, segments: list[str]) -> int:
-        """Open a folder in the hidden one; nobody else may write on the way there.
-
-        Raises:
-            TargetError: Somebody may.
-        """
+        """Open a folder in the hidden one; nobody else may write on the way there."""
         for number in range(1, len(segments)):
             above = self._folders.open(root, segments[:number], _PRIVATE)
             with durable.closing(above):
