@@ -433,25 +433,23 @@ class Metrics(Collector):
             "Exports not yet fetched that found no room in the spool when last tried.",
             value=snapshot.exports_without_room,
         )
-        for name, text, moment_us in (
-            (
-                "oldest_ready_timestamp_seconds",
-                "Since when the oldest export not yet fetched is ready.",
-                snapshot.oldest_ready_us,
-            ),
-            (
-                "earliest_deadline_timestamp_seconds",
-                "The nearest deadline of an export not yet fetched.",
-                snapshot.earliest_deadline_us,
-            ),
-        ):
-            family = GaugeMetricFamily(f"{PREFIX}{name}", text)
-            if moment_us is not None:
-                family.add_metric([], moment_us / 1e6)
-            yield family
+        yield GaugeMetricFamily(
+            f"{PREFIX}oldest_ready_timestamp_seconds",
+            "Since when the oldest export not yet fetched is ready.",
+            value=_seconds(snapshot.oldest_ready_us),
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}earliest_deadline_timestamp_seconds",
+            "The nearest deadline of an export not yet fetched.",
+            value=_seconds(snapshot.earliest_deadline_us),
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}{name}", text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"{PREFIX}{name}", text, labels, registry=self.registry)
+
+
+def _seconds(moment_us: int | None) -> float | None:
+    return None if moment_us is None else moment_us / 1e6

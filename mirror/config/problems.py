@@ -64,6 +64,7 @@ _WORDS: Final = {
     "int_from_float": "must be a whole number",
     "string_type": "must be text in quotes",
     "tuple_type": "must be a list, such as [...]; in the environment as JSON",
+    "greater_than": "must be more than zero",
     "too_short": "must not be an empty list",
 }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mirror.ports import ResumePoint
 
 _RANGE = re.compile(
-    r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
+    r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII | re.IGNORECASE
 )
 _NO_RANGE = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
 _GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
@@ -63,8 +63,7 @@ def look(
         total = None
     if status == HTTPStatus.PARTIAL_CONTENT:
         match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
-        stated = match is not None and match.group(3) != "*"
-        total = int(match.group(3)) if match is not None and stated else None
+        total = int(match[3]) if match else None
     seen = Validators(
         total_bytes=total,
         etag=headers.get("ETag"),
@@ -179,7 +178,7 @@ def _rest(
 ) -> Offer:
     content_range = headers.get("Content-Range", "")
     match = _RANGE.fullmatch(content_range.strip())
-    if match is None or match.group(3) == "*":
+    if match is None:
         raise FetchError(UNFIT_RANGE, "the 206 does not say which bytes it brings")
     first, last, total = (int(part) for part in match.groups())
     asked = point.size_bytes - point.overlap_bytes

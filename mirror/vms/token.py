@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import aiofiles.os
 import msgspec
 
+from mirror.disk import durable
 from mirror.errors import AuthError
 
 if TYPE_CHECKING:
@@ -102,15 +103,12 @@ class TokenFile:
 
 def _content(path: Path) -> bytes:
     # A pipe without a writer would not even open.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
+    with durable.closing(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as fd:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise AuthError(
                 "no_token", f"the token file {path} is no regular file; make it one"
             )
         return os.read(fd, MAX_BYTES + 1)
-    finally:
-        os.close(fd)
 
 
 _read_file = aiofiles.os.wrap(_content)
@@ -148,9 +146,8 @@ def store(path: Path, token: str, *, reader: Path) -> None:
     """
     if os.geteuid() != 0:
         path = path.resolve()
-    folder = _opened(path.parent)
     name = f".{path.name}.{secrets.token_hex(8)}"
-    try:
+    with durable.closing(_opened(path.parent)) as folder:
         owner = _owner(path, folder, reader)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, _MODE, dir_fd=folder)
@@ -167,8 +164,6 @@ def store(path: Path, token: str, *, reader: Path) -> None:
             os.unlink(name, dir_fd=folder)
             raise
         os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _opened(folder: Path) -> int:
@@ -178,13 +173,10 @@ def _opened(folder: Path) -> int:
         return os.open(folder, flags)
     opened = os.open("/", flags)
     for name in folder.parts[1:]:
-        try:
-            if stat.S_ISLNK(os.lstat(name, dir_fd=opened).st_mode):
+        with durable.closing(opened) as above:
+            if stat.S_ISLNK(os.lstat(name, dir_fd=above).st_mode):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-            below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=opened)
-        finally:
-            os.close(opened)
-        opened = below
+            opened = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
     return opened
 
 
