@@ -18,7 +18,6 @@ from pathvalidate import sanitize_filename
 from mirror.errors import LayoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import datetime, tzinfo
 
 SUFFIX: Final = ".mp4"
@@ -105,22 +104,20 @@ class Layout:
     def _segments(self, values: Values) -> list[list[_Piece]]:
         segments: list[list[_Piece]] = [[]]
         for part in self._parts:
-            for number, text in enumerate(self._texts(part, values)):
+            if not part.field:
+                texts = part.text.split("/")
+            elif part.field in _TIMES:
+                texts = self._times(part, values)
+            else:
+                texts = [_clean(_value(part.field, values)).strip() or UNKNOWN]
+            for number, text in enumerate(texts):
                 if number:
                     segments.append([])
                 segments[-1].append(_Piece(part.field, text))
         return segments
 
-    def _texts(self, part: _Piece, values: Values) -> Iterator[str]:
-        """Yield the text of a part in this segment, then in each further one."""
-        if not part.field:
-            yield from part.text.split("/")
-        elif part.field in _TIMES:
-            yield from self._times(part, values)
-        else:
-            yield _clean(_value(part.field, values)).strip() or UNKNOWN
-
-    def _times(self, part: _Piece, values: Values) -> Iterator[str]:
+    def _times(self, part: _Piece, values: Values) -> list[str]:
+        """Return the text of a time in this segment, then in each further one."""
         name = "created_at" if part.field == "created_at" else f"footage_{part.field}"
         moment: datetime | None = getattr(values, name)
         try:
@@ -128,10 +125,8 @@ class Layout:
         except (OverflowError, ValueError):  # the first or last day of the calendar
             local = None
         if local is None:
-            yield UNKNOWN
-            return
-        for spec in part.text.split("/"):
-            yield _clean(local.strftime(spec))
+            return [UNKNOWN]
+        return [_clean(local.strftime(spec)) for spec in part.text.split("/")]
 
 
 def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:

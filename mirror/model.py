@@ -359,13 +359,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What a fetch proved of a file in the spool.
+    """What a fetch proved of a file in the spool, and the validators as sent.
 
     Attributes:
-        size_bytes: Length of the file.
         sha256: Lower-case hex, over the bytes as received.
-        etag: As the server sent it.
-        last_modified: As the server sent it.
         doubt: Why the file is not proven whole; None if it is.
         notes: What is odd about it all the same.
     """

@@ -75,6 +75,7 @@ class KeyProblem:
 
     path: KeyPath
     text: str
+    kind: str = ""
 
 
 def problems_of(
@@ -84,19 +85,16 @@ def problems_of(
 
     The error's paths start at `under`, where the validated table lies.
     """
-    problems = [
-        (_problem_of(details, variables, under), details["type"])
-        for details in error.errors()
-    ]
+    problems = [_problem_of(details, variables, under) for details in error.errors()]
     # Keys of another type of target are unknown only because of the type.
     refused = {
         problem.path[:-1]
-        for problem, kind in problems
-        if kind == "value_error" and _is_type(problem.path)
+        for problem in problems
+        if problem.kind == "value_error" and _is_type(problem.path)
     }
     return [
         problem
-        for problem, _ in problems
+        for problem in problems
         if _is_type(problem.path) or problem.path[:_NAMED] not in refused
     ]
 
@@ -144,7 +142,8 @@ def _problem_of(
         # Its keys are addresses, and those may hold a password.
         loc = loc[: loc.index("rewrite_origins") + 1]
     path = (*under, *loc)
-    return KeyProblem(path=path, text=_text(details, path, variables))
+    text = _text(details, path, variables)
+    return KeyProblem(path=path, text=text, kind=details["type"])
 
 
 def _text(

@@ -48,13 +48,11 @@ class Media:
     def demand(self, track: int, start: int, end: int) -> None:
         """Raise DoubtError unless one of them holds these bytes of a track."""
         if start != end and not self.holds(start, end):
+            why = "which lie in no mdat"
+            if end > self._file_size:
+                why = f"the file ends at {self._file_size}"
             raise DoubtError(
-                f"track {track} has samples at bytes {start} to {end}, "
-                + (
-                    f"the file ends at {self._file_size}"
-                    if end > self._file_size
-                    else "which lie in no mdat"
-                )
+                f"track {track} has samples at bytes {start} to {end}, {why}"
             )
 
 

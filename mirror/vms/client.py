@@ -169,12 +169,11 @@ class VmsClient:
                 if isinstance(response, Response):
                     self.certificate_end_s = response.certificate_end_s
                 body = await read_page(response, self._options.folder)
-                large = body if isinstance(body, Scratch) else None
                 return RawAnswer(
                     status=response.status,
                     headers=response.headers,
                     body=without(body, token) if isinstance(body, bytes) else b"",
-                    large=large,
+                    large=body if isinstance(body, Scratch) else None,
                     clock_offset_us=offset_us,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
