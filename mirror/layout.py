@@ -94,9 +94,10 @@ class Layout:
         segments = self._segments(values)
         path = ""
         for limit in range(MAX_SEGMENT_BYTES, 0, -20):
-            shortened = [_shorten(segment, limit) for segment in segments]
-            folders = [_sanitise(text, MAX_SEGMENT_BYTES) for text in shortened[:-1]]
-            path = "/".join([*folders, _file_name(shortened[-1])])
+            shortened = (_shorten(segment, limit) for segment in segments)
+            *folders, last = (_sanitise(text, MAX_SEGMENT_BYTES) for text in shortened)
+            stem = _sanitise(_without_suffix(last), MAX_SEGMENT_BYTES - len(SUFFIX))
+            path = "/".join([*folders, stem + SUFFIX])
             if len(path.encode()) <= MAX_PATH_BYTES:
                 break
         return path
@@ -275,11 +276,6 @@ def _shorten(segment: list[_Piece], limit: int) -> str:
 
 def _cut(text: str, size: int) -> str:
     return text.encode()[:size].decode("utf-8", "ignore")
-
-
-def _file_name(text: str) -> str:
-    stem = _without_suffix(_sanitise(text, MAX_SEGMENT_BYTES))
-    return _sanitise(stem, MAX_SEGMENT_BYTES - len(SUFFIX)) + SUFFIX
 
 
 def _without_suffix(text: str) -> str:

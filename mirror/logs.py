@@ -115,13 +115,12 @@ class LogWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._texts)
+            written = True
             try:
                 self._stream.write(self._texts[0])
                 self._stream.flush()
             except (OSError, ValueError):
                 written = False
-            else:
-                written = True
             with self._changed:
                 self._texts.popleft()
                 dropped = self._dropped if written else 0

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PREFIX = "archive_mirror_"
 LOSS_REASONS = ("expired", "row_gone")
+_BY_OUTCOME = ("source", "outcome")
 _MARGINS_S = (
     *(-10800, -3600, -600, 0),
     *(60, 300, 900, 1800, 3600, 5400, 7200, 9000, 10800),
@@ -159,21 +160,18 @@ class Metrics(Collector):
         self._polls = self._counter(
             "polls_total",
             "Walks over a source's list; unauthorized: the VMS refuses the token.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._fetches = self._counter(
             "fetches_total",
             "Attempts to fetch a file; whole: it is proven in the spool; doubtful: it "
             "came to its end and is not proven; unchanged: a doubtful one is so again.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._looks = self._counter(
             "second_looks_total",
             "Looks at the headers of a file fetched before; changed: it is another.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._fetched_bytes = self._counter(
             "fetched_bytes_total", "Bytes of files received from all sources."

@@ -219,10 +219,8 @@ def read(raw: bytes, now_us: int) -> Export:
     )
     if not _SHA256.fullmatch(export.sha256 or "") or not export.size_bytes:
         raise SidecarError("its size or digest is none")
-    if item.get("id", export.export_id) not in {
-        export.export_id,
-        str(export.export_id),
-    }:
+    ids = {export.export_id, str(export.export_id)}
+    if item.get("id", export.export_id) not in ids:
         raise SidecarError("it contradicts itself: two ids")
     return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
 

@@ -35,7 +35,6 @@ class _Run:
     """The defaults and offsets that the samples of a `trun` are read with.
 
     Attributes:
-        number: Id of the track.
         track: None if `moov` does not have it.
         base: What offsets count from.
         at: Where the next run begins, unless it says so itself.

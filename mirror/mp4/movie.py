@@ -25,8 +25,6 @@ class Track:
     """One track.
 
     Attributes:
-        number: Its id.
-        video: It holds pictures.
         timescale: Units of its durations in a second.
         problem: Why its samples cannot be read from this file; None if they can.
         tables: Boxes of its sample tables by kind.

@@ -82,12 +82,7 @@ class _Column:
 
 
 class _Sizes:
-    """Sizes of all samples of a track, in order.
-
-    Attributes:
-        number: How many.
-        limit: So many at most are asked for at a time.
-    """
+    """Sizes of a track's samples, in order; at most `limit` are asked for at a time."""
 
     def __init__(self, reader: Reader, track: Track) -> None:
         self.number = 0

@@ -62,8 +62,7 @@ class TopLevel:
 
     Attributes:
         media: The contents of its `mdat` boxes.
-        moovs: Where each `moov` begins.
-        moofs: Where each `moof` begins.
+        moovs: Where each `moov` begins; `moofs` likewise.
         notes: What is odd.
         incomplete_end: What it ends with; None if that is a whole box.
         explicit: Boxes that say their size fill it.

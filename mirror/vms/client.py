@@ -294,8 +294,7 @@ class VmsClient:
         """Follow redirects by hand, each checked before it is requested."""
         own, elsewhere = self._tls(FetchError)
         credentials: dict[str, str] = {}
-        at_home = origin_of(address) == self.origin
-        if self._options.send_token_to_files and at_home:
+        if self._options.send_token_to_files and origin_of(address) == self.origin:
             credentials["Authorization"] = f"Bearer {await self.token.read()}"
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._sessions.files.get(

@@ -28,7 +28,6 @@ class Origins:
     """Where the files of one source may be fetched from.
 
     Attributes:
-        base: The source's base URL.
         allowed: Origins besides the source's own, `scheme://host[:port]`.
         rewrites: From an origin as listed to the one to be used.
     """
@@ -113,9 +112,7 @@ def origin_of(address: URL) -> str:
 
 def is_loopback(host: str | None) -> bool:
     """Tell whether a host is this machine by name or number."""
-    if host is None:
-        return False
-    name = host.lower().rstrip(".")
+    name = (host or "").lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -30,9 +30,7 @@ def number(value: object) -> int | None:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
-    if isinstance(value, int) and 0 <= value <= MAX_NUMBER:
-        return value
-    return None
+    return value if isinstance(value, int) and 0 <= value <= MAX_NUMBER else None
 
 
 def text(value: object) -> str | None:

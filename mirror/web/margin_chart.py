@@ -52,9 +52,8 @@ def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
         if export["deadline"] is not None
         and -width_s <= times.seconds(export["deadline"]) <= 0
     ]
-    values = [export["margin_seconds"] for export in kept]
-    values += [export["left_seconds"] for export in waiting]
-    most_s = max([60.0, *values])
+    margins_s = [export["margin_seconds"] for export in kept]
+    most_s = max([60.0, *margins_s, *(export["left_seconds"] for export in waiting)])
     plot = _Plot(
         width_s, *next((each for each in _HEIGHTS if most_s <= each[0]), (most_s, 1))
     )
@@ -76,7 +75,6 @@ def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
     ]
     words = _NONE
     if kept:
-        margins_s = values[: len(kept)]
         words = (
             f"of the latest {len(kept)}: least {length(min(margins_s))}, "
             f"half of them more than {length(median(margins_s))}"

@@ -50,11 +50,9 @@ class _Cached(Generic[T]):
     async def get(self) -> T:
         """Return the answer; raise as `ask` does, or TimeoutError after `REFRESH_S`."""
         async with asyncio.timeout(REFRESH_S), self._asking:
-            if self._answer is None or time.monotonic() - self._answer[0] >= (
-                self._fresh_s
-            ):
+            if self._answer is None or time.monotonic() >= self._answer[0]:
                 fresh = await self._ask()
-                self._answer = (time.monotonic(), fresh)
+                self._answer = (time.monotonic() + self._fresh_s, fresh)
             return self._answer[1]
 
 

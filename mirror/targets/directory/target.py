@@ -42,16 +42,9 @@ class DirectoryTarget:
     A file on the root's own file system is linked to its final name: it is the same
     file from then on, and must never be written to again.
 
-    Args:
-        name: In the configuration.
-        root: Absolute path.
-        node_id: Begins the names of temporary files.
-        mount: Refuse unless the root is a mount point.
-        min_free: Bytes to leave free.
-        file_mode: Of kept files and sidecars, where the file system has modes.
-        dir_mode: Of the folders made.
-        group: Name or number of the group of both; None leaves it alone.
-        threads: Publishes at once.
+    It takes the keys of `[targets.NAME]`: `root` is the absolute path, `threads` the
+    concurrency, `group` a name or a number; modes are set where the file system has
+    them. The node's id begins the names of temporary files.
     """
 
     def __init__(
@@ -192,7 +185,6 @@ class DirectoryTarget:
     async def _run(
         self, work: Callable[[], T], path: str, heartbeat: Heartbeat | None = None
     ) -> T:
-        """Run what writes."""
         with self._translated(path):
             return await self._lane.run(work, heartbeat)
 
@@ -202,7 +194,6 @@ class DirectoryTarget:
         path: str = "",
         heartbeat: Heartbeat | None = None,
     ) -> T:
-        """Run what reads."""
         with self._translated(path, _NO_BYTE):
             return await self._lane.run(work, heartbeat, patience_s=READ_S)
 
