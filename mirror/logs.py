@@ -115,13 +115,12 @@ class LogWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._texts)
+            written = True
             try:
                 self._stream.write(self._texts[0])
                 self._stream.flush()
             except (OSError, ValueError):
                 written = False
-            else:
-                written = True
             with self._changed:
                 self._texts.popleft()
                 dropped = self._dropped if written else 0
@@ -151,7 +150,9 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     final: list[Processor] = [
-        _with_tracebacks if level == "debug" else _without_tracebacks,
+        structlog.processors.format_exc_info
+        if level == "debug"
+        else _without_tracebacks,
         redactor,
         _renderer(form, colors=stream.isatty()),
     ]
@@ -224,10 +225,6 @@ def _escaped(text: str, *, keep: str) -> str:
     return _CONTROL.sub(escape, text)
 
 
-def _with_tracebacks(logger: object, method: str, event: EventDict) -> EventDict:
-    return structlog.processors.format_exc_info(logger, method, event)
-
-
 def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Replace an exception by its type and text."""
     failure = event.pop("exc_info", None)
@@ -243,7 +240,6 @@ def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> Even
 
 
 def _described(failure: BaseException) -> str:
-    """Return type and text of an exception."""
     return f"{type(failure).__name__}: {failure}".removesuffix(": ")
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PREFIX = "archive_mirror_"
 LOSS_REASONS = ("expired", "row_gone")
+_BY_OUTCOME = ("source", "outcome")
 _MARGINS_S = (
     *(-10800, -3600, -600, 0),
     *(60, 300, 900, 1800, 3600, 5400, 7200, 9000, 10800),
@@ -57,19 +58,10 @@ class FetchOutcome(StrEnum):
     OTHER = "other"
 
 
-_OUTCOMES = {
-    "whole": FetchOutcome.WHOLE,
-    "doubtful": FetchOutcome.DOUBTFUL,
-    "unchanged": FetchOutcome.UNCHANGED,
-    "cut": FetchOutcome.CUT,
-    "timeout": FetchOutcome.TIMEOUT,
+_OUTCOMES = {outcome.value: outcome for outcome in FetchOutcome} | {
     "first_byte": FetchOutcome.TIMEOUT,
     "too_slow": FetchOutcome.TIMEOUT,
-    "busy": FetchOutcome.BUSY,
-    "server_error": FetchOutcome.SERVER_ERROR,
-    "unreachable": FetchOutcome.UNREACHABLE,
     "proxy": FetchOutcome.UNREACHABLE,
-    "tls": FetchOutcome.TLS,
     "file_gone": FetchOutcome.GONE,
     "url_without_file": FetchOutcome.GONE,
     "origin_refused": FetchOutcome.REFUSED,
@@ -168,21 +160,18 @@ class Metrics(Collector):
         self._polls = self._counter(
             "polls_total",
             "Walks over a source's list; unauthorized: the VMS refuses the token.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._fetches = self._counter(
             "fetches_total",
             "Attempts to fetch a file; whole: it is proven in the spool; doubtful: it "
             "came to its end and is not proven; unchanged: a doubtful one is so again.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._looks = self._counter(
             "second_looks_total",
             "Looks at the headers of a file fetched before; changed: it is another.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._fetched_bytes = self._counter(
             "fetched_bytes_total", "Bytes of files received from all sources."
@@ -442,25 +431,23 @@ class Metrics(Collector):
             "Exports not yet fetched that found no room in the spool when last tried.",
             value=snapshot.exports_without_room,
         )
-        for name, text, moment_us in (
-            (
-                "oldest_ready_timestamp_seconds",
-                "Since when the oldest export not yet fetched is ready.",
-                snapshot.oldest_ready_us,
-            ),
-            (
-                "earliest_deadline_timestamp_seconds",
-                "The nearest deadline of an export not yet fetched.",
-                snapshot.earliest_deadline_us,
-            ),
-        ):
-            family = GaugeMetricFamily(f"{PREFIX}{name}", text)
-            if moment_us is not None:
-                family.add_metric([], moment_us / 1e6)
-            yield family
+        yield GaugeMetricFamily(
+            f"{PREFIX}oldest_ready_timestamp_seconds",
+            "Since when the oldest export not yet fetched is ready.",
+            value=_seconds(snapshot.oldest_ready_us),
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}earliest_deadline_timestamp_seconds",
+            "The nearest deadline of an export not yet fetched.",
+            value=_seconds(snapshot.earliest_deadline_us),
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}{name}", text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"{PREFIX}{name}", text, labels, registry=self.registry)
+
+
+def _seconds(moment_us: int | None) -> float | None:
+    return None if moment_us is None else moment_us / 1e6

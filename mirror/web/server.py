@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -49,27 +48,12 @@ class _Cached(Generic[T]):
         self._asking = asyncio.Lock()
 
     async def get(self) -> T:
-        """Return the answer.
-
-        Raises:
-            MirrorError: As by `ask`.
-            TimeoutError: `ask` took too long.
-        """
+        """Return the answer; raise as `ask` does, or TimeoutError after `REFRESH_S`."""
         async with asyncio.timeout(REFRESH_S), self._asking:
-            if self._answer is None or time.monotonic() - self._answer[0] >= (
-                self._fresh_s
-            ):
+            if self._answer is None or time.monotonic() >= self._answer[0]:
                 fresh = await self._ask()
-                self._answer = (time.monotonic(), fresh)
+                self._answer = (time.monotonic() + self._fresh_s, fresh)
             return self._answer[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Status:
-    """The status in both forms, taken at the same moment."""
-
-    html: bytes
-    json: bytes
 
 
 class HttpServer:
@@ -122,8 +106,8 @@ class HttpServer:
         application.on_response_prepare.append(_add_headers)
         for page, path, handler in (
             ("metrics", "/metrics", self._metrics),
-            ("health", "/healthz", self._healthz),
-            ("health", "/readyz", self._readyz),
+            ("health", "/healthz", partial(_health, self._healthy)),
+            ("health", "/readyz", partial(_health, self._ready)),
             ("status", "/", self._page),
             ("status", "/status.json", self._status_json),
         ):
@@ -177,20 +161,21 @@ class HttpServer:
         response.enable_compression()
         return response
 
-    async def _render(self) -> _Status:
+    async def _render(self) -> tuple[bytes, bytes]:
+        """Return the status of one moment as HTML and as JSON."""
         status = await self._ask_status()
 
-        def both() -> _Status:
+        def both() -> tuple[bytes, bytes]:
             # Names may hold lone surrogates, which UTF-8 cannot encode.
             html = status_page.render(status, self._zone).encode("utf-8", "replace")
-            return _Status(html=html, json=json.dumps(status).encode())
+            return html, json.dumps(status).encode()
 
         return await asyncio.to_thread(both)
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
         try:
             status = 200
-            body = (await self._status.get()).html
+            body, _json = await self._status.get()
         except (MirrorError, TimeoutError) as exc:
             status = 503
             body = status_page.failure(_failure_text(exc)).encode()
@@ -198,16 +183,10 @@ class HttpServer:
 
     async def _status_json(self, _: web.Request) -> web.StreamResponse:
         try:
-            body = (await self._status.get()).json
+            _html, body = await self._status.get()
         except (MirrorError, TimeoutError) as exc:
             raise web.HTTPServiceUnavailable(text=_failure_text(exc)) from exc
         return _response(body, "application/json", 200)
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return _health(await self._healthy())
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        return _health(await self._ready())
 
 
 async def _add_headers(_: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -251,7 +230,9 @@ def _response(body: bytes, kind: str, status: int) -> web.StreamResponse:
     return response
 
 
-def _health(reasons: list[str]) -> web.Response:
-    if reasons:
+async def _health(
+    ask: Callable[[], Awaitable[list[str]]], _: web.Request
+) -> web.Response:
+    if reasons := await ask():
         return web.json_response({"status": "failing", "reasons": reasons}, status=503)
     return web.json_response({"status": "ok"})
