@@ -137,11 +137,11 @@ class Export:
         """Make a new file.
 
         Args:
-            now: When it is made.
-            size_bytes: Its length; None means as planned for this export. A size the
-                clip cannot have becomes that of the clip.
+            now: When.
+            size_bytes: None means as planned for this export. A size the clip cannot
+                have becomes that of the clip.
             body: Its bytes, instead of footage.
-            hidden: Keep the validators of the file before it.
+            hidden: Keep ETag and Last-Modified of the file before it.
         """
         if size_bytes is None:
             size_bytes = self.size_bytes

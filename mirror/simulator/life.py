@@ -58,10 +58,7 @@ class Draft:
 class Clockwork:
     """Does what is due when it is asked to; runs no task.
 
-    Args:
-        life: What happens.
-        started_at: When the first export arrives.
-        arrive: Lists a new export.
+    The first export arrives at `started_at`; `arrive` lists it, and each other.
     """
 
     def __init__(
