@@ -229,7 +229,7 @@ class Inventory:
                 spooled = copy.has_spool_file(known)
                 if spooled:
                     where, key = "WHERE export = ?", known.stored_key
-                    rows.change_copies(connection, where, (key,), copy.in_spool)
+                    rows.change_copies(connection, where, (key,), copy.pending)
                 after = copy.after_bad(
                     known, spooled=spooled, others=False, error=inventory.GONE
                 )
