@@ -268,9 +268,8 @@ class Queries:
         Not those of which a whole version is ours. Of each source only the exports
         discovered last are looked at.
         """
-        numbers: dict[str, int] = {}
-        for source in self.sources():
-            numbers[source.name] = self._number(
+        numbers = {
+            source.name: self._number(
                 "SELECT count(*) FROM (SELECT source, export_id, created_key, saved_us "
                 "FROM exports INDEXED BY exports_state "
                 "WHERE state = 'doubtful' AND source = ? ORDER BY key DESC LIMIT ?) "
@@ -283,6 +282,8 @@ class Queries:
                 _MOST_DOUBTFUL,
                 since_us,
             )
+            for source in self.sources()
+        }
         return {name: number for name, number in numbers.items() if number}
 
     def sources(self) -> list[SourceStatus]:

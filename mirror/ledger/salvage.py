@@ -26,12 +26,8 @@ _LEAST_BYTES = 64
 def carry(path: Path, into: Database, progress: Callable[[int], None]) -> int:
     """Copy all rows that can be read and proven; return how many exports cannot.
 
-    The old file is only read; its -wal file is worked in, as at any start.
-
-    Args:
-        path: Of the old ledger.
-        into: The new one, empty.
-        progress: Called with the number of exports so far.
+    The old file, at `path`, is only read; its -wal file is worked in, as at any start.
+    The new one is empty. `progress` is called with the number of exports so far.
     """
     carried = 0
     try:

@@ -60,8 +60,6 @@ class LookQueue:
 
     def next_due(self, sources: Collection[str]) -> int | None:
         """Return when the next look at a file of these sources is due."""
-        if not sources:
-            return None
         marks = ", ".join("?" * len(sources))
         row = self._db.connection.execute(
             "SELECT min(look_due_us) FROM exports INDEXED BY exports_look "
@@ -69,20 +67,16 @@ class LookQueue:
             f"AND source IN ({marks})",
             tuple(sources),
         ).fetchone()
-        return None if row[0] is None else int(row[0])
+        due_us: int | None = row[0]
+        return due_us
 
     def settle(
         self, key: int, decide: Callable[[Export, Export], tuple[Export, Export]]
     ) -> tuple[Export, Export]:
-        """Record a look.
+        """Record a look; return both versions as they are now.
 
-        Args:
-            key: Of the export that was looked at.
-            decide: Given it and its newest version, gives both as they are now; the
-                second without a key is a further version.
-
-        Returns:
-            Both as they are now.
+        `decide`, given the one that was looked at and the newest, gives them as they
+        are now; the second without a key is a further version.
         """
         with self._db.transaction() as connection:
             prior = rows.find(connection, key)

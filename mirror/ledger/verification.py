@@ -72,9 +72,7 @@ class Verification:
     ) -> dict[str, Selection]:
         """Return which copies to read, by target, for each of these targets.
 
-        Args:
-            targets: Names.
-            limit: At most so many over all of them; None is all.
+        At most `limit` over all of them; None is all.
         """
         chosen = {target: Selection() for target in targets}
         cursor = self._db.connection.execute(
@@ -127,10 +125,7 @@ class Verification:
     def good(self, read: CopyToRead, *, note: str | None, now_us: int) -> bool:
         """Record that a copy was read and is good; tell whether it still counts.
 
-        Args:
-            read: As it was when it was read.
-            note: What is wrong beside the file, if anything.
-            now_us: When it was read.
+        `note` is what is wrong beside the file, if anything.
         """
         with self._db.transaction() as connection:
             now = self._same(read)
@@ -151,13 +146,8 @@ class Verification:
     ) -> bool:
         """Record that a copy was read and is not good; tell whether it still counts.
 
-        A copy whose file is in the spool still is owed again.
-
-        Args:
-            read: As it was when it was read.
-            error: What is wrong.
-            targets: All configured targets.
-            now_us: When it was read.
+        A copy whose file is in the spool still is owed again. Others count on the
+        configured targets only.
         """
         with self._db.transaction() as connection:
             now = self._same(read)

@@ -223,9 +223,7 @@ def alone(export: Export) -> Export:
     if export.state not in _QUEUED | {State.FETCHING} or not export.held:
         return export
     return dataclasses.replace(
-        export,
-        state=State.READY,
-        reason=None,
+        _ready(export),
         size_bytes=None,
         sha256=None,
         proof=None,
@@ -234,7 +232,4 @@ def alone(export: Export) -> Export:
         look_due_us=None,
         spooled_us=None,
         saved_us=None,
-        due_us=0,
-        not_before_us=0,
-        held_until_us=0,
     )

@@ -111,7 +111,7 @@ def _first(row: Row, walk: Walk) -> Export:
         walk_us=walk.at_us,
         **version.listed(row),
     )
-    rule = walk.rule_for(row)
+    rule = walk.rule_for(row, walk.at_us + walk.clock_offset_us)
     if rule is not None:
         return dataclasses.replace(
             export, state=State.EXCLUDED, reason=f"rule:{rule}", had_file=False
@@ -129,7 +129,7 @@ def _first(row: Row, walk: Walk) -> Export:
 
 
 def _still_excluded(prior: Export, row: Row, walk: Walk) -> Export:
-    rule = walk.rule_for(row)
+    rule = walk.rule_for(row, walk.at_us + walk.clock_offset_us)
     if rule is None:
         fresh = _first(row, walk)
         return dataclasses.replace(

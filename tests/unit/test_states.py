@@ -287,7 +287,7 @@ def plan() -> Iterator[Step]:
         shown, (None, "a"), ages
     ):
         walk = builders.walk(
-            rule_for=lambda _, rule=rule: rule,
+            rule_for=lambda *_, rule=rule: rule,
             try_folders=rule is None and created_us is not None,
             waiting_limit_us=HOUR,
         )

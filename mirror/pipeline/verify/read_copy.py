@@ -74,13 +74,7 @@ class CopyReader:
     async def read(
         self, subject: CopyToRead, target: str, path: str, progress: ReadProgress
     ) -> StoredFile:
-        """Read one of an export's copies.
-
-        Args:
-            subject: Of the export.
-            target: Where the copy is.
-            path: Of the copy.
-            progress: Counts the bytes as they come.
+        """Read one of an export's copies; `progress` counts the bytes as they come.
 
         Raises:
             TargetError: Nothing may be concluded.
