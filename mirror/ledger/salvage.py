@@ -63,12 +63,10 @@ def _groups(old: sqlite3.Connection) -> list[range]:
     if version != newest():
         return []
     last = 0
-    with contextlib.suppress(*FAULTS):
-        for table in _OF_EXPORTS:
-            newest_key = old.execute(f"SELECT max(export) FROM {table}").fetchone()[0]
-            last = max(last, newest_key or 0)
-    with contextlib.suppress(*FAULTS):
-        last = max(last, old.execute("SELECT max(key) FROM exports").fetchone()[0] or 0)
+    asked = (f"SELECT max(export) FROM {table}" for table in _OF_EXPORTS)
+    for query in ("SELECT max(key) FROM exports", *asked):
+        with contextlib.suppress(*FAULTS):
+            last = max(last, old.execute(query).fetchone()[0] or 0)
     # Damage may give any number.
     last = min(last, pages * page_bytes // _LEAST_BYTES)
     return [

@@ -44,11 +44,10 @@ class LookQueue:
     def due(self, sources: Collection[str], now_us: int) -> LookDue | None:
         """Return the file of these sources whose look has been due longest."""
         connection = self._db.connection
-        marks = ", ".join("?" * len(sources))
         row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_look "
             "WHERE look_due_us IS NOT NULL AND look_due_us <= ? "
-            f"AND state IN {rows.KEPT} AND source IN ({marks}) "
+            f"AND state IN {rows.KEPT} AND source IN ({', '.join('?' * len(sources))}) "
             "ORDER BY look_due_us LIMIT 1",
             (now_us, *sources),
         ).fetchone()
@@ -60,11 +59,10 @@ class LookQueue:
 
     def next_due(self, sources: Collection[str]) -> int | None:
         """Return when the next look at a file of these sources is due."""
-        marks = ", ".join("?" * len(sources))
         row = self._db.connection.execute(
             "SELECT min(look_due_us) FROM exports INDEXED BY exports_look "
             f"WHERE look_due_us IS NOT NULL AND state IN {rows.KEPT} "
-            f"AND source IN ({marks})",
+            f"AND source IN ({', '.join('?' * len(sources))})",
             tuple(sources),
         ).fetchone()
         due_us: int | None = row[0]

@@ -62,7 +62,7 @@ class Verification:
         """Return how many copies there are to be read on these targets."""
         row = self._db.connection.execute(
             f"SELECT count(*) FROM copies WHERE state IN {_KEPT} "
-            f"AND target IN ({_marks(targets)})",
+            f"AND target IN ({', '.join('?' * len(targets))})",
             tuple(targets),
         ).fetchone()
         return int(row[0])
@@ -78,7 +78,8 @@ class Verification:
         cursor = self._db.connection.execute(
             "SELECT target, export, size_bytes FROM copies "
             "JOIN exports ON key = export "
-            f"WHERE copies.state IN {_KEPT} AND target IN ({_marks(targets)}) "
+            f"WHERE copies.state IN {_KEPT} "
+            f"AND target IN ({', '.join('?' * len(targets))}) "
             "ORDER BY max(checked_us, coalesce(verified_us, 0)), export, target "
             "LIMIT ?",
             (*targets, -1 if limit is None else limit),
@@ -175,7 +176,3 @@ class Verification:
         ):
             return None
         return now
-
-
-def _marks(values: Collection[str]) -> str:
-    return ", ".join("?" * len(values))

@@ -294,9 +294,9 @@ class Walks:
         """
         keys = self._some(source, _ABSENTABLE, after)
         cursor = self._db.connection.execute(
-            f"SELECT key FROM exports WHERE key IN ({_marks(keys)}) AND had_file = 1 "
-            "AND (created_us BETWEEN ? AND ? OR state = 'waiting' AND has_file = 0 "
-            "AND coalesce(created_us, 0) < ?) ORDER BY key",
+            f"SELECT key FROM exports WHERE key IN ({', '.join('?' * len(keys))}) "
+            "AND had_file = 1 AND (created_us BETWEEN ? AND ? OR state = 'waiting' "
+            "AND has_file = 0 AND coalesce(created_us, 0) < ?) ORDER BY key",
             (*keys, since_us, until_us, since_us),
         )
         return [key for (key,) in cursor], keys[-1] if keys else None
@@ -364,7 +364,7 @@ class Walks:
         if not keys:
             return Slice(0, None)
         with self._db.transaction() as connection:
-            chosen = f"WHERE key IN ({_marks(keys)}) AND {where}"
+            chosen = f"WHERE key IN ({', '.join('?' * len(keys))}) AND {where}"
             done = rows.change(connection, chosen, (*keys, *values), decide)
         return Slice(done, keys[-1])
 
@@ -470,7 +470,3 @@ def _keep_bad(
         (source, digest, now_us, now_us, bad.error, raw),
     )
     return True
-
-
-def _marks(keys: Sequence[int]) -> str:
-    return ", ".join("?" * len(keys))

@@ -63,14 +63,6 @@ class CopyReader:
             )
         return marker_id
 
-    async def probe(self, target: str) -> None:
-        """Check that a target is there.
-
-        Raises:
-            TargetError: It is not, or hangs.
-        """
-        await self.targets[target].probe(self.marker(target), write=False)
-
     async def read(
         self, subject: CopyToRead, target: str, path: str, progress: ReadProgress
     ) -> StoredFile:
