@@ -59,6 +59,8 @@ class LookQueue:
 
     def next_due(self, sources: Collection[str]) -> int | None:
         """Return when the next look at a file of these sources is due."""
+        if not sources:
+            return None  # SQLite finds no use of the index for an empty list.
         row = self._db.connection.execute(
             "SELECT min(look_due_us) FROM exports INDEXED BY exports_look "
             f"WHERE look_due_us IS NOT NULL AND state IN {rows.KEPT} "

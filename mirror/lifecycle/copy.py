@@ -140,7 +140,7 @@ def export_saved(
     required: Collection[str],
     now_us: int,
 ) -> Export:
-    """Return a spooled export as kept, if all its copies are enough.
+    """Return a spooled export as kept, if its copies, all there are, are enough.
 
     Every required target must hold one; if there are none, one copy is enough.
     """
