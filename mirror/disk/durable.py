@@ -27,10 +27,6 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _RENAME_NOREPLACE: Final = 1
 
 
-def _no_beat() -> None:
-    """Do nothing at a heartbeat."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileModes:
     """The modes and the group of what is made; `gid` -1 leaves the group alone."""
@@ -99,19 +95,13 @@ def write_new(
     *,
     within: int,
     modes: FileModes,
-    beat: Callable[[], None] = _no_beat,
+    beat: Callable[[], None] = lambda: None,
 ) -> str:
     """Write and flush a new file; return the digest of what was written.
 
     A long one is flushed as it grows, so that no single flush takes long. A failed
-    flush is not tried again on the same file: the caller throws it away.
-
-    Args:
-        name: Of the file.
-        chunks: Its bytes.
-        within: Descriptor of its folder.
-        modes: It gets.
-        beat: Called after each step.
+    flush is not tried again on the same file: the caller throws it away. `within` is
+    the descriptor of its folder; `beat` is called after each step.
 
     Raises:
         FileExistsError: The name is taken.
@@ -149,9 +139,7 @@ def chunks_of(fd: int) -> Iterator[bytes]:
 def digest_on_disk(fd: int, came: Callable[[int], None] = lambda _: None) -> str:
     """Return the digest of a flushed file, read past the page cache if possible.
 
-    Args:
-        fd: Of the file.
-        came: Called with the number of bytes of each read.
+    `came` is called with the number of bytes of each read.
     """
     forget_cached(fd)
     digest = hashlib.sha256()
@@ -176,12 +164,9 @@ def place(
     a link or a rename fails with is not believed before another way failed too: some
     file systems give EIO for what they do not have.
 
-    Args:
-        temporary: Name in the folder `source`.
-        name: Final name in the folder `within`.
-        source: Descriptor of a folder.
-        within: Descriptor of a folder on the same file system.
-        fd: Of the file, to link this very one whatever bears the temporary name.
+    `source` and `within` are descriptors of folders on one file system: of the old and
+    the new name. `fd` is that of the file, to link this very one whatever bears the
+    temporary name.
 
     Raises:
         FileExistsError: The name is taken.
@@ -255,27 +240,14 @@ def exists(name: str, *, within: int) -> bool:
 
 def rename_noreplace(old: str, new: str, *, source: int, within: int) -> None:
     """Rename unless the new name is taken (Linux, renameat2)."""
-    call = _renameat2()
-    failed = call(source, os.fsencode(old), within, os.fsencode(new), _RENAME_NOREPLACE)
-    if failed:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), new)
-
-
-def _renameat2() -> Callable[[int, bytes, int, bytes, int], int]:
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError as exc:  # glibc before 2.28
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from exc
-    call.argtypes = [
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_uint,
-    ]
-    call.restype = ctypes.c_int
-    return call  # ctypes knows no function types
+    # It takes what ctypes makes of these by itself: int and char *.
+    if call(source, os.fsencode(old), within, os.fsencode(new), _RENAME_NOREPLACE):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), new)
 
 
 def _write_all(fd: int, chunk: bytes) -> None:

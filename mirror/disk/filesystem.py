@@ -8,6 +8,8 @@ import secrets
 import stat
 from typing import TYPE_CHECKING, Final
 
+from mirror.disk.durable import closing
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -44,12 +46,9 @@ def is_open(path: Path) -> bool:
     Raises:
         OSError: It cannot be looked at.
     """
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as folder:
         about = os.fstat(folder)
         return not is_ours(about, owners=owners(about)) and keeps_modes(folder)
-    finally:
-        os.close(folder)
 
 
 def keeps_modes(folder: int) -> bool:

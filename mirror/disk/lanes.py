@@ -69,11 +69,7 @@ class Heartbeat:
 
 
 class Lane:
-    """The threads of one disk.
-
-    Args:
-        threads: Calls at once; a question has a thread of its own besides.
-        name: Of the threads.
+    """The threads of one disk: so many calls at once, and a question besides.
 
     Attributes:
         slowest_s: The longest step that ended, in time or late.
@@ -104,20 +100,17 @@ class Lane:
         *,
         patience_s: float | None = None,
     ) -> T:
-        """Run a call; cancelled, it is not waited for, and stops at its next step.
+        """Run a blocking call; cancelled, it is left, and stops at its next step.
 
-        Args:
-            call: Blocking.
-            heartbeat: A call of many steps beats it after each.
-            patience_s: For one step; the disk's own by default.
+        A call of many steps beats `heartbeat` after each. `patience_s` is for one step;
+        the disk's own by default.
 
         Raises:
             HungError: It made no step for too long.
         """
         heartbeat = heartbeat or Heartbeat()
         job: Future[T] = self._pool.submit(call)
-        waiting = asyncio.wrap_future(job)
-        waiting.add_done_callback(_retrieve)
+        waiting = _waiting(job)
         try:
             while not waiting.done():
                 longest_s = self.patience_s if patience_s is None else patience_s
@@ -149,11 +142,9 @@ class Lane:
         if job is None or job.done():
             job, since = self._asker.submit(call), time.monotonic()
             self._questions[key] = job, since
-        waiting = asyncio.wrap_future(job)
-        waiting.add_done_callback(_retrieve)
         left_s = since + patience_s - time.monotonic()
         if left_s > 0:
-            await asyncio.wait([waiting], timeout=left_s)
+            await asyncio.wait([_waiting(job)], timeout=left_s)
         if not job.done():
             raise HungError(f"{self._name} gives no answer", job, patience_s)
         answer: T = job.result()
@@ -191,11 +182,7 @@ class Lane:
 
 
 class Lanes:
-    """A lane for each folder: what hangs in one holds up nothing in another.
-
-    Args:
-        threads: At once in each folder.
-    """
+    """A lane for each folder: what hangs in one holds up nothing in another."""
 
     def __init__(self, threads: int, *, name: str) -> None:
         self._threads = threads
@@ -214,7 +201,8 @@ class Lanes:
             lane.close()
 
 
-def _retrieve(waiting: asyncio.Future[Any]) -> None:
-    """Retrieve the exception of a call, or asyncio logs it where nobody waits."""
-    if not waiting.cancelled():
-        waiting.exception()
+def _waiting(job: Future[T]) -> asyncio.Future[T]:
+    """Return what waits for a call, its exception retrieved, or asyncio logs it."""
+    waiting = asyncio.wrap_future(job)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return waiting
