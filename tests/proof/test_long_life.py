@@ -52,7 +52,7 @@ FILE_FAULTS: list[Step] = [
 LIES: set[Step] = {
     "no_length_cut", "truncated_mp4", "no_moov", ("garbage", "ignore_range")
 }  # fmt: skip
-"""A body like this is kept as doubtful if the file is gone before another comes."""
+"""A body like this is kept as doubtful if the file seems gone before another comes."""
 LIST_FAULTS = [
     "status_401", "status_422", "status_500", "status_503", "busy_429", "html",
     "empty", "cut", "reset", "truncated_json", "no_data", "data_not_list",
@@ -249,6 +249,7 @@ class Days:
             # Not one twice: of two bodies that are alike the second is believed.
             number = 0 if hopeless else self.rng.choice([0, 0, 0, 1, 2])
             steps = self.rng.sample(FILE_FAULTS, k=number)
+            steps.sort(key=LIES.__contains__)
             size = self.rng.randint(40 * KIB, 110 * KIB)
             export = self.vms.add(
                 stage=At.ASKED,
@@ -292,7 +293,10 @@ class Days:
                     export.due_at = None
 
     async def _trouble_the_list(self) -> None:
-        self.vms.script_list(*self.rng.choices(LIST_FAULTS, k=self.rng.randint(1, 3)))
+        there = {e.export_id for e in self.vms.exports if e.stage is not At.DELETED}
+        held = self.lying & there - _in_state(self.mirror, State.SAVED)
+        faults = [each for each in LIST_FAULTS if each != "flip_flags" or not held]
+        self.vms.script_list(*self.rng.choices(faults, k=self.rng.randint(1, 3)))
 
     async def _rotate_token(self) -> None:
         self.vms.token = f"token-{self.rng.random()}"
