@@ -138,11 +138,16 @@ async def test_a_purge_leaves_nothing_but_footage(tmp_path):
     """Nothing of the old ledger meets the new one of a later installation."""
     async with Vms() as vms:
         site = Site.make(tmp_path, vms)
+        state = tmp_path / "state"
+        state.mkdir(mode=0o700)
+        (state / "ledger.sqlite3-wal").write_bytes(b"of a ledger that is gone")
         vms.add()
         await site.once()
         for words in (["rebuild", "--force"], ["verify", "--repair"]):
             assert (await run_beside(*on(site), *words)).code == 0
-    state, footage = tmp_path / "state", site.media()
+    killed = state / "rebuilding"
+    shutil.copytree(state, killed, ignore=lambda *_: ["lock", "repair.lock"])
+    footage = site.media()
     script = (DEPLOY / "debian/control/postrm").read_text()
     for ours, here in {
         "/var/lib/archive-mirror": str(state),
@@ -151,7 +156,8 @@ async def test_a_purge_leaves_nothing_but_footage(tmp_path):
     }.items():
         assert ours in script
         script = script.replace(ours, here)
-    assert len(footage) == 1 and list(state.glob("*.replaced-*"))
+    assert len(footage) == 1
+    assert list(state.glob("*.replaced-*")) and list(state.glob("*-wal.left-*"))
 
     _run(["sh", "-euc", script, "postrm", "purge"])
 

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-from tests.kept_site import SIZE
+from tests.kept_site import HIDDEN, SIZE
 from tests.verify_bench import (
     DAMAGES,
-    HIDDEN,
     SIDECARS,
     flip,
     keep,

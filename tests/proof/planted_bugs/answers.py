@@ -23,7 +23,8 @@ def unchecked_numbers() -> None:
     def decoded(body: Any, **more: Any) -> Any:
         page = decode(body, **more)
         for row in page.rows:
-            int(msgspec.json.decode(row.raw.decode("utf-8", "replace"))["user_id"] or 0)
+            item = msgspec.json.decode(row.raw.decode("utf-8", "replace"))
+            int(item.get("user_id") or 0)
         return page
 
     patch.object(schema, "decode_page", decoded).start()
