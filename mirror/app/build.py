@@ -49,7 +49,7 @@ def sessions_for(settings: Settings) -> Sessions:
     """Build the HTTP sessions, not yet open."""
     return Sessions(
         stall_timeout_s=settings.transfer.stall_timeout.total_seconds(),
-        read_bytes=settings.transfer.hop_bytes // 2,
+        read_bytes=min(64 * 1024, settings.transfer.batch_bytes // 4),
     )
 
 

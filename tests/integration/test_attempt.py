@@ -39,7 +39,7 @@ from tests.publisher_bench import CountedLedger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.ports import ResumePoint, Validators
+    from mirror.ports import Batch, ResumePoint, Validators
 
 WHOLE = mp4_boxes.classic(
     (dataclasses.replace(mp4_boxes.VIDEO, samples=mp4_boxes.pictures(300)),)
@@ -65,14 +65,17 @@ class Body:
     firm: bool = True
     stalls: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def read(self) -> bytes:
+    async def fill(self, batch: Batch, _: float = 0.0) -> bool:
         step = self.script.pop(0) if self.script else b""
         if isinstance(step, Exception):
             raise step
         if step is ...:
             self.stalls.set()
             await asyncio.Event().wait()
-        return bytes(step)
+        if len(step) > len(batch.free):
+            self.script.insert(0, step[len(batch.free) :])
+        batch.add(step[: len(batch.free)])
+        return bool(step)
 
 
 @dataclass
