@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 _BEFORE_MARKUP = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 """White space and byte order marks."""
+WORTHWHILE_BYTES = 1024 * 1024
+"""After a cut the rest is asked for at once if the answer brought so much.
+
+That is more work for the VMS than a request is. One that brings less, as a byte per
+connection, waits as after any failure.
+"""
 _log = structlog.get_logger()
 
 
@@ -123,17 +129,27 @@ class Downloader:
         await self._ask_for_room(export, part)
         explicit_end: bool | None = None
         while explicit_end is None:
-            async with self._ask(download, point) as body:
-                before = download.etag_use
-                download.etag_use = resume.learn(
-                    before, download.validators, point, body
-                )
-                learnt = download.etag_use is not before
-                if not (learnt and download.validators.firm and point.size_bytes):
-                    explicit_end = await self._take(download, body, part)
+            size = part.size
+            try:
+                explicit_end = await self._ask_and_take(download, part, point)
+            except FetchError as exc:
+                if exc.reason != "cut" or part.size - size < WORTHWHILE_BYTES:
+                    raise
             # It is the same file: ask for its rest, and do not give up its bytes.
             point = resume.point(part.size, download.validators, download.etag_use)
         return await self._prove(download, part, explicit_end=explicit_end)
+
+    async def _ask_and_take(
+        self, download: Download, part: Part, point: ResumePoint
+    ) -> bool | None:
+        """Receive one answer; see `_take`. None: ask again, it is the same file."""
+        async with self._ask(download, point) as body:
+            before = download.etag_use or download.export.etag_use
+            download.etag_use = resume.learn(before, download.validators, point, body)
+            learnt = download.etag_use is not before
+            if learnt and download.validators.firm and point.size_bytes:
+                return None
+            return await self._take(download, body, part)
 
     @contextlib.asynccontextmanager
     async def _ask(
@@ -183,7 +199,7 @@ class Downloader:
         """
         while batch.size < size and await body.fill(batch):
             pass
-        if batch.held[:size] != await self._spool.use(part, Part.tail, size):
+        if bytes(batch.held[:size]) != await self._spool.use(part, Part.tail, size):
             raise FetchError(
                 UNFIT_RANGE, "the file has changed: other bytes came than are held"
             )
