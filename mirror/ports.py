@@ -466,6 +466,44 @@ class ResumePoint(Validators):
     overlap_bytes: int = 0
 
 
+class Batch:
+    """Bytes of a file on their way from a connection to a disk.
+
+    Args:
+        most_bytes: It never holds more.
+
+    Attributes:
+        size: How many bytes there are.
+    """
+
+    __slots__ = ("_buffer", "size")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._buffer = memoryview(bytearray(most_bytes))
+        self.size = 0
+
+    @property
+    def held(self) -> memoryview:
+        """The bytes, not copied."""
+        return self._buffer[: self.size]
+
+    @property
+    def free(self) -> memoryview:
+        """Where the next bytes go; empty if the batch is full."""
+        return self._buffer[self.size :]
+
+    def add(self, chunk: bytes) -> None:
+        """Add bytes that are not longer than `free`."""
+        self.free[: len(chunk)] = chunk
+        self.size += len(chunk)
+
+    def drop(self, number: int) -> None:
+        """Take the first bytes away."""
+        rest = bytes(self.held[number:])
+        self.size = 0
+        self.add(rest)
+
+
 class FileBody(Protocol):
     """An open answer with the bytes of a file, checked to fit what was asked.
 
@@ -484,8 +522,15 @@ class FileBody(Protocol):
     last_modified: str | None
     firm: bool
 
-    async def read(self) -> bytes:
-        """Return the next bytes as received; empty at the announced end.
+    async def fill(self, batch: Batch, until: float = 0.0) -> bool:
+        """Add the next bytes to a batch as received; return False at the announced end.
+
+        However the wait for them ends, what came is in the batch.
+
+        Args:
+            batch: It is not full.
+            until: Before that, by `time.monotonic`, it is better to wait until the
+                batch is full.
 
         Raises:
             FetchError: The body was cut, or no byte came for too long; its reason is

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -68,6 +69,24 @@ class Heartbeat:
         self.at = time.monotonic()
 
 
+@dataclass(slots=True)
+class Job(Generic[T]):
+    """A call that a thread was given.
+
+    Attributes:
+        future: Of the thread.
+        heartbeat: See `Lane.run`.
+    """
+
+    future: Future[T]
+    heartbeat: Heartbeat
+
+    @property
+    def done(self) -> bool:
+        """It has ended."""
+        return self.future.done()
+
+
 class Lane:
     """The threads of one disk: so many calls at once, and a question besides.
 
@@ -108,24 +127,40 @@ class Lane:
         Raises:
             HungError: It made no step for too long.
         """
-        heartbeat = heartbeat or Heartbeat()
-        job: Future[T] = self._pool.submit(call)
-        waiting = _waiting(job)
+        return await self.end(self.start(call, heartbeat), patience_s=patience_s)
+
+    def start(
+        self, call: Callable[[], T], heartbeat: Heartbeat | None = None
+    ) -> Job[T]:
+        """Give a call to a thread, for `end` to wait for it; see `run`."""
+        beats = heartbeat or Heartbeat()
+
+        def timed() -> T:
+            try:
+                return call()
+            finally:
+                self.slowest_s = max(self.slowest_s, time.monotonic() - beats.at)
+
+        return Job(self._pool.submit(timed), beats)
+
+    async def end(self, job: Job[T], *, patience_s: float | None = None) -> T:
+        """Wait for a call; see `run`."""
+        future, heartbeat = job.future, job.heartbeat
+        waiting = _waiting(future)
         try:
-            while not waiting.done():
+            while not future.done():
                 longest_s = self.patience_s if patience_s is None else patience_s
                 left_s = heartbeat.at + longest_s - time.monotonic()
                 if left_s > 0:
                     await asyncio.wait([waiting], timeout=left_s)
                     continue
-                self._leave(job, heartbeat)
-                raise HungError(f"{self._name} gives no answer", job, longest_s)
+                self._leave(job)
+                raise HungError(f"{self._name} gives no answer", future, longest_s)
         except asyncio.CancelledError:
             heartbeat.given_up = True
-            job.cancel()
+            future.cancel()
             raise
-        self._measure(heartbeat)
-        return waiting.result()
+        return future.result()
 
     async def ask(
         self, call: Callable[[], T], *, patience_s: float, key: Hashable = None
@@ -164,21 +199,12 @@ class Lane:
         self._pool.shutdown(wait=False)
         self._asker.shutdown(wait=False)
 
-    def _leave(self, job: Future[Any], heartbeat: Heartbeat) -> None:
+    def _leave(self, job: Job[Any]) -> None:
         """Wait no longer for a call; one that has not begun never will."""
-        heartbeat.given_up = True
-        if job.cancel():
-            return
-
-        def ended(_: Future[Any]) -> None:
-            self._measure(heartbeat)
-            self._left.discard(job)
-
-        self._left.add(job)
-        job.add_done_callback(ended)
-
-    def _measure(self, heartbeat: Heartbeat) -> None:
-        self.slowest_s = max(self.slowest_s, time.monotonic() - heartbeat.at)
+        job.heartbeat.given_up = True
+        if not job.future.cancel():
+            self._left.add(job.future)
+            job.future.add_done_callback(self._left.discard)
 
 
 class Lanes:

@@ -143,7 +143,7 @@ class Part:
             os.close(folder)
             raise
 
-    def append(self, chunks: Sequence[bytes]) -> None:
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Hash and write bytes at the end, all of them or an error.
 
         After an error nothing more is taken: what came next would lie where the
@@ -220,7 +220,7 @@ class Part:
             self.broken = True
             raise
 
-    def _write(self, chunks: Sequence[bytes]) -> None:
+    def _write(self, chunks: Sequence[bytes | memoryview]) -> None:
         offset = self.size
         pending = [memoryview(chunk) for chunk in chunks]
         while pending:
