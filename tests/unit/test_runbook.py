@@ -9,6 +9,8 @@ import ast
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 PAGE = operator_texts.ROOT / "docs" / "runbook.md"
 TEXT = PAGE.read_text("utf-8")
 PROSE = re.sub(r"\s+", " ", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
+RUNBOOK = "file:///usr/share/doc/archive-mirror/runbook.md"
+"""Where the package puts it."""
 RULES = (DEPLOY / "prometheus" / "alerts.rules.yml").read_text("utf-8")
 ALERTS = re.findall(r"- alert: (\w+)", RULES)
 command_line = importlib.import_module("mirror.cli.main")
@@ -70,11 +74,40 @@ def test_each_alert_has_its_remedy(alert):
 
 
 def test_each_alert_leads_to_its_heading():
-    urls = re.findall(r"runbook_url: docs/runbook\.md#(\S+)", RULES)
+    urls = re.findall(rf"runbook_url: {re.escape(RUNBOOK)}#(\S+)", RULES)
 
     assert urls == [alert.lower() for alert in ALERTS]
     assert len(urls) >= 18
     assert set(urls) <= anchors(TEXT)
+
+
+def test_one_place_sets_the_address_of_the_runbook_and_the_severities(tmp_path):
+    """What an operator changes in settings.sed reaches every alert."""
+    settings = (DEPLOY / "prometheus" / "settings.sed").read_text("utf-8")
+    mine = {
+        f"{RUNBOOK}|\n": "https://wiki.example/mirror|\n",
+        "critical|\n": "page|\n",
+        "warning|\n": "ticket|\n",
+    }
+    for ours, theirs in mine.items():
+        assert settings.count(ours) == 1
+        settings = settings.replace(ours, theirs)
+    (tmp_path / "settings.sed").write_text(settings, "utf-8")
+    sed = shutil.which("sed")
+    assert sed is not None
+    ran = subprocess.run(
+        [sed, "-f", str(tmp_path / "settings.sed")],
+        input=RULES,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    urls = re.findall(r"runbook_url: (\S+)", ran.stdout)
+    assert urls == [f"https://wiki.example/mirror#{alert.lower()}" for alert in ALERTS]
+    severities = re.findall(r"severity: (\w+)", ran.stdout)
+    assert len(severities) == len(ALERTS)
+    assert set(severities) == {"page", "ticket"}
 
 
 def test_each_table_is_one():
