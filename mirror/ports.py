@@ -162,12 +162,14 @@ class TargetHealth:
         free_bytes: Space left for us; None where the target does not say.
         full: Why nothing more can be kept there now; the target is there all the same.
         warning: Who else may write where only we should; it can be used all the same.
+        size_bytes: Of the whole place; None where the target does not say.
     """
 
     marker_id: str
     free_bytes: int | None
     full: str | None = None
     warning: str | None = None
+    size_bytes: int | None = None
 
 
 class ProvesBy(Enum):

@@ -26,6 +26,11 @@ def free_bytes(about: os.statvfs_result) -> int | None:
     return about.f_bavail * about.f_frsize if about.f_blocks else None
 
 
+def size_bytes(about: os.statvfs_result) -> int | None:
+    """Return how large it is; None where the file system does not say."""
+    return about.f_blocks * about.f_frsize or None
+
+
 def is_ours(about: os.stat_result, *, owners: frozenset[int]) -> bool:
     """Tell whether something belongs to one of us and nobody else may write to it."""
     return about.st_uid in owners and not about.st_mode & _OTHERS_WRITE

@@ -158,6 +158,24 @@ class Queries:
             ),
         )
 
+    def urgency(self, source: str, now_us: int) -> tuple[int, int | None]:
+        """Return how many exports of a source are at risk, and its nearest deadline."""
+        by_deadline = (
+            "FROM exports INDEXED BY exports_urgent "
+            f"WHERE {_UNFETCHED} AND source = ? AND deadline_us"
+        )
+        return (
+            self._number(
+                f"SELECT count(*) {by_deadline} < ?",
+                now_us,
+                source,
+                now_us + AT_RISK_US,
+            ),
+            self._first(
+                f"SELECT min(deadline_us) {by_deadline} IS NOT NULL", now_us, source
+            ),
+        )
+
     def owed(self) -> int:
         """Return how many exports had a file and are not saved."""
         return self._number("SELECT sum(number) FROM counts WHERE owed")
@@ -318,6 +336,16 @@ class Queries:
         return self._numbers(
             "SELECT target, count(*) FROM copies INDEXED BY copies_damaged "
             "WHERE state = 'damaged' GROUP BY target"
+        )
+
+    def last_verified(self) -> dict[str, int]:
+        """Return when `verify` last read a copy, by target."""
+        return dict(
+            self._db.connection.execute(
+                "SELECT name, at_us FROM (SELECT name, (SELECT max(checked_us) "
+                "FROM copies INDEXED BY copies_checked WHERE target = name "
+                "AND checked_us > 0) AS at_us FROM targets) WHERE at_us IS NOT NULL"
+            ).fetchall()
         )
 
     def exports(self, chosen: Filter) -> Iterator[tuple[Export, list[Copy]]]:

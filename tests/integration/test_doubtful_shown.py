@@ -141,8 +141,8 @@ def test_the_command_of_on_event_is_told_of_it(site):
 def test_what_is_to_be_fetched_is_not_what_waits(site):
     """Neither a held body nor a changed file before its time makes an alarm."""
     site.add("hq", State.READY, made_us=MINUTE)
-    site.add("hq", State.PARKED, made_us=MINUTE)
-    site.add("hq", State.READY, made_us=MINUTE, **HELD)
+    site.add("hq", State.PARKED, made_us=HOUR * 3 - 29 * MINUTE)
+    site.add("hq", State.READY, made_us=HOUR * 3, **HELD)
     later = {"due_us": NOW_US + HOUR, "not_before_us": NOW_US + HOUR}
     site.add("hq", State.READY, made_us=MINUTE, reason="changed", version=2, **later)
     site.add("hq", State.READY, made_us=MINUTE, reason="changed", **later, **HELD)
@@ -153,9 +153,19 @@ def test_what_is_to_be_fetched_is_not_what_waits(site):
     metrics.declare(["hq", "depot", "harbour"], [])
     metrics.show(metrics_snapshot.take(site.ledger, site.now_us))
 
+    def risk(source: str) -> tuple[float | None, float | None]:
+        at_risk, deadline = (
+            counted.get_sample_value(f"archive_mirror_{name}", {"source": source})
+            for name in ("exports_at_risk", "earliest_deadline_timestamp_seconds")
+        )
+        return at_risk, deadline
+
     def unfetched(source: str) -> float | None:
         return counted.get_sample_value(
             "archive_mirror_exports_unfetched", {"source": source}
         )
 
     assert [unfetched(name) for name in ("hq", "depot", "harbour")] == [2, 0, 0]
+    nearest_s = (site.now_us + 29 * MINUTE) / 1e6
+    assert risk("hq") == (1, nearest_s)
+    assert risk("depot") == risk("harbour") == (0, None)

@@ -310,6 +310,7 @@ class DirectoryStore:
         return TargetHealth(
             marker_id=marker_id,
             free_bytes=None if free is None else max(0, free),
+            size_bytes=filesystem.size_bytes(os.fstatvfs(root)),
             full=None if free is None or free > 0 else self._no_room(1, free),
             warning=self._warning,
         )
