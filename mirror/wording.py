@@ -94,3 +94,11 @@ def span(seconds: float | None) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
     shown = [f"{number} {unit}" for number, unit in parts if number]
     return sign + " ".join(shown[:2])
+
+
+def distance(seconds: float) -> str:
+    """Return how far off a moment is: `in 5 min`, `5 min ago`."""
+    if abs(seconds) < 1:
+        return "now"
+    words = span(abs(seconds))
+    return f"in {words}" if seconds > 0 else f"{words} ago"

@@ -242,7 +242,8 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
             wrong.append(f"{export.label}: its SHA-256 is not the VMS's")
         rows.append((export.label, case.behaviour, _done(details), digest))
     typer.echo("")
-    render.table(("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256"), rows)
+    head = ("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256")
+    render.show(render.table(head, rows))
     kept = sum(details.export.state is State.SAVED for details in exports)
     proven = "" if wrong else "; each SHA-256 above is that of the VMS's own file"
     typer.echo(f"\n{kept} files saved{proven}")

@@ -75,9 +75,8 @@ def list_exports(
             )
     if as_json:
         return
-    render.table(
-        ("EXPORT", "STATE", "REASON", "CREATED", "DEADLINE", "SIZE", "NAME"), lines
-    )
+    head = ("EXPORT", "STATE", "REASON", "CREATED", "DEADLINE", "SIZE", "NAME")
+    render.show(render.table(head, lines))
     known = sorted(reasons & render.ADVICE.keys())
     if known:
         typer.echo("")

@@ -3,25 +3,94 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from mirror.wording import ADVICE, clean, size, span
+from mirror.wording import ADVICE, clean, distance, size, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["ADVICE", "as_json", "clean", "size", "span", "table"]
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+__all__ = [
+    "ADVICE",
+    "STYLES",
+    "as_json",
+    "clean",
+    "console",
+    "distance",
+    "show",
+    "size",
+    "span",
+    "table",
+]
+
+STYLES: Final = {
+    "saved": "green",
+    "fetching": "cyan",
+    "parked": "yellow",
+    "doubtful": "yellow",
+    "damaged": "red",
+    "lost": "bold red",
+}
+"""The colours of states."""
+_ENDLESS = 10_000
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print columns of text, aligned; the last one as long as it is."""
-    lines = [list(head), *[list(row) for row in rows]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+def console() -> Console:
+    """Return what prints in the terminal's width; elsewhere nothing is cut."""
+    from rich.console import Console  # noqa: PLC0415 -- rich is slow
+
+    free = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(
+        width=None if free else _ENDLESS, markup=False, highlight=False, emoji=False
+    )
+
+
+def show(*parts: RenderableType) -> None:
+    """Print texts and tables one below the other."""
+    printer = console()
+    with printer.capture() as shown:
+        printer.print(*parts, sep="\n")
+    typer.echo("\n".join(line.rstrip() for line in shown.get().splitlines()))
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[RenderableType]],
+    *,
+    cut: Collection[str] = (),
+    fold: Collection[str] = (),
+) -> Table:
+    """Return columns without those in which nothing stands.
+
+    Args:
+        head: Their names.
+        rows: One cell for each; texts from a VMS are cleaned.
+        cut: Columns that are cut where the terminal is narrow.
+        fold: Columns that take more lines there.
+    """
+    from rich.table import Table  # noqa: PLC0415 -- rich is slow
+    from rich.text import Text  # noqa: PLC0415 -- rich is slow
+
+    lines = list(rows)
+    used = [n for n in range(len(head)) if any(line[n] for line in lines)]
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for n in used:
+        flexible = head[n] in cut or head[n] in fold
+        shown.add_column(head[n], no_wrap=not flexible)
     for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
+        cells = list(line)
+        for n in used:
+            if head[n] in cut and isinstance(cell := cells[n], str):
+                cells[n] = Text(cell, no_wrap=True, overflow="ellipsis")
+        shown.add_row(*(cells[n] for n in used))
+    return shown
 
 
 def as_json(value: dict[str, Any]) -> None:

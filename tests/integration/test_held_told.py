@@ -39,7 +39,7 @@ async def test_the_page_counts_it_apart(scene):
     assert "nearest deadline first; 1 held until proven" in seen.text
     assert "held a file came to its end and is not proven whole" in seen.text
     assert "Asked again in 2 min" in seen.text.replace("\u00a0", " ")
-    assert "(1 held)" in judge(status, running=True)[1]
+    assert "(1 held)" in judge(status)[1]
 
 
 async def test_nothing_is_said_of_it_where_nothing_is_held(scene):
@@ -48,7 +48,7 @@ async def test_nothing_is_said_of_it_where_nothing_is_held(scene):
 
     assert scene.status()["held"] == 0
     assert "held until" not in seen.text
-    assert "held" not in judge(scene.status(), running=True)[1]
+    assert "held" not in judge(scene.status())[1]
 
 
 def test_status_says_it(scene):
