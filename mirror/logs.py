@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
     from structlog.typing import EventDict, Processor
 
@@ -33,6 +34,7 @@ _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _HIDDEN = "[redacted]"
 _MIN_SECRET = 4
 _MOST_WAITING = 10_000
+_LAST_LINES_S = 2.0
 _log = structlog.get_logger()
 
 
@@ -106,10 +108,20 @@ class LogWriter:
     def flush(self) -> None:
         """Do nothing: each text is flushed as soon as it is written."""
 
-    def drain(self, within_s: float) -> None:
+    def drain(self, within_s: float = _LAST_LINES_S) -> None:
         """Wait until all is written, at most this long."""
         with self._changed:
             self._changed.wait_for(lambda: not self._texts, within_s)
+
+    @contextlib.contextmanager
+    def writing_to(self, stream: TextIO) -> Iterator[None]:
+        """Write to another stream as long as the block lasts, such as above bars."""
+        before, self._stream = self._stream, stream
+        try:
+            yield
+        finally:
+            self.drain()
+            self._stream = before
 
     def _work(self) -> None:
         while True:

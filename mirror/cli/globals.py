@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _LEVELS = ("debug", "info", "warning", "error")
 _FORMATS = ("console", "json", "logfmt")
-_LAST_LINES_S = 2.0
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class Globals:
     def end_logs(self) -> None:
         """Let the last lines go out, if they can."""
         if self.outlet is not None:
-            self.outlet.drain(_LAST_LINES_S)
+            self.outlet.drain()
 
     def settings(self) -> Settings:
         """Read the configuration.

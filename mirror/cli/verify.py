@@ -53,7 +53,7 @@ def verify(
     from mirror.cli import progress  # noqa: PLC0415 -- slow imports
 
     findings: list[CopyFinding] = []
-    with progress.of_reads() as watch:
+    with progress.of_reads(globals_of(context).outlet) as watch:
         tally = signals.run(
             verifying.run(
                 settings,
