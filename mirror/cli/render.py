@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "ADVICE",
-    "STYLES",
     "as_json",
     "clean",
     "console",
@@ -27,10 +27,11 @@ __all__ = [
     "show",
     "size",
     "span",
+    "state",
     "table",
 ]
 
-STYLES: Final = {
+_STYLES: Final = {
     "saved": "green",
     "fetching": "cyan",
     "parked": "yellow",
@@ -38,7 +39,6 @@ STYLES: Final = {
     "damaged": "red",
     "lost": "bold red",
 }
-"""The colours of states."""
 _ENDLESS = 10_000
 
 
@@ -54,10 +54,19 @@ def console() -> Console:
 
 def show(*parts: RenderableType) -> None:
     """Print texts and tables one below the other."""
+    from rich.console import Group  # noqa: PLC0415 -- rich is slow
+
     printer = console()
     with printer.capture() as shown:
-        printer.print(*parts, sep="\n")
+        printer.print(Group(*parts))
     typer.echo("\n".join(line.rstrip() for line in shown.get().splitlines()))
+
+
+def state(word: str, more: str = "") -> Text:
+    """Return a state in its colour, and what else is to be said of it."""
+    from rich.text import Text  # noqa: PLC0415 -- rich is slow
+
+    return Text(word + more, _STYLES.get(word, ""))
 
 
 def table(

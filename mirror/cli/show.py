@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
-from typing import Annotated, Any
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -12,9 +13,31 @@ from mirror.cli import render
 from mirror.cli.exports import find, reading
 from mirror.cli.globals import globals_of
 from mirror.errors import MirrorError
+from mirror.model import utc_now
 
-_KEY = 17
-_WIDTH = 80
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Fact: TypeAlias = tuple[str, str]
+
+_TOLD_APART = ("why", "advice", "copies", "versions", "history", "item")
+_UNFETCHED = ("ready", "fetching", "parked")
+_VERDICTS = {
+    "waiting": "the VMS has no file of it now",
+    "ready": "its file is to be fetched",
+    "fetching": "its file is being fetched",
+    "parked": "its file could not be fetched so far",
+    "spooled": "its file is safe here and on its way; it is on {targets}",
+    "saved": "its file is kept, on {targets}",
+    "doubtful": "its file is kept, on {targets}, and not proven whole",
+    "excluded": "its file is not wanted",
+    "unavailable": "the VMS has never had a file of it",
+    "lost": "its file was not here before the VMS deleted it",
+    "damaged": "its file was kept, and no copy of it is good now",
+    "erased": "its file was kept, and is deleted",
+}
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+_KIB = 1024
 
 
 def show(
@@ -23,8 +46,9 @@ def show(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show all that is known of one export: each attempt, each copy."""
-    with reading(globals_of(context).settings()) as ledger:
+    """Say how it stands with one export; then all that is known of it."""
+    settings = globals_of(context).settings()
+    with reading(settings) as ledger:
         try:
             chosen = find(ledger, export)
         except MirrorError as exc:
@@ -33,43 +57,64 @@ def show(
         full = public_json.details(ledger.queries.details(chosen))
     if as_json:
         render.as_json(full)
-    else:
-        _print_details(full)
+        return
+    from rich.table import Table  # noqa: PLC0415 -- rich is slow
+
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    for key, text in _lines(full, settings.cameras):
+        facts.add_row(key, render.clean(text))
+    verdict = render.state(full["state"].upper(), f": {_verdict(full)}")
+    render.show(verdict, "", facts)
 
 
-def _print_details(full: dict[str, Any]) -> None:
-    told_below = ("why", "advice", "copies", "versions", "history", "item")
+def _lines(full: dict[str, Any], cameras: Mapping[int, str]) -> Iterator[Fact]:
+    """Yield all that is known, but for what the verdict says."""
     for key, value in (full | {"reason": full["reason"] or full["why"]}).items():
-        if key not in told_below:
-            text = "-" if value is None else render.clean(str(value))
-            typer.echo(f"{key:<{_KEY}}{text}")
-    if full["advice"] is not None:
-        margin = " " * _KEY
-        typer.echo(
-            textwrap.fill(
-                full["advice"],
-                _WIDTH,
-                initial_indent=margin,
-                subsequent_indent=margin,
-            )
-        )
+        if key not in _TOLD_APART and value is not None:
+            text = _words(key, value)
+            if key == "camera_id" and value in cameras:
+                text += f" ({cameras[value]})"
+            yield key, text
     for copy in full["copies"]:
-        typer.echo(
-            f"{'copy':<{_KEY}}{copy['target']}: {copy['state']}"
-            f" {render.clean(str(copy['path'] or ''))}"
-            f" {render.clean(str(copy['last_error'] or ''))}".rstrip()
-        )
+        read = f", read back {_age(copy['verified_at'])}" if copy["verified_at"] else ""
+        told = copy["state"], copy["path"], copy["last_error"]
+        yield "copy", f"{copy['target']}: {' '.join(filter(None, told))}{read}"
     for each in full["versions"]:
         facts = [each["state"]]
         if each["reason"] not in {None, each["state"]}:
             facts.append(each["reason"])
         if each["size_bytes"] is not None:
             facts.append(render.size(each["size_bytes"]))
-        typer.echo(f"{'version':<{_KEY}}~{each['version']}: {', '.join(facts)}")
+        yield "version", f"~{each['version']}: {', '.join(facts)}"
     for attempt in full["history"]:
         times = f" ({attempt['times']} times)" if attempt["times"] != 1 else ""
-        typer.echo(
-            f"{'attempt':<{_KEY}}{attempt['started']} {attempt['outcome']}{times}, "
+        yield (
+            "attempt",
+            f"{_words('', attempt['started'])} {attempt['outcome']}{times}, "
             f"from byte {attempt['offset_bytes']} to {attempt['held_bytes']}"
-            f" {render.clean(str(attempt['error'] or ''))}".rstrip()
+            f" {attempt['error'] or ''}".rstrip(),
         )
+
+
+def _verdict(full: dict[str, Any]) -> str:
+    """Return in words how it stands with an export, and what to do about it."""
+    kept = [copy["target"] for copy in full["copies"] if copy["state"] == "saved"]
+    text = _VERDICTS[full["state"]].format(targets=" and ".join(kept) or "no target")
+    if full["state"] in _UNFETCHED and full["deadline"]:
+        text += f"; the VMS deletes it {_age(full['deadline'])}"
+    advice = full["advice"]
+    return text + (f". {advice[0].upper()}{advice[1:]}" if advice else "") + "."
+
+
+def _words(key: str, value: object) -> str:
+    """Return a value as people read it; moments with how far off they are."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{render.size(value)} ({value})" if value >= _KIB else str(value)
+    text = render.clean(str(value))
+    return f"{text} ({_age(text)})" if _MOMENT.fullmatch(text) else text
+
+
+def _age(moment: str) -> str:
+    return render.distance((datetime.fromisoformat(moment) - utc_now()).total_seconds())

@@ -118,7 +118,7 @@ def _concern(
 def _counts(status: Mapping[str, Any], now: datetime) -> Iterator[Line]:
     counts = Text()
     for state, number in sorted(status["exports"].items()):
-        counts.append(f"{state} {number}   ", render.STYLES.get(state, ""))
+        counts.append_text(render.state(state, f" {number}   "))
     yield "exports", counts or "none yet"
     held = f" ({status['held']} held, to be proven: see `list --state ready`)"
     owed = f"{status['owed']}{held * bool(status['held'])}   "

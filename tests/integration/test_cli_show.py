@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mirror.simulator import Vms
@@ -22,6 +24,20 @@ def test_show_one_export(filled_site):
     plain = run(*on(filled_site), "show", "hq/9")
     assert plain.code == 0 and "file_origins" in plain.out
     assert "/storage/" not in plain.out + ran.out
+
+
+def test_show_begins_with_a_verdict_and_fits_the_terminal(filled_site):
+    """In words, with what to do; the whole SHA-256 has room."""
+    parked, saved = (
+        run(*on(filled_site), "show", name, COLUMNS="80").out.splitlines()
+        for name in ("hq/9", "annex/7")
+    )
+
+    assert parked[0].startswith("PARKED: its file could not be fetched so far; the VMS")
+    assert saved[0] == "SAVED: its file is kept, on nas."
+    assert max(map(len, parked + saved)) <= 80
+    assert any(re.fullmatch("sha256 +[0-9a-f]{64}", line) for line in saved)
+    assert any(re.search(r"^created_at .*Z \(\d+ d .*ago\)$", one) for one in saved)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +101,7 @@ async def test_retry_makes_exports_due(tmp_path):
         assert (one.code, one.err) == (0, "") and "1 of 1" in one.out
         assert "others" not in one.out
         known = await run_beside(*on(site), "show", f"hq/{saved.export_id}")
-        assert "\nacknowledged_at  -\n" in known.out
+        assert "acknowledged_at" not in known.out
         assert site.export(parked[0]).state == "ready"
         rest = await run_beside(*on(site), "retry", "--state", "parked")
         assert rest.code == 0 and "2 of 2" in rest.out
