@@ -91,7 +91,7 @@ async def test_status_and_metrics_tell_of_damaged_copies(tmp_path, vms):
     finally:
         ledger.close()
 
-    assert "DAMAGED 2 files: see `verify`" in out
+    assert "Target nas: 2 copies are damaged or gone." in out
     assert json.loads(told)["targets"][0]["damaged_files"] == 2
     assert taken.target_damaged_files == {"nas": 2}
 

@@ -215,8 +215,8 @@ def _of_targets(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
             )
         if target["damaged_files"]:
             yield Concern(
-                text=f"{_files(target['damaged_files'], 'copy', 'copies')} on target "
-                f"{target['name']} damaged or gone.",
+                text=f"Target {target['name']}: "
+                f"{_files(target['damaged_files'], 'copy', 'copies')} damaged or gone.",
                 remedy="`archive-mirror verify --repair` brings them back from "
                 "another target.",
             )
