@@ -150,24 +150,28 @@ def configure(
 
     Args:
         level: debug, info, warning or error.
-        form: console, json or logfmt; None takes console on a terminal, else json.
+        form: console, json or logfmt; None takes console where people read it, on a
+            terminal and in the journal, else json.
         stream: Where to; under systemd each line begins with its priority.
         redactor: Removes secrets; may learn further ones later.
     """
-    form = form or ("console" if stream.isatty() else "json")
+    live, journal = stream.isatty(), _is_journal(stream)
+    form = form or ("console" if live or journal else "json")
     writer = LogWriter(stream)
     threshold = getattr(logging, level.upper())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if form != "console" or not journal:  # The journal tells people the time.
+        clock = "%H:%M:%S" if live and form == "console" else "iso"
+        shared.append(structlog.processors.TimeStamper(clock, utc=clock == "iso"))
     final: list[Processor] = [
         _with_tracebacks if level == "debug" else _without_tracebacks,
         redactor,
-        _renderer(form, colors=stream.isatty()),
+        _renderer(form, colors=live),
     ]
-    if _is_journal(stream):
+    if journal:
         final.append(_with_priority)
     structlog.configure(
         processors=[*shared, _remember_level, *final],
@@ -204,9 +208,20 @@ def _renderer(form: str, *, colors: bool) -> Processor:
     )
 
     def render(logger: object, method: str, event: EventDict) -> str:
-        return str(console(logger, method, _one_line(event)))
+        known = {key: _plain(value) for key, value in event.items()}
+        shown = {key: value for key, value in known.items() if value is not None}
+        return str(console(logger, method, _one_line(shown)))
 
     return render
+
+
+def _plain(value: object) -> object:
+    """Return a value as people write it; what is unknown stays None."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(_plain(each)) for each in value if each is not None)
+    return json.dumps(value, default=str) if isinstance(value, dict) else value
 
 
 def _logfmt(_logger: object, _method: str, event: EventDict) -> str:
