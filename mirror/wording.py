@@ -65,6 +65,22 @@ ADVICE = {
     ),
 }
 
+VERDICTS = {
+    "waiting": "the VMS has no file of it now",
+    "ready": "its file is to be fetched",
+    "fetching": "its file is being fetched",
+    "parked": "its file could not be fetched so far",
+    "spooled": "its file is safe here and on its way; it is on {targets}",
+    "saved": "its file is kept, on {targets}",
+    "doubtful": "its file is kept, on {targets}, and not proven whole",
+    "excluded": "its file is not wanted",
+    "unavailable": "the VMS has never had a file of it",
+    "lost": "its file was not here before the VMS deleted it",
+    "damaged": "its file was kept, and no copy of it is good now",
+    "erased": "its file was kept, and is deleted",
+}
+"""How it stands with an export, by its state; `targets` are those that keep it."""
+
 
 def clean(text: str) -> str:
     """Return a text from the VMS without characters that control a terminal."""

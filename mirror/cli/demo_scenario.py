@@ -257,9 +257,9 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
             wrong.append(f"{export.label}: its SHA-256 is not the VMS's")
         done = Text().append_text(_state(export.state, case.expected))
         done.append(f": {_attempts(details)}")
-        rows.append((export.label, case.behaviour, done, digest[:_DIGITS]))
+        rows.append((export.label, Text(case.behaviour), done, digest[:_DIGITS]))
     head = ("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256")
-    render.show("", render.table(head, rows, fold=head[1:3]), "")
+    render.show("", render.table(head, rows, cut=head[1:3]), "")
     kept = sum(details.export.state is State.SAVED for details in exports)
     proven = "" if wrong else "; each SHA-256 is that of the VMS's own file"
     typer.echo(f"{kept} files saved{proven}")

@@ -18,18 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = [
-    "ADVICE",
-    "as_json",
-    "clean",
-    "console",
-    "distance",
-    "show",
-    "size",
-    "span",
-    "state",
-    "table",
-]
+__all__ = ["ADVICE", "clean", "distance", "size", "span"]
 
 _STYLES: Final = {
     "saved": "green",
@@ -62,11 +51,11 @@ def show(*parts: RenderableType) -> None:
     typer.echo("\n".join(line.rstrip() for line in shown.get().splitlines()))
 
 
-def state(word: str, more: str = "") -> Text:
-    """Return a state in its colour, and what else is to be said of it."""
+def state(word: str) -> Text:
+    """Return a state in its colour."""
     from rich.text import Text  # noqa: PLC0415 -- rich is slow
 
-    return Text(word + more, _STYLES.get(word, ""))
+    return Text.assemble((word, _STYLES.get(word, "")))
 
 
 def table(
@@ -74,15 +63,10 @@ def table(
     rows: Iterable[Sequence[RenderableType]],
     *,
     cut: Collection[str] = (),
-    fold: Collection[str] = (),
 ) -> Table:
     """Return columns without those in which nothing stands.
 
-    Args:
-        head: Their names.
-        rows: One cell for each; texts from a VMS are cleaned.
-        cut: Columns that are cut where the terminal is narrow.
-        fold: Columns that take more lines there.
+    Those named by `cut` give way where the terminal is narrow: strings are cut there.
     """
     from rich.table import Table  # noqa: PLC0415 -- rich is slow
     from rich.text import Text  # noqa: PLC0415 -- rich is slow
@@ -91,13 +75,14 @@ def table(
     used = [n for n in range(len(head)) if any(line[n] for line in lines)]
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for n in used:
-        flexible = head[n] in cut or head[n] in fold
-        shown.add_column(head[n], no_wrap=not flexible)
+        shown.add_column(head[n], no_wrap=head[n] not in cut)
     for line in lines:
-        cells = list(line)
-        for n in used:
-            if head[n] in cut and isinstance(cell := cells[n], str):
-                cells[n] = Text(cell, no_wrap=True, overflow="ellipsis")
+        cells = [
+            Text(cell, no_wrap=True, overflow="ellipsis")
+            if isinstance(cell, str)
+            else cell
+            for cell in line
+        ]
         shown.add_row(*(cells[n] for n in used))
     return shown
 

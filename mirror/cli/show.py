@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,30 +15,14 @@ from mirror.cli.exports import find, reading
 from mirror.cli.globals import globals_of
 from mirror.errors import MirrorError
 from mirror.model import utc_now
+from mirror.wording import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Fact: TypeAlias = tuple[str, str]
-
-_TOLD_APART = ("why", "advice", "copies", "versions", "history", "item")
+_TOLD_APART = {"state", "why", "advice", "copies", "versions", "history", "item"}
 _UNFETCHED = ("ready", "fetching", "parked")
-_VERDICTS = {
-    "waiting": "the VMS has no file of it now",
-    "ready": "its file is to be fetched",
-    "fetching": "its file is being fetched",
-    "parked": "its file could not be fetched so far",
-    "spooled": "its file is safe here and on its way; it is on {targets}",
-    "saved": "its file is kept, on {targets}",
-    "doubtful": "its file is kept, on {targets}, and not proven whole",
-    "excluded": "its file is not wanted",
-    "unavailable": "the VMS has never had a file of it",
-    "lost": "its file was not here before the VMS deleted it",
-    "damaged": "its file was kept, and no copy of it is good now",
-    "erased": "its file was kept, and is deleted",
-}
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-_KIB = 1024
 
 
 def show(
@@ -63,14 +48,18 @@ def show(
     facts = Table.grid(padding=(0, 2, 0, 0))
     for key, text in _lines(full, settings.cameras):
         facts.add_row(key, render.clean(text))
-    verdict = render.state(full["state"].upper(), f": {_verdict(full)}")
-    render.show(verdict, "", facts)
+    render.show(render.state(full["state"]).append(f": {_verdict(full)}"), "", facts)
 
 
-def _lines(full: dict[str, Any], cameras: Mapping[int, str]) -> Iterator[Fact]:
+def _lines(
+    full: dict[str, Any], cameras: Mapping[int, str]
+) -> Iterator[tuple[str, str]]:
     """Yield all that is known, but for what the verdict says."""
+    left_out = _TOLD_APART | (
+        {"held_bytes", "total_bytes"} if full["sha256"] else set()
+    )
     for key, value in (full | {"reason": full["reason"] or full["why"]}).items():
-        if key not in _TOLD_APART and value is not None:
+        if key not in left_out and value not in {None, 0}:
             text = _words(key, value)
             if key == "camera_id" and value in cameras:
                 text += f" ({cameras[value]})"
@@ -91,7 +80,8 @@ def _lines(full: dict[str, Any], cameras: Mapping[int, str]) -> Iterator[Fact]:
         yield (
             "attempt",
             f"{_words('', attempt['started'])} {attempt['outcome']}{times}, "
-            f"from byte {attempt['offset_bytes']} to {attempt['held_bytes']}"
+            f"{render.size(attempt['offset_bytes'])} to "
+            f"{render.size(attempt['held_bytes'])}"
             f" {attempt['error'] or ''}".rstrip(),
         )
 
@@ -99,9 +89,9 @@ def _lines(full: dict[str, Any], cameras: Mapping[int, str]) -> Iterator[Fact]:
 def _verdict(full: dict[str, Any]) -> str:
     """Return in words how it stands with an export, and what to do about it."""
     kept = [copy["target"] for copy in full["copies"] if copy["state"] == "saved"]
-    text = _VERDICTS[full["state"]].format(targets=" and ".join(kept) or "no target")
+    text = VERDICTS[full["state"]].format(targets=" and ".join(kept) or "no target")
     if full["state"] in _UNFETCHED and full["deadline"]:
-        text += f"; the VMS deletes it {_age(full['deadline'])}"
+        text += f"; deadline {_age(full['deadline'])}"
     advice = full["advice"]
     return text + (f". {advice[0].upper()}{advice[1:]}" if advice else "") + "."
 
@@ -111,9 +101,11 @@ def _words(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key.endswith("_bytes") and isinstance(value, int):
-        return f"{render.size(value)} ({value})" if value >= _KIB else str(value)
+        return render.size(value)
     text = render.clean(str(value))
-    return f"{text} ({_age(text)})" if _MOMENT.fullmatch(text) else text
+    with contextlib.suppress(ValueError):  # A name can look like a moment.
+        return f"{text} ({_age(text)})" if _MOMENT.fullmatch(text) else text
+    return text
 
 
 def _age(moment: str) -> str:

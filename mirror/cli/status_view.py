@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,13 @@ _LISTS: Final = {
     "": ("no longer configured", "dim"),
 }
 """How the list of a source is known, the worst first."""
+_TARGETS: Final = {
+    "problem": ("cannot be used", "bold red"),
+    "paused_until": ("paused", "yellow"),
+    "damaged_files": ("files damaged", "bold red"),
+    "checked": ("well", "green"),
+}
+"""How a target is by the first that it has of these."""
 _UNFETCHED: Final = ("ready", "fetching", "parked")
 _BAR = 16
 _TIGHTER: Final = (
@@ -118,11 +126,12 @@ def _concern(
 def _counts(status: Mapping[str, Any], now: datetime) -> Iterator[Line]:
     counts = Text()
     for state, number in sorted(status["exports"].items()):
-        counts.append_text(render.state(state, f" {number}   "))
+        counts.append_text(render.state(state)).append(f" {number}   ")
     yield "exports", counts or "none yet"
-    held = f" ({status['held']} held, to be proven: see `list --state ready`)"
-    owed = f"{status['owed']}{held * bool(status['held'])}   "
-    owed += f"at risk {status['at_risk']}   lost by us {status['lost_by_us']}"
+    owed = f"{status['owed']}"
+    if status["held"]:
+        owed += f" ({status['held']} held, to be proven: see `list --state ready`)"
+    owed += f"   at risk {status['at_risk']}   lost by us {status['lost_by_us']}"
     if nearest := status["earliest_deadline"]:
         owed += f"   next deadline {_far(nearest, now)}"
     yield "owed", owed
@@ -137,73 +146,52 @@ def _causes(status: Mapping[str, Any]) -> Iterator[Line]:
 def _transfers(status: Mapping[str, Any]) -> Iterator[Line]:
     for export in status["transfers"]:
         here, total = export["held_bytes"], export["total_bytes"]
-        amount = f"{here / total:.0%} of {render.size(total)}" if total else ""
-        bar = ProgressBar(total or 1, here if total else 0, width=_BAR)
-        left = render.span(export["left_seconds"])
-        name = render.clean(export["name"] or "")
-        yield _label(export), bar, amount or render.size(here), left, name
+        version = f"~{export['version']}" if export["version"] > 1 else ""
+        yield (
+            f"{export['source']}/{export['id']}{version}",
+            ProgressBar(total or 1, here if total else 0, width=_BAR),
+            f"{here / total:.0%} of {render.size(total)}" if total else "",
+            render.span(export["left_seconds"]),
+            render.clean(export["name"] or ""),
+        )
 
 
-def _sources(status: Mapping[str, Any], now: datetime) -> list[Line]:
+def _sources(status: Mapping[str, Any], now: datetime) -> Iterator[Line]:
     known = {source["name"]: source for source in status["sources"]}
     states = dict.fromkeys(known, "")
     states |= {name: fresh["state"] for name, fresh in status["freshness"].items()}
     order = list(_LISTS)
-    lines: list[Line] = []
     for name in sorted(states, key=lambda name: (order.index(states[name]), name)):
         source = known.get(name, {})
-        exports = source.get("exports", {})
-        kept = exports.get("saved", 0) + exports.get("doubtful", 0)
-        owed = sum(exports.get(state, 0) for state in _UNFETCHED)
-        notes = (("left_out", "left out"), ("bad_rows", "not understood"))
-        note = [f"{source[key]} rows {what}" for key, what in notes if source.get(key)]
-        lines.append(
-            (
-                name,
-                Text(*_LISTS[states[name]]),
-                _far(source.get("last_success"), now) or "never",
-                str(kept),
-                str(owed or ""),
-                ", ".join(note),
-            )
-        )
-    return lines
-
-
-def _targets(status: Mapping[str, Any], now: datetime) -> list[Line]:
-    known = {target["name"]: target for target in status["targets"]}
-    configured = status["configured_targets"]
-    lines: list[tuple[bool, Line]] = []
-    for name in [*configured, *sorted(known.keys() - set(configured))]:
-        target = known.get(name, {})
-        state = Text("well", "green")
-        if name not in configured:
-            state = Text(*_LISTS[""])
-        elif target.get("problem"):
-            state = Text("cannot be used", "bold red")
-        elif target.get("paused_until"):
-            state = Text("paused", "yellow")
-        elif target.get("damaged_files"):
-            state = Text(f"{target['damaged_files']} damaged", "bold red")
-        elif not target.get("checked"):
-            state = Text("not looked at yet")
-        files = target.get("owed_files", 0)
-        owed = f"{files}, {render.size(target['owed_bytes'])}" if files else "nothing"
-        line = (
+        exports, bad = Counter(source.get("exports")), source.get("bad_rows")
+        yield (
             name,
-            state,
+            Text(*_LISTS[states[name]]),
+            _far(source.get("last_success"), now) or "never",
+            str(exports["saved"] + exports["doubtful"]),
+            str(sum(exports[state] for state in _UNFETCHED) or ""),
+            f"{bad} rows not understood" if bad else "",
+        )
+
+
+def _targets(status: Mapping[str, Any], now: datetime) -> Iterator[Line]:
+    known = {target["name"]: target for target in status["targets"]}
+    states = dict.fromkeys(known, _LISTS[""])
+    for name in status["configured_targets"]:
+        target = known.get(name, {})
+        signs = (sign for key, sign in _TARGETS.items() if target.get(key))
+        states[name] = next(signs, ("not looked at yet", ""))
+    for name in sorted(states, key=lambda name: states[name] == _TARGETS["checked"]):
+        target = known.get(name, {})
+        files = target.get("owed_files")
+        yield (
+            name,
+            Text(*states[name]),
             render.size(target.get("free_bytes")),
-            owed,
+            f"{files}, {render.size(target['owed_bytes'])}" if files else "nothing",
             _far(target.get("checked"), now),
             render.clean(target.get("warning") or ""),
         )
-        lines.append((state.plain == "well", line))
-    return [line for _, line in sorted(lines, key=lambda each: each[0])]
-
-
-def _label(export: Mapping[str, Any]) -> str:
-    version = f"~{export['version']}" if export["version"] > 1 else ""
-    return f"{export['source']}/{export['id']}{version}"
 
 
 def _far(moment: str | None, now: datetime) -> str:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from mirror.simulator import Vms
+from tests.afternoon import HOUR, MINUTE, HandmadeSite
 from tests.command import KEYS, on, run, run_beside
 from tests.site import Site
 
@@ -33,11 +34,25 @@ def test_show_begins_with_a_verdict_and_fits_the_terminal(filled_site):
         for name in ("hq/9", "annex/7")
     )
 
-    assert parked[0].startswith("PARKED: its file could not be fetched so far; the VMS")
-    assert saved[0] == "SAVED: its file is kept, on nas."
+    assert parked[0].startswith(
+        "parked: its file could not be fetched so far; deadline "
+    )
+    assert saved[0] == "saved: its file is kept, on nas."
     assert max(map(len, parked + saved)) <= 80
     assert any(re.fullmatch("sha256 +[0-9a-f]{64}", line) for line in saved)
     assert any(re.search(r"^created_at .*Z \(\d+ d .*ago\)$", one) for one in saved)
+
+
+def test_a_text_that_only_looks_like_a_moment_is_shown_as_it_is(tmp_path):
+    """A name from the VMS can be anything."""
+    with HandmadeSite.open(tmp_path) as site:
+        name = "2026-99-99T00:00:00Z"
+        number = site.keep("hq", made_us=HOUR, took_us=MINUTE, name=name)
+    config = tmp_path / "archive-mirror.toml"
+
+    shown = run("show", f"hq/{number}", "-c", config)
+
+    assert re.search(rf"^name +{name}$", shown.out, re.MULTILINE), shown
 
 
 @pytest.mark.parametrize(

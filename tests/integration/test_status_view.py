@@ -95,8 +95,8 @@ def test_sources_that_one_cause_stops_are_one_thing(scene):
         "expire unseen."
     )
     assert others == (
-        f"9 sources cannot be read: {REFUSED}. They are site00, site01, site02, "
-        "site03, site04 and 4 more. What they have made since may expire unseen."
+        "9 sources (site00, site01, site02, site03, site04 and 4 more) cannot be "
+        f"read: {REFUSED}. What they have made since may expire unseen."
     )
 
 

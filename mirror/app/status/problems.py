@@ -122,19 +122,15 @@ def _of_unread(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         ends = [status["freshness"][name]["unseen_files_expire"] for name in names]
         by = min(filter(None, ends), default=None)
         left = datetime.fromisoformat(by) - now if by else None
-        one = len(names) == 1
-        subject = f"Source {names[0]}" if one else f"{len(names)} sources"
-        text = f"{subject} cannot be read: {problem}."
-        if not one:
-            more = len(names) - _NAMED
-            text += f" They are {', '.join(names[:_NAMED])}"
-            text += f" and {more} more." if more > 0 else "."
-        if by:
-            made = "it has" if one else "they have"
-            text += f" What {made} made since may expire unseen."
+        subject, made = f"Source {names[0]}", "it has"
+        if len(names) > 1:
+            more = f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
+            subject = f"{len(names)} sources ({', '.join(names[:_NAMED])}{more})"
+            made = "they have"
+        unseen = f" What {made} made since may expire unseen." if by else ""
         yield Concern(
             level="risk" if left is not None and left < _SOON else "look",
-            text=text,
+            text=f"{subject} cannot be read: {problem}.{unseen}",
             by=by,
             remedy="`archive-mirror check` names the cause and what to do.",
         )
