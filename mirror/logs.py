@@ -34,6 +34,7 @@ _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _HIDDEN = "[redacted]"
 _MIN_SECRET = 4
 _MOST_WAITING = 10_000
+_EVENT_WIDTH = 18
 _LAST_LINES_S = 2.0
 _log = structlog.get_logger()
 
@@ -203,6 +204,7 @@ def _renderer(form: str, *, colors: bool) -> Processor:
         return _logfmt
     console = structlog.dev.ConsoleRenderer(
         colors=colors,
+        pad_event_to=_EVENT_WIDTH,
         sort_keys=False,
         exception_formatter=structlog.dev.plain_traceback,
     )

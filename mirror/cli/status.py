@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +15,13 @@ from mirror.cli.globals import globals_of
 from mirror.model import to_us, utc_now
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from rich.live import Live
+
     from mirror.config import Settings
 
 _WATCH_S = 2.0
-_MOST = 10
-"""Lines of each list on a terminal; the worst come first."""
 
 
 def status(
@@ -47,42 +50,42 @@ def status(
         raise typer.Exit(int(result))
     settings = globals_.settings()
     try:
-        if watch and not as_json and render.console().is_terminal:
-            _watch(settings)
-        _show(settings, as_json=as_json)
-        while watch:
-            time.sleep(_WATCH_S)
-            _show(settings, as_json=as_json)
+        with _screen(wanted=watch and not as_json) as screen:
+            _show(settings, screen, as_json=as_json)
+            while watch:
+                time.sleep(_WATCH_S)
+                _show(settings, screen, as_json=as_json)
     except KeyboardInterrupt as exc:
         raise typer.Exit from exc
 
 
-def _show(settings: Settings, *, as_json: bool) -> None:
+def _screen(*, wanted: bool) -> AbstractContextManager[Live | None]:
+    """Take the whole of the terminal, if there is one."""
+    from rich.live import Live  # noqa: PLC0415 -- rich is slow
+
+    console = render.console()
+    if wanted and console.is_terminal:
+        return Live(console=console, screen=True, auto_refresh=False)
+    return contextlib.nullcontext()
+
+
+def _show(settings: Settings, screen: Live | None, *, as_json: bool) -> None:
     if as_json:
         with reading(settings) as ledger:
             queries = ledger.queries
-            shown = public_json.status(queries.counts(), queries, to_us(utc_now()))
-        render.as_json(shown)
+            counted = public_json.status(queries.counts(), queries, to_us(utc_now()))
+        render.as_json(counted)
         return
     from mirror.app.status import overview  # noqa: PLC0415 -- slow imports
     from mirror.cli import status_view  # noqa: PLC0415 -- rich is slow
 
-    most = _MOST if render.console().is_terminal else None
+    console, zone = render.console(), settings.timezone
     status = overview.beside(settings)
-    render.show(status_view.whole(status, settings.timezone, most))
-
-
-def _watch(settings: Settings) -> NoReturn:
-    """Show it in the whole of the terminal, until Ctrl-C."""
-    from rich.live import Live  # noqa: PLC0415 -- rich is slow
-
-    from mirror.app.status import overview  # noqa: PLC0415 -- slow imports
-    from mirror.cli import status_view  # noqa: PLC0415 -- rich is slow
-
-    console = render.console()
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            status = overview.beside(settings)
-            shown = status_view.fitted(console, status, settings.timezone)
-            live.update(shown, refresh=True)
-            time.sleep(_WATCH_S)
+    if screen is not None:
+        screen.update(
+            status_view.fitted(console, status, zone, brief=True), refresh=True
+        )
+    elif console.is_terminal:
+        render.show(status_view.fitted(console, status, zone))
+    else:
+        render.show(status_view.whole(status, zone))

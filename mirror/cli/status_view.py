@@ -45,19 +45,25 @@ _TARGETS: Final = {
 _UNFETCHED: Final = ("ready", "fetching", "parked")
 _BAR = 16
 _TIGHTER: Final = (
-    *((20, False), (10, False), (7, False)),
+    *((most, False) for most in (20, 10, 7, 5, 3)),
     *((most, True) for most in (20, 10, 7, 5, 4, 3, 2, 1)),
 )
 """Lines of each list, and whether all is told in brief."""
 
 
-def fitted(console: Console, status: Mapping[str, Any], zone: tzinfo) -> Group:
-    """Return the status, its lists as long as the terminal has lines for."""
+def fitted(
+    console: Console, status: Mapping[str, Any], zone: tzinfo, *, brief: bool = False
+) -> Group:
+    """Return the status, its lists as long as the terminal has lines for.
+
+    Only where it may be `brief` it always fits.
+    """
     shown = whole(status, zone)
-    for most, brief in _TIGHTER:
-        if len(console.render_lines(shown, pad=False)) <= console.height:
+    for most, short in _TIGHTER:
+        height = len(console.render_lines(shown, pad=False))
+        if height <= console.height or short > brief:
             break
-        shown = whole(status, zone, most, brief=brief)
+        shown = whole(status, zone, most, brief=short)
     return shown
 
 
@@ -119,7 +125,8 @@ def _concern(
     text = Text(render.clean(concern["text"]))
     if concern["by"] is not None:
         by = datetime.fromisoformat(concern["by"]).astimezone(zone)
-        text.append(f" By {by:%H:%M} ({_far(concern['by'], now)}).", "bold")
+        word = "By" if by > now else "Since"
+        text.append(f" {word} {by:%H:%M} ({_far(concern['by'], now)}).", "bold")
     return " -", text if brief else text.append(f" {concern['remedy']}", "dim")
 
 
@@ -133,7 +140,7 @@ def _counts(status: Mapping[str, Any], now: datetime) -> Iterator[Line]:
         owed += f" ({status['held']} held, to be proven: see `list --state ready`)"
     owed += f"   at risk {status['at_risk']}   lost by us {status['lost_by_us']}"
     if nearest := status["earliest_deadline"]:
-        owed += f"   next deadline {_far(nearest, now)}"
+        owed += f"   nearest deadline {_far(nearest, now)}"
     yield "owed", owed
 
 

@@ -59,7 +59,7 @@ def test_a_text_that_only_looks_like_a_moment_is_shown_as_it_is(tmp_path):
     ("name", "told"),
     [
         ("hq/999", "hq/999"),
-        ("nosuch/7", "nosuch/7"),
+        ("nosuch/7", "nosuch/7 is known; its source is none of those known: annex, hq"),
         ("hq/7@2001-01-01T00:00:00Z", "@2001"),
     ],
 )

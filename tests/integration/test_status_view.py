@@ -38,7 +38,7 @@ def lines_of(scene: HandmadeSite, width: int, height: int) -> list[str]:
     out = io.StringIO()
     console = Console(file=out, width=width, height=height, highlight=False)
     zone = scene.settings.timezone
-    console.print(status_view.fitted(console, scene.status(), zone))
+    console.print(status_view.fitted(console, scene.status(), zone, brief=True))
     return out.getvalue().splitlines()
 
 
