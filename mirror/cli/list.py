@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mirror.model import Export
 
 _WIDTH = 80
+_MOST = 5000
+"""So many lines are for people; more would take long to lay out."""
 _NOTHING_YET = "no export was listed yet; `archive-mirror status` tells why"
 
 
@@ -61,7 +63,7 @@ def list_exports(
         since_us=_moment(since, "--since"),
         until_us=_moment(until, "--until"),
         name=name,
-        limit=limit,
+        limit=limit or (None if as_json else _MOST),
     )
     settings, now_us = globals_of(context).settings(), to_us(utc_now())
     reasons: set[str] = set()
@@ -84,6 +86,8 @@ def list_exports(
         return
     head = ("EXPORT", "STATE", "REASON", "AGE", "LEFT", "SIZE", "CAMERA", "NAME")
     render.show(render.table(head, lines, cut=("REASON", "CAMERA", "NAME")))
+    if limit is None and len(lines) == _MOST:
+        typer.echo(f"the newest {_MOST}; --limit gives more, --json all")
     explained = sorted(reasons & render.ADVICE.keys())
     if explained:
         typer.echo("")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from mirror.cli import list as list_command
+from mirror.cli.globals import Globals
 from tests.command import KEYS, labels, on, run
 from tests.filled_site import EVIL
 
@@ -140,6 +144,24 @@ def test_the_list_fits_the_terminal(filled_site, width):
         and "Lobby" in whole
         and "\N{HORIZONTAL ELLIPSIS}" not in whole
     )
+
+
+def test_a_list_for_people_ends(filled_site, monkeypatch, capsys):
+    """It says so; `--limit` gives more, and JSON all."""
+    monkeypatch.setattr(list_command, "_MOST", 3)
+    context: Any = SimpleNamespace(obj=Globals(config=on(filled_site)[1]))
+    list_command.list_exports(context)
+    short = capsys.readouterr().out
+    list_command.list_exports(context, limit=7)
+    longer = capsys.readouterr().out
+    list_command.list_exports(context, as_json=True)
+
+    assert [
+        len(re.findall(r"^\w+/\d", one, re.MULTILINE)) for one in (short, longer)
+    ] == [3, 7]
+    assert "the newest 3; --limit gives more, --json all" in short
+    assert "the newest" not in longer
+    assert len(capsys.readouterr().out.splitlines()) == 8
 
 
 def test_an_empty_answer_says_what_there_is(filled_site, tmp_path):
