@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 AT_RISK_US = 30 * 60 * 1_000_000
 """With less left before its deadline, an export not yet fetched is at risk."""
 _MOST_DOUBTFUL = 1000
+_MOST_FAILED = 5000
 _UNFETCHED = (
     "state IN ('ready', 'fetching', 'parked') AND held_us IS NULL "
     "AND not_before_us <= ?"
@@ -373,6 +374,33 @@ class Queries:
             nearest = self._db.connection.execute(query, (now_us, limit - len(exports)))
             exports += map(rows.export, nearest)
         return exports
+
+    def fetching(self, limit: int) -> list[Export]:
+        """Return what is being fetched, as of its last checkpoint; the oldest first."""
+        chosen = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_state "
+            "WHERE state = 'fetching' ORDER BY started_us, key LIMIT ?",
+            (limit,),
+        )
+        return list(map(rows.export, chosen))
+
+    def causes(self, now_us: int) -> list[tuple[str, str, int]]:
+        """Return (source, last error, how many unfetched exports), the most first.
+
+        Of more than some thousand only those with the nearest deadlines are counted.
+        """
+        nearest = (
+            "SELECT * FROM (SELECT source, last_error FROM exports "
+            f"INDEXED BY exports_deadline WHERE {_UNFETCHED} "
+            "AND deadline_us IS {} ORDER BY deadline_us LIMIT ?)"
+        )
+        return self._db.connection.execute(
+            "SELECT source, last_error, count(*) AS number FROM "
+            f"({nearest.format('NOT NULL')} UNION ALL {nearest.format('NULL')}) "
+            "WHERE last_error IS NOT NULL "
+            "GROUP BY source, last_error ORDER BY number DESC, source, last_error",
+            (now_us, _MOST_FAILED) * 2,
+        ).fetchall()
 
     def losses(self, limit: int) -> list[Export]:
         """Return exports that we lost, the latest deadline first.

@@ -7,11 +7,13 @@ import json
 import os
 import time
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import structlog
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from yarl import URL
 
 from mirror.errors import MirrorError, TransientError
 from mirror.web import host_header, status_page
@@ -127,7 +129,8 @@ class HttpServer:
         addresses = [address for address, *_ in bound]
         self._names = host_header.accepted_names(addresses, host, self._hosts)
         actual = int(bound[0][1])
-        _log.info("http.listening", host=host or "*", port=actual)
+        url = _page_url(addresses[0], actual) if "status" in self._pages else None
+        _log.info("http.listening", host=host or "*", port=actual, page=url)
         return actual
 
     async def stop(self) -> None:
@@ -203,6 +206,12 @@ def _accept(server: web.Server) -> asyncio.BaseProtocol:
     for oldest in connections[: max(0, len(connections) - _MOST_CONNECTIONS + 1)]:
         oldest.force_close()
     return server()
+
+
+def _page_url(address: str, port: int) -> str:
+    """Return what to open in a browser on this machine."""
+    name = "localhost" if ip_address(address).is_unspecified else address
+    return str(URL.build(scheme="http", host=name, port=port))
 
 
 def _refused(host: str | None, port: int, failure: OSError) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from mirror.app.status.nagios import judge
 from mirror.model import State
 from tests.afternoon import MINUTE, NOW_US, HandmadeSite
-from tests.integration.test_doubtful_shown import HELD, told
+from tests.integration.test_doubtful_shown import HELD, facts, told
 from tests.integration.test_status_page import page_of
 
 SOON = {"due_us": NOW_US + 2 * MINUTE, "not_before_us": NOW_US + 2 * MINUTE}
@@ -39,7 +40,7 @@ async def test_the_page_counts_it_apart(site):
     assert "nearest deadline first; 1 held until proven" in seen.text
     assert "held a file came to its end and is not proven whole" in seen.text
     assert "Asked again in 2 min" in seen.text.replace("\u00a0", " ")
-    assert "(1 held)" in judge(status, running=True)[1]
+    assert "(1 held)" in judge(status)[1]
 
 
 async def test_nothing_is_said_of_it_where_nothing_is_held(site):
@@ -48,7 +49,7 @@ async def test_nothing_is_said_of_it_where_nothing_is_held(site):
 
     assert site.status()["held"] == 0
     assert "held until" not in seen.text
-    assert "held" not in judge(site.status(), running=True)[1]
+    assert "held" not in judge(site.status())[1]
 
 
 def test_status_says_it(site):
@@ -63,11 +64,11 @@ def test_status_says_it(site):
 def test_show_says_what_is_done_about_it_and_when(site):
     number = site.add("hq", State.READY, made_us=MINUTE, **(HELD | SOON))
 
-    text = told(site, "show", f"hq/{number}")
+    lines = facts(told(site, "show", f"hq/{number}"))
 
-    assert "reason           held\n" in text
-    assert "asked_again      2026-11-23T14:22:00.000Z\n" in text
-    assert "asked for again before it is kept as doubtful" in " ".join(text.split())
+    assert "reason held" in lines
+    assert any(one.startswith("asked_again 2026-11-23T14:22:00.000Z") for one in lines)
+    assert "asked for again before it is kept as doubtful" in lines[0]
 
 
 def test_show_of_what_is_asked_for_at_once(site):
@@ -89,11 +90,11 @@ def test_list_explains_what_has_no_reason(site):
     site.add("hq", State.EXCLUDED, made_us=MINUTE, reason="rule:lobby")
 
     lines = told(site, "list").splitlines()
-    of = [line.split("2026")[0].split(None, 1)[1].strip() for line in lines[1:5]]
+    of = [re.split(r" \d+ d ", line)[0].split(None, 1)[1] for line in lines[1:5]]
     below = [line.split(":")[0] for line in lines[6:] if line[0] != " "]
 
     assert [" ".join(each.split()) for each in of] == [
-        "ready -",
+        "ready",
         "ready retried: no first byte for 60 s",
         "damaged damaged",
         "excluded rule:lobby",

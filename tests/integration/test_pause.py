@@ -73,7 +73,7 @@ async def test_a_paused_source_is_left_alone_until_it_is_resumed(site, vms):
         assert not await service.health.unready()
         shown = run("status", "--json", *on(site)).lines[0]
         assert shown["sources"][0]["paused_until"] > shown["targets"][0]["checked"]
-        assert "PAUSED until" in run("status", *on(site)).out
+        assert "Source hq is paused until" in run("status", *on(site)).out
         await service.health.refresh()
         told = service._metrics.registry.get_sample_value
         assert told("archive_mirror_source_paused", {"source": "hq"}) == 1
@@ -248,7 +248,7 @@ async def test_a_loss_is_acknowledged_and_stays_counted(site, vms):
     name = f"hq/{(await lose(site, vms)).export_id}"
     before = run("status", "--json", *on(site)).lines[0]
     assert (before["lost_by_us"], before["unacknowledged"]) == (1, 1)
-    assert "NOT ACKNOWLEDGED 1" in run("status", *on(site)).out
+    assert "nobody has taken note of it" in run("status", *on(site)).out
 
     done = run("ack", name, "--note", "made again as 77", *on(site))
 

@@ -252,7 +252,7 @@ def _without_room(site: HandmadeSite) -> None:
                 "hq", from_us=s.now_us, until_us=s.now_us + HOUR
             ),
             "look",
-            "Source hq is paused until 2026-11-23T15:20:00.000Z.",
+            "Source hq is paused until 2026-11-23 15:20 UTC (in 1 h).",
         ),
         (
             lambda s: (
@@ -262,7 +262,7 @@ def _without_room(site: HandmadeSite) -> None:
                 ),
             ),
             "risk",
-            "Source hq is paused until 2026-11-23T15:20:00.000Z. Files of it expire",
+            "Source hq is paused until 2026-11-23 15:20 UTC (in 1 h). Files of it",
         ),
         (
             lambda s: (
@@ -272,7 +272,7 @@ def _without_room(site: HandmadeSite) -> None:
                 ),
             ),
             "look",
-            "Target nas is paused until 2026-11-23T15:20:00.000Z.",
+            "Target nas is paused until 2026-11-23 15:20 UTC (in 1 h).",
         ),
     ],
 )

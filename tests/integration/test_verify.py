@@ -94,7 +94,7 @@ async def test_status_and_metrics_tell_of_damaged_copies(tmp_path, vms):
     await kept.verify()
     _, out, _ = await kept.command("status")
     _, told, _ = await kept.command("status", "--json")
-    assert "DAMAGED 2 files: see `verify`" in out
+    assert "Target nas: 2 copies are damaged or gone." in out
     assert json.loads(told)["targets"][0]["damaged_files"] == 2
     assert taken(kept).target_damaged_files == {"nas": 2}
 

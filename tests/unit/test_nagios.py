@@ -18,7 +18,7 @@ FIGURE = re.compile(
 
 def said(site: HandmadeSite, *, running: bool = True) -> tuple[nagios.Result, str]:
     """Return what the plugin answers; it is one short line whatever was given."""
-    result, line = nagios.judge(site.status(), running=running)
+    result, line = nagios.judge(site.status(running=running))
 
     text, bar, figures = line.partition(" | ")
     assert bar
