@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,8 +55,9 @@ class Bench:
                 yield cls(site, vms, engine, site.registry)
 
     async def add(self, *faults: str, size: int = SIZE) -> Served:
-        """Offer a file and list it."""
-        served = self.vms.add(faults=faults, size=size)
+        """Offer a file and list it; by its date it may still be changing."""
+        made_at = utc_now() + timedelta(minutes=5)
+        served = self.vms.add(faults=faults, size=size, made_at=made_at)
         await self.engine.listers["hq"].walk(sweep=False)
         return served
 
