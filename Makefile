@@ -5,9 +5,12 @@ STAMP := $(VENV)/.installed
 BUDGET ?= 60m
 TESTS := tests
 
-.PHONY: setup demo test proofs chaos mutants bench lint check format pins deb deb-check deb-trial shares clean
+.PHONY: help setup demo test proofs chaos mutants bench lint check format pins wheel deb deb-check deb-trial shares clean
 
-setup: $(STAMP)
+help:  ## what there is to make
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP)  ## a virtual environment in .venv, with all that the rest needs
 
 $(STAMP): pyproject.toml deploy/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +54,9 @@ bench: setup  ## beside rclone, curl, wget2, aria2 (apt: nginx-light curl wget2 
 	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[bench]'
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m bench $(BENCH)
 
+wheel: setup  ## the wheel, into dist/, for pipx
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 deb:  ## the Debian package, into dist/
 	deploy/debian/build
 
@@ -63,5 +69,5 @@ deb-trial: setup deb  ## five failures beside Prometheus, mended by the book (ro
 shares: deb  ## keep footage on NFS and SMB shares that fail (root; 15 minutes)
 	/usr/bin/python3 -m tests.system.shares
 
-clean:
+clean:  ## remove what was made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -18,12 +18,7 @@ _SECONDS: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast failures are retried.
-
-    Attributes:
-        initial: Longest wait after the first failure.
-        maximum: Longest wait ever.
-    """
+    """How fast failures are retried: the longest wait after the first, and ever."""
 
     initial: timedelta
     maximum: timedelta
@@ -63,9 +58,7 @@ def retry_after(
         now: Aware; a date is compared with it if the answer has no `Date`.
         date: The answer's own `Date`: the server's clock may differ from ours.
     """
-    if value is None:
-        return None
-    text = value.strip()
+    text = (value or "").strip()
     if _SECONDS.fullmatch(text):
         wait_s = float(text)
     else:
@@ -79,10 +72,8 @@ def retry_after(
 
 def http_date(text: str | None) -> datetime | None:
     """Return the aware moment of an HTTP date; None if it is none."""
-    if text is None:
-        return None
     try:
-        moment = parsedate_to_datetime(text)
+        moment = parsedate_to_datetime(text or "")
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

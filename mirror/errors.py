@@ -56,11 +56,7 @@ class AuthError(ListError):
 
 
 class FetchError(TransientError):
-    """An attempt to fetch a file ended without the whole file.
-
-    Attributes:
-        began: A body had begun.
-    """
+    """An attempt ended without the whole file; `began` if a body had begun."""
 
     began = True
 

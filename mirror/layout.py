@@ -19,7 +19,6 @@ from pathvalidate import sanitize_filename
 from mirror.errors import LayoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import datetime, tzinfo
 
 SUFFIX: Final = ".mp4"
@@ -74,29 +73,17 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
-class _LayoutPart:
-    """A run of literal text (`field` empty), or a field with its time format."""
-
-    field: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Piece:
-    """Rendered text within one segment, and the field it came from."""
+    """Literal text (`field` empty), a field's time format, or what it rendered to."""
 
     field: str
     text: str
 
 
 class Layout:
-    """A checked template.
+    """A checked template, and the names of the fields it uses."""
 
-    Attributes:
-        fields: Names of the fields it uses.
-    """
-
-    def __init__(self, parts: tuple[_LayoutPart, ...], zone: tzinfo) -> None:
+    def __init__(self, parts: tuple[_Piece, ...], zone: tzinfo) -> None:
         self._parts = parts
         self._zone = zone
         self.fields = frozenset(part.field for part in parts if part.field)
@@ -110,9 +97,10 @@ class Layout:
         segments = self._segments(values)
         path = ""
         for limit in range(MAX_SEGMENT_BYTES, 0, -20):
-            shortened = [_shorten(segment, limit) for segment in segments]
-            folders = [_sanitise(text, MAX_SEGMENT_BYTES) for text in shortened[:-1]]
-            path = "/".join([*folders, _file_name(shortened[-1])])
+            shortened = (_shorten(segment, limit) for segment in segments)
+            *folders, last = (_sanitise(text, MAX_SEGMENT_BYTES) for text in shortened)
+            stem = _sanitise(_without_suffix(last), MAX_SEGMENT_BYTES - len(SUFFIX))
+            path = "/".join([*folders, stem + SUFFIX])
             if len(path.encode()) <= MAX_PATH_BYTES:
                 break
         return path
@@ -120,22 +108,20 @@ class Layout:
     def _segments(self, values: Values) -> list[list[_Piece]]:
         segments: list[list[_Piece]] = [[]]
         for part in self._parts:
-            for number, text in enumerate(self._texts(part, values)):
+            if not part.field:
+                texts = part.text.split("/")
+            elif part.field in _TIMES:
+                texts = self._times(part, values)
+            else:
+                texts = [_clean(_value(part.field, values)).strip() or UNKNOWN]
+            for number, text in enumerate(texts):
                 if number:
                     segments.append([])
                 segments[-1].append(_Piece(part.field, text))
         return segments
 
-    def _texts(self, part: _LayoutPart, values: Values) -> Iterator[str]:
-        """Yield the text of a part in this segment, then in each further one."""
-        if not part.field:
-            yield from part.text.split("/")
-        elif part.field in _TIMES:
-            yield from self._times(part, values)
-        else:
-            yield _clean_value(_value(part.field, values))
-
-    def _times(self, part: _LayoutPart, values: Values) -> Iterator[str]:
+    def _times(self, part: _Piece, values: Values) -> list[str]:
+        """Return the text of a time in this segment, then in each further one."""
         name = "created_at" if part.field == "created_at" else f"footage_{part.field}"
         moment: datetime | None = getattr(values, name)
         try:
@@ -143,18 +129,14 @@ class Layout:
         except (OverflowError, ValueError):  # the first or last day of the calendar
             local = None
         if local is None:
-            yield UNKNOWN
-            return
-        for spec in part.text.split("/"):
-            yield _clean(local.strftime(spec))
+            return [UNKNOWN]
+        return [_clean(local.strftime(spec)) for spec in part.text.split("/")]
 
 
 def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:
     """Check a template such as `{source}/{from:%Y/%m}/{id}-{name}`.
 
-    Args:
-        template: `/` between segments; a time's format may hold `/` too.
-        zone: In which times are shown.
+    Times are shown in `zone`; their formats may hold `/` too.
 
     Raises:
         LayoutError: It names the field or segment that is wrong, and what would do.
@@ -163,10 +145,10 @@ def parse_layout(template: str, *, zone: tzinfo = UTC) -> Layout:
         parsed = list(string.Formatter().parse(template))
     except ValueError as exc:
         raise LayoutError(f"layout {template!r}: {exc}; write a brace as {{{{") from exc
-    parts: list[_LayoutPart] = []
+    parts: list[_Piece] = []
     for literal, field, spec, conversion in parsed:
         if literal:
-            parts.append(_LayoutPart("", literal))
+            parts.append(_Piece("", literal))
         if field is not None:
             parts.append(_field(field, spec or "", conversion))
     _check_segments(template, parts)
@@ -204,7 +186,7 @@ def is_numbered(path: str, of: str) -> bool:
     return path.startswith(head) and number.isascii() and number.isdigit()
 
 
-def _field(field: str, spec: str, conversion: str | None) -> _LayoutPart:
+def _field(field: str, spec: str, conversion: str | None) -> _Piece:
     shown = f"{{{field}}}"
     if field not in _ALLOWED:
         allowed = " ".join(f"{{{name}}}" for name in sorted(_ALLOWED))
@@ -214,7 +196,7 @@ def _field(field: str, spec: str, conversion: str | None) -> _LayoutPart:
     if field not in _TIMES:
         if spec:
             raise LayoutError(f"{shown} takes no format, but has :{spec}")
-        return _LayoutPart(field, "")
+        return _Piece(field, "")
     for match in re.finditer(r"%(.?)", spec, re.DOTALL):
         if match[1] not in _DIRECTIVES or not match[1]:
             allowed = " ".join(f"%{letter}" for letter in sorted(_DIRECTIVES))
@@ -223,10 +205,10 @@ def _field(field: str, spec: str, conversion: str | None) -> _LayoutPart:
             )
     if "{" in spec:
         raise LayoutError(f"{shown}: no field within a format")
-    return _LayoutPart(field, spec or _DEFAULT_SPEC)
+    return _Piece(field, spec or _DEFAULT_SPEC)
 
 
-def _check_segments(template: str, parts: list[_LayoutPart]) -> None:
+def _check_segments(template: str, parts: list[_Piece]) -> None:
     """Refuse segments that leave the target, or that could not be kept short."""
     widest = "".join(_widest(part) for part in parts)
     shown = f"layout {template!r}"
@@ -248,7 +230,7 @@ def _check_segments(template: str, parts: list[_LayoutPart]) -> None:
         raise LayoutError(f"{shown} has more than {_MAX_SEGMENTS} segments")
 
 
-def _widest(part: _LayoutPart) -> str:
+def _widest(part: _Piece) -> str:
     """Return a text as long as the part is once its values are shortened."""
     if not part.field:
         return unicodedata.normalize("NFC", part.text)
@@ -264,10 +246,6 @@ def _value(field: str, values: Values) -> str:
         return _without_suffix(values.name or "")
     value: str | int | None = getattr(values, field)
     return "" if value is None else str(value)
-
-
-def _clean_value(text: str) -> str:
-    return _clean(text).strip() or UNKNOWN
 
 
 def _clean(text: str) -> str:
@@ -287,7 +265,8 @@ def _clean_character(character: str) -> str:
 
 def _shorten(segment: list[_Piece], limit: int) -> str:
     """Join the pieces; cut values, least needed first, to fit into `limit` bytes."""
-    excess = _bytes(segment) - (limit - len(SUFFIX) - _SPARE_BYTES)
+    size = sum(len(_clean(piece.text).encode()) for piece in segment)
+    excess = size - (limit - len(SUFFIX) - _SPARE_BYTES)
     for field in _SHRINKABLE:
         for index, piece in enumerate(segment):
             if excess > 0 and piece.field == field:
@@ -298,36 +277,23 @@ def _shorten(segment: list[_Piece], limit: int) -> str:
     return "".join(piece.text for piece in segment)
 
 
-def _bytes(segment: list[_Piece]) -> int:
-    return sum(len(_clean(piece.text).encode()) for piece in segment)
-
-
 def _cut(text: str, size: int) -> str:
     return text.encode()[:size].decode("utf-8", "ignore")
 
 
-def _file_name(text: str) -> str:
-    stem = _without_suffix(_sanitise(text, MAX_SEGMENT_BYTES))
-    return _sanitise(stem, MAX_SEGMENT_BYTES - len(SUFFIX)) + SUFFIX
-
-
 def _without_suffix(text: str) -> str:
     """Return the name of a file without the suffixes of video files."""
-    while True:
-        stem = _SUFFIXES.sub("", text.rstrip(" ."))
-        if stem == text:
-            return text
+    while (stem := _SUFFIXES.sub("", text.rstrip(" ."))) != text:
         text = stem
+    return text
 
 
 @functools.lru_cache(maxsize=256)
 def _sanitise(text: str, limit: int) -> str:
     """Return a segment of at most `limit` bytes that every target stores unchanged."""
-    while True:
-        cut = _cut(_sanitise_once(text), limit)
-        if cut == text:
-            return text
+    while (cut := _cut(_sanitise_once(text), limit)) != text:
         text = cut
+    return text
 
 
 def _sanitise_once(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
     from structlog.typing import EventDict, Processor
 
@@ -33,6 +34,8 @@ _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _HIDDEN = "[redacted]"
 _MIN_SECRET = 4
 _MOST_WAITING = 10_000
+_EVENT_WIDTH = 18
+_LAST_LINES_S = 2.0
 _log = structlog.get_logger()
 
 
@@ -106,22 +109,31 @@ class LogWriter:
     def flush(self) -> None:
         """Do nothing: each text is flushed as soon as it is written."""
 
-    def drain(self, within_s: float) -> None:
+    def drain(self, within_s: float = _LAST_LINES_S) -> None:
         """Wait until all is written, at most this long."""
         with self._changed:
             self._changed.wait_for(lambda: not self._texts, within_s)
+
+    @contextlib.contextmanager
+    def writing_to(self, stream: TextIO) -> Iterator[None]:
+        """Write to another stream as long as the block lasts, such as above bars."""
+        before, self._stream = self._stream, stream
+        try:
+            yield
+        finally:
+            self.drain()
+            self._stream = before
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._texts)
+            written = True
             try:
                 self._stream.write(self._texts[0])
                 self._stream.flush()
             except (OSError, ValueError):
                 written = False
-            else:
-                written = True
             with self._changed:
                 self._texts.popleft()
                 dropped = self._dropped if written else 0
@@ -138,24 +150,30 @@ def configure(
 
     Args:
         level: debug, info, warning or error.
-        form: console, json or logfmt; None takes console on a terminal, else json.
+        form: console, json or logfmt; None takes console where people read it, on a
+            terminal and in the journal, else json.
         stream: Where to; under systemd each line begins with its priority.
         redactor: Removes secrets; may learn further ones later.
     """
-    form = form or ("console" if stream.isatty() else "json")
+    live, journal = stream.isatty(), _is_journal(stream)
+    form = form or ("console" if live or journal else "json")
     writer = LogWriter(stream)
     threshold = getattr(logging, level.upper())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if form != "console" or not journal:  # The journal tells people the time.
+        clock = "%H:%M:%S" if live and form == "console" else "iso"
+        shared.append(structlog.processors.TimeStamper(clock, utc=clock == "iso"))
     final: list[Processor] = [
-        _with_tracebacks if level == "debug" else _without_tracebacks,
+        structlog.processors.format_exc_info
+        if level == "debug"
+        else _without_tracebacks,
         redactor,
-        _renderer(form, colors=stream.isatty()),
+        _renderer(form, colors=live),
     ]
-    if _is_journal(stream):
+    if journal:
         final.append(_with_priority)
     structlog.configure(
         processors=[*shared, _remember_level, *final],
@@ -187,14 +205,26 @@ def _renderer(form: str, *, colors: bool) -> Processor:
         return _logfmt
     console = structlog.dev.ConsoleRenderer(
         colors=colors,
+        pad_event_to=_EVENT_WIDTH,
         sort_keys=False,
         exception_formatter=structlog.dev.plain_traceback,
     )
 
     def render(logger: object, method: str, event: EventDict) -> str:
-        return str(console(logger, method, _one_line(event)))
+        known = {key: _plain(value) for key, value in event.items()}
+        shown = {key: value for key, value in known.items() if value is not None}
+        return str(console(logger, method, _one_line(shown)))
 
     return render
+
+
+def _plain(value: object) -> object:
+    """Return a value as people write it; what is unknown stays None."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(_plain(each)) for each in value if each is not None)
+    return json.dumps(value, default=str) if isinstance(value, dict) else value
 
 
 def _logfmt(_logger: object, _method: str, event: EventDict) -> str:
@@ -224,10 +254,6 @@ def _escaped(text: str, *, keep: str) -> str:
     return _CONTROL.sub(escape, text)
 
 
-def _with_tracebacks(logger: object, method: str, event: EventDict) -> EventDict:
-    return structlog.processors.format_exc_info(logger, method, event)
-
-
 def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Replace an exception by its type and text."""
     failure = event.pop("exc_info", None)
@@ -243,7 +269,6 @@ def _without_tracebacks(_logger: object, _method: str, event: EventDict) -> Even
 
 
 def _described(failure: BaseException) -> str:
-    """Return type and text of an exception."""
     return f"{type(failure).__name__}: {failure}".removesuffix(": ")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 PREFIX = "archive_mirror_"
 LOSS_REASONS = ("expired", "row_gone")
+_BY_OUTCOME = ("source", "outcome")
 _MARGINS_S = (
     *(-10800, -3600, -600, 0),
     *(60, 300, 900, 1800, 3600, 5400, 7200, 9000, 10800),
@@ -57,19 +59,10 @@ class FetchOutcome(StrEnum):
     OTHER = "other"
 
 
-_OUTCOMES = {
-    "whole": FetchOutcome.WHOLE,
-    "doubtful": FetchOutcome.DOUBTFUL,
-    "unchanged": FetchOutcome.UNCHANGED,
-    "cut": FetchOutcome.CUT,
-    "timeout": FetchOutcome.TIMEOUT,
+_OUTCOMES = {outcome.value: outcome for outcome in FetchOutcome} | {
     "first_byte": FetchOutcome.TIMEOUT,
     "too_slow": FetchOutcome.TIMEOUT,
-    "busy": FetchOutcome.BUSY,
-    "server_error": FetchOutcome.SERVER_ERROR,
-    "unreachable": FetchOutcome.UNREACHABLE,
     "proxy": FetchOutcome.UNREACHABLE,
-    "tls": FetchOutcome.TLS,
     "file_gone": FetchOutcome.GONE,
     "url_without_file": FetchOutcome.GONE,
     "origin_refused": FetchOutcome.REFUSED,
@@ -129,6 +122,9 @@ class LedgerSnapshot:
         unacknowledged: Lost by us and not acknowledged, by source.
         clock_offset_us: By source.
         last_success_us: When a source's list was last read to its end, by source.
+        earliest_deadline_us: By source; without one that has nothing left to fetch.
+        exports_at_risk: By source.
+        target_last_verified_us: When `verify` last read a copy there, by target.
         left_out: Rows of a source's last walk that were not taken in, by source.
     """
 
@@ -141,12 +137,13 @@ class LedgerSnapshot:
     paused_sources: frozenset[str] = frozenset()
     paused_targets: frozenset[str] = frozenset()
     oldest_ready_us: int | None = None
-    earliest_deadline_us: int | None = None
-    exports_at_risk: int = 0
+    earliest_deadline_us: Mapping[str, int] = field(default_factory=dict)
+    exports_at_risk: Mapping[str, int] = field(default_factory=dict)
     exports_without_room: int = 0
     target_owed_files: Mapping[str, int] = field(default_factory=dict)
     target_owed_bytes: Mapping[str, int] = field(default_factory=dict)
     target_damaged_files: Mapping[str, int] = field(default_factory=dict)
+    target_last_verified_us: Mapping[str, int] = field(default_factory=dict)
     clock_offset_us: Mapping[str, int] = field(default_factory=dict)
     last_success_us: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -168,21 +165,18 @@ class Metrics(Collector):
         self._polls = self._counter(
             "polls_total",
             "Walks over a source's list; unauthorized: the VMS refuses the token.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._fetches = self._counter(
             "fetches_total",
             "Attempts to fetch a file; whole: it is proven in the spool; doubtful: it "
             "came to its end and is not proven; unchanged: a doubtful one is so again.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._looks = self._counter(
             "second_looks_total",
             "Looks at the headers of a file fetched before; changed: it is another.",
-            "source",
-            "outcome",
+            *_BY_OUTCOME,
         )
         self._fetched_bytes = self._counter(
             "fetched_bytes_total", "Bytes of files received from all sources."
@@ -214,6 +208,9 @@ class Metrics(Collector):
         self._target_free = self._gauge(
             "target_free_bytes", "Space left on a target above min_free.", "target"
         )
+        self._target_size = self._gauge(
+            "target_size_bytes", "Size of a target's file system.", "target"
+        )
         self._holdup = self._gauge(
             "holdup_seconds",
             "How long the spool lasts at the present inflow with a target away.",
@@ -230,12 +227,14 @@ class Metrics(Collector):
         self._durations = Histogram(
             f"{PREFIX}fetch_duration_seconds",
             "How long attempts to fetch a file took.",
+            ("source",),
             buckets=_DURATIONS_S,
             registry=registry,
         )
         self._margins = Histogram(
             f"{PREFIX}deadline_margin_seconds",
             "Time left before its deadline when a file was whole in the spool.",
+            ("source",),
             buckets=_MARGINS_S,
             registry=registry,
         )
@@ -244,14 +243,21 @@ class Metrics(Collector):
 
     def declare(self, sources: Sequence[str], targets: Sequence[str]) -> None:
         """Create every series that can come, at 0; drop those of removed names."""
-        of_sources = (self._source_up, self._token_expiry)
-        for removed in set(self._sources) - set(sources):
-            for metric in (*of_sources, self._polls, self._fetches, self._looks):
-                metric.remove_by_labels({"source": removed})
-        of_targets = (self._target_up, self._target_free, self._holdup, self._copies)
-        for removed in set(self._targets) - set(targets):
-            for metric in of_targets:
-                metric.remove_by_labels({"target": removed})
+        histograms = (self._durations, self._margins)
+        of_sources = (
+            *(self._source_up, self._token_expiry),
+            *(self._polls, self._fetches, self._looks, *histograms),
+        )
+        of_targets = (
+            *(self._target_up, self._target_free, self._target_size),
+            *(self._holdup, self._copies),
+        )
+        for label, metrics, removed in (
+            ("source", of_sources, set(self._sources) - set(sources)),
+            ("target", of_targets, set(self._targets) - set(targets)),
+        ):
+            for metric, name in itertools.product(metrics, removed):
+                metric.remove_by_labels({label: name})
         self._sources, self._targets = tuple(sources), tuple(targets)
         for source in sources:
             for counter, outcomes in (
@@ -261,6 +267,8 @@ class Metrics(Collector):
             ):
                 for outcome in outcomes:
                     counter.labels(source, outcome)
+            for histogram in histograms:
+                histogram.labels(source)
             self._source_up.labels(source)
         for target in targets:
             for copy in CopyOutcome:
@@ -281,7 +289,7 @@ class Metrics(Collector):
         """Count an attempt by the reason it ended with, `whole` if it succeeded."""
         outcome = _OUTCOMES.get(reason, FetchOutcome.OTHER)
         self._fetches.labels(source, outcome).inc()
-        self._durations.observe(seconds)
+        self._durations.labels(source).observe(seconds)
 
     def looked(self, source: str, outcome: str) -> None:
         """Count a second look."""
@@ -291,9 +299,9 @@ class Metrics(Collector):
         """Count bytes received."""
         self._fetched_bytes.inc(number)
 
-    def deadline_margin(self, seconds: float) -> None:
+    def deadline_margin(self, source: str, seconds: float) -> None:
         """Record the time a file had left when it was whole."""
-        self._margins.observe(seconds)
+        self._margins.labels(source).observe(seconds)
 
     def copy_ended(self, target: str, outcome: str) -> None:
         """Count a publish."""
@@ -303,11 +311,20 @@ class Metrics(Collector):
         """Count events by how they ended."""
         self._events.labels(EventOutcome(outcome)).inc(number)
 
-    def target_checked(self, target: str, *, up: bool, free_bytes: int | None) -> None:
-        """Record a look at a target."""
+    def target_checked(
+        self,
+        target: str,
+        *,
+        up: bool,
+        free_bytes: int | None,
+        size_bytes: int | None,
+    ) -> None:
+        """Record a look at a target; None where it was not told."""
         self._target_up.labels(target).set(up)
         if free_bytes is not None:
             self._target_free.labels(target).set(free_bytes)
+        if size_bytes is not None:
+            self._target_size.labels(target).set(size_bytes)
 
     def spool_measured(self, *, used_bytes: int, free_bytes: int | None) -> None:
         """Record how full the spool is."""
@@ -387,10 +404,24 @@ class Metrics(Collector):
             "Rows without a file that the last walk left out, there being too many.",
             labels=["source"],
         )
+        at_risk = GaugeMetricFamily(
+            f"{PREFIX}exports_at_risk",
+            "Exports not yet fetched that may not be in time.",
+            labels=["source"],
+        )
+        deadline = GaugeMetricFamily(
+            f"{PREFIX}earliest_deadline_timestamp_seconds",
+            "The nearest deadline of an export not yet fetched.",
+            labels=["source"],
+        )
         for source in self._sources:
             left_out.add_metric([source], snapshot.left_out.get(source, 0))
             if source in snapshot.last_success_us:
                 success.add_metric([source], snapshot.last_success_us[source] / 1e6)
+            at_risk.add_metric([source], snapshot.exports_at_risk.get(source, 0))
+            if source in snapshot.earliest_deadline_us:
+                nearest_us = snapshot.earliest_deadline_us[source]
+                deadline.add_metric([source], nearest_us / 1e6)
             for state in State:
                 exports.add_metric(
                     [source, state], snapshot.exports.get((source, state), 0)
@@ -406,7 +437,7 @@ class Metrics(Collector):
             paused.add_metric([source], source in snapshot.paused_sources)
             offset.add_metric([source], snapshot.clock_offset_us.get(source, 0) / 1e6)
         yield from (exports, unfetched, saved, doubtful, lost, unacknowledged)
-        yield from (paused, offset, success, left_out)
+        yield from (paused, offset, success, left_out, at_risk, deadline)
         yield from self._backlog(snapshot)
 
     def _backlog(self, snapshot: LedgerSnapshot) -> Iterable[Metric]:
@@ -426,41 +457,37 @@ class Metrics(Collector):
             "Whether a target is left alone by `pause`.",
             labels=["target"],
         )
+        verified = GaugeMetricFamily(
+            f"{PREFIX}target_last_verified_timestamp_seconds",
+            "When `verify` last read a copy on a target.",
+            labels=["target"],
+        )
         for target in self._targets:
+            if target in snapshot.target_last_verified_us:
+                last_us = snapshot.target_last_verified_us[target]
+                verified.add_metric([target], last_us / 1e6)
             paused.add_metric([target], target in snapshot.paused_targets)
             damaged.add_metric([target], snapshot.target_damaged_files.get(target, 0))
             files.add_metric([target], snapshot.target_owed_files.get(target, 0))
             size.add_metric([target], snapshot.target_owed_bytes.get(target, 0))
-        yield from (files, size, damaged, paused)
-        yield GaugeMetricFamily(
-            f"{PREFIX}exports_at_risk",
-            "Exports not yet fetched that may not be in time.",
-            value=snapshot.exports_at_risk,
-        )
+        yield from (files, size, damaged, paused, verified)
         yield GaugeMetricFamily(
             f"{PREFIX}exports_without_room",
             "Exports not yet fetched that found no room in the spool when last tried.",
             value=snapshot.exports_without_room,
         )
-        for name, text, moment_us in (
-            (
-                "oldest_ready_timestamp_seconds",
-                "Since when the oldest export not yet fetched is ready.",
-                snapshot.oldest_ready_us,
-            ),
-            (
-                "earliest_deadline_timestamp_seconds",
-                "The nearest deadline of an export not yet fetched.",
-                snapshot.earliest_deadline_us,
-            ),
-        ):
-            family = GaugeMetricFamily(f"{PREFIX}{name}", text)
-            if moment_us is not None:
-                family.add_metric([], moment_us / 1e6)
-            yield family
+        yield GaugeMetricFamily(
+            f"{PREFIX}oldest_ready_timestamp_seconds",
+            "Since when the oldest export not yet fetched is ready.",
+            value=_seconds(snapshot.oldest_ready_us),
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}{name}", text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"{PREFIX}{name}", text, labels, registry=self.registry)
+
+
+def _seconds(moment_us: int | None) -> float | None:
+    return None if moment_us is None else moment_us / 1e6

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -260,11 +261,7 @@ class Export:
 
     @property
     def stored_key(self) -> int:
-        """The key, of an export that is in the ledger.
-
-        Raises:
-            ValueError: It is not written yet.
-        """
+        """The key of an export that is in the ledger; ValueError for any other."""
         if self.key is None:
             raise ValueError("the export is not from the ledger")
         return self.key
@@ -297,19 +294,9 @@ class Export:
 
     def without_held(self) -> Export:
         """Return the export without its held body."""
-        return dataclasses.replace(
-            self,
-            held_dir=None,
-            held_number=None,
-            held_bytes=None,
-            held_sha256=None,
-            held_etag=None,
-            held_modified=None,
-            held_doubt=None,
-            held_started_us=None,
-            held_us=None,
-            held_until_us=None,
-        )
+        names = (field.name for field in dataclasses.fields(self))
+        held: Any = {name: None for name in names if name.startswith("held_")}
+        return dataclasses.replace(self, **held)
 
     def shows_other_footage(self, row: Row) -> bool:
         """Tell whether a row speaks of other footage, as far as both can be read."""
@@ -372,13 +359,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What a fetch proved of a file in the spool.
+    """What a fetch proved of a file in the spool, and the validators as sent.
 
     Attributes:
-        size_bytes: Length of the file.
         sha256: Lower-case hex, over the bytes as received.
-        etag: As the server sent it.
-        last_modified: As the server sent it.
         doubt: Why the file is not proven whole; None if it is.
         notes: What is odd about it all the same.
     """

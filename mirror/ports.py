@@ -162,12 +162,14 @@ class TargetHealth:
         free_bytes: Space left for us; None where the target does not say.
         full: Why nothing more can be kept there now; the target is there all the same.
         warning: Who else may write where only we should; it can be used all the same.
+        size_bytes: Of the whole place; None where the target does not say.
     """
 
     marker_id: str
     free_bytes: int | None
     full: str | None = None
     warning: str | None = None
+    size_bytes: int | None = None
 
 
 class ProvesBy(Enum):
@@ -211,12 +213,15 @@ class SpoolFolder:
         ready: Makes the folder where it is missing. Takes the marker id of the target
             and whether others are known to write there. Blocking. Raises OSError unless
             that target lies there, and its folders are ours alone.
+        give_mode: Gives an open file the mode and group of kept ones, before it is
+            flushed, so that a link need not flush it again. Blocking.
     """
 
     path: Path
     network: bool
     min_free: int
     ready: Callable[[str, bool], None]
+    give_mode: Callable[[int], None]
 
 
 class Target(Protocol):
@@ -463,6 +468,44 @@ class ResumePoint(Validators):
     overlap_bytes: int = 0
 
 
+class Batch:
+    """Bytes of a file on their way from a connection to a disk.
+
+    Args:
+        most_bytes: It never holds more.
+
+    Attributes:
+        size: How many bytes there are.
+    """
+
+    __slots__ = ("_buffer", "size")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._buffer = memoryview(bytearray(most_bytes))
+        self.size = 0
+
+    @property
+    def held(self) -> memoryview:
+        """The bytes, not copied."""
+        return self._buffer[: self.size]
+
+    @property
+    def free(self) -> memoryview:
+        """Where the next bytes go; empty if the batch is full."""
+        return self._buffer[self.size :]
+
+    def add(self, chunk: bytes) -> None:
+        """Add bytes that are not longer than `free`."""
+        self.free[: len(chunk)] = chunk
+        self.size += len(chunk)
+
+    def drop(self, number: int) -> None:
+        """Take the first bytes away."""
+        rest = bytes(self.held[number:])
+        self.size = 0
+        self.add(rest)
+
+
 class FileBody(Protocol):
     """An open answer with the bytes of a file, checked to fit what was asked.
 
@@ -481,8 +524,15 @@ class FileBody(Protocol):
     last_modified: str | None
     firm: bool
 
-    async def read(self) -> bytes:
-        """Return the next bytes as received; empty at the announced end.
+    async def fill(self, batch: Batch, until: float = 0.0) -> bool:
+        """Add the next bytes to a batch as received; return False at the announced end.
+
+        However the wait for them ends, what came is in the batch.
+
+        Args:
+            batch: It is not full.
+            until: Before that, by `time.monotonic`, it is better to wait until the
+                batch is full.
 
         Raises:
             FetchError: The body was cut, or no byte came for too long; its reason is

@@ -17,12 +17,7 @@ STEP_S = 5.0
 
 
 class Schedule:
-    """Calls functions at intervals, on the running loop.
-
-    Args:
-        wall: The wall clock, seconds since 1970.
-        monotonic: A clock that is never set.
-    """
+    """Calls functions at intervals, on the running loop."""
 
     def __init__(
         self,

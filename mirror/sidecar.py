@@ -65,13 +65,7 @@ def record(
     only what we know, the file's url cut to its origin, the user to its id. No record
     is longer than `MAX_SIDECAR_BYTES`; the item gives way.
 
-    Args:
-        export: Spooled, with size and digest.
-        item: The list item as received.
-        source_url: Base URL of the source.
-        node_id: Of the machine that fetched it.
-        target: Name of the target the record lies on.
-        path: Of the file, relative to the target's root.
+    The export is spooled, the item as received, the path relative to the target's root.
     """
     fields: dict[str, Any] = {
         "format": FORMAT,
@@ -105,20 +99,14 @@ def record(
         "tool": f"archive-mirror {__version__}",
     }
     written = _dump(fields)
-    return written if _fits(written) else _dump(fields | {"item": None})
-
-
-def _fits(written: bytes) -> bool:
-    return len(written) <= MAX_SIDECAR_BYTES
+    fits = len(written) <= MAX_SIDECAR_BYTES
+    return written if fits else _dump(fields | {"item": None})
 
 
 def known_of(raw: bytes) -> dict[str, object] | None:
-    """Return what we know of a list item, with nothing secret or personal.
+    """Return what we know of a list item as received, with nothing secret or personal.
 
     None if it is no JSON object.
-
-    Args:
-        raw: As received.
     """
     try:
         # What is no UTF-8 becomes surrogates, and is written as their escapes.
@@ -168,9 +156,7 @@ def _origin(url: str) -> str | None:
 def read(raw: bytes, now_us: int) -> Export:
     """Return the version of an export that a record tells of, as kept.
 
-    Args:
-        raw: The record.
-        now_us: Stands in for times that it does not tell.
+    `now_us` stands in for times that it does not tell.
 
     Raises:
         SidecarError: It is none that we wrote, or it contradicts itself.
@@ -184,21 +170,26 @@ def read(raw: bytes, now_us: int) -> Export:
     item = _table(fields, "item")
     # Records of before had the validators in it.
     response = _table(fields, "response")
-    proof = _proof(fields)
-    state, reason = kept_as(doubtful=proof is Verdict.DOUBTFUL)
+    doubtful = fields.get("proof") == Verdict.DOUBTFUL
+    state, reason = kept_as(doubtful=doubtful)
     created_at = _given(fields, "created_at", str)
     created_key = _needed(fields, "created_key", str)
     spooled_us = _moment(fields, "fetched")
     saved_us = spooled_us or now_us
     seen_us = _moment(fields, "first_seen") or saved_us
     deadline_us = _moment(fields, "deadline")
+    created_us = None if created_at is None else _moment(fields, "created_key")
+    if created_at is not None and created_us is None:
+        raise SidecarError(
+            "it contradicts itself: created_at is a time and created_key is none"
+        )
     export = Export(
         source=_needed(fields, "source", str),
         export_id=_needed(fields, "id", int),
         created_key=created_key,
         version=_given(fields, "version", int) or 1,
         created_at=created_at,
-        created_us=None if created_at is None else _created_us(created_key),
+        created_us=created_us,
         updated_at=_given(item, "updated_at", str),
         state=state,
         reason=reason,
@@ -220,7 +211,7 @@ def read(raw: bytes, now_us: int) -> Export:
         or _given(response, "last_modified", str),
         size_bytes=_needed(fields, "size_bytes", int),
         sha256=_needed(fields, "sha256", str),
-        proof=proof,
+        proof=Verdict.DOUBTFUL if doubtful else Verdict.WHOLE,
         doubt=_given(fields, "doubt", str),
         started_us=_moment(fields, "fetch_started"),
         spooled_us=spooled_us,
@@ -228,17 +219,10 @@ def read(raw: bytes, now_us: int) -> Export:
     )
     if not _SHA256.fullmatch(export.sha256 or "") or not export.size_bytes:
         raise SidecarError("its size or digest is none")
-    if item.get("id", export.export_id) not in {
-        export.export_id,
-        str(export.export_id),
-    }:
+    ids = {export.export_id, str(export.export_id)}
+    if item.get("id", export.export_id) not in ids:
         raise SidecarError("it contradicts itself: two ids")
     return dataclasses.replace(export, look_due_us=first_due(export, now_us, 0))
-
-
-def _proof(fields: dict[str, Any]) -> Verdict:
-    doubtful = fields.get("proof") == Verdict.DOUBTFUL
-    return Verdict.DOUBTFUL if doubtful else Verdict.WHOLE
 
 
 def _needed(fields: dict[str, Any], name: str, kind: type[T]) -> T:
@@ -275,13 +259,7 @@ def _moment(fields: dict[str, Any], name: str) -> int | None:
 
 
 def moved(raw: bytes, *, target: str, path: str) -> bytes:
-    """Return the record of another target's copy as that of the copy named.
-
-    Args:
-        raw: A record that was read without fault.
-        target: Name of the target the new record lies on.
-        path: Of the file there.
-    """
+    """Return a record that was read without fault, as that of the copy named."""
     fields = json.loads(raw)
     given = _table(fields, "item")
     item = known_of(json.dumps(given).encode()) if given else None
@@ -298,14 +276,10 @@ def _dump(fields: dict[str, Any]) -> bytes:
 
 
 def export_of(beside: StoredFile, now_us: int) -> Export:
-    """Return the version of an export that a sidecar tells of, as kept.
-
-    Args:
-        beside: On a target.
-        now_us: Stands in for times that the sidecar does not tell.
+    """Return the version of an export that a sidecar tells of; as `read`.
 
     Raises:
-        SidecarError: It is none that we wrote, or it contradicts itself.
+        SidecarError: As `read`; or there is no sidecar.
     """
     if beside.sidecar is None:
         raise SidecarError(beside.problem or "it is gone")
@@ -320,17 +294,3 @@ def is_whole(beside: StoredFile, export: Export) -> bool:
 def same_export(kept: Export, export: Export) -> bool:
     """Tell whether a sidecar is that of an export."""
     return kept.identity == export.identity
-
-
-def _created_us(created_key: str) -> int:
-    """Return the instant in the identity.
-
-    Raises:
-        SidecarError: It should be one and is not.
-    """
-    try:
-        return to_us(datetime.fromisoformat(created_key))
-    except (ValueError, TypeError, OverflowError) as exc:
-        raise SidecarError(
-            "it contradicts itself: created_at is a time and created_key is none"
-        ) from exc

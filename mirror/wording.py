@@ -65,6 +65,22 @@ ADVICE = {
     ),
 }
 
+VERDICTS = {
+    "waiting": "the VMS has no file of it now",
+    "ready": "its file is to be fetched",
+    "fetching": "its file is being fetched",
+    "parked": "its file could not be fetched so far",
+    "spooled": "its file is safe here and on its way; it is on {targets}",
+    "saved": "its file is kept, on {targets}",
+    "doubtful": "its file is kept, on {targets}, and not proven whole",
+    "excluded": "its file is not wanted",
+    "unavailable": "the VMS has never had a file of it",
+    "lost": "its file was not here before the VMS deleted it",
+    "damaged": "its file was kept, and no copy of it is good now",
+    "erased": "its file was kept, and is deleted",
+}
+"""How it stands with an export, by its state; `targets` are those that keep it."""
+
 
 def clean(text: str) -> str:
     """Return a text from the VMS without characters that control a terminal."""
@@ -94,3 +110,11 @@ def span(seconds: float | None) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
     shown = [f"{number} {unit}" for number, unit in parts if number]
     return sign + " ".join(shown[:2])
+
+
+def distance(seconds: float) -> str:
+    """Return how far off a moment is: `in 5 min`, `5 min ago`."""
+    if abs(seconds) < 1:
+        return "now"
+    words = span(abs(seconds))
+    return f"in {words}" if seconds > 0 else f"{words} ago"

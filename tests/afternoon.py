@@ -206,7 +206,7 @@ class HandmadeSite:
             now_us=self.now_us - 24 * SECOND,
         )
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, running: bool = True) -> dict[str, Any]:
         """Return what `/status.json` gives."""
         return overview.read(
             self.ledger,
@@ -214,6 +214,7 @@ class HandmadeSite:
             now_us=self.now_us,
             token_expiry_s={},
             spool_free_bytes=212 * 2**30,
+            running=running,
         )
 
     @contextlib.asynccontextmanager

@@ -73,6 +73,6 @@ def walk(**given: Any) -> Walk:
         "waiting_limit_us": 24 * HOUR,
         "try_folders": True,
         "retry_max_us": 10 * MINUTE,
-        "rule_for": lambda _: None,
+        "rule_for": lambda *_: None,
     }
     return Walk(**(values | given))

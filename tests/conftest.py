@@ -35,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="of the proofs' rounds")
 
 
+def pytest_sessionstart() -> None:
+    """Let no width of a terminal, which a worker is told, reach what tests print."""
+    os.environ.pop("COLUMNS", None)
+
+
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:

@@ -93,7 +93,7 @@ def _worded(value: float, unit: str | None) -> str:
         case "bool_yes_no":
             return "Yes" if value else "No"
         case _:
-            return f"{value:g}"
+            return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _color(value: float, options: Mapping[str, Any]) -> str:

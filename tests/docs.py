@@ -30,6 +30,9 @@ WITHOUT_SAMPLE = {
     "source_last_success_timestamp_seconds": "until a list was read to its end",
     "token_expiry_timestamp_seconds": "while the token says no end (it is no JWT), or "
     "was not read yet",
+    "target_size_bytes": "until the target was looked at; where it does not say its "
+    "size",
+    "target_last_verified_timestamp_seconds": "until `verify` read a copy there",
     "target_free_bytes": "until the target was looked at; while it is away the last "
     "number stays",
     "holdup_seconds": "while the room left in the spool is not known; `+Inf` while "
@@ -112,11 +115,14 @@ def _use(made: Metrics) -> None:
     """Have every metric show a sample."""
     made.poll_ended("hq", "ok")
     made.token_expiry("hq", 1)
-    made.target_checked("nas", up=True, free_bytes=1)
+    made.target_checked("nas", up=True, free_bytes=1, size_bytes=1)
     made.holdup("nas", 1.0)
     made.show(
         LedgerSnapshot(
-            oldest_ready_us=1, earliest_deadline_us=1, last_success_us={"hq": 1}
+            oldest_ready_us=1,
+            earliest_deadline_us={"hq": 1},
+            last_success_us={"hq": 1},
+            target_last_verified_us={"nas": 1},
         )
     )
 

@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
 _WITH = {
-    "attempt": ["attempt", "records"],
-    "download": ["attempt", "records"],
-    "publisher": ["publisher", "records"],
-    "spool": ["spool", "full_disk"],
-    "part": ["spool", "full_disk"],
-    "lanes": ["spool"],
-    "receive": ["receive", "full_disk"],
+    "disk/lanes": ["spool_hangs", "spool"],
+    "pipeline/fetch/attempt": ["attempt", "held_body", "records"],
+    "pipeline/fetch/download": ["attempt", "resume_guards", "records", "fairness"],
+    "pipeline/fetch/receive": ["receive", "attempt", "full_disk"],
+    "pipeline/publish/attempt": ["publisher", "hung_publish", "records"],
+    "pipeline/publish/publisher": ["publisher", "full_target", "records"],
+    "pipeline/spool/part": ["part", "spool", "strays", "resume_guards", "full_disk"],
+    "pipeline/spool/spool": ["spool", "spool_hangs", "strays", "attempt", "full_disk"],
 }
 _SWAPPED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -337,7 +338,8 @@ def main() -> None:
     parser.add_argument("--lines", type=int, nargs="+", help="these only")
     parser.add_argument("--most", type=float, default=15, help="seconds per mutant")
     given = parser.parse_args()
-    near = _WITH.get(given.module.stem, [])
+    below = given.module.with_suffix("").as_posix().removeprefix("mirror/")
+    near = _WITH.get(below, [])
     tests = given.tests or [f"tests/integration/test_{name}.py" for name in near]
     planter = Planter(given.module, given.most, given.lines)
     began = time.monotonic()

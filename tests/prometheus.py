@@ -41,12 +41,12 @@ def need(*programs: str) -> str:
     pytest.skip(f"needs {programs[0]}: apt install prometheus prometheus-alertmanager")
 
 
-def faster(text: str) -> str:
-    """Return rules or settings with every duration 60 times shorter."""
+def faster(text: str, *, pace: int = FASTER) -> str:
+    """Return rules or settings with every duration so many times shorter."""
 
     def shorter(duration: re.Match[str]) -> str:
         whole_ms = int(duration["number"]) * _UNITS_MS[duration["unit"]]
-        return f"{duration['before']}{whole_ms // FASTER}ms"
+        return f"{duration['before']}{whole_ms // pace}ms"
 
     return _DURATION.sub(shorter, text)
 
@@ -101,7 +101,9 @@ def _about(alert: dict[str, Any]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def watching(folder: Path, addresses: Sequence[str]) -> AsyncIterator[Monitors]:
+async def watching(
+    folder: Path, addresses: Sequence[str], *, pace: int = FASTER
+) -> AsyncIterator[Monitors]:
     """Run both programs, watching services at these addresses."""
     prometheus, alertmanager = need("prometheus"), need(*_ALERTMANAGER)
     async with contextlib.AsyncExitStack() as stack:
@@ -112,8 +114,10 @@ async def watching(folder: Path, addresses: Sequence[str]) -> AsyncIterator[Moni
             f"http://127.0.0.1:{free_port()}",
         )
         hook = await stack.enter_async_context(_receiver(seen))
-        (folder / "alertmanager.yml").write_text(_alertmanager(hook))
-        (folder / "prometheus.yml").write_text(_prometheus(folder, seen, addresses))
+        (folder / "alertmanager.yml").write_text(_alertmanager(hook, pace))
+        (folder / "prometheus.yml").write_text(
+            _prometheus(folder, seen, addresses, pace)
+        )
         await stack.enter_async_context(
             running(
                 folder / "alertmanager.log",
@@ -173,17 +177,19 @@ async def _receiver(seen: Monitors) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _alertmanager(hook: str) -> str:
+def _alertmanager(hook: str, pace: int) -> str:
     text = (DEPLOY / "prometheus/alertmanager.yml").read_text()
-    changed = faster(text).replace("http://127.0.0.1:9099", hook)
+    changed = faster(text, pace=pace).replace("http://127.0.0.1:9099", hook)
     assert hook in changed
     return changed
 
 
-def _prometheus(folder: Path, seen: Monitors, addresses: Sequence[str]) -> str:
+def _prometheus(
+    folder: Path, seen: Monitors, addresses: Sequence[str], pace: int
+) -> str:
     for name in ("recording.rules.yml", "alerts.rules.yml"):
         rules = (DEPLOY / "prometheus" / name).read_text()
-        (folder / name).write_text(faster(rules))
+        (folder / name).write_text(faster(rules, pace=pace))
     text = (DEPLOY / "prometheus/scrape.yml").read_text()
     for old, new in (
         ("15s", "1s"),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from mirror.ports import Kept, Publication, TargetHealth, Traits
+    from mirror.ports import Kept, Publication, TargetHealth
 
 BYTES = bytes(range(256)) * 20
 MOST_CALLS = 3000
@@ -107,12 +107,6 @@ class Nas(DirectoryTarget):
         self.asked: list[tuple[float, Publication]] = []
         self.looks: list[float] = []
         self.busy = self.busiest = 0
-        self.at_once = threads
-
-    @property
-    @override
-    def traits(self) -> Traits:
-        return dataclasses.replace(super().traits, at_once=self.at_once, in_batch=1)
 
     @override
     async def probe(
@@ -259,7 +253,9 @@ class PublisherBench:
             pace=self.pace,
             now=self.now,
         )
-        self.nas.at_once = self.concurrency
+        self.nas.traits = dataclasses.replace(
+            self.nas.traits, at_once=self.concurrency, in_batch=1
+        )
         return Publisher(
             self.nas,
             copies=copies,

@@ -191,7 +191,7 @@ class Site:
         return list((self.archive / ".archive-mirror" / "spool").glob("*.part"))
 
     def media(self) -> dict[str, str]:
-        """Return the same for the files that are no sidecars."""
+        """Return what `kept` does, without the sidecars."""
         return {p: s for p, s in self.kept().items() if not p.endswith(".json")}
 
     async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:

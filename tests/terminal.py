@@ -6,6 +6,7 @@ python -m tests.terminal docs/images/demo.png archive-mirror demo
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def said(*command: str) -> list[str]:
         stderr=subprocess.STDOUT,
         check=True,
         text=True,
+        env=os.environ | {"COLUMNS": "80"},
     )
     lines = ran.stdout.splitlines()
     return lines if len(lines) <= _MOST_LINES else ["...", *lines[-_MOST_LINES:]]

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from mirror.simulator import Vms
 
 
-HIDDEN = ".archive-mirror"
-
-
 class Kept(kept_site.Kept):
     """A site whose exports are kept on `nas` and, where asked for, on `usb`."""
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from yarl import URL
 
 from mirror.model import to_us
-from mirror.ports import ResumePoint
+from mirror.ports import Batch, ResumePoint
 from mirror.vms import Origins, Sessions, Tls, TokenFile, VmsClient, VmsOptions
 
 if TYPE_CHECKING:
@@ -71,10 +71,11 @@ async def ask(made: VmsClient) -> Any:
 
 async def fetch(made: VmsClient, url: str) -> bytes:
     """Read a whole file."""
-    body = bytearray()
+    body, batch = bytearray(), Batch(100_000)
     async with made.open_file(url, None, WHOLE, first_byte_s=5) as opened:
-        while chunk := await opened.read():
-            body += chunk
+        while await opened.fill(batch):
+            body += batch.held
+            batch.size = 0
     return bytes(body)
 
 

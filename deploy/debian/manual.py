@@ -1,6 +1,7 @@
-"""Write the man page or the bash completion, from the program's own parser.
+"""Write the man page, from the program's own parser, or what a shell completes by.
 
-`manual.py man` and `manual.py bash` write to standard output.
+`manual.py man`, `manual.py bash`, `manual.py zsh`, `manual.py fish`: each writes to
+standard output.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import enum
 import sys
 import typing
-from pathlib import Path
 from typing import Any
 
 import typer
+from typer.completion import (  # type: ignore[attr-defined]  # exported, unmarked
+    get_completion_script,
+)
 
 from mirror import __version__
 from mirror.cli.main import (
@@ -22,7 +25,6 @@ from mirror.cli.main import (
     app,
 )
 
-_FILES = ("PATH", "DIR", "FILE")
 _HEAD = """\
 .TH ARCHIVE-MIRROR 1 "" "archive-mirror {version}" "System administration"
 .SH NAME
@@ -92,30 +94,44 @@ How to install it, the runbook, every key and every metric.
 .BR systemctl (1),
 .BR journalctl (1)
 """
-_BASH = """\
-# bash completion of archive-mirror {version}
-_archive_mirror() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}}
-    local path='' word skip=''
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD - 1}}"; do
-        if [[ $skip ]]; then skip=''; continue; fi
-        case "$path $word" in
-        {takes_value}) skip=1 ;;
-        {steps}) path="$path $word" ;;
-        esac
-    done
-    COMPREPLY=()
-    if [[ $skip ]]; then
-        case "$path $prev" in
-        {files}) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-{choices}        esac
-        return
-    fi
-    case "$path" in
-{words}    esac
-}}
-complete -F _archive_mirror archive-mirror
-"""
+_EXAMPLES = (
+    (
+        "Test all that the configuration names, as the service will see it",
+        "archive-mirror check",
+    ),
+    (
+        "Is anything at risk? Once, and all the time",
+        "archive-mirror status",
+        "archive-mirror status --watch",
+    ),
+    (
+        "What has a file and is not saved yet, and why",
+        "archive-mirror list --state ready --state parked --state spooled",
+    ),
+    (
+        "All that is known of one export: each attempt, each copy",
+        "archive-mirror show hq/6414",
+    ),
+    ("Put a new token in place", "archive-mirror token set hq <new.token"),
+    (
+        "Leave a VMS alone while it is serviced",
+        "archive-mirror pause hq --for 2h",
+        "archive-mirror resume hq",
+    ),
+    (
+        "Read a part of the kept copies again, those not read for longest",
+        "archive-mirror verify --sample 5%",
+    ),
+    (
+        "Replace damaged copies by good ones from another target",
+        "archive-mirror verify --target nas --repair",
+    ),
+    (
+        "Take note of a loss, so that it is reported no more",
+        'archive-mirror ack hq/6414 --note "exported again by the guard"',
+    ),
+    ("All losses, for a script", "archive-mirror list --state lost --json"),
+)
 
 
 def command() -> Any:  # noqa: ANN401 -- typer's class for it is private
@@ -145,6 +161,7 @@ def man() -> str:
     for words, each in commands(parser):
         if not hasattr(each, "commands"):
             page += _command(words, each)
+    page.append(_examples())
     page.append(
         _TAIL.format(
             unforeseen=EXIT_UNFORESEEN,
@@ -156,44 +173,25 @@ def man() -> str:
     return "".join(page)
 
 
-def bash() -> str:
-    """Return the completion."""
-    parser = command()
-    anywhere = _options_of(parser)
-    nodes = [((), parser), *commands(parser)]
-    takes_value, files, choices, words = [], [], [], []
-    for path, each in nodes:
-        below = list(getattr(each, "commands", {}))
-        options = [*_options_of(each), *(anywhere if path else [])]
-        names = [name for option in options for name in option.opts]
-        line = " ".join([*below, *names, "--help"])
-        files_here = _names_a_file(each)
-        more = 'compgen -f -- "$cur"; ' if files_here else ""
-        words.append(
-            f"    {_key(path)}) mapfile -t COMPREPLY < <({more}compgen -W "
-            f"'{line}' -- \"$cur\") ;;\n"
-        )
-        for option in options:
-            if option.is_flag or (path and option in anywhere):
-                continue
-            mark = "" if path else "*"
-            keys = "|".join(mark + _key((*path, name)) for name in option.opts)
-            takes_value.append(keys)
-            if option.metavar in _FILES or option.type_descriptor.annotation is Path:
-                files.append(keys)
-            elif values := _choices(option.type_descriptor.annotation):
-                choices.append(
-                    f"        {keys}) mapfile -t COMPREPLY < <(compgen -W "
-                    f"'{' '.join(values)}' -- \"$cur\") ;;\n"
-                )
-    return _BASH.format(
-        version=__version__,
-        takes_value="|".join(takes_value),
-        steps="|".join(_key(path) for path, _ in nodes if path),
-        files="|".join(files),
-        choices="".join(choices),
-        words="".join(words),
+def completion(shell: str) -> str:
+    """Return the file by which a shell has the program complete what is typed."""
+    script = get_completion_script(
+        prog_name="archive-mirror",
+        complete_var="_ARCHIVE_MIRROR_COMPLETE",
+        shell=shell,
     )
+    if shell == "zsh":
+        # The file is read at the first Tab, which is to be answered too.
+        script += '\n_archive_mirror_completion "$@"'
+    return f"{script}\n"
+
+
+def _examples() -> str:
+    parts = [".SH EXAMPLES\n"]
+    for meaning, *shown in _EXAMPLES:
+        lines = "\n".join(f"# {each}" for each in shown)
+        parts.append(f".TP\n{_roff(meaning)}:\n.nf\n{_roff(lines)}\n.fi\n")
+    return "".join(parts)
 
 
 def _command(words: tuple[str, ...], each: Any) -> list[str]:  # noqa: ANN401 -- typer's
@@ -252,22 +250,11 @@ def _choices(annotation: Any) -> list[str]:  # noqa: ANN401 -- typer's
     return []
 
 
-def _names_a_file(each: Any) -> bool:  # noqa: ANN401 -- typer's
-    return any(
-        parameter.type_descriptor.annotation is Path
-        for parameter in _arguments_of(each)
-    )
-
-
-def _key(words: tuple[str, ...]) -> str:
-    """Return a pattern of the completion's `case`: each word after a space."""
-    return "'" + "".join(f" {word}" for word in words) + "'"
-
-
 def _roff(text: str) -> str:
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
     return f"\\&{escaped}" if escaped[:1] in {".", "'"} else escaped
 
 
 if __name__ == "__main__":
-    sys.stdout.write({"man": man, "bash": bash}[sys.argv[1]]())
+    wanted = sys.argv[1]
+    sys.stdout.write(man() if wanted == "man" else completion(wanted))

@@ -73,7 +73,7 @@ async def open_clients(
     """
     sessions = Sessions(
         stall_timeout_s=settings.transfer.stall_timeout.total_seconds(),
-        read_bytes=settings.transfer.hop_bytes // 2,
+        read_bytes=min(64 * 1024, settings.transfer.batch_bytes // 4),
     )
     async with sessions:
         yield {

@@ -193,7 +193,7 @@ def pool_for(
         limits=ReceiveLimits(
             max_bytes=transfer.max_file_size,
             min_rate=transfer.min_rate,
-            batch_bytes=transfer.hop_bytes,
+            batch_bytes=transfer.batch_bytes,
         ),
         first_byte_wait=FirstByteWait(transfer.first_byte_timeout),
     )

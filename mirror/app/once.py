@@ -61,11 +61,15 @@ async def run(
     *,
     secret: Callable[[str], None],
     watch: Callable[[Engine], None] = lambda _: None,
+    stopped: Callable[[OnceReport], None] = lambda _: None,
 ) -> OnceReport:
     """Mirror what there is now.
 
-    `secret` is given each text that must never be shown; `watch` is called a few times
-    a second, to show progress.
+    Args:
+        settings: The configuration.
+        secret: Given each text that must never be shown.
+        watch: Called a few times a second, to show progress.
+        stopped: Given the result so far if the run is cancelled.
     """
     async with (
         instance.open_instance(settings, patience_s=_PATIENCE_S) as node,
@@ -84,31 +88,45 @@ async def run(
             unparks=False,
             patient=False,
         )
-        lost_before, doubtful_before = await node.reader(_lost_and_doubtful)
+        before = await node.reader(_lost_and_doubtful)
         try:
-            await engine.prepare()
-            await node.ledger(_unpark)
-            unread = await _mirror(engine, watch)
-        finally:
-            await engine.close()
-        now_us = to_us(utc_now())
-        owed = await node.ledger(lambda ledger: _owed(ledger, settings))
-        lost, doubtful = await node.ledger(_lost_and_doubtful)
-        backlog = await node.ledger(lambda ledger: ledger.queries.backlog(now_us))
-        return OnceReport(
-            unread=unread,
-            saved=engine.progress.saved_files,
-            owed=owed,
-            lost=max(0, lost - lost_before),
-            doubtful=doubtful - doubtful_before,
-            at_risk=backlog.at_risk,
-            paused=tuple(
-                sorted(
-                    (engine.paused.sources & settings.sources.keys())
-                    | (engine.paused.targets & settings.targets.keys())
-                )
-            ),
-        )
+            try:
+                await engine.prepare()
+                await node.ledger(_unpark)
+                unread = await _mirror(engine, watch)
+            finally:
+                await engine.close()
+        except asyncio.CancelledError:
+            stopped(await _report(engine, settings, before, ()))
+            raise
+        return await _report(engine, settings, before, unread)
+
+
+async def _report(
+    engine: Engine,
+    settings: Settings,
+    before: tuple[int, int],
+    unread: tuple[str, ...],
+) -> OnceReport:
+    """Say what came of a run; `before` it so many were lost and doubtful."""
+    now_us = to_us(utc_now())
+    owed = await engine.ledger(lambda ledger: _owed(ledger, settings))
+    lost, doubtful = await engine.ledger(_lost_and_doubtful)
+    backlog = await engine.ledger(lambda ledger: ledger.queries.backlog(now_us))
+    return OnceReport(
+        unread=unread,
+        saved=engine.progress.saved_files,
+        owed=owed,
+        lost=max(0, lost - before[0]),
+        doubtful=doubtful - before[1],
+        at_risk=backlog.at_risk,
+        paused=tuple(
+            sorted(
+                (engine.paused.sources & settings.sources.keys())
+                | (engine.paused.targets & settings.targets.keys())
+            )
+        ),
+    )
 
 
 async def _mirror(engine: Engine, watch: Callable[[Engine], None]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from mirror.cli.exports import find, reading
-from mirror.cli.globals import globals_of
+from mirror.cli.globals import expect_known, globals_of
 from mirror.errors import MirrorError
 from mirror.model import State, to_us, utc_now
 
@@ -37,9 +37,7 @@ def ack(
     settings = globals_of(context).settings()
     with reading(settings) as ledger:
         known = {*settings.sources, *(one.name for one in ledger.queries.sources())}
-        if source is not None and source not in known:
-            names = ", ".join(sorted(known))
-            raise typer.BadParameter(f"no source {source}; there are: {names}")
+        expect_known("--source", source, known)
         chosen = [find(ledger, name) for name in exports or []]
         others = [each for each in chosen if each.state is not State.LOST]
         if others:

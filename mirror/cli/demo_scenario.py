@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import aiofiles
 import typer
 from prometheus_client import CollectorRegistry
+from rich.text import Text
 
 from mirror import config, logs
 from mirror.app.service import Service
@@ -36,6 +37,7 @@ _LOOK_S = 0.15
 _RESTART_S = 2.5
 _LONGEST_S = 120.0
 _MB = 1_000_000
+_DIGITS = 8
 _SLOW = Fault(kind=Kind.RATE, rate=400_000)
 _CONFIGURATION = """\
 state_dir = "{folder}/state"
@@ -176,12 +178,12 @@ async def _mirror(settings: config.Settings, vms: Vms, cases: list[_Case]) -> No
         try:
             while not running.done():
                 elapsed = time.monotonic() - began
-                _tell_changes(settings, seen, elapsed)
+                _tell_changes(settings, cases, seen, elapsed)
                 if late.stage is Stage.ASKED and elapsed > _RESTART_S / 2:
                     vms.make_file(late)
-                    _say(elapsed, "the VMS has made the file of the folder url")
+                    _say(elapsed, Text("the VMS has made the file of the folder url"))
                 if part == "first" and elapsed > _RESTART_S:
-                    _say(elapsed, "archive-mirror is stopped and started again")
+                    _say(elapsed, Text("archive-mirror is stopped and started again"))
                     break
                 if _ended(settings, cases) or elapsed > _LONGEST_S:
                     break
@@ -189,7 +191,7 @@ async def _mirror(settings: config.Settings, vms: Vms, cases: list[_Case]) -> No
         finally:
             service.stop()
             await running
-    _tell_changes(settings, seen, time.monotonic() - began)
+    _tell_changes(settings, cases, seen, time.monotonic() - began)
 
 
 def _ended(settings: config.Settings, cases: list[_Case]) -> bool:
@@ -205,23 +207,36 @@ def _exports(settings: config.Settings) -> list[ExportDetails]:
 
 
 def _tell_changes(
-    settings: config.Settings, seen: dict[int, tuple[object, ...]], elapsed: float
+    settings: config.Settings,
+    cases: list[_Case],
+    seen: dict[int, tuple[object, ...]],
+    elapsed: float,
 ) -> None:
     """Say what has changed in the ledger since the last look."""
+    meant = {case.served.export_id: case.expected for case in cases}
     for details in reversed(_exports(settings)):
         export = details.export
         now = (export.state, export.reason, export.last_error)
         if seen.get(export.export_id) == now:
             continue
         seen[export.export_id] = now
-        why = export.last_error or export.reason or ""
-        held = f" ({render.size(export.part_bytes)} held)" if export.part_bytes else ""
-        shown = f"{export.label}  {export.state:<9} {render.clean(why)}"
-        _say(elapsed, shown + (held if export.state is State.READY else ""))
+        why = render.clean(export.last_error or export.reason or "")
+        if export.state is State.READY and export.part_bytes:
+            why += f" ({render.size(export.part_bytes)} held)"
+        state = _state(export.state, meant[export.export_id])
+        _say(elapsed, Text(f"{export.label:<11}").append_text(state).append(f"  {why}"))
 
 
-def _say(elapsed: float, text: str) -> None:
-    typer.echo(f"{elapsed:5.1f} s  {text}".rstrip())
+def _state(state: State, expected: State) -> Text:
+    """Return a state in colour; an end that is bad elsewhere can be right here."""
+    if state is expected and state is not State.SAVED:
+        return Text(f"{state}, as is meant here", "yellow")
+    return render.state(state)
+
+
+def _say(elapsed: float, text: Text) -> None:
+    line = Text(f"{elapsed:5.1f} s  ", no_wrap=True, overflow="ellipsis")
+    render.show(line.append_text(text))
 
 
 def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
@@ -240,22 +255,27 @@ def _tell(settings: config.Settings, vms: Vms, cases: list[_Case]) -> bool:
         digest = export.sha256 or "-"
         if export.state is State.SAVED and digest != vms.truth(case.served).sha256:
             wrong.append(f"{export.label}: its SHA-256 is not the VMS's")
-        rows.append((export.label, case.behaviour, _done(details), digest))
-    typer.echo("")
-    render.table(("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256"), rows)
+        done = Text().append_text(_state(export.state, case.expected))
+        done.append(f": {_attempts(details)}")
+        rows.append((export.label, Text(case.behaviour), done, digest[:_DIGITS]))
+    head = ("EXPORT", "WHAT THE VMS DID", "WHAT WE DID", "SHA-256")
+    render.show("", render.table(head, rows, cut=head[1:3]), "")
     kept = sum(details.export.state is State.SAVED for details in exports)
-    proven = "" if wrong else "; each SHA-256 above is that of the VMS's own file"
-    typer.echo(f"\n{kept} files saved{proven}")
+    proven = "" if wrong else "; each SHA-256 is that of the VMS's own file"
+    typer.echo(f"{kept} files saved{proven}")
+    if not wrong:
+        typer.echo("one is lost and one parked: that VMS never gave them, as is meant")
     for text in wrong:
         typer.echo(f"NOT AS IT SHOULD BE  {text}", err=True)
     return not wrong
 
 
-def _done(details: ExportDetails) -> str:
-    """Say in a few words what became of an export, from its attempts."""
+def _attempts(details: ExportDetails) -> str:
+    """Say in a few words what the attempts at an export brought."""
     words = []
     for attempt in details.attempts:
         times = f" x{attempt.times}" if attempt.times > 1 else ""
-        start = f", resumed at {attempt.offset_bytes}" if attempt.offset_bytes else ""
+        resumed = f", resumed at {render.size(attempt.offset_bytes)}"
+        start = resumed * bool(attempt.offset_bytes)
         words.append(f"{attempt.outcome}{start}{times}")
-    return f"{details.export.state}: {'; '.join(words) or 'nothing'}"
+    return "; ".join(words) or "nothing"

@@ -47,7 +47,12 @@ def find(ledger: Ledger, name: str) -> Export:
         version=min(int(version), MAX_ID) if version else None,
     )
     if not exports:
-        raise MirrorError(f"no export {name} is known; `archive-mirror list` shows all")
+        known = [each.name for each in ledger.queries.sources()]
+        others = f"; its source is none of those known: {', '.join(known)}"
+        raise MirrorError(
+            f"no export {name} is known{others * bool(slash and source not in known)}; "
+            "`archive-mirror list` shows all"
+        )
     sources = sorted({each.source for each in exports})
     if len(sources) > 1:
         choices = ", ".join(f"{source}/{number}" for source in sources)

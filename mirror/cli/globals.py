@@ -14,11 +14,12 @@ from mirror import logs
 from mirror.app import service_user
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from mirror.config import Settings
 
 _LEVELS = ("debug", "info", "warning", "error")
 _FORMATS = ("console", "json", "logfmt")
-_LAST_LINES_S = 2.0
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class Globals:
     def end_logs(self) -> None:
         """Let the last lines go out, if they can."""
         if self.outlet is not None:
-            self.outlet.drain(_LAST_LINES_S)
+            self.outlet.drain()
 
     def settings(self, *, as_root: bool = False) -> Settings:
         """Read the configuration; root goes on as the service's user.
@@ -101,6 +102,15 @@ def globals_of(context: typer.Context) -> Globals:
 def targets_of(settings: Settings, names: list[str] | None) -> list[str]:
     """Return the targets that `--target` names, or all."""
     for name in names or []:
-        if name not in settings.targets:
-            raise typer.BadParameter(f"--target: there is no target {name}")
+        expect_known("--target", name, settings.targets)
     return sorted(set(names or settings.targets))
+
+
+def expect_known(option: str, name: str | None, known: Collection[str]) -> None:
+    """Make sure that a source or target that an option names is known."""
+    if name is not None and name not in known:
+        kind = option.removeprefix("--")
+        raise typer.BadParameter(
+            f"{option}: there is no {kind} {name}; there are: "
+            f"{', '.join(sorted(known))}"
+        )

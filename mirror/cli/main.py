@@ -80,7 +80,8 @@ def _globals(
         str | None,
         typer.Option(
             "--log-format",
-            help="console, json or logfmt; default console on a terminal, else json.",
+            help="console, json or logfmt; default console on a terminal and in the "
+            "journal, else json.",
         ),
     ] = None,
     *,

@@ -39,8 +39,19 @@ def once(
 
     from mirror.cli import progress  # noqa: PLC0415 -- rich is slow
 
-    with progress.of_fetches() as watch:
-        report = signals.run(one_run.run(settings, secret=secret, watch=watch))
+    stopped: list[OnceReport] = []
+    try:
+        with progress.of_fetches(globals_.outlet) as watch:
+            report = signals.run(
+                one_run.run(
+                    settings, secret=secret, watch=watch, stopped=stopped.append
+                )
+            )
+    except typer.Exit:
+        for early in stopped:
+            typer.echo("stopped before all was done; the next run goes on from here")
+            _print_report(early)
+        raise
     _print_report(report)
     raise typer.Exit(report.exit_code)
 

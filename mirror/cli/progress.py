@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mirror.app.rebuild.rebuild import RebuildReport
+    from mirror.logs import LogWriter
     from mirror.pipeline.engine import Engine
     from mirror.pipeline.verify.scrub import Scrub
 
@@ -36,14 +37,17 @@ _LINE_S = 5.0
 _LIVE_S = 0.2
 
 
-def of_fetches() -> Watch[Engine]:
-    """Show a run: a bar for each file under way, and one for the whole."""
-    return _watch(_bars_of_fetches, _line_of_fetches)
+def of_fetches(outlet: LogWriter | None = None) -> Watch[Engine]:
+    """Show a run: a bar for each file under way, and one for the whole.
+
+    What `outlet` writes meanwhile stands above the bars.
+    """
+    return _watch(_bars_of_fetches, _line_of_fetches, outlet)
 
 
-def of_reads() -> Watch[Scrub]:
-    """Show how far each target is read."""
-    return _watch(_bars_of_reads, _line_of_reads)
+def of_reads(outlet: LogWriter | None = None) -> Watch[Scrub]:
+    """Show how far each target is read; `outlet` as in `of_fetches`."""
+    return _watch(_bars_of_reads, _line_of_reads, outlet)
 
 
 @contextlib.contextmanager
@@ -74,7 +78,9 @@ class Bar:
 
 @contextlib.contextmanager
 def _watch(
-    bars_of: Callable[[T], Mapping[object, Bar]], line: Callable[[T, float], str]
+    bars_of: Callable[[T], Mapping[object, Bar]],
+    line: Callable[[T, float], str],
+    outlet: LogWriter | None,
 ) -> Iterator[Callable[[T], None]]:
     """Show bars that come and go, by what tells them apart; elsewhere lines."""
     if not sys.stderr.isatty():
@@ -105,8 +111,12 @@ def _watch(
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),
     ) as shown:
-        yield update
+        # The bars have put their console in the place of sys.stderr.
+        above = outlet.writing_to(sys.stderr) if outlet else contextlib.nullcontext()
+        with above:
+            yield update
 
 
 def _lines(
@@ -137,13 +147,11 @@ def _bars_of_fetches(engine: Engine) -> dict[object, Bar]:
         for key, transfer in progress.transfers.items()
         if transfer.deadline_us is not None
     }
-    nearest_s = min(left_s.values(), default=None)
-    whole = Bar(
-        label=f"files  {progress.saved_files} saved",
-        done_bytes=progress.received_bytes,
-        note=f"nearest deadline {render.span(nearest_s)}" if nearest_s else "",
-    )
-    bars: dict[object, Bar] = {"files": whole}
+    bars: dict[object, Bar] = {
+        "files": Bar(
+            label=f"{progress.saved_files} saved", done_bytes=progress.received_bytes
+        )
+    }
     for key, transfer in progress.transfers.items():
         bars[key] = Bar(
             label=transfer.label,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,10 @@ from mirror.cli.globals import globals_of, targets_of
 
 if TYPE_CHECKING:
     from mirror.pipeline.verify.judge import CopyFinding
-    from mirror.pipeline.verify.scrub import Sample
+    from mirror.pipeline.verify.scrub import Sample, Scrub
+
+_MOST = 10
+"""Findings of one kind on one target that are printed."""
 
 
 def verify(
@@ -50,21 +55,23 @@ def verify(
     from mirror.cli import progress  # noqa: PLC0415 -- slow imports
 
     findings: list[CopyFinding] = []
-    with progress.of_reads() as watch:
+    examples = _Examples()
+    with progress.of_reads(globals_of(context).outlet) as watch:
         tally = signals.run(
             verifying.run(
                 settings,
                 targets=targets,
                 sample=size,
                 repair=repair,
-                told=findings.append if as_json else _print_finding,
-                watch=watch,
+                told=findings.append if as_json else examples.add,
+                watch=lambda scrub: watch(examples.see(scrub)),
             )
         )
     counts = asdict(tally)
     if as_json:
         render.as_json(counts | {"findings": [_record(each) for each in findings]})
     else:
+        examples.end()
         words = [f"{name.replace('_', ' ')} {n}" for name, n in counts.items()]
         typer.echo(", ".join(words))
     raise typer.Exit(tally.exit_code)
@@ -100,10 +107,50 @@ def _record(finding: CopyFinding) -> dict[str, object]:
     }
 
 
+class _Examples:
+    """Prints some findings of each kind, and how many more there are."""
+
+    def __init__(self) -> None:
+        self._numbers: Counter[tuple[str, str]] = Counter()
+        self._gone: set[tuple[str, str | None]] = set()
+        self._copies: dict[str, int] = {}
+
+    def see(self, scrub: Scrub) -> Scrub:
+        """Learn how many copies are read on each target."""
+        self._copies = {name: one.total_files for name, one in scrub.progress.items()}
+        return scrub
+
+    def add(self, finding: CopyFinding) -> None:
+        """Print a finding, unless there were enough like it."""
+        place = finding.target, finding.path
+        if finding.problem == "missing" and not finding.repaired:
+            self._gone.add(place)
+        elif place in self._gone:
+            return  # A sidecar beside nothing.
+        kind = finding.problem, finding.target
+        self._numbers[kind] += 1
+        if self._numbers[kind] <= _MOST:
+            _print_finding(finding)
+
+    def end(self) -> None:
+        """Say what was left out, and of which target nothing is left."""
+        for (problem, target), number in self._numbers.items():
+            if number > _MOST:
+                more = f"{problem}  {target}: {number - _MOST} more"
+                typer.echo(f"{more}; `archive-mirror verify --json` names them all")
+        gone = Counter(target for target, _ in self._gone)
+        for target, number in gone.items():
+            if 1 < number == self._copies.get(target):
+                typer.echo(
+                    f"all {number} copies on {target} are gone: is that the right disk?"
+                )
+
+
 def _print_finding(finding: CopyFinding) -> None:
     text = finding.text
     if finding.path is not None:
         export = f"{finding.source}/{finding.export_id}"
         text = f"{export}  {finding.target}:{finding.path}: {text}"
     mark = "repaired " if finding.repaired else ""
-    typer.echo(f"{mark}{finding.problem}  {render.clean(text)}")
+    # Not by typer.echo, which knows nothing of the bars and writes behind them.
+    sys.stdout.write(f"{mark}{finding.problem}  {render.clean(text)}\n")

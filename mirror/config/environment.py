@@ -26,11 +26,10 @@ def overlay(
     A value that is a list or a table is written as JSON. Deeper variables win over
     shallower ones.
     """
-    names = {part: _names(tree, part) for part in _NAMED}
     variables: dict[KeyPath, str] = {}
     for variable in environ:
         if variable.startswith(PREFIX):
-            variables[_path(variable.removeprefix(PREFIX).lower(), names)] = variable
+            variables[_path(variable.removeprefix(PREFIX).lower(), tree)] = variable
     merged = tree
     for path, variable in sorted(variables.items(), key=lambda item: len(item[0])):
         merged = _put(merged, path, _value(environ[variable]))
@@ -42,15 +41,12 @@ def variable_for(path: KeyPath) -> str:
     return PREFIX + "__".join(str(part) for part in path).upper()
 
 
-def _names(tree: dict[str, Any], part: str) -> list[str]:
-    table = tree.get(part)
-    return sorted(table, key=len, reverse=True) if isinstance(table, dict) else []
-
-
-def _path(text: str, names: dict[str, list[str]]) -> KeyPath:
+def _path(text: str, tree: dict[str, Any]) -> KeyPath:
     head, _, rest = text.partition("__")
+    table = tree.get(head) if head in _NAMED else None
     # A name may itself hold two underscores; the files show which names do.
-    for name in names.get(head, []):
+    names = table if isinstance(table, dict) else {}
+    for name in sorted(names, key=len, reverse=True):
         if rest.startswith(f"{name}__"):
             return (head, name, *rest.removeprefix(f"{name}__").split("__"))
     return tuple(text.split("__"))

@@ -43,15 +43,7 @@ class Setting:
 
 
 def explain(path: Path, environ: Mapping[str, str]) -> list[Setting]:
-    """Return every key, in the order of the settings.
-
-    Args:
-        path: As for `load`.
-        environ: As for `load`.
-
-    Raises:
-        ConfigError: As by `load`.
-    """
+    """Return every key, in the order of the settings; see `load`."""
     settings = load(path, environ)
     origins: dict[tuple[str, ...], str] = {}
     for file in config_files(path.absolute()):

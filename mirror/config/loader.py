@@ -58,19 +58,13 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         settings = _Loader(path, environ).settings()
     except ConfigError as exc:
         problems = exc.problems
-    problems = [*problems, *_open_to_others(path, settings)]
-    if settings is None or problems:
-        raise ConfigError(problems)
-    return settings
-
-
-def _open_to_others(path: Path, settings: Settings | None) -> list[str]:
-    """Return how others could change the configuration."""
     trusted = permissions.trusted(path if settings is None else settings.state_dir)
-    problems = [*permissions.problems(path.parent / "conf.d", trusted, closed=True)]
+    problems += permissions.problems(path.parent / "conf.d", trusted, closed=True)
     for file in config_files(path):
         problems += permissions.problems(file, trusted)
-    return list(dict.fromkeys(problems))
+    if settings is None or problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return settings
 
 
 class _Loader:

@@ -28,8 +28,7 @@ _WHOLE: Final = ["0", "0", "4294967295"]
 def trusted(state_dir: Path) -> frozenset[int]:
     """Return the users whose files are trusted: root, we, for root also the service.
 
-    Args:
-        state_dir: It belongs to the service's user.
+    `state_dir` belongs to the service's user.
     """
     users = {_ROOT, os.geteuid()}
     if os.geteuid() == _ROOT:

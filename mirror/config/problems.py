@@ -64,21 +64,18 @@ _WORDS: Final = {
     "int_from_float": "must be a whole number",
     "string_type": "must be text in quotes",
     "tuple_type": "must be a list, such as [...]; in the environment as JSON",
+    "greater_than": "must be more than zero",
     "too_short": "must not be an empty list",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyProblem:
-    """A problem of one key or table.
-
-    Attributes:
-        path: The key or table.
-        text: What is wrong and what would be right.
-    """
+    """A key or table, with what is wrong there and what would be right."""
 
     path: KeyPath
     text: str
+    kind: str = ""
 
 
 def problems_of(
@@ -86,24 +83,18 @@ def problems_of(
 ) -> list[KeyProblem]:
     """Return the problems pydantic reports, less those that follow from others.
 
-    Args:
-        error: Its paths start at `under`.
-        variables: The environment variable of each key that one sets.
-        under: Where the validated table lies.
+    The error's paths start at `under`, where the validated table lies.
     """
-    problems = [
-        (_problem_of(details, variables, under), details["type"])
-        for details in error.errors()
-    ]
+    problems = [_problem_of(details, variables, under) for details in error.errors()]
     # Keys of another type of target are unknown only because of the type.
     refused = {
         problem.path[:-1]
-        for problem, kind in problems
-        if kind == "value_error" and _is_type(problem.path)
+        for problem in problems
+        if problem.kind == "value_error" and _is_type(problem.path)
     }
     return [
         problem
-        for problem, _ in problems
+        for problem in problems
         if _is_type(problem.path) or problem.path[:_NAMED] not in refused
     ]
 
@@ -138,7 +129,8 @@ def unknown_key(path: KeyPath, variables: Mapping[KeyPath, str]) -> str:
         return f"unknown key; did you mean {meant}?"
     for place, others in _TABLES.items():
         if key in others and place and key != "name":
-            return f"unknown key here; it belongs to [{_place(place)}]"
+            named = tuple("NAME" if part == "*" else part for part in place)
+            return f"unknown key here; it belongs to [{label(named, {})}]"
     return f"unknown key; known here: {', '.join(keys)}" if keys else "unknown key"
 
 
@@ -150,7 +142,8 @@ def _problem_of(
         # Its keys are addresses, and those may hold a password.
         loc = loc[: loc.index("rewrite_origins") + 1]
     path = (*under, *loc)
-    return KeyProblem(path=path, text=_text(details, path, variables))
+    text = _text(details, path, variables)
+    return KeyProblem(path=path, text=text, kind=details["type"])
 
 
 def _text(
@@ -193,10 +186,6 @@ def _general(path: KeyPath) -> KeyPath:
         "*" if isinstance(part, int) or (named and at == 1) else part
         for at, part in enumerate(path)
     )
-
-
-def _place(table: KeyPath) -> str:
-    return label(tuple("NAME" if part == "*" else part for part in table), {})
 
 
 def _dotted(path: KeyPath) -> str:

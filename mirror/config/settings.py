@@ -33,9 +33,14 @@ from mirror.config.values import (
 )
 
 _HIGHEST_PORT: Final = 65_535
-_HOP_BYTES: Final = 256 * 1024
-_ALL_HOPS_BYTES: Final = 3 * 1024 * 1024
-"""Of all transfers together; with 4 MiB 64 of them over TLS came to 96 MiB resident."""
+_LEAST_BATCH_BYTES: Final = 64 * 1024
+_MOST_BATCH_BYTES: Final = 512 * 1024
+_ALL_TRANSFERS_BYTES: Final = 14 * 1024 * 1024
+_CONNECTION_BYTES: Final = 384 * 1024
+"""What a transfer over TLS holds besides its two batches.
+
+With 20 MiB and batches of 1 MiB, 8 transfers over TLS came to 100 MiB resident.
+"""
 
 
 class Listen(NamedTuple):
@@ -125,9 +130,13 @@ class TransferSettings(Table):
         return self
 
     @property
-    def hop_bytes(self) -> int:
-        """Bytes that one transfer writes at once; fewer if many may run."""
-        return max(4096, min(_HOP_BYTES, _ALL_HOPS_BYTES // self.concurrency))
+    def batch_bytes(self) -> int:
+        """Bytes that one transfer writes at once; fewer if many may run.
+
+        It has two batches: one is written while the other is filled.
+        """
+        share = _ALL_TRANSFERS_BYTES // self.concurrency - _CONNECTION_BYTES
+        return max(_LEAST_BATCH_BYTES, min(_MOST_BATCH_BYTES, share // 2))
 
 
 class Settings(Table):

@@ -1,4 +1,4 @@
-"""Durations, sizes and rates as people write them."""
+"""Durations, sizes and rates as people write them; ValueError says what is right."""
 
 from __future__ import annotations
 
@@ -44,11 +44,7 @@ _RATE_HELP: Final = (
 def parse_duration(value: object) -> timedelta:
     """Return the duration `value` stands for, zero or longer.
 
-    Args:
-        value: Whole numbers with `d`, `h`, `m`, `s` or `ms`, largest unit first.
-
-    Raises:
-        ValueError: It is no duration; the text says what would be right.
+    It is whole numbers with `d`, `h`, `m`, `s` or `ms`, largest unit first.
     """
     if isinstance(value, timedelta):
         return value
@@ -66,22 +62,14 @@ def parse_duration(value: object) -> timedelta:
 
 
 def parse_size(value: object) -> int:
-    """Return the bytes `value` stands for, zero or more.
-
-    Raises:
-        ValueError: It is no size; the text says what would be right.
-    """
+    """Return the bytes `value` stands for, zero or more."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     return int(_scaled(value, {"": 1, **_BYTES}, _SIZE_HELP))
 
 
 def parse_rate(value: object) -> float:
-    """Return the bytes per second `value` stands for.
-
-    Raises:
-        ValueError: It is no rate, or zero; the text says what would be right.
-    """
+    """Return the bytes per second `value` stands for, more than zero."""
     amount, slash, per = (
         value.strip().rpartition("/") if isinstance(value, str) else ("",) * 3
     )

@@ -186,12 +186,6 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
-def _positive_size(value: int) -> int:
-    if value <= 0:
-        raise ValueError("must be more than zero")
-    return value
-
-
 def _rate(value: object, info: ValidationInfo) -> float:
     if isinstance(value, float) and info.context is None:
         return value
@@ -286,7 +280,7 @@ Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), AfterValidator(_positive)
 ]
 DurationOrZero = Annotated[timedelta, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size), AfterValidator(_positive_size)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 SizeOrZero = Annotated[int, BeforeValidator(parse_size)]
 Rate = Annotated[float, BeforeValidator(_rate)]
 FileMode = Annotated[int, BeforeValidator(_mode), AfterValidator(_file_mode)]

@@ -27,10 +27,6 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _RENAME_NOREPLACE: Final = 1
 
 
-def _no_beat() -> None:
-    """Do nothing at a heartbeat."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileModes:
     """The modes and the group of what is made; `gid` -1 leaves the group alone."""
@@ -70,16 +66,18 @@ def make_folder(name: str, *, within: int, mode: int, gid: int = -1) -> bool:
     return True
 
 
-def give_mode(fd: int, mode: int, gid: int) -> None:
-    """Set mode and group where they differ.
+def give_mode(fd: int, mode: int, gid: int) -> bool:
+    """Set mode and group where they differ; tell whether they did.
 
     A file system without modes (FAT, SMB) is left as its mount options say. Where
     set-group-ID is forbidden (systemd's RestrictSUIDSGID=), the mode is without it.
     """
     about = os.fstat(fd)
-    if gid not in {-1, about.st_gid}:
+    regroup = gid not in {-1, about.st_gid}
+    differ = regroup or about.st_mode & 0o7777 != mode
+    if regroup:
         os.fchown(fd, -1, gid)
-    if about.st_mode & 0o7777 != mode or gid not in {-1, about.st_gid}:
+    if differ:
         for possible in (mode, mode & _NO_SPECIAL):
             try:
                 os.fchmod(fd, possible)
@@ -87,7 +85,8 @@ def give_mode(fd: int, mode: int, gid: int) -> None:
                 if exc.errno not in _CANNOT_CHMOD:
                     raise
             else:
-                return
+                break
+    return differ
 
 
 def write_new(
@@ -96,19 +95,13 @@ def write_new(
     *,
     within: int,
     modes: FileModes,
-    beat: Callable[[], None] = _no_beat,
+    beat: Callable[[], None] = lambda: None,
 ) -> str:
     """Write and flush a new file; return the digest of what was written.
 
     A long one is flushed as it grows, so that no single flush takes long. A failed
-    flush is not tried again on the same file: the caller throws it away.
-
-    Args:
-        name: Of the file.
-        chunks: Its bytes.
-        within: Descriptor of its folder.
-        modes: It gets.
-        beat: Called after each step.
+    flush is not tried again on the same file: the caller throws it away. `within` is
+    the descriptor of its folder; `beat` is called after each step.
 
     Raises:
         FileExistsError: The name is taken.
@@ -146,9 +139,7 @@ def chunks_of(fd: int) -> Iterator[bytes]:
 def digest_on_disk(fd: int, came: Callable[[int], None] = lambda _: None) -> str:
     """Return the digest of a flushed file, read past the page cache if possible.
 
-    Args:
-        fd: Of the file.
-        came: Called with the number of bytes of each read.
+    `came` is called with the number of bytes of each read.
     """
     forget_cached(fd)
     digest = hashlib.sha256()
@@ -173,12 +164,9 @@ def place(
     a link or a rename fails with is not believed before another way failed too: some
     file systems give EIO for what they do not have.
 
-    Args:
-        temporary: Name in the folder `source`.
-        name: Final name in the folder `within`.
-        source: Descriptor of a folder.
-        within: Descriptor of a folder on the same file system.
-        fd: Of the file, to link this very one whatever bears the temporary name.
+    `source` and `within` are descriptors of folders on one file system: of the old and
+    the new name. `fd` is that of the file, to link this very one whatever bears the
+    temporary name.
 
     Raises:
         FileExistsError: The name is taken.
@@ -252,27 +240,14 @@ def exists(name: str, *, within: int) -> bool:
 
 def rename_noreplace(old: str, new: str, *, source: int, within: int) -> None:
     """Rename unless the new name is taken (Linux, renameat2)."""
-    call = _renameat2()
-    failed = call(source, os.fsencode(old), within, os.fsencode(new), _RENAME_NOREPLACE)
-    if failed:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), new)
-
-
-def _renameat2() -> Callable[[int, bytes, int, bytes, int], int]:
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError as exc:  # glibc before 2.28
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from exc
-    call.argtypes = [
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_uint,
-    ]
-    call.restype = ctypes.c_int
-    return call  # ctypes knows no function types
+    # It takes what ctypes makes of these by itself: int and char *.
+    if call(source, os.fsencode(old), within, os.fsencode(new), _RENAME_NOREPLACE):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), new)
 
 
 def _write_all(fd: int, chunk: bytes) -> None:

@@ -8,6 +8,8 @@ import secrets
 import stat
 from typing import TYPE_CHECKING, Final
 
+from mirror.disk.durable import closing
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -22,6 +24,11 @@ def free_bytes(about: os.statvfs_result) -> int | None:
     Some network file systems (rclone, WebDAV) do not know how large they are.
     """
     return about.f_bavail * about.f_frsize if about.f_blocks else None
+
+
+def size_bytes(about: os.statvfs_result) -> int | None:
+    """Return how large it is; None where the file system does not say."""
+    return about.f_blocks * about.f_frsize or None
 
 
 def is_ours(about: os.stat_result, *, owners: frozenset[int]) -> bool:
@@ -44,12 +51,9 @@ def is_open(path: Path) -> bool:
     Raises:
         OSError: It cannot be looked at.
     """
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as folder:
         about = os.fstat(folder)
         return not is_ours(about, owners=owners(about)) and keeps_modes(folder)
-    finally:
-        os.close(folder)
 
 
 def keeps_modes(folder: int) -> bool:

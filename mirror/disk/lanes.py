@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -68,12 +69,26 @@ class Heartbeat:
         self.at = time.monotonic()
 
 
-class Lane:
-    """The threads of one disk.
+@dataclass(slots=True)
+class Job(Generic[T]):
+    """A call that a thread was given.
 
-    Args:
-        threads: Calls at once; a question has a thread of its own besides.
-        name: Of the threads.
+    Attributes:
+        future: Of the thread.
+        heartbeat: See `Lane.run`.
+    """
+
+    future: Future[T]
+    heartbeat: Heartbeat
+
+    @property
+    def done(self) -> bool:
+        """It has ended."""
+        return self.future.done()
+
+
+class Lane:
+    """The threads of one disk: so many calls at once, and a question besides.
 
     Attributes:
         slowest_s: The longest step that ended, in time or late.
@@ -104,35 +119,48 @@ class Lane:
         *,
         patience_s: float | None = None,
     ) -> T:
-        """Run a call; cancelled, it is not waited for, and stops at its next step.
+        """Run a blocking call; cancelled, it is left, and stops at its next step.
 
-        Args:
-            call: Blocking.
-            heartbeat: A call of many steps beats it after each.
-            patience_s: For one step; the disk's own by default.
+        A call of many steps beats `heartbeat` after each. `patience_s` is for one step;
+        the disk's own by default.
 
         Raises:
             HungError: It made no step for too long.
         """
-        heartbeat = heartbeat or Heartbeat()
-        job: Future[T] = self._pool.submit(call)
-        waiting = asyncio.wrap_future(job)
-        waiting.add_done_callback(_retrieve)
+        return await self.end(self.start(call, heartbeat), patience_s=patience_s)
+
+    def start(
+        self, call: Callable[[], T], heartbeat: Heartbeat | None = None
+    ) -> Job[T]:
+        """Give a call to a thread, for `end` to wait for it; see `run`."""
+        beats = heartbeat or Heartbeat()
+
+        def timed() -> T:
+            try:
+                return call()
+            finally:
+                self.slowest_s = max(self.slowest_s, time.monotonic() - beats.at)
+
+        return Job(self._pool.submit(timed), beats)
+
+    async def end(self, job: Job[T], *, patience_s: float | None = None) -> T:
+        """Wait for a call; see `run`."""
+        future, heartbeat = job.future, job.heartbeat
+        waiting = _waiting(future)
         try:
-            while not waiting.done():
+            while not future.done():
                 longest_s = self.patience_s if patience_s is None else patience_s
                 left_s = heartbeat.at + longest_s - time.monotonic()
                 if left_s > 0:
                     await asyncio.wait([waiting], timeout=left_s)
                     continue
-                self._leave(job, heartbeat)
-                raise HungError(f"{self._name} gives no answer", job, longest_s)
+                self._leave(job)
+                raise HungError(f"{self._name} gives no answer", future, longest_s)
         except asyncio.CancelledError:
             heartbeat.given_up = True
-            job.cancel()
+            future.cancel()
             raise
-        self._measure(heartbeat)
-        return waiting.result()
+        return future.result()
 
     async def ask(
         self, call: Callable[[], T], *, patience_s: float, key: Hashable = None
@@ -149,11 +177,9 @@ class Lane:
         if job is None or job.done():
             job, since = self._asker.submit(call), time.monotonic()
             self._questions[key] = job, since
-        waiting = asyncio.wrap_future(job)
-        waiting.add_done_callback(_retrieve)
         left_s = since + patience_s - time.monotonic()
         if left_s > 0:
-            await asyncio.wait([waiting], timeout=left_s)
+            await asyncio.wait([_waiting(job)], timeout=left_s)
         if not job.done():
             raise HungError(f"{self._name} gives no answer", job, patience_s)
         answer: T = job.result()
@@ -173,29 +199,16 @@ class Lane:
         self._pool.shutdown(wait=False)
         self._asker.shutdown(wait=False)
 
-    def _leave(self, job: Future[Any], heartbeat: Heartbeat) -> None:
+    def _leave(self, job: Job[Any]) -> None:
         """Wait no longer for a call; one that has not begun never will."""
-        heartbeat.given_up = True
-        if job.cancel():
-            return
-
-        def ended(_: Future[Any]) -> None:
-            self._measure(heartbeat)
-            self._left.discard(job)
-
-        self._left.add(job)
-        job.add_done_callback(ended)
-
-    def _measure(self, heartbeat: Heartbeat) -> None:
-        self.slowest_s = max(self.slowest_s, time.monotonic() - heartbeat.at)
+        job.heartbeat.given_up = True
+        if not job.future.cancel():
+            self._left.add(job.future)
+            job.future.add_done_callback(self._left.discard)
 
 
 class Lanes:
-    """A lane for each folder: what hangs in one holds up nothing in another.
-
-    Args:
-        threads: At once in each folder.
-    """
+    """A lane for each folder: what hangs in one holds up nothing in another."""
 
     def __init__(self, threads: int, *, name: str) -> None:
         self._threads = threads
@@ -214,7 +227,8 @@ class Lanes:
             lane.close()
 
 
-def _retrieve(waiting: asyncio.Future[Any]) -> None:
-    """Retrieve the exception of a call, or asyncio logs it where nobody waits."""
-    if not waiting.cancelled():
-        waiting.exception()
+def _waiting(job: Future[T]) -> asyncio.Future[T]:
+    """Return what waits for a call, its exception retrieved, or asyncio logs it."""
+    waiting = asyncio.wrap_future(job)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return waiting

@@ -78,10 +78,7 @@ def same_device(path: Path, other: Path) -> bool:
 
 def nearest(path: Path) -> Path:
     """Return the nearest folder above that exists."""
-    for folder in (path, *path.parents):
-        if folder.exists():
-            return folder
-    return path
+    return next((each for each in (path, *path.parents) if each.exists()), path)
 
 
 def _mounts() -> dict[Path, Mount]:
@@ -91,7 +88,7 @@ def _mounts() -> dict[Path, Mount]:
         fields, _, rest = line.partition(b" - ")
         _, _, device, _, point, *_ = fields.split(b" ")
         kind = os.fsdecode(rest.split(b" ")[0])
-        mounts[Path(os.fsdecode(_unescaped(point)))] = Mount(device.decode(), kind)
+        mounts[_path(point)] = Mount(device.decode(), kind)
     return mounts
 
 
@@ -110,7 +107,7 @@ def is_mount(root: int, path: Path) -> bool:
     mounts = {}
     for line in lines:
         number, parent, _, *paths = line.split(b" ")[:5]
-        origin, point = (Path(os.fsdecode(_unescaped(each))) for each in paths)
+        origin, point = map(_path, paths)
         mounts[number] = (parent, origin, point)
     resolved = Path(os.path.realpath(path))
     for parent, origin, point in mounts.values():
@@ -121,6 +118,7 @@ def is_mount(root: int, path: Path) -> bool:
     return False
 
 
-def _unescaped(field: bytes) -> bytes:
+def _path(field: bytes) -> Path:
     """Undo how the kernel writes spaces and the like: as backslash and octal."""
-    return re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), field)
+    plain = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), field)
+    return Path(os.fsdecode(plain))

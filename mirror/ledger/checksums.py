@@ -24,6 +24,7 @@ _SCHEMA = (
     "CAST(sql AS BLOB) FROM sqlite_schema"
 )
 """As bytes: what is damaged may be no text."""
+# Triggers keep these counts.
 _MISCOUNTED = """
 SELECT state FROM (
   SELECT source, state, owed, number FROM counts
@@ -107,10 +108,16 @@ def recompute(connection: sqlite3.Connection) -> None:
 
 
 def schema_problem(
-    connection: sqlite3.Connection, made: sqlite3.Connection
+    connection: sqlite3.Connection,
+    made: sqlite3.Connection,
+    look: str = "quick_check",
 ) -> str | None:
     """Return what is wrong with the structure of a ledger; arguments as `problem`."""
-    return _schema_problem(connection, made, "quick_check")
+    wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))
+    if not wanted <= found:
+        return "its schema is not as it was written"
+    said = str(connection.execute(f"PRAGMA {look}(1)").fetchone()[0])
+    return None if said == "ok" else said
 
 
 def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | None:
@@ -120,22 +127,18 @@ def problem(connection: sqlite3.Connection, made: sqlite3.Connection) -> str | N
         connection: With the checksum function; see `register`.
         made: An empty ledger of the same version.
     """
-    amiss = _schema_problem(connection, made, "integrity_check")
+    amiss = schema_problem(connection, made, "integrity_check")
     if amiss is not None:
         return amiss
-    for table in _tables(connection):
+    tables = _tables(connection)
+    for table in tables:
         right = row_sum(columns(connection, table), table)
         wrong = connection.execute(
             f"SELECT count(*) FROM {table} WHERE row_sum IS NOT {right}"
         ).fetchone()[0]
         if wrong:
             return f"{wrong} rows of {table} are not as they were written"
-    return _miscount(connection)
-
-
-def _miscount(connection: sqlite3.Connection) -> str | None:
-    """Return what is wrong with the counts of exports that triggers keep."""
-    if "counts" not in _tables(connection):
+    if "counts" not in tables:
         return None
     wrong = connection.execute(_MISCOUNTED).fetchone()
     return None if wrong is None else f"its count of {wrong[0]} exports is not right"
@@ -147,16 +150,6 @@ def columns(connection: sqlite3.Connection, table: str) -> list[str]:
         "SELECT name FROM pragma_table_info(?) WHERE name <> 'row_sum'", (table,)
     )
     return [name for (name,) in cursor]
-
-
-def _schema_problem(
-    connection: sqlite3.Connection, made: sqlite3.Connection, look: str
-) -> str | None:
-    wanted, found = (set(each.execute(_SCHEMA)) for each in (made, connection))
-    if not wanted <= found:
-        return "its schema is not as it was written"
-    said = str(connection.execute(f"PRAGMA {look}(1)").fetchone()[0])
-    return None if said == "ok" else said
 
 
 def _sum(*values: object) -> int:

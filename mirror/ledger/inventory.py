@@ -41,13 +41,9 @@ class Inventory:
     def take(
         self, kept: Export, *, target: str, path: str, whole: bool
     ) -> SidecarVerdict:
-        """Record one sidecar and the file beside it.
+        """Record what a sidecar says of a version, and the file beside it at `path`.
 
-        Args:
-            kept: The version of an export as its sidecar says.
-            target: Where it lies.
-            path: Of the file, as it lies there now.
-            whole: A file of the right length lies there.
+        It is `whole` if it has the right length.
         """
         with self._db.transaction():
             known = self._version(kept)
@@ -64,11 +60,7 @@ class Inventory:
             "WHERE source = ? AND export_id = ? AND created_key = ? "
             "AND (sha256 IS NULL OR sha256 = ?) "
             "ORDER BY sha256 IS NULL, version = ? DESC, version LIMIT 1",
-            (
-                *kept.identity,
-                kept.sha256,
-                kept.version,
-            ),
+            (*kept.identity, kept.sha256, kept.version),
         ).fetchone()
         return None if row is None else rows.export(row)
 
@@ -89,17 +81,10 @@ class Inventory:
         path: str,
         others: Collection[str],
     ) -> bool:
-        """Save an idle export whose whole file was found on a target.
+        """Save an idle export whose whole file was found on a target; tell if it is.
 
-        Args:
-            key: Of the export.
-            kept: The same as the sidecar tells.
-            target: Where the file lies.
-            path: Of the file.
-            others: All configured targets; they are owed a copy.
-
-        Returns:
-            It is saved now.
+        `kept` is the same as the sidecar tells. All configured targets, `others`, are
+        owed a copy.
         """
         with self._db.transaction() as connection:
             known = rows.find(connection, key)
@@ -108,10 +93,8 @@ class Inventory:
             version = self._version(kept)
             if version is None or version.key != key:
                 return False
-            if (
-                self.take(kept, target=target, path=path, whole=True)
-                is not SidecarVerdict.KEPT
-            ):
+            verdict = self.take(kept, target=target, path=path, whole=True)
+            if verdict is not SidecarVerdict.KEPT:
                 return False
             key = (self._version(kept) or version).stored_key
             for other in others:
@@ -176,10 +159,7 @@ class Inventory:
     ) -> list[WithoutSidecar]:
         """Return saved copies for which no sidecar was found, by their exports.
 
-        Args:
-            target: Where they should lie.
-            after: The key of the last one seen.
-            limit: At most so many.
+        At most so many, after the key of the last one seen.
         """
         cursor = self._db.connection.execute(
             "SELECT export, path, size_bytes FROM copies JOIN exports ON key = export "
@@ -229,7 +209,7 @@ class Inventory:
                 spooled = copy.has_spool_file(known)
                 if spooled:
                     where, key = "WHERE export = ?", known.stored_key
-                    rows.change_copies(connection, where, (key,), copy.in_spool)
+                    rows.change_copies(connection, where, (key,), copy.pending)
                 after = copy.after_bad(
                     known, spooled=spooled, others=False, error=inventory.GONE
                 )
@@ -252,14 +232,14 @@ class Inventory:
     def _number(self) -> None:
         """Number versions anew where several sidecars claim one number."""
         connection = self._db.connection
-        keys = "SELECT key, version, coalesce(spooled_us, 0) FROM exports AS other "
         listed = connection.execute(
             "SELECT DISTINCT source, export_id, created_key FROM exports "
             "WHERE version > 1"
         ).fetchall()
         for identity in listed:
             versions = connection.execute(
-                f"{keys} WHERE source = ? AND export_id = ? AND created_key = ?",
+                "SELECT key, version, coalesce(spooled_us, 0) FROM exports "
+                "WHERE source = ? AND export_id = ? AND created_key = ?",
                 identity,
             ).fetchall()
             versions.sort(key=lambda row: (self._claimed.get(row[0], row[1]), row[2]))

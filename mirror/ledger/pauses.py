@@ -36,25 +36,12 @@ class Pauses:
 
     def pause_source(self, name: str, *, from_us: int, until_us: int) -> None:
         """Ask a source for nothing until then; replaces a pause there is."""
-        with self._db.transaction() as connection:
-            connection.execute(
-                "INSERT INTO sources (name, device_uuid, paused_from_us, "
-                "paused_until_us) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "paused_from_us = excluded.paused_from_us, "
-                "paused_until_us = excluded.paused_until_us",
-                (name, str(uuid.uuid4()), from_us, until_us),
-            )
+        names = {"name": name, "device_uuid": str(uuid.uuid4())}
+        self._pause("sources", names, from_us, until_us)
 
     def pause_target(self, name: str, *, from_us: int, until_us: int) -> None:
         """Write nothing to a target until then; replaces a pause there is."""
-        with self._db.transaction() as connection:
-            connection.execute(
-                "INSERT INTO targets (name, paused_from_us, paused_until_us) "
-                "VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "paused_from_us = excluded.paused_from_us, "
-                "paused_until_us = excluded.paused_until_us",
-                (name, from_us, until_us),
-            )
+        self._pause("targets", {"name": name}, from_us, until_us)
 
     def resume_source(self, name: str, now_us: int) -> bool:
         """End a source's pause; tell whether there was one."""
@@ -91,16 +78,26 @@ class Pauses:
         ).fetchone()
         return int(row[0])
 
+    def _pause(
+        self, table: str, names: dict[str, str], from_us: int, until_us: int
+    ) -> None:
+        with self._db.transaction() as connection:
+            connection.execute(
+                f"INSERT INTO {table} (paused_from_us, paused_until_us, "
+                f"{', '.join(names)}) VALUES (?, ?{', ?' * len(names)}) "
+                "ON CONFLICT DO UPDATE SET paused_from_us = excluded.paused_from_us, "
+                "paused_until_us = excluded.paused_until_us",
+                (from_us, until_us, *names.values()),
+            )
+
     def _resume(self, table: str, name: str, now_us: int) -> bool:
         with self._db.transaction() as connection:
-            return (
-                connection.execute(
-                    f"UPDATE {table} SET paused_from_us = NULL, "
-                    "paused_until_us = NULL WHERE name = ? AND paused_until_us > ?",
-                    (name, now_us),
-                ).rowcount
-                > 0
+            ended = connection.execute(
+                f"UPDATE {table} SET paused_from_us = NULL, paused_until_us = NULL "
+                "WHERE name = ? AND paused_until_us > ?",
+                (name, now_us),
             )
+        return ended.rowcount > 0
 
     def _names(self, table: str, now_us: int) -> frozenset[str]:
         cursor = self._db.connection.execute(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 AT_RISK_US = 30 * 60 * 1_000_000
 """With less left before its deadline, an export not yet fetched is at risk."""
 _MOST_DOUBTFUL = 1000
+_MOST_FAILED = 5000
 _UNFETCHED = (
     "state IN ('ready', 'fetching', 'parked') AND held_us IS NULL "
     "AND not_before_us <= ?"
@@ -45,21 +46,9 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceStatus:
-    """How a source is doing.
-
-    Attributes:
-        left_out: Rows of its last walk that the ledger did not take in.
-    """
-
+class _Status:
     name: str
-    first_sweep_us: int | None
-    last_success_us: int | None
-    last_failure_us: int | None
     problem: str | None
-    clock_offset_us: int
-    bad_rows: int
-    left_out: int
     paused_from_us: int | None
     paused_until_us: int | None
 
@@ -69,7 +58,23 @@ class SourceStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TargetStatus:
+class SourceStatus(_Status):
+    """How a source is doing.
+
+    Attributes:
+        left_out: Rows of its last walk that the ledger did not take in.
+    """
+
+    first_sweep_us: int | None
+    last_success_us: int | None
+    last_failure_us: int | None
+    clock_offset_us: int
+    bad_rows: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetStatus(_Status):
     """How a target is doing.
 
     Attributes:
@@ -79,21 +84,13 @@ class TargetStatus:
         damaged_files: Copies that `verify` found damaged or gone.
     """
 
-    name: str
     marker_id: str | None
     checked_us: int | None
-    problem: str | None
     warning: str | None
     free_bytes: int | None
-    owed_files: int
-    owed_bytes: int
-    damaged_files: int
-    paused_from_us: int | None
-    paused_until_us: int | None
-
-    def paused_until(self, now_us: int) -> int | None:
-        """Return until when it is paused; None if it is not."""
-        return pauses.until(self.paused_from_us, self.paused_until_us, now_us)
+    owed_files: int = 0
+    owed_bytes: int = 0
+    damaged_files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +159,24 @@ class Queries:
             ),
         )
 
+    def urgency(self, source: str, now_us: int) -> tuple[int, int | None]:
+        """Return how many exports of a source are at risk, and its nearest deadline."""
+        by_deadline = (
+            "FROM exports INDEXED BY exports_urgent "
+            f"WHERE {_UNFETCHED} AND source = ? AND deadline_us"
+        )
+        return (
+            self._number(
+                f"SELECT count(*) {by_deadline} < ?",
+                now_us,
+                source,
+                now_us + AT_RISK_US,
+            ),
+            self._first(
+                f"SELECT min(deadline_us) {by_deadline} IS NOT NULL", now_us, source
+            ),
+        )
+
     def owed(self) -> int:
         """Return how many exports had a file and are not saved."""
         return self._number("SELECT sum(number) FROM counts WHERE owed")
@@ -193,12 +208,10 @@ class Queries:
 
     def not_answering(self) -> dict[str, int]:
         """Return how many unfetched exports took too long twice in a row, by source."""
-        return dict(
-            self._db.connection.execute(
-                "SELECT source, count(*) FROM exports INDEXED BY exports_timeouts "
-                "WHERE timeouts > 1 AND state IN ('ready', 'fetching', 'parked') "
-                "GROUP BY source"
-            ).fetchall()
+        return self._numbers(
+            "SELECT source, count(*) FROM exports INDEXED BY exports_timeouts "
+            "WHERE timeouts > 1 AND state IN ('ready', 'fetching', 'parked') "
+            "GROUP BY source"
         )
 
     def without_room(self) -> int:
@@ -212,11 +225,10 @@ class Queries:
 
     def largest(self) -> int:
         """Return the length of the largest file seen, 0 if none was."""
-        row = self._db.connection.execute(
+        return self._number(
             "SELECT max(max(coalesce(size_bytes, 0), coalesce(part_total, 0))) "
             "FROM exports"
-        ).fetchone()
-        return int(row[0] or 0)
+        )
 
     def unfetched_by_source(self, now_us: int) -> dict[str, int]:
         """Return how many exports are to be fetched now and have no file that is ours.
@@ -242,23 +254,19 @@ class Queries:
 
     def held(self) -> dict[str, int]:
         """Return of how many exports a body is held to be confirmed, by source."""
-        return dict(
-            self._db.connection.execute(
-                "SELECT source, count(*) FROM exports INDEXED BY exports_held "
-                "WHERE held_until_us IS NOT NULL "
-                "AND state IN ('ready', 'fetching', 'parked') GROUP BY source"
-            ).fetchall()
+        return self._numbers(
+            "SELECT source, count(*) FROM exports INDEXED BY exports_held "
+            "WHERE held_until_us IS NOT NULL "
+            "AND state IN ('ready', 'fetching', 'parked') GROUP BY source"
         )
 
     def sizes(self) -> dict[str, int]:
         """Return how many rows each table has."""
-        connection = self._db.connection
-        tables = connection.execute(
+        tables = self._db.connection.execute(
             "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
         ).fetchall()
         return {
-            name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
-            for (name,) in tables
+            name: self._number(f"SELECT count(*) FROM {name}") for (name,) in tables
         }
 
     def lost(self) -> int:
@@ -267,13 +275,10 @@ class Queries:
 
     def unacknowledged(self) -> dict[str, int]:
         """Return how many of our losses are not acknowledged, by source."""
-        return dict(
-            self._db.connection.execute(
-                "SELECT source, count(*) FROM exports "
-                "INDEXED BY exports_unacknowledged WHERE state = 'lost' "
-                "AND counts_as_ours = 1 AND acknowledged_us IS NULL "
-                "GROUP BY source"
-            ).fetchall()
+        return self._numbers(
+            "SELECT source, count(*) FROM exports INDEXED BY exports_unacknowledged "
+            "WHERE state = 'lost' AND counts_as_ours = 1 AND acknowledged_us IS NULL "
+            "GROUP BY source"
         )
 
     def newly_doubtful(self, since_us: int) -> dict[str, int]:
@@ -282,9 +287,8 @@ class Queries:
         Not those of which a whole version is ours. Of each source only the exports
         discovered last are looked at.
         """
-        numbers: dict[str, int] = {}
-        for source in self.sources():
-            numbers[source.name] = self._number(
+        numbers = {
+            source.name: self._number(
                 "SELECT count(*) FROM (SELECT source, export_id, created_key, saved_us "
                 "FROM exports INDEXED BY exports_state "
                 "WHERE state = 'doubtful' AND source = ? ORDER BY key DESC LIMIT ?) "
@@ -297,34 +301,25 @@ class Queries:
                 _MOST_DOUBTFUL,
                 since_us,
             )
+            for source in self.sources()
+        }
         return {name: number for name, number in numbers.items() if number}
 
     def sources(self) -> list[SourceStatus]:
         """Return all sources ever seen."""
-        return self._all(SourceStatus, "sources")
+        return [SourceStatus(**kept) for kept in self._kept(SourceStatus, "sources")]
 
     def targets(self) -> list[TargetStatus]:
         """Return all targets ever seen."""
-        listed = self._db.connection.execute(
-            "SELECT name, marker_id, checked_us, problem, warning, free_bytes, "
-            "paused_from_us, paused_until_us FROM targets ORDER BY name"
-        ).fetchall()
         owed, damaged = self.owed_copies(), self.damaged_copies()
         return [
             TargetStatus(
-                name=name,
-                marker_id=marker,
-                checked_us=checked,
-                problem=problem,
-                warning=warning,
-                free_bytes=free,
-                owed_files=owed.get(name, (0, 0))[0],
-                owed_bytes=owed.get(name, (0, 0))[1],
-                damaged_files=damaged.get(name, 0),
-                paused_from_us=begun,
-                paused_until_us=until,
+                **kept,
+                owed_files=owed.get(kept["name"], (0, 0))[0],
+                owed_bytes=owed.get(kept["name"], (0, 0))[1],
+                damaged_files=damaged.get(kept["name"], 0),
             )
-            for name, marker, checked, problem, warning, free, begun, until in listed
+            for kept in self._kept(TargetStatus, "targets")
         ]
 
     def owed_copies(self) -> dict[str, tuple[int, int]]:
@@ -339,10 +334,18 @@ class Queries:
 
     def damaged_copies(self) -> dict[str, int]:
         """Return how many copies are damaged, by target."""
+        return self._numbers(
+            "SELECT target, count(*) FROM copies INDEXED BY copies_damaged "
+            "WHERE state = 'damaged' GROUP BY target"
+        )
+
+    def last_verified(self) -> dict[str, int]:
+        """Return when `verify` last read a copy, by target."""
         return dict(
             self._db.connection.execute(
-                "SELECT target, count(*) FROM copies INDEXED BY copies_damaged "
-                "WHERE state = 'damaged' GROUP BY target"
+                "SELECT name, at_us FROM (SELECT name, (SELECT max(checked_us) "
+                "FROM copies INDEXED BY copies_checked WHERE target = name "
+                "AND checked_us > 0) AS at_us FROM targets) WHERE at_us IS NOT NULL"
             ).fetchall()
         )
 
@@ -371,6 +374,33 @@ class Queries:
             nearest = self._db.connection.execute(query, (now_us, limit - len(exports)))
             exports += map(rows.export, nearest)
         return exports
+
+    def fetching(self, limit: int) -> list[Export]:
+        """Return what is being fetched, as of its last checkpoint; the oldest first."""
+        chosen = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_state "
+            "WHERE state = 'fetching' ORDER BY started_us, key LIMIT ?",
+            (limit,),
+        )
+        return list(map(rows.export, chosen))
+
+    def causes(self, now_us: int) -> list[tuple[str, str, int]]:
+        """Return (source, last error, how many unfetched exports), the most first.
+
+        Of more than some thousand only those with the nearest deadlines are counted.
+        """
+        nearest = (
+            "SELECT * FROM (SELECT source, last_error FROM exports "
+            f"INDEXED BY exports_deadline WHERE {_UNFETCHED} "
+            "AND deadline_us IS {} ORDER BY deadline_us LIMIT ?)"
+        )
+        return self._db.connection.execute(
+            "SELECT source, last_error, count(*) AS number FROM "
+            f"({nearest.format('NOT NULL')} UNION ALL {nearest.format('NULL')}) "
+            "WHERE last_error IS NOT NULL "
+            "GROUP BY source, last_error ORDER BY number DESC, source, last_error",
+            (now_us, _MOST_FAILED) * 2,
+        ).fetchall()
 
     def losses(self, limit: int) -> list[Export]:
         """Return exports that we lost, the latest deadline first.
@@ -454,12 +484,17 @@ class Queries:
     def _number(self, query: str, *values: object) -> int:
         return self._first(query, *values) or 0
 
-    def _all(self, kind: type[SourceStatus], table: str) -> list[SourceStatus]:
-        names = [field.name for field in dataclasses.fields(kind)]
+    def _numbers(self, query: str) -> dict[str, int]:
+        return dict(self._db.connection.execute(query).fetchall())
+
+    def _kept(self, kind: type[_Status], table: str) -> list[dict[str, Any]]:
+        """Return of each row the fields that have no default, by name."""
+        fields = dataclasses.fields(kind)
+        names = [each.name for each in fields if each.default is dataclasses.MISSING]
         cursor = self._db.connection.execute(
             f"SELECT {', '.join(names)} FROM {table} ORDER BY name"
         )
-        return [kind(**dict(zip(names, row, strict=True))) for row in cursor]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _where(chosen: Filter) -> tuple[str, list[Any]]:

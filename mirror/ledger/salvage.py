@@ -26,12 +26,8 @@ _LEAST_BYTES = 64
 def carry(path: Path, into: Database, progress: Callable[[int], None]) -> int:
     """Copy all rows that can be read and proven; return how many exports cannot.
 
-    The old file is only read; its -wal file is worked in, as at any start.
-
-    Args:
-        path: Of the old ledger.
-        into: The new one, empty.
-        progress: Called with the number of exports so far.
+    The old file, at `path`, is only read; its -wal file is worked in, as at any start.
+    The new one is empty. `progress` is called with the number of exports so far.
     """
     carried = 0
     try:
@@ -67,12 +63,10 @@ def _groups(old: sqlite3.Connection) -> list[range]:
     if version != newest():
         return []
     last = 0
-    with contextlib.suppress(*FAULTS):
-        for table in _OF_EXPORTS:
-            newest_key = old.execute(f"SELECT max(export) FROM {table}").fetchone()[0]
-            last = max(last, newest_key or 0)
-    with contextlib.suppress(*FAULTS):
-        last = max(last, old.execute("SELECT max(key) FROM exports").fetchone()[0] or 0)
+    asked = (f"SELECT max(export) FROM {table}" for table in _OF_EXPORTS)
+    for query in ("SELECT max(key) FROM exports", *asked):
+        with contextlib.suppress(*FAULTS):
+            last = max(last, old.execute(query).fetchone()[0] or 0)
     # Damage may give any number.
     last = min(last, pages * page_bytes // _LEAST_BYTES)
     return [

@@ -44,11 +44,10 @@ class LookQueue:
     def due(self, sources: Collection[str], now_us: int) -> LookDue | None:
         """Return the file of these sources whose look has been due longest."""
         connection = self._db.connection
-        marks = ", ".join("?" * len(sources))
         row = connection.execute(
             f"SELECT {rows.COLUMNS} FROM exports INDEXED BY exports_look "
             "WHERE look_due_us IS NOT NULL AND look_due_us <= ? "
-            f"AND state IN {rows.KEPT} AND source IN ({marks}) "
+            f"AND state IN {rows.KEPT} AND source IN ({', '.join('?' * len(sources))}) "
             "ORDER BY look_due_us LIMIT 1",
             (now_us, *sources),
         ).fetchone()
@@ -61,28 +60,23 @@ class LookQueue:
     def next_due(self, sources: Collection[str]) -> int | None:
         """Return when the next look at a file of these sources is due."""
         if not sources:
-            return None
-        marks = ", ".join("?" * len(sources))
+            return None  # SQLite finds no use of the index for an empty list.
         row = self._db.connection.execute(
             "SELECT min(look_due_us) FROM exports INDEXED BY exports_look "
             f"WHERE look_due_us IS NOT NULL AND state IN {rows.KEPT} "
-            f"AND source IN ({marks})",
+            f"AND source IN ({', '.join('?' * len(sources))})",
             tuple(sources),
         ).fetchone()
-        return None if row[0] is None else int(row[0])
+        due_us: int | None = row[0]
+        return due_us
 
     def settle(
         self, key: int, decide: Callable[[Export, Export], tuple[Export, Export]]
     ) -> tuple[Export, Export]:
-        """Record a look.
+        """Record a look; return both versions as they are now.
 
-        Args:
-            key: Of the export that was looked at.
-            decide: Given it and its newest version, gives both as they are now; the
-                second without a key is a further version.
-
-        Returns:
-            Both as they are now.
+        `decide`, given the one that was looked at and the newest, gives them as they
+        are now; the second without a key is a further version.
         """
         with self._db.transaction() as connection:
             prior = rows.find(connection, key)

@@ -62,7 +62,7 @@ class Verification:
         """Return how many copies there are to be read on these targets."""
         row = self._db.connection.execute(
             f"SELECT count(*) FROM copies WHERE state IN {_KEPT} "
-            f"AND target IN ({_marks(targets)})",
+            f"AND target IN ({', '.join('?' * len(targets))})",
             tuple(targets),
         ).fetchone()
         return int(row[0])
@@ -72,15 +72,14 @@ class Verification:
     ) -> dict[str, Selection]:
         """Return which copies to read, by target, for each of these targets.
 
-        Args:
-            targets: Names.
-            limit: At most so many over all of them; None is all.
+        At most `limit` over all of them; None is all.
         """
         chosen = {target: Selection() for target in targets}
         cursor = self._db.connection.execute(
             "SELECT target, export, size_bytes FROM copies "
             "JOIN exports ON key = export "
-            f"WHERE copies.state IN {_KEPT} AND target IN ({_marks(targets)}) "
+            f"WHERE copies.state IN {_KEPT} "
+            f"AND target IN ({', '.join('?' * len(targets))}) "
             "ORDER BY max(checked_us, coalesce(verified_us, 0)), export, target "
             "LIMIT ?",
             (*targets, -1 if limit is None else limit),
@@ -127,10 +126,7 @@ class Verification:
     def good(self, read: CopyToRead, *, note: str | None, now_us: int) -> bool:
         """Record that a copy was read and is good; tell whether it still counts.
 
-        Args:
-            read: As it was when it was read.
-            note: What is wrong beside the file, if anything.
-            now_us: When it was read.
+        `note` is what is wrong beside the file, if anything.
         """
         with self._db.transaction() as connection:
             now = self._same(read)
@@ -151,13 +147,8 @@ class Verification:
     ) -> bool:
         """Record that a copy was read and is not good; tell whether it still counts.
 
-        A copy whose file is in the spool still is owed again.
-
-        Args:
-            read: As it was when it was read.
-            error: What is wrong.
-            targets: All configured targets.
-            now_us: When it was read.
+        A copy whose file is in the spool still is owed again. Others count on the
+        configured targets only.
         """
         with self._db.transaction() as connection:
             now = self._same(read)
@@ -185,7 +176,3 @@ class Verification:
         ):
             return None
         return now
-
-
-def _marks(values: Collection[str]) -> str:
-    return ", ".join("?" * len(values))

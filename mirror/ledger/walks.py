@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from mirror.ledger import rows
@@ -53,7 +53,7 @@ class SourceRecord:
     problem: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class PageResult:
     """What a page changed.
 
@@ -63,12 +63,12 @@ class PageResult:
         refused: Exports of which a row says something that does not count.
     """
 
-    new: int
-    changed: int
-    left_out: int
-    lost: tuple[Export, ...]
-    further: tuple[Export, ...]
-    refused: tuple[Export, ...]
+    new: int = 0
+    changed: int = 0
+    left_out: int = 0
+    lost: list[Export] = field(default_factory=list)
+    further: list[Export] = field(default_factory=list)
+    refused: list[Export] = field(default_factory=list)
 
 
 class KeySet:
@@ -217,14 +217,11 @@ class Walks:
             (source,),
         )
         counts: dict[str, int] = dict(cursor.fetchall())
-        rooms = (
-            most - sum(counts.get(state, 0) for state in states)
-            for states, most in (
-                (_UNDECIDED, UNDECIDED_KEPT),
-                (_FILELESS, FILELESS_KEPT),
-            )
+        undecided, fileless = (
+            sum(counts.get(state, 0) for state in states)
+            for states in (_UNDECIDED, _FILELESS)
         )
-        return max(0, min(rooms))
+        return max(0, min(UNDECIDED_KEPT - undecided, FILELESS_KEPT - fileless))
 
     def meet(
         self,
@@ -233,25 +230,18 @@ class Walks:
         decide: Callable[[Export | None, Row], Export | None],
         before: KeySet | None = None,
     ) -> tuple[PageResult, set[int]]:
-        """Apply some rows of one page, all or none of them.
+        """Apply some rows of one page, in the server's order; all or none of them.
 
-        Args:
-            source: Whose rows they are.
-            listed: In the server's order.
-            decide: Gives the export as it stands after its row, from its newest
-                version; without a key it is new, or a further version. None leaves the
-                row out.
-            before: What this walk has met; of rows that say different things of one
-                export the first counts. What is met now is added.
+        `decide` gives the export as it stands after its row, from its newest version;
+        without a key it is new, or a further version. None leaves the row out.
+
+        `before` is what this walk has met; of rows that say different things of one
+        export the first counts. What is met now is added.
 
         Returns:
             What changed, and the keys of the exports met.
         """
-        new = changed = left_out = 0
-        keys: set[int] = set()
-        lost: list[Export] = []
-        further: list[Export] = []
-        refused: list[Export] = []
+        result, keys = PageResult(), set[int]()
         before = KeySet() if before is None else before
         with self._db.transaction() as connection:
             for row in listed:
@@ -260,42 +250,35 @@ class Walks:
                 )
                 again = prior is not None and (prior.key in keys or prior.key in before)
                 if prior is not None and again and prior.shows_other_footage(row):
-                    refused.append(dataclasses.replace(prior, last_error=TOLD_TWICE))
+                    told_twice = dataclasses.replace(prior, last_error=TOLD_TWICE)
+                    result.refused.append(told_twice)
                     continue
                 after = decide(prior, row)
                 if after is None:
-                    left_out += 1
+                    result.left_out += 1
                     continue
                 if prior is None or after.key is None:
                     key = rows.insert(connection, after)
                     rows.keep_item(connection, key, row.raw, after)
                     keys.add(key)
                     if prior is None:
-                        new += 1
+                        result.new += 1
                     else:
-                        further.append(after)
+                        result.further.append(after)
                         shown = dataclasses.replace(prior, has_file=row.shows_file)
                         rows.update(connection, prior, shown)
                     continue
                 keys.add(after.key)
                 if not rows.update(connection, prior, after):
                     continue
-                changed += 1
+                result.changed += 1
                 if after.state is State.LOST is not prior.state:
-                    lost.append(after)
+                    result.lost.append(after)
                 if after.state not in KEPT_STATES:
                     rows.keep_item(connection, after.key, row.raw, after)
                 elif after.last_error != prior.last_error:
-                    refused.append(after)
+                    result.refused.append(after)
         before.update(keys)
-        result = PageResult(
-            new=new,
-            changed=changed,
-            left_out=left_out,
-            lost=tuple(lost),
-            further=tuple(further),
-            refused=tuple(refused),
-        )
         return result, keys
 
     def expected(
@@ -311,9 +294,9 @@ class Walks:
         """
         keys = self._some(source, _ABSENTABLE, after)
         cursor = self._db.connection.execute(
-            f"SELECT key FROM exports WHERE key IN ({_marks(keys)}) AND had_file = 1 "
-            "AND (created_us BETWEEN ? AND ? OR state = 'waiting' AND has_file = 0 "
-            "AND coalesce(created_us, 0) < ?) ORDER BY key",
+            f"SELECT key FROM exports WHERE key IN ({', '.join('?' * len(keys))}) "
+            "AND had_file = 1 AND (created_us BETWEEN ? AND ? OR state = 'waiting' "
+            "AND has_file = 0 AND coalesce(created_us, 0) < ?) ORDER BY key",
             (*keys, since_us, until_us, since_us),
         )
         return [key for (key,) in cursor], keys[-1] if keys else None
@@ -333,12 +316,7 @@ class Walks:
         return lost
 
     def mark_unavailable(self, walk: Walk, after: int = 0) -> Slice:
-        """End the rows that never had a file and were not met for too long.
-
-        Args:
-            walk: The last one; its source's rows.
-            after: Where to begin.
-        """
+        """End the rows that never had a file and were not met for too long."""
         return self._change(
             walk.source,
             after,
@@ -351,10 +329,8 @@ class Walks:
     def requeue_old(self, walk: Walk, since_us: int, after: int = 0) -> Slice:
         """Try again what waits for its file and is older than the sweeps look.
 
-        Args:
-            walk: A sweep; its source's rows.
-            since_us: The lower bound of the sweep, by the VMS's clock.
-            after: Where to begin.
+        That is what was created before `since_us`, the sweep's lower bound by the VMS's
+        clock.
         """
         # A due time beyond the longest wait was set before the clock was put back.
         longest_us = max(retry.RARELY_US, walk.retry_max_us)
@@ -388,7 +364,7 @@ class Walks:
         if not keys:
             return Slice(0, None)
         with self._db.transaction() as connection:
-            chosen = f"WHERE key IN ({_marks(keys)}) AND {where}"
+            chosen = f"WHERE key IN ({', '.join('?' * len(keys))}) AND {where}"
             done = rows.change(connection, chosen, (*keys, *values), decide)
         return Slice(done, keys[-1])
 
@@ -494,7 +470,3 @@ def _keep_bad(
         (source, digest, now_us, now_us, bad.error, raw),
     )
     return True
-
-
-def _marks(keys: Sequence[int]) -> str:
-    return ", ".join("?" * len(keys))

@@ -71,12 +71,7 @@ def failed(
 ) -> Export:
     """Return the export after an attempt that did not bring the whole file.
 
-    Args:
-        export: With `part_bytes` as the attempt left it.
-        error: What went wrong.
-        now_us: When the attempt ended.
-        pace: Of the retries.
-        jitter: Uniform draw in [0, 1).
+    `part_bytes` are as the attempt left them; `jitter` is a uniform draw in [0, 1).
     """
     must_be_fetching(export)
     export = gave_bytes(export, export.part_bytes)
@@ -117,13 +112,8 @@ def gone(
 ) -> Export:
     """Return the export for which there was no file behind the url.
 
-    Args:
-        export: As claimed.
-        reason: `file_gone`, or `url_without_file` for a folder url.
-        error: What the server said.
-        now_us: When the attempt ended.
-        oldest_us: See `deadline.has_passed`.
-        pace: Of the retries.
+    `reason` is `file_gone`, or `url_without_file` for a folder url; of `oldest_us` see
+    `deadline.has_passed`.
     """
     must_be_fetching(export)
     tries = export.tries_without_file + 1
@@ -162,12 +152,7 @@ def postponed(
 ) -> Export:
     """Return the export that our own spool could not take just now.
 
-    Args:
-        export: With `part_bytes` as the attempt left it.
-        error: What went wrong.
-        now_us: When the attempt ended.
-        pace: Of the retries.
-        wait_s: Until it is tried again; None: as long as after a first failure.
+    It is tried again after `wait_s`; None: as long as after a first failure.
     """
     wait = pace.initial if wait_s is None else timedelta(seconds=wait_s)
     return dataclasses.replace(
@@ -176,13 +161,10 @@ def postponed(
 
 
 def _parked(export: Export, reason: Reason, now_us: int, pace: Pace) -> Export:
-    parked = dataclasses.replace(
-        export,
-        state=State.PARKED,
-        reason=reason,
-        due_us=now_us + _us(pace.maximum),
+    due_us = now_us + _us(pace.maximum)
+    return held_body.rather_kept(
+        dataclasses.replace(export, state=State.PARKED, reason=reason, due_us=due_us)
     )
-    return held_body.rather_kept(parked)
 
 
 def _pause(export: Export, tries: int, now_us: int, pace: Pace) -> timedelta:
@@ -191,9 +173,8 @@ def _pause(export: Export, tries: int, now_us: int, pace: Pace) -> timedelta:
         return timedelta()
     hopeless = not export.had_file and now_us > export.order_us
     limit = max(_RARELY, pace.maximum) if hopeless else pace.maximum
-    steps = min(tries - QUIET_TRIES, 30)
-    return timedelta(
-        seconds=min(pace.initial.total_seconds() * 2.0**steps, limit.total_seconds())
+    return backoff.delay(
+        tries - QUIET_TRIES + 1, initial=pace.initial, maximum=limit, jitter=1.0
     )
 
 

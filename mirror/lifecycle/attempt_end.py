@@ -91,14 +91,10 @@ class AttemptFacts:
 def after_attempt(
     export: Export, facts: AttemptFacts, *, pace: Pace, jitter: float, patient: bool
 ) -> Export:
-    """Return the export after an attempt.
+    """Return the export, as it stands in the ledger now, after an attempt.
 
-    Args:
-        export: As it stands in the ledger now.
-        facts: What is known of the attempt, its end included.
-        pace: Of the retries.
-        jitter: Uniform draw in [0, 1).
-        patient: A doubtful body is asked for again later, not at once.
+    If `patient`, a doubtful body is asked for again later, not at once; `jitter` is a
+    uniform draw in [0, 1).
     """
     export, receipt = _learn(export, facts), facts.receipt
     if receipt is None:

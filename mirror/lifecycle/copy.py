@@ -38,20 +38,13 @@ def owed_again(copy: Copy) -> Copy:
     """Return a copy whose file came into the spool; a saved one stays."""
     if copy.state is CopyState.SAVED:
         return copy
-    return dataclasses.replace(
-        copy, state=CopyState.PENDING, due_us=0, attempts=0, verified_us=None
-    )
+    return dataclasses.replace(pending(copy), attempts=0, verified_us=None)
 
 
 def of_other_bytes(copy: Copy) -> Copy:
     """Return a copy of an export that has other bytes now: it is to be made anew."""
     return dataclasses.replace(
-        copy,
-        state=CopyState.PENDING,
-        due_us=0,
-        attempts=0,
-        verified_us=None,
-        saved_us=None,
+        pending(copy), attempts=0, verified_us=None, saved_us=None
     )
 
 
@@ -96,35 +89,24 @@ def released(copy: Copy, *, error: str | None = None, due_us: int = 0) -> Copy:
 
 def due_now(copy: Copy) -> Copy:
     """Return a failed copy that `retry` makes due."""
-    return _pending(copy) if copy.state is CopyState.FAILED else copy
+    return pending(copy) if copy.state is CopyState.FAILED else copy
 
 
 def interrupted(copy: Copy) -> Copy:
     """Return a copy whose publish a stopped service left behind."""
-    return _pending(copy) if copy.state is CopyState.PUBLISHING else copy
+    return pending(copy) if copy.state is CopyState.PUBLISHING else copy
 
 
 def without_spool_file(copy: Copy) -> Copy:
     """Return a copy whose file in the spool is gone: it waits for another."""
     tried = copy.state in {CopyState.PUBLISHING, CopyState.FAILED}
-    return _pending(copy) if tried else copy
-
-
-def in_spool(copy: Copy) -> Copy:
-    """Return a copy that lies nowhere, of a file that the spool has still."""
-    return _pending(copy)
+    return pending(copy) if tried else copy
 
 
 def good(copy: Copy, export: Export, *, note: str | None, now_us: int) -> Copy:
-    """Return a kept copy that was read and is good.
-
-    Args:
-        copy: As it stands.
-        export: Its own. The fetch under way owes the copies that are not good; it
-            would know of one more that is when nothing waits for it any more.
-        note: What is wrong beside the file, if anything.
-        now_us: When it was read.
-    """
+    """Return a kept copy that was read and is good; `note` what is wrong beside it."""
+    # The fetch under way owes the copies that are not good; it would know of one more
+    # that is when nothing waits for it any more.
     fetching = export.state is State.FETCHING
     return dataclasses.replace(
         copy,
@@ -158,13 +140,9 @@ def export_saved(
     required: Collection[str],
     now_us: int,
 ) -> Export:
-    """Return a spooled export as kept, if its copies are enough.
+    """Return a spooled export as kept, if its copies, all there are, are enough.
 
-    Args:
-        export: Of any state.
-        copies: All there are of it.
-        required: Targets that must hold it; if none, one copy is enough.
-        now_us: Now.
+    Every required target must hold one; if there are none, one copy is enough.
     """
     if export.state is not State.SPOOLED:
         return export
@@ -203,13 +181,10 @@ def after_good(export: Export) -> Export:
 
 
 def after_bad(export: Export, *, spooled: bool, others: bool, error: str) -> Export:
-    """Return the export one of whose copies is not good.
+    """Return the export one of whose copies is not good; `error` says why.
 
-    Args:
-        export: As it stands.
-        spooled: The whole file lies in the spool, to be published again.
-        others: There is a good copy on another target.
-        error: What is wrong with this copy.
+    If `spooled`, the whole file lies in the spool, to be published again; if `others`,
+    there is a good copy on another target.
     """
     if export.state not in {State.SAVED, State.DOUBTFUL} or others:
         return export
@@ -228,5 +203,6 @@ def has_spool_file(export: Export) -> bool:
     )
 
 
-def _pending(copy: Copy) -> Copy:
+def pending(copy: Copy) -> Copy:
+    """Return a copy that is to be made, at once."""
     return dataclasses.replace(copy, state=CopyState.PENDING, due_us=0)

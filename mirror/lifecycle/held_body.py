@@ -43,16 +43,9 @@ def doubted(
 ) -> Export:
     """Return the export after a body that ended as announced and is not proven whole.
 
-    Args:
-        export: As claimed; `part_number` is that of the body.
-        body: With `doubt`.
-        folder: Of the spool it lies in.
-        started_us: When its fetch began.
-        now_us: When it ended.
-        lifetime_us: How long the VMS keeps a file.
-        pace: Of the retries.
-        jitter: Uniform draw in [0, 1).
-        patient: It may be asked for again later; else at once, and by its bytes.
+    Its number is `part_number` of `export`, and it lies in the spool at `folder`. If
+    `patient`, it may be asked for again later; else at once, and by its bytes. The VMS
+    keeps a file for `lifetime_us`; `jitter` is a uniform draw in [0, 1).
     """
     must_be_fetching(export)
     small = body.size_bytes < SMALL_BYTES
@@ -213,9 +206,7 @@ def _hold(
 def set_apart(export: Export, version: int) -> Export:
     """Return what is kept of an export as a version of its own, without the held body.
 
-    Args:
-        export: Kept, with a held body of other bytes.
-        version: The number of the new version.
+    That body has other bytes.
     """
     return dataclasses.replace(
         export.without_held(),
@@ -232,9 +223,7 @@ def alone(export: Export) -> Export:
     if export.state not in _QUEUED | {State.FETCHING} or not export.held:
         return export
     return dataclasses.replace(
-        export,
-        state=State.READY,
-        reason=None,
+        _ready(export),
         size_bytes=None,
         sha256=None,
         proof=None,
@@ -243,7 +232,4 @@ def alone(export: Export) -> Export:
         look_due_us=None,
         spooled_us=None,
         saved_us=None,
-        due_us=0,
-        not_before_us=0,
-        held_until_us=0,
     )

@@ -39,12 +39,9 @@ class SidecarVerdict(StrEnum):
 
 
 def judge(copy: Copy | None, path: str, *, whole: bool) -> SidecarVerdict:
-    """Return what a sidecar means for the copy that the ledger has, if any.
+    """Return what a sidecar means for the copy that the ledger has there, if any.
 
-    Args:
-        copy: Of the export, on the target where the sidecar lies.
-        path: Of the file beside it.
-        whole: That file has the right length.
+    The file beside it is at `path`, and `whole` if it has the right length.
     """
     fresh = SidecarVerdict.KEPT if whole else SidecarVerdict.DAMAGED
     if copy is None:
@@ -69,13 +66,9 @@ def unconfirmed(copy: Copy) -> Copy:
     """Return a saved copy as pending until it is found."""
     if copy.state is not CopyState.SAVED:
         return copy
+    waiting = copies.pending(copy)
     return dataclasses.replace(
-        copy,
-        state=CopyState.PENDING,
-        attempts=0,
-        due_us=0,
-        verified_us=None,
-        last_error=NOT_FOUND_YET,
+        waiting, attempts=0, verified_us=None, last_error=NOT_FOUND_YET
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from mirror.lifecycle import deadline, held_body, loss, retry, second_look, version
 from mirror.model import KEPT_STATES, Export, Reason, State
@@ -19,15 +19,9 @@ _ENDED = frozenset({State.LOST, State.UNAVAILABLE})
 
 
 def plan(prior: Export | None, row: Row, walk: Walk) -> Export:
-    """Return the export after a walk met its row.
+    """Return the export after a walk met its row; None was never listed before.
 
-    Args:
-        prior: As the ledger has it; None if never listed before.
-        row: As listed now.
-        walk: The walk that met it.
-
-    Returns:
-        `prior` itself where nothing changed, so that nothing need be written.
+    It is `prior` itself where nothing changed, so that nothing need be written.
     """
     if prior is None:
         return _first(row, walk)
@@ -65,8 +59,7 @@ def _kept(prior: Export, row: Row, walk: Walk) -> Export:
         return prior
     if prior.doubtful and row.shows_file and not prior.has_file:
         return _further(prior, row, walk, version.NOT_FETCHED)
-    looked_at = walk.second_look and not prior.past_deadline(walk.at_us)
-    if not looked_at:
+    if not walk.second_look or prior.past_deadline(walk.at_us):
         if prior.doubtful and prior.has_file != row.shows_file:
             return dataclasses.replace(prior, has_file=row.shows_file)
         return prior
@@ -116,18 +109,13 @@ def _first(row: Row, walk: Walk) -> Export:
         deadline_us=guess if row.names_file else None,
         had_file=row.names_file,
         walk_us=walk.at_us,
-        **_listed(row),
+        **version.listed(row),
     )
-    rule = walk.rule_for(row)
+    rule = walk.rule_for(row, walk.at_us + walk.clock_offset_us)
     if rule is not None:
         return dataclasses.replace(
             export, state=State.EXCLUDED, reason=f"rule:{rule}", had_file=False
         )
-    return _opened(export, row, walk)
-
-
-def _opened(export: Export, row: Row, walk: Walk) -> Export:
-    """Give a new row its first state."""
     if not row.shows_file:
         waiting = dataclasses.replace(
             export, state=State.WAITING, reason=Reason.NO_FILE_YET
@@ -141,7 +129,7 @@ def _opened(export: Export, row: Row, walk: Walk) -> Export:
 
 
 def _still_excluded(prior: Export, row: Row, walk: Walk) -> Export:
-    rule = walk.rule_for(row)
+    rule = walk.rule_for(row, walk.at_us + walk.clock_offset_us)
     if rule is None:
         fresh = _first(row, walk)
         return dataclasses.replace(
@@ -176,50 +164,21 @@ def _relisted(prior: Export, row: Row, walk: Walk) -> Export:
         deadline_us=deadline_us,
         order_us=order_us,
         absent_sweeps=0,
-        **_listed(row),
-    )
-
-
-class _Listed(TypedDict):
-    """What an export takes over from its row at every walk."""
-
-    updated_at: str | None
-    name: str | None
-    camera_id: int | None
-    stream_type: str | None
-    footage_from: str | None
-    footage_to: str | None
-    user_id: int | None
-    url: str | None
-    has_file: bool
-
-
-def _listed(row: Row) -> _Listed:
-    return _Listed(
-        updated_at=row.updated_at,
-        name=row.name,
-        camera_id=row.camera_id,
-        stream_type=row.stream_type,
-        footage_from=row.footage_from,
-        footage_to=row.footage_to,
-        user_id=row.user_id,
-        url=row.url,
-        has_file=row.has_file,
+        **version.listed(row),
     )
 
 
 def _ended(prior: Export, listed: Export, row: Row, walk: Walk) -> Export:
     if not row.shows_file:
         return listed
-    again = (
+    if (
         prior.state is State.DAMAGED
         or not prior.has_file
         or row.url != prior.url
         or row.updated_at != prior.updated_at
-    )
-    if not again:
-        return listed
-    return retry.renewed(listed, reason=Reason.MADE_AGAIN, walk_us=walk.at_us)
+    ):
+        return retry.renewed(listed, reason=Reason.MADE_AGAIN, walk_us=walk.at_us)
+    return listed
 
 
 def _without(listed: Export, walk: Walk) -> Export:

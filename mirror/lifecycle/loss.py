@@ -24,15 +24,9 @@ def seen_without(
 ) -> Export:
     """Return a waiting export that a walk, or a try after it, saw without its file.
 
-    Args:
-        export: As it is otherwise.
-        walk_us: When that walk began; each counts once.
-        now_us: Now.
-        oldest_us: See `deadline.has_passed`.
-
-    Returns:
-        Lost, if it had a file, its deadline has passed and `EXPIRED_WALKS` saw it so;
-        a held body is kept instead.
+    It is lost if it had a file, its deadline has passed (see `deadline.has_passed`) and
+    `EXPIRED_WALKS` saw it so; a held body is kept instead. Each walk, known by when it
+    began, counts once.
     """
     if export.had_file and export.without_walk_us != walk_us:
         export = dataclasses.replace(

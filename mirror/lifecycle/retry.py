@@ -56,9 +56,7 @@ def unparked(export: Export) -> Export:
 def waited(export: Export, walk_us: int) -> Export:
     """Return a waiting export whose wait is over, to be fetched.
 
-    Args:
-        export: Its row shows a file, and is older than the sweeps look.
-        walk_us: When the sweep began.
+    Its row shows a file, and is older than sweeps look; the last began at `walk_us`.
     """
     if export.state is not State.WAITING or not export.shows_file:
         return export
@@ -68,10 +66,7 @@ def waited(export: Export, walk_us: int) -> Export:
 def renewed(export: Export, *, reason: Reason | None, walk_us: int) -> Export:
     """Return the export as ready, with its history of failures forgotten.
 
-    Args:
-        export: Its file was not there, and is.
-        reason: Why it is fetched.
-        walk_us: When the walk began that saw it.
+    Its file was not there, and the walk that began at `walk_us` saw it.
     """
     return dataclasses.replace(
         export,

@@ -52,12 +52,8 @@ def compare(
 ) -> Shown:
     """Return what a look shows.
 
-    Args:
-        seen: What the answer said; None if it said nothing of the file.
-        size_bytes: Of the file that is ours; so the next two.
-        etag: As it came with that file.
-        modified: As `etag`, the Last-Modified.
-        empty: Validators that do not count.
+    `seen` is what the answer said; None if it said nothing of the file. The size and
+    the validators, of which those that are `empty` do not count, are of our file.
     """
     if seen is None:
         return Shown.NOTHING
@@ -149,11 +145,7 @@ def next_due(
 ) -> int | None:
     """Return when the next look is due; None if none is.
 
-    Args:
-        export: With its looks so far.
-        now_us: Now.
-        lifetime_us: How long the VMS keeps a file.
-        soon: Its row has changed, or the last look showed a change.
+    It is due `soon` if the row has changed, or the last look showed a change.
     """
     if export.deadline_us is None:
         return None

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mirror.model import Export, State
 
 if TYPE_CHECKING:
     from mirror.model import Reason, Row
 
+_LISTED: Final = (
+    "updated_at",
+    "name",
+    "camera_id",
+    "stream_type",
+    "footage_from",
+    "footage_to",
+    "user_id",
+    "url",
+    "has_file",
+)
 MOST_VERSIONS: Final = 3
 MOST_DROPS: Final = 2
 NOT_FETCHED: Final = "its file has changed again; no further version is fetched"
 OTHER_FOOTAGE: Final = "its row shows other footage; no further version is fetched"
+
+
+def listed(row: Row | Export) -> dict[str, Any]:
+    """Return what an export takes over from its row at every walk."""
+    return {name: getattr(row, name) for name in _LISTED}
 
 
 def further(
@@ -25,17 +41,10 @@ def further(
     deadline_us: int | None = None,
     not_before_us: int = 0,
 ) -> Export:
-    """Return a further version of an export, to be fetched.
+    """Return a further version of an export, to be fetched from `not_before_us` on.
 
-    Args:
-        newest: The newest version there is.
-        reason: Why there is another.
-        now_us: When that was seen.
-        row: As listed, where it tells more than `newest` knows.
-        deadline_us: When the VMS may delete its file; None: that of `newest`.
-        not_before_us: It is not fetched before.
+    `row` and `deadline_us` are given where they tell more than `newest` knows.
     """
-    facts = newest if row is None else row
     deadline_us = deadline_us or newest.deadline_us
     return Export(
         source=newest.source,
@@ -44,17 +53,8 @@ def further(
         version=newest.version + 1,
         created_at=newest.created_at,
         created_us=newest.created_us,
-        updated_at=facts.updated_at,
         state=State.READY,
         reason=reason,
-        name=facts.name,
-        camera_id=facts.camera_id,
-        stream_type=facts.stream_type,
-        footage_from=facts.footage_from,
-        footage_to=facts.footage_to,
-        user_id=facts.user_id,
-        url=facts.url,
-        has_file=facts.has_file,
         first_seen_us=now_us,
         counts_as_ours=newest.counts_as_ours,
         had_file=True,
@@ -66,6 +66,7 @@ def further(
         looks=newest.looks,
         looked_us=newest.looked_us,
         drops=newest.drops,
+        **listed(row or newest),
     )
 
 

@@ -28,7 +28,8 @@ class Walk:
         try_folders: A url that ends in a folder is tried with the name added.
         retry_max_us: No export that had a file waits longer between tries.
         second_look: Files that are ours are looked at again.
-        rule_for: Name of the rule that excludes a row, or None.
+        rule_for: Name of the rule that excludes a row at a time by the VMS's clock, or
+            None.
     """
 
     source: str
@@ -41,7 +42,7 @@ class Walk:
     try_folders: bool
     retry_max_us: int
     second_look: bool = True
-    rule_for: Callable[[Row], str | None]
+    rule_for: Callable[[Row, int], str | None]
 
     @property
     def oldest_us(self) -> int:

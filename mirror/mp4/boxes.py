@@ -54,12 +54,7 @@ class Box(NamedTuple):
 
 
 class Reader:
-    """Reads a file by offsets, within bounds; each read may raise DoubtError.
-
-    Args:
-        fd: Open for reading; its position is neither used nor moved.
-        size: Length of the file in bytes.
-    """
+    """Reads a file by offsets, within bounds; each read may raise DoubtError."""
 
     def __init__(self, fd: int, size: int) -> None:
         self.size = size
@@ -87,13 +82,15 @@ class Reader:
             data += more
         return data
 
-    def hold(self, box: Box) -> None:
-        """Read the first part of a box ahead; reads inside of it then cost nothing."""
-        if self.size <= BLOCK_BYTES:
-            return
-        length = min(box.end - box.start, BLOCK_BYTES)
-        self._held = self.read(box.start, length)
-        self._held_at = box.start
+    def hold(self, start: int) -> Box:
+        """Return a box; its first part is read ahead, and costs nothing from now on."""
+        box = self.box(start, self.size)
+        if box is None:
+            raise DoubtError(f"no box at offset {start}")
+        if self.size > BLOCK_BYTES:
+            self._held = self.read(start, min(box.end - start, BLOCK_BYTES))
+            self._held_at = start
+        return box
 
     def is_zero(self, offset: int, length: int) -> bool:
         """Tell whether all these bytes are zeros, as far as one block shows."""
@@ -107,12 +104,7 @@ class Reader:
         return True
 
     def box(self, start: int, end: int) -> Box | None:
-        """Return the box at `start`, or None if there cannot be one.
-
-        Args:
-            start: Where its head begins.
-            end: Where what holds it ends.
-        """
+        """Return the box at `start`, or None if what ends at `end` cannot hold one."""
         if end - start < LEAST_HEAD_BYTES:
             return None
         head = self.read(start, min(_LONG_HEAD_BYTES, end - start))
@@ -141,12 +133,9 @@ class Reader:
             offset = box.end
 
     def fields(self, box: Box, offset: int, layout: str) -> tuple[int, ...]:
-        """Return the numbers at an offset in a box.
+        """Return the numbers at an offset from the end of a box's head, all within it.
 
-        Args:
-            box: All of them must lie in it.
-            offset: From the end of its head.
-            layout: As `struct` has it, without the order of bytes.
+        The layout is as `struct` has it, without the order of bytes.
         """
         form = ">" + layout
         length = struct.calcsize(form)

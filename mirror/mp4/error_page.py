@@ -23,18 +23,18 @@ _SOME: Final = 0.02
 
 
 def is_error_page(head: bytes) -> bool:
-    """Tell whether a body is text, or nothing, instead of a file.
+    """Tell whether a body that begins so is text, or nothing, instead of a file.
 
     Text is UTF-8, UTF-16, or one of the older sets that keep ASCII (Latin-1, GBK),
     and has no control characters but white space.
-
-    Args:
-        head: The first `HEAD_BYTES`, or the whole body if it is shorter.
     """
     for bom, charset in _BOMS:
         if head.startswith(bom):
             return _text(head[len(bom) :], charset) is not None
-    if _text(head, "utf-8") is not None or _is_old_text(head):
+    if _text(head, "utf-8") is not None:
+        return True
+    share = _MOSTLY if len(head) < _LONG_BYTES else _SOME
+    if not _CONTROL_BYTE.search(head) and _has_ascii(head.decode("latin-1"), share):
         return True
     texts = (_text(head, charset) for charset in ("utf-16-le", "utf-16-be"))
     return any(text and _has_ascii(text, _MOSTLY) for text in texts)
@@ -47,11 +47,6 @@ def _text(head: bytes, charset: str) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if _CONTROL.search(text) else text
-
-
-def _is_old_text(head: bytes) -> bool:
-    share = _MOSTLY if len(head) < _LONG_BYTES else _SOME
-    return not _CONTROL_BYTE.search(head) and _has_ascii(head.decode("latin-1"), share)
 
 
 def _has_ascii(text: str, share: float) -> bool:

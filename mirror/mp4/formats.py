@@ -29,11 +29,7 @@ _FORMATS: Final = (
 
 
 def name_of(head: bytes) -> str | None:
-    """Return the name of the format a file begins as, if it is one of these.
-
-    Args:
-        head: The first `HEAD_BYTES`, or all of a shorter file.
-    """
+    """Return the format that a file's first `HEAD_BYTES` are of, if it is one known."""
     for magic, name in _FORMATS:
         if magic.match(head):
             return name

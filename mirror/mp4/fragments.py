@@ -35,7 +35,6 @@ class _Run:
     """The defaults and offsets that the samples of a `trun` are read with.
 
     Attributes:
-        number: Id of the track.
         track: None if `moov` does not have it.
         base: What offsets count from.
         at: Where the next run begins, unless it says so itself.
@@ -54,19 +53,10 @@ class _Run:
 def walk(reader: Reader, start: int, tracks: Mapping[int, Track], media: Media) -> int:
     """Prove that all samples of a `moof` lie in the media; return how many bytes.
 
-    Args:
-        reader: Queries it.
-        start: Where the `moof` begins.
-        tracks: Those that `moov` has, by id.
-        media: Where samples may lie.
-
     Raises:
         DoubtError: They do not, or it cannot be read.
     """
-    moof = reader.box(start, reader.size)
-    if moof is None:
-        raise DoubtError(f"no box at offset {start}")
-    reader.hold(moof)
+    moof = reader.hold(start)
     total, at = 0, start
     for traf in reader.inside(moof):
         if traf.kind != b"traf":
@@ -86,15 +76,7 @@ def walk(reader: Reader, start: int, tracks: Mapping[int, Track], media: Media) 
 def _header(
     reader: Reader, box: Box, tracks: Mapping[int, Track], *, start: int, at: int
 ) -> _Run:
-    """Read a `tfhd`.
-
-    Args:
-        reader: Queries it.
-        box: The `tfhd`.
-        tracks: By id.
-        start: Where the `moof` begins.
-        at: Where the samples of the `traf` before it end.
-    """
+    """Read a `tfhd`; the samples of the `traf` before it end at `at`."""
     flags, number = reader.fields(box, 0, "II")
     track = tracks.get(number)
     if track is not None and track.problem is not None:
@@ -148,13 +130,7 @@ def _place(at: int, sums: Sequence[int], index: int) -> Place:
 def _rows(
     reader: Reader, box: Box, run: _Run, offset: int
 ) -> Iterator[tuple[int, Sequence[int], int]]:
-    """Yield samples of a `trun`, in blocks.
-
-    Args:
-        reader: Queries it.
-        box: The `trun`.
-        run: Its defaults.
-        offset: Where its table begins.
+    """Yield samples of a `trun` whose table begins at `offset`, in blocks.
 
     Yields:
         How many, how many bytes lie before each of them and in all, how long they last.

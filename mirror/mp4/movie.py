@@ -25,8 +25,6 @@ class Track:
     """One track.
 
     Attributes:
-        number: Its id.
-        video: It holds pictures.
         timescale: Units of its durations in a second.
         problem: Why its samples cannot be read from this file; None if they can.
         tables: Boxes of its sample tables by kind.
@@ -73,10 +71,7 @@ def read_movie(reader: Reader, start: int) -> Movie:
     Raises:
         DoubtError: It has no track, or cannot be read.
     """
-    moov = reader.box(start, reader.size)
-    if moov is None:
-        raise DoubtError(f"no box at offset {start}")
-    reader.hold(moov)
+    moov = reader.hold(start)
     movie = Movie()
     extends: Box | None = None
     for box in reader.inside(moov):
@@ -135,7 +130,7 @@ def _track(reader: Reader, trak: Box) -> Track:
 
 def _packet(reader: Reader, tables: dict[bytes, Box]) -> tuple[int, int] | None:
     """Read the packets of a sound description of version 1."""
-    for entry in _entries(reader, tables[b"stsd"]) if b"stsd" in tables else ():
+    for entry in _entries(reader, tables.get(b"stsd")):
         (version,) = reader.fields(entry, 8, "H")
         if version == 1 and entry.end - entry.body >= _SOUND_BYTES:
             samples, _, length = reader.fields(entry, 28, "3I")
@@ -169,16 +164,11 @@ def _problem(
     reader: Reader, number: int, tables: dict[bytes, Box], data: Box | None
 ) -> str | None:
     """Return why the samples cannot be read; None if they can."""
-    if b"stsd" not in tables:
-        return f"track {number} does not describe its samples"
-    used = {
-        reader.fields(entry, 6, "H")[0] for entry in _entries(reader, tables[b"stsd"])
-    }
+    descriptions = _entries(reader, tables.get(b"stsd"))
+    used = {reader.fields(entry, 6, "H")[0] for entry in descriptions}
     if not used:
         return f"track {number} does not describe its samples"
     references = None if data is None else _parts(reader, data).get(b"dref")
-    if references is None:
-        return None
     for index, entry in enumerate(_entries(reader, references), 1):
         (flags,) = reader.fields(entry, 0, "I")
         if index in used and not flags & _SELF_CONTAINED:
@@ -186,8 +176,10 @@ def _problem(
     return None
 
 
-def _entries(reader: Reader, table: Box) -> Iterator[Box]:
-    """Yield as many boxes as the head of a table says it has."""
+def _entries(reader: Reader, table: Box | None) -> Iterator[Box]:
+    """Yield as many boxes as the head of a table says it has; none without one."""
+    if table is None:
+        return
     (number,) = reader.fields(table, 4, "I")
     entries = reader.inside(table._replace(body=table.body + _ENTRIES))
     for _, entry in zip(range(number), entries, strict=False):

@@ -27,12 +27,7 @@ class SpreadSamples:
         self._last: list[Place] = []
 
     def add(self, number: int, place: Callable[[int], Place]) -> None:
-        """Add samples that follow those before.
-
-        Args:
-            number: How many.
-            place: Returns where one of them lies, counted from 0.
-        """
+        """Add samples that follow those before; `place` finds one of them, from 0."""
         at = -self._count % self._stride
         while at < number:
             self._kept.append(place(at))

@@ -82,12 +82,7 @@ class _Column:
 
 
 class _Sizes:
-    """Sizes of all samples of a track, in order.
-
-    Attributes:
-        number: How many.
-        limit: So many at most are asked for at a time.
-    """
+    """Sizes of a track's samples, in order; at most `limit` are asked for at a time."""
 
     def __init__(self, reader: Reader, track: Track) -> None:
         self.number = 0
@@ -123,10 +118,7 @@ class _Sizes:
 def _runs(reader: Reader, box: Box, chunks: int) -> Iterator[tuple[int, int]]:
     """Yield how many chunks follow each other with how many samples in each.
 
-    Args:
-        reader: Queries it.
-        box: The `stsc`; its last entry goes for all chunks that remain.
-        chunks: How many there are.
+    The last entry of the `stsc` goes for all chunks that remain.
     """
     (number,) = reader.fields(box, 4, "I")
     column = _Column(reader, box, offset=8, number=3 * number, bits=32)

@@ -48,13 +48,11 @@ class Media:
     def demand(self, track: int, start: int, end: int) -> None:
         """Raise DoubtError unless one of them holds these bytes of a track."""
         if start != end and not self.holds(start, end):
+            why = "which lie in no mdat"
+            if end > self._file_size:
+                why = f"the file ends at {self._file_size}"
             raise DoubtError(
-                f"track {track} has samples at bytes {start} to {end}, "
-                + (
-                    f"the file ends at {self._file_size}"
-                    if end > self._file_size
-                    else "which lie in no mdat"
-                )
+                f"track {track} has samples at bytes {start} to {end}, {why}"
             )
 
 
@@ -64,8 +62,7 @@ class TopLevel:
 
     Attributes:
         media: The contents of its `mdat` boxes.
-        moovs: Where each `moov` begins.
-        moofs: Where each `moof` begins.
+        moovs: Where each `moov` begins; `moofs` likewise.
         notes: What is odd.
         incomplete_end: What it ends with; None if that is a whole box.
         explicit: Boxes that say their size fill it.
@@ -142,7 +139,6 @@ def _is_trailer(box: Box, file_size: int) -> bool:
 
 
 def _record(top: TopLevel, box: Box, file_size: int) -> None:
-    """Record one box."""
     if box.to_end:
         top.explicit = False
         top.notes.append(f"{box.label} has no size")

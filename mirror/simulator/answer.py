@@ -129,13 +129,9 @@ async def send(
     record: Request,
     moved: Callable[[], None],
 ) -> web.StreamResponse:
-    """Send `answer`, faults included.
+    """Send `answer`, faults included; call `moved` after each piece of the body.
 
-    Args:
-        request: What it answers.
-        answer: What to send.
-        record: Gets the status, the bytes sent and how the answer ended.
-        moved: Called after each piece of the body.
+    `record` gets the status, the bytes sent and how the answer ended.
     """
     await _pause(answer.delay_s)
     response = _Unframed(status=answer.status, headers=answer.headers)
@@ -154,12 +150,12 @@ async def send(
     record.status = answer.status
     await response.prepare(request)
     if request.method != "HEAD":
-        for piece in _paced(answer):
-            await response.write(piece.data)
-            record.sent_bytes += len(piece.data)
+        for piece, wait_s in _paced(answer):
+            await response.write(piece)
+            record.sent_bytes += len(piece)
             moved()
-            if piece.wait_s is not None:
-                await asyncio.sleep(piece.wait_s)
+            if wait_s is not None:
+                await asyncio.sleep(wait_s)
     if answer.ending is Ending.COMPLETE:
         await response.write_eof()
         return response
@@ -182,12 +178,6 @@ async def _send_preface(transport: asyncio.Transport, answer: Answer) -> None:
         await asyncio.sleep(wait_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    data: bytes | memoryview
-    wait_s: float | None
-
-
 def _limited(answer: Answer) -> Iterator[memoryview]:
     """Yield the body up to `stop_after`."""
     left = answer.stop_after
@@ -202,7 +192,7 @@ def _limited(answer: Answer) -> Iterator[memoryview]:
             return
 
 
-def _paced(answer: Answer) -> Iterator[_Piece]:
+def _paced(answer: Answer) -> Iterator[tuple[memoryview, float | None]]:
     """Yield the body in pieces, each with the wait that follows it."""
     size, wait_s = None, None
     if answer.drip is not None:
@@ -213,14 +203,14 @@ def _paced(answer: Answer) -> Iterator[_Piece]:
     due = loop.time()
     for view in _limited(answer):
         if size is None:
-            yield _Piece(view, None)
+            yield view, None
             continue
         for start in range(0, len(view), size):
             piece = view[start : start + size]
             if answer.drip is None and answer.rate is not None:
                 due += len(piece) / answer.rate
                 wait_s = max(0.0, due - loop.time())
-            yield _Piece(piece, wait_s)
+            yield piece, wait_s
 
 
 async def _pause(seconds: float | None) -> None:

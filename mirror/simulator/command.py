@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import shlex
 import signal
@@ -167,12 +166,10 @@ async def serve(options: SimulatorOptions) -> None:
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    with contextlib.ExitStack() as handlers:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopping.set)
-            handlers.callback(loop.remove_signal_handler, number)
-        async with build(options) as vms:
-            populate(vms, options)
-            options.output.write(f"{configuration(vms, options)}\n")
-            options.output.flush()
-            await stopping.wait()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    async with build(options) as vms:
+        populate(vms, options)
+        options.output.write(f"{configuration(vms, options)}\n")
+        options.output.flush()
+        await stopping.wait()

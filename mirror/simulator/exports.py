@@ -49,16 +49,6 @@ class Version:
     seed: int
 
     @property
-    def size_bytes(self) -> int:
-        """Length of the file."""
-        return self.content.size_bytes
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the file; reads all of it the first time."""
-        return self.content.sha256
-
-    @property
     def etag(self) -> str:
         """The strong validator, quoted."""
         stamp = int(self.validator_at.timestamp())
@@ -137,11 +127,11 @@ class Export:
         """Make a new file.
 
         Args:
-            now: When it is made.
-            size_bytes: Its length; None means as planned for this export. A size the
-                clip cannot have becomes that of the clip.
+            now: When.
+            size_bytes: None means as planned for this export. A size the clip cannot
+                have becomes that of the clip.
             body: Its bytes, instead of footage.
-            hidden: Keep the validators of the file before it.
+            hidden: Keep ETag and Last-Modified of the file before it.
         """
         if size_bytes is None:
             size_bytes = self.size_bytes
@@ -173,7 +163,8 @@ class Export:
     @property
     def truth(self) -> Truth:
         """Size and digest of all its files; reads each the first time."""
-        files = tuple((each.size_bytes, each.sha256) for each in self.versions)
+        contents = (each.content for each in self.versions)
+        files = tuple((each.size_bytes, each.sha256) for each in contents)
         size_bytes, sha256 = files[-1] if files else (None, None)
         return Truth(size_bytes=size_bytes, sha256=sha256, versions=files)
 
@@ -192,11 +183,9 @@ def stamp(moment: datetime) -> str:
 
 def archive_path(export: Export, *, quoted: bool) -> str:
     """Return the path of its file where urls name files."""
-    name = (
-        quote(export.file_name, safe="", errors="surrogatepass")
-        if quoted
-        else export.file_name
-    )
+    name = export.file_name
+    if quoted:
+        name = quote(name, safe="", errors="surrogatepass")
     bucket = f"{export.export_id % 100:02d}"
     return f"{ARCHIVE}{export.camera_id}/{bucket}/{export.export_id}/{name}"
 
@@ -217,17 +206,14 @@ def _listed_url(export: Export, behaviour: Behaviour, origin: str) -> Any:  # no
     return base + archive_path(export, quoted=behaviour.quote_urls)
 
 
-def _flag(export: Export, behaviour: Behaviour) -> bool:
-    if export.stage is Stage.ASKED:
-        return behaviour.unmade is Unmade.FLAGGED_FOLDER_URL
-    return export.stage is Stage.MADE
-
-
 def row_json(export: Export, behaviour: Behaviour, origin: str) -> str:
     """Return one row as JSON."""
     if export.literal is not None:
         return json.dumps(export.literal, ensure_ascii=False)
     is_high = export.stream_type == "high"
+    has_file = export.stage is Stage.MADE
+    if export.stage is Stage.ASKED:
+        has_file = behaviour.unmade is Unmade.FLAGGED_FOLDER_URL
     row = {
         "id": export.export_id,
         "attributes": [],
@@ -238,7 +224,7 @@ def row_json(export: Export, behaviour: Behaviour, origin: str) -> str:
         "to": f"{export.footage_to:%Y-%m-%d %H:%M:%S}",
         "created_at": stamp(export.created_at),
         "updated_at": stamp(export.updated_at),
-        "is_file_exists": _flag(export, behaviour),
+        "is_file_exists": has_file,
         "stream": {
             "id": 2 * export.camera_id - is_high,
             "type": export.stream_type,

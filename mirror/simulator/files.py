@@ -136,7 +136,7 @@ def change_file(export: Export, fault: Fault, now: datetime) -> None:
     version = export.current
     if version is None or export.stage is not Stage.MADE:
         return
-    size = version.size_bytes
+    size = version.content.size_bytes
     match fault.kind:
         case Kind.CHANGE | Kind.CHANGE_HIDDEN:
             hidden = fault.kind is Kind.CHANGE_HIDDEN

@@ -188,12 +188,10 @@ def _free_box(length: int, seed: int) -> tuple[Literal, Filler]:
 
 
 def footage(clip_name: str, size_bytes: int | None, seed: int) -> Content:
-    """Return a playable mp4 that differs from that of any other seed.
+    """Return a playable mp4, made of one of `CLIPS`, that no other seed gives.
 
-    Args:
-        clip_name: One of `CLIPS`, from which it is made.
-        size_bytes: Length wanted; None means that of the clip.
-        seed: Decides every byte that is free to differ.
+    `size_bytes` None means that of the clip; `seed` decides every byte that is free
+    to differ.
 
     Raises:
         ValueError: So short a file cannot be made of this clip.

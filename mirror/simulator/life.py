@@ -58,10 +58,7 @@ class Draft:
 class Clockwork:
     """Does what is due when it is asked to; runs no task.
 
-    Args:
-        life: What happens.
-        started_at: When the first export arrives.
-        arrive: Lists a new export.
+    The first export arrives at `started_at`; `arrive` lists it, and each other.
     """
 
     def __init__(
@@ -94,8 +91,11 @@ class Clockwork:
         if export.stage is Stage.ASKED and self._life.generation_delay is not None:
             export.due_at = since + self._life.generation_delay / self._life.speed
         elif export.stage is Stage.MADE and self._life.file_lifetime is not None:
-            expiry = since + self._life.file_lifetime / self._life.speed
-            export.due_at = self._cleanup_after(expiry)
+            export.due_at = since + self._life.file_lifetime / self._life.speed
+            interval = self._life.cleanup_interval / self._life.speed
+            if interval:
+                # The job that deletes runs at whole intervals since 1970.
+                export.due_at += (_EPOCH - export.due_at) % interval
         if export.due_at is not None:
             heapq.heappush(self._due, (export.due_at, next(self._number), export))
 
@@ -116,10 +116,3 @@ class Clockwork:
             else:
                 export.delete()
             self.plan(export, at)
-
-    def _cleanup_after(self, moment: datetime) -> datetime:
-        interval = self._life.cleanup_interval / self._life.speed
-        if not interval:
-            return moment
-        runs = -((_EPOCH - moment) // interval)
-        return _EPOCH + runs * interval

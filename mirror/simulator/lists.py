@@ -246,14 +246,16 @@ def change_page(page: Page, fault: Fault) -> None:  # noqa: C901 -- one case a k
         case Kind.DUPLICATE_ROWS:
             page.rows.extend(page.rows[-fault.size :])
         case Kind.FLIP_FLAGS:
-            page.rows = [_flipped(row) for row in page.rows]
+            for fields in (rows := [json.loads(row) for row in page.rows]):
+                fields["is_file_exists"] = not fields["is_file_exists"]
+            page.rows = [_dumps(fields) for fields in rows]
         case Kind.ENDLESS_PAGES:
             _never_last(page)
         case Kind.ENDLESS_ROWS:
             _never_last(page)
             first = _FRESH_ROWS_FROM + page.number * page.per_page
             page.rows = [
-                _renumbered(row, export_id)
+                _dumps({**json.loads(row), "id": export_id})
                 for export_id, row in enumerate(page.rows, first)
             ]
 
@@ -261,17 +263,6 @@ def change_page(page: Page, fault: Fault) -> None:  # noqa: C901 -- one case a k
 def _never_last(page: Page) -> None:
     page.last_page = page.number + 1
     page.total = page.last_page * page.per_page
-
-
-def _flipped(row: str) -> str:
-    fields = json.loads(row)
-    fields["is_file_exists"] = not fields["is_file_exists"]
-    return json.dumps(fields, ensure_ascii=False)
-
-
-def _renumbered(row: str, export_id: int) -> str:
-    fields = json.loads(row)
-    return json.dumps({**fields, "id": export_id}, ensure_ascii=False)
 
 
 def change_list_answer(answer: Answer, fault: Fault) -> None:

@@ -93,16 +93,8 @@ class Responder:
         return answer
 
     def _list(self, request: Request, query: dict[str, str], scene: Scene) -> Answer:
-        number = query.get("page", "")
-        page = int(number) if number.isdecimal() else None
-        faults = self.list_script.take(page=page)
-        if self.list_script.over and not faults:
-            faults = self.list_chaos.take()
-        if "moved" in query:
-            faults = ()
-        if "loop" in query:
-            faults = (_LOOP,)
-        request.faults = tuple(fault.kind.value for fault in faults)
+        scripts = [self.list_script]
+        faults = _meets(request, query, scripts, self.list_chaos)
         answer = self._list_answer(request, query, faults, scene)
         answer.whole_bytes = answer.body.length or 0
         for fault in faults:
@@ -171,8 +163,9 @@ class Responder:
         self, request: Request, path: str, query: dict[str, str], scene: Scene
     ) -> Answer:
         export = self._store.at_path(path)
-        faults = self._file_faults(request, export, query)
-        request.faults = tuple(fault.kind.value for fault in faults)
+        scripts = [] if export is None else [export.script]
+        scripts.append(self.file_script)
+        faults = _meets(request, query, scripts, self.file_chaos)
         if export is not None:
             request.export_id = export.export_id
             for fault in faults:
@@ -184,20 +177,6 @@ class Responder:
                 change_file_answer(answer, fault, terms)
             change_answer(answer, fault, scene)
         return answer
-
-    def _file_faults(
-        self, request: Request, export: Export | None, query: dict[str, str]
-    ) -> tuple[Fault, ...]:
-        if "loop" in query:
-            return (_LOOP,)
-        if "moved" in query:
-            return ()
-        ranged = request.range is not None
-        if export is not None and not export.script.over:
-            return export.script.take(ranged=ranged)
-        if not self.file_script.over:
-            return self.file_script.take(ranged=ranged)
-        return self.file_chaos.take()
 
     def _file_answer(
         self,
@@ -233,6 +212,25 @@ class Responder:
 
     def _has_token(self, request: Request) -> bool:
         return request.authorization == f"Bearer {self._store.token}"
+
+
+def _meets(
+    request: Request, query: dict[str, str], scripts: list[Script], chaos: Chaos
+) -> tuple[Fault, ...]:
+    """Return the faults of the first script that is not over, and note them."""
+    number = query.get("page", "")
+    page = int(number) if number.isdecimal() else None
+    script = next((each for each in scripts if not each.over), None)
+    if "loop" in query:
+        faults: tuple[Fault, ...] = (_LOOP,)
+    elif "moved" in query:
+        faults = ()
+    elif script is not None:
+        faults = script.take(ranged=request.range is not None, page=page)
+    else:
+        faults = chaos.take()
+    request.faults = tuple(fault.kind.value for fault in faults)
+    return faults
 
 
 def _refusal(

@@ -55,18 +55,10 @@ class Vms(Store):
     ) -> None:
         """Prepare it; nothing listens yet.
 
-        Args:
-            host: Address to listen on.
-            port: 0 is any free one.
-            token: What list requests must carry.
-            behaviour: How it behaves.
-            life: What happens by itself.
-            clock: Gives the true time, aware; `behaviour.clock_skew` is added.
-            ssl_context: Serves https.
-            other_origin: Listen on a second port too, always with plain http.
-            journal_capacity: How many requests are kept.
-            on_request: Called with each request when its answer has ended.
-            seed: Files of another seed differ in all their bytes.
+        Port 0 is any free one; with `other_origin` it listens on a second one too,
+        always with plain http. `clock` gives the true time, aware, to which
+        `behaviour.clock_skew` is added. `on_request` is called with each request when
+        its answer has ended. Files of another `seed` differ in all their bytes.
         """
         super().__init__(
             behaviour=behaviour or Behaviour(),

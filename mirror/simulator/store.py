@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import EllipsisType  # noqa: TC003 -- part of signatures
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from mirror.model import to_us
 from mirror.simulator.exports import (
     ARCHIVE,
     FOLDER,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _FOOTAGE = timedelta(minutes=9, seconds=7)
 _BEFORE_FIRST_ID = 6412
 _ARCHIVED = re.compile(rf"{ARCHIVE}[^/]+/[^/]+/([0-9]{{1,18}})/")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Store:
@@ -72,7 +72,7 @@ class Store:
         if self._newest_first is None:
             self._newest_first = sorted(
                 self._exports.values(),
-                key=lambda export: (_EPOCH - export.created_at, export.export_id),
+                key=lambda export: (-to_us(export.created_at), export.export_id),
             )
         return [
             export
@@ -113,22 +113,11 @@ class Store:
     ) -> Export:
         """List a new export.
 
-        Args:
-            export_id: None is above all there ever were.
-            name: None makes one as in the API's sample.
-            size: Bytes of its file; None is that of the clip.
-            clip: `moov-first`, `moov-last` or `fragmented`.
-            camera_id: The camera.
-            stream_type: `high` or `low`.
-            user_id: Who asked for it.
-            created_at: None is now.
-            made_at: When its file was made; None is `created_at`.
-            footage_from: None is ten minutes before `created_at`.
-            footage_to: None is nine minutes after that.
-            stage: `ASKED` has no file yet, `MADE` has one, `DELETED` had one.
-            url: Listed instead of the true url.
-            faults: What requests for its file meet, one each.
-            then: What all further requests meet.
+        By default its id is above all there ever were, its name as in the API's sample,
+        its file as long as the clip, in bytes; it is created now and made at once, of
+        nine minutes of footage that began ten minutes before. `url` is listed instead
+        of the true one. Requests for its file meet `faults`, one each, and all further
+        ones `then`.
 
         Raises:
             ValueError: The id is taken.
@@ -196,11 +185,7 @@ class Store:
     ) -> Version:
         """Put a file there: the first, or a new one with other bytes.
 
-        Args:
-            export: Which one.
-            size: Its length; None is as planned for this export.
-            body: Its very bytes, instead.
-            hidden: Keep ETag and Last-Modified of the file before it.
+        Arguments as for `Export.make`.
         """
         export = self._get(export)
         version = export.make(self.now(), size_bytes=size, body=body, hidden=hidden)

@@ -6,12 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp import hdrs
 
 from mirror.errors import FetchError
 from mirror.vms.http_errors import explained, late
+from mirror.vms.wire import Wire
 
 if TYPE_CHECKING:
+    from mirror.ports import Batch
     from mirror.vms.file_answer import Offer
+
+_CHUNK_BYTES = 64 * 1024
 
 
 class Body:
@@ -36,7 +41,9 @@ class Body:
         first_byte_s: float,
         stall_s: float,
     ) -> None:
+        self._response = response
         self._content = response.content
+        self._wire: Wire | None = None
         self._first_by = first_by
         self._first_byte_s = first_byte_s
         self._stall_s = stall_s
@@ -49,27 +56,65 @@ class Body:
         self.last_modified = offer.last_modified
         self.firm = offer.firm
 
-    async def read(self) -> bytes:
-        """Return the next bytes; empty at the announced end."""
+    async def fill(self, batch: Batch, until: float = 0.0) -> bool:
+        """Add the next bytes to a batch; see `ports.FileBody`."""
         if self._received == self._length:
-            return b""
-        due = asyncio.get_running_loop().time() + self._stall_s
-        if not self._received:
-            due = max(due, self._first_by)
+            return False
+        before = batch.size
         try:
-            async with asyncio.timeout_at(due):
-                chunk = await self._content.readany()
+            try:
+                await self._next(batch, until)
+            finally:
+                self._received += batch.size - before
         except TimeoutError as exc:
             raise self._silent() from exc
         except (aiohttp.ClientError, OSError) as exc:
-            chunk = self._left_over()
-            if not chunk:
+            left_over = self._left_over(len(batch.free))
+            if not left_over:
                 reason, text = explained(exc)
                 raise FetchError(reason, f"the transfer broke off: {text}") from exc
-        self._received += len(chunk)
-        if not chunk and self._length is not None and self._received < self._length:
+            batch.add(left_over)
+            self._received += len(left_over)
+        came = batch.size > before
+        if not came and self._length is not None:
             raise FetchError("cut", "the transfer ended before the announced length")
-        return chunk
+        return came
+
+    async def _next(self, batch: Batch, until: float) -> None:
+        before = batch.size
+        silent_at = asyncio.get_running_loop().time() + self._stall_s
+        if not self._received:
+            # The first byte may take longer than any pause behind it.
+            silent_at, until = max(silent_at, self._first_by), 0.0
+        wire = self._wire = self._wire or self._take_over()
+        if wire is not None:
+            await wire.fill(batch, until, silent_at)
+        if batch.size == before:
+            async with asyncio.timeout_at(silent_at):
+                most = min(len(batch.free), _CHUNK_BYTES)
+                batch.add(await self._content.read(most))
+
+    def _take_over(self) -> Wire | None:
+        """Take the connection over, once all that aiohttp read of the body is used.
+
+        It is left to aiohttp if the body is in chunks, or ends with the connection.
+        """
+        connection, content = self._response.connection, self._content
+        if (
+            self._length is None
+            or hdrs.TRANSFER_ENCODING in self._response.headers
+            or content.total_bytes != self._received
+            or content.exception() is not None
+            or connection is None
+            or connection.protocol is None
+            or connection.transport is None
+            or connection.transport.is_closing()
+        ):
+            return None
+        left_bytes = self._length - self._received
+        return Wire(
+            connection.transport, connection.protocol, left_bytes, self._stall_s
+        )
 
     def _silent(self) -> FetchError:
         if not self._received:
@@ -80,10 +125,10 @@ class Body:
             f"({self._stall_s:g} s, by stall_timeout)",
         )
 
-    def _left_over(self) -> bytes:
-        """Return the bytes that had arrived before the body broke off.
+    def _left_over(self, most: int) -> bytes:
+        """Return bytes that had arrived before the body broke off.
 
         aiohttp raises at once and keeps them; without them, a line that breaks often
         would never bring a file.
         """
-        return self._content._read_nowait(-1)  # noqa: SLF001 -- no public way
+        return self._content._read_nowait(most)  # noqa: SLF001 -- no public way

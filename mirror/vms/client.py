@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -24,7 +25,7 @@ from mirror.vms.token import expiry
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
-    from datetime import datetime, timedelta, tzinfo
+    from datetime import datetime, tzinfo
     from pathlib import Path
 
     from yarl import URL
@@ -80,7 +81,7 @@ class RawAnswer:
 
 
 class VmsClient:
-    """A `ports.Source` over aiohttp.
+    """A `ports.Source` over aiohttp; see there for the attributes not named here.
 
     Attributes:
         token_expiry_s: When the token ends, in seconds since 1970; None if unknown.
@@ -97,6 +98,10 @@ class VmsClient:
         device_uuid: str,
     ) -> None:
         self._options = options
+        self.name = options.name
+        self.origin = options.origins.own
+        self.lifetime_us = options.file_lifetime // timedelta(microseconds=1)
+        self.second_look = options.second_look
         self._sessions = sessions
         self.token = token
         self._device_uuid = device_uuid
@@ -109,32 +114,12 @@ class VmsClient:
         self.certificate_end_s: int | None = None
 
     @property
-    def name(self) -> str:
-        """The name in the configuration."""
-        return self._options.name
-
-    @property
     def oldest_us(self) -> int | None:
         """When a file was made that is deleted now; see `ports.Source`."""
         if self._offset_us is None:
             return None
         theirs = self._options.now() - self._options.file_lifetime
         return to_us(theirs) + self._offset_us
-
-    @property
-    def lifetime_us(self) -> int:
-        """How long the VMS keeps a file."""
-        return round(self._options.file_lifetime.total_seconds() * 1e6)
-
-    @property
-    def second_look(self) -> bool:
-        """Files may be looked at again after they were fetched."""
-        return self._options.second_look
-
-    @property
-    def origin(self) -> str:
-        """The source's own origin."""
-        return self._options.origins.own
 
     async def page(self, number: int, *, since_us: int, until_us: int) -> Page:
         """Read one page; see `ports.Source`."""
@@ -184,12 +169,11 @@ class VmsClient:
                 if isinstance(response, Response):
                     self.certificate_end_s = response.certificate_end_s
                 body = await read_page(response, self._options.folder)
-                large = body if isinstance(body, Scratch) else None
                 return RawAnswer(
                     status=response.status,
                     headers=response.headers,
                     body=without(body, token) if isinstance(body, bytes) else b"",
-                    large=large,
+                    large=body if isinstance(body, Scratch) else None,
                     clock_offset_us=offset_us,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
@@ -223,12 +207,7 @@ class VmsClient:
     async def sample(
         self, address: URL, headers: Mapping[str, str], *, most_bytes: int
     ) -> RawAnswer:
-        """Ask for a file and read no more than its first bytes.
-
-        Args:
-            address: As `resolve` gives it.
-            headers: Besides our own.
-            most_bytes: Of the body.
+        """Ask for a file and read its first bytes at most; `headers` join our own.
 
         Raises:
             FetchError: Nothing came.
@@ -301,6 +280,8 @@ class VmsClient:
     ) -> aiohttp.ClientResponse:
         try:
             return await self._follow(address, headers)
+        except AuthError as exc:
+            raise FetchError(exc.reason, str(exc)) from exc
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
             reason, text = explained(exc, self._options.proxies.hosts)
             raise FetchError(
@@ -313,9 +294,8 @@ class VmsClient:
         """Follow redirects by hand, each checked before it is requested."""
         own, elsewhere = self._tls(FetchError)
         credentials: dict[str, str] = {}
-        at_home = origin_of(address) == self.origin
-        if self._options.send_token_to_files and at_home:
-            credentials["Authorization"] = f"Bearer {await self._file_token()}"
+        if self._options.send_token_to_files and origin_of(address) == self.origin:
+            credentials["Authorization"] = f"Bearer {await self.token.read()}"
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._sessions.files.get(
                 address,
@@ -344,12 +324,6 @@ class VmsClient:
                 "http://, and only such are used; set the source's proxy to one",
             )
         return proxy
-
-    async def _file_token(self) -> str:
-        try:
-            return await self.token.read()
-        except AuthError as exc:
-            raise FetchError(exc.reason, str(exc)) from exc
 
     def _tls(
         self, failure: type[ListError | FetchError]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mirror.ports import ResumePoint
 
 _RANGE = re.compile(
-    r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
+    r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII | re.IGNORECASE
 )
 _NO_RANGE = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
 _GONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
@@ -63,8 +63,7 @@ def look(
         total = None
     if status == HTTPStatus.PARTIAL_CONTENT:
         match = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
-        stated = match is not None and match.group(3) != "*"
-        total = int(match.group(3)) if match is not None and stated else None
+        total = int(match[3]) if match else None
     seen = Validators(
         total_bytes=total,
         etag=headers.get("ETag"),
@@ -152,9 +151,7 @@ def _expect_file(
 def is_firm(headers: Mapping[str, str], now: datetime) -> bool:
     """Tell whether `Last-Modified` lies far enough before the answer's own date.
 
-    Args:
-        headers: Of the answer.
-        now: When it came, if it has no date (RFC 9110, 6.6.1).
+    Without a date it is that of now (RFC 9110, 6.6.1).
     """
     modified = backoff.http_date(headers.get("Last-Modified"))
     dated = backoff.http_date(headers.get("Date")) or now
@@ -181,7 +178,7 @@ def _rest(
 ) -> Offer:
     content_range = headers.get("Content-Range", "")
     match = _RANGE.fullmatch(content_range.strip())
-    if match is None or match.group(3) == "*":
+    if match is None:
         raise FetchError(UNFIT_RANGE, "the 206 does not say which bytes it brings")
     first, last, total = (int(part) for part in match.groups())
     asked = point.size_bytes - point.overlap_bytes
@@ -194,11 +191,10 @@ def _rest(
         raise FetchError(
             UNFIT_RANGE, f"the file had {point.total_bytes} bytes and now has {total}"
         )
-    if point.total_bytes is None and not _shows_version(headers, point):
-        raise FetchError(UNFIT_RANGE, "the 206 does not show which version it is of")
     if length is not None and length != last - first + 1:
         raise FetchError(UNFIT_RANGE, "the 206 announces another length than its range")
-    _same_version(headers, point)
+    if not _compare(headers, point) and point.total_bytes is None:
+        raise FetchError(UNFIT_RANGE, "the 206 does not show which version it is of")
     dated = headers.get("Last-Modified")
     if point.overlap_bytes and not (dated and firm):
         raise FetchError(
@@ -223,7 +219,7 @@ def _beyond_end(headers: Mapping[str, str], point: ResumePoint) -> Offer:
     beyond = total == point.size_bytes and not point.overlap_bytes
     if not beyond or point.total_bytes not in {None, total}:
         raise FetchError(UNFIT_RANGE, "the VMS has no bytes beyond those held (416)")
-    _same_version(headers, point)
+    _compare(headers, point)
     return Offer(
         start_bytes=point.size_bytes,
         total_bytes=total,
@@ -235,21 +231,19 @@ def _beyond_end(headers: Mapping[str, str], point: ResumePoint) -> Offer:
     )
 
 
-def _shows_version(headers: Mapping[str, str], point: ResumePoint) -> bool:
-    """Tell whether an answer has anything to compare with what is held."""
-    return bool(
-        (point.etag and headers.get("ETag"))
-        or (point.last_modified and headers.get("Last-Modified"))
-    )
-
-
-def _same_version(headers: Mapping[str, str], point: ResumePoint) -> None:
+def _compare(headers: Mapping[str, str], point: ResumePoint) -> bool:
+    """Raise if the answer is of another version; tell whether it shows that at all."""
+    compared = False
     for name, before in (("ETag", point.etag), ("Last-Modified", point.last_modified)):
         now = headers.get(name)
-        if now and before and now != before:
+        if not now or not before:
+            continue
+        compared = True
+        if now != before:
             raise FetchError(
                 UNFIT_RANGE, f"the file has changed: another {name} than before"
             )
+    return compared
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

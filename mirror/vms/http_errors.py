@@ -61,9 +61,7 @@ def late(waited_s: float) -> FetchError:
 def explained(exc: Exception, proxies: Collection[str] = ()) -> tuple[str, str]:
     """Return the reason, fit for a label, and the text for an HTTP failure.
 
-    Args:
-        exc: What was raised.
-        proxies: Hosts of the proxies that the request may have gone by.
+    The request may have gone by proxies on the hosts given.
     """
     if isinstance(exc, aiohttp.ConnectionTimeoutError):
         return (
@@ -74,23 +72,18 @@ def explained(exc: Exception, proxies: Collection[str] = ()) -> tuple[str, str]:
         return "timeout", "no answer, or no byte, for too long"
     return (
         _of_proxy(exc, proxies)
-        or _of_name(exc)
         or _of_tls(exc)
         or _of_connection(exc)
         or _of_answer(exc)
     )
 
 
-def _of_name(exc: Exception) -> tuple[str, str] | None:
-    if not isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return None
-    return "unreachable", (
-        f"the host name {exc.host} cannot be resolved; check url, and this machine's "
-        "name server"
-    )
-
-
 def _of_connection(exc: Exception) -> tuple[str, str] | None:
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return "unreachable", (
+            f"the host name {exc.host} cannot be resolved; check url, and this "
+            "machine's name server"
+        )
     if not isinstance(exc, aiohttp.ClientConnectorError):
         return None
     return "unreachable", (

@@ -44,8 +44,7 @@ PLACE = b"{}"
 class Scratch:
     """A file without a name; it is gone when nobody refers to it.
 
-    Args:
-        folder: Where it lies; None leaves that to the system.
+    Without a folder the system chooses where it lies.
 
     Raises:
         OSError: There is no room.
@@ -123,7 +122,6 @@ class Split:
         self.frame = bytearray()
         self.starts = array("q")
         self.sizes = array("q")
-        self._answer = answer
         self._digest = hashlib.sha256()
         self._values = 0
         self._depth = 0
@@ -131,24 +129,22 @@ class Split:
         self._in_rows = False
         self._row: int | None = None
         self._in_text = False
-        self._read()
-        self.digest = self._digest.digest()
-
-    def _read(self) -> None:
         at, carried = 0, b""
-        while piece := self._answer.read(at, WINDOW_BYTES):
+        while piece := answer.read(at, WINDOW_BYTES):
             window = carried + piece
             done = self._take(window, at - len(carried))
             carried = window[done:]
             at += len(piece)
         self._keep(carried)
+        self.digest = self._digest.digest()
 
     def _take(self, window: bytes, base: int) -> int:
         """Read a window; return up to where: a last backslash needs what follows."""
         end = len(window)
         place = since = 0
         if self._in_text:
-            place = _rest_of_text(window)
+            rest = _REST.match(window)
+            place = rest.end() if rest else 0
             if place < end and window[place] == _QUOTE:
                 self._in_text = False
                 place += 1
@@ -230,8 +226,3 @@ def too_many_rows() -> ListError:
         "too_large",
         f"a page of the list holds over {MAX_ROWS} rows; set a lower per_page",
     )
-
-
-def _rest_of_text(window: bytes) -> int:
-    match = _REST.match(window)
-    return match.end() if match else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -44,13 +43,8 @@ def judge(
 ) -> None:
     """Make sure that the answer is a list, or say why it is of no use.
 
-    Args:
-        status: Of the answer.
-        headers: Of the answer.
-        body: Read only if the VMS finds fault with the request.
-        token: Not shown, should the VMS quote it.
-        place: Where the operator puts the token.
-        now: Aware; for a `Retry-After` that is a date.
+    The body is read only if the VMS finds fault with the request, and the token not
+    shown, should the VMS quote it. `place` is where the operator puts it.
 
     Raises:
         AuthError: The VMS refuses the token.
@@ -84,9 +78,7 @@ def judge(
 def validation_errors(body: bytes, *, secret: str) -> str:
     """Return what a 422 says of each field, on one line; empty if unreadable.
 
-    Args:
-        body: Of the answer.
-        secret: Not shown, however it is written in the JSON.
+    The secret is not shown, however it is written in the JSON.
     """
     errors = json_object(body).get("errors")
     if isinstance(errors, str):
@@ -107,11 +99,10 @@ def clock_offset(
 
     Its `Date` counts whole seconds; it is compared with the middle of the request.
     """
-    try:
-        theirs_us = to_us(parsedate_to_datetime(headers["Date"])) + 500_000
-    except (KeyError, ValueError, TypeError, OverflowError):
+    theirs = backoff.http_date(headers.get("Date"))
+    if theirs is None:
         return None
-    offset_us = theirs_us - (asked_us + answered_us) // 2
+    offset_us = to_us(theirs) + 500_000 - (asked_us + answered_us) // 2
     if abs(offset_us) > _OFFSET_LIMIT_US:
         return None
     return 0 if abs(offset_us) < _OFFSET_NOISE_US else offset_us

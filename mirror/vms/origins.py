@@ -28,7 +28,6 @@ class Origins:
     """Where the files of one source may be fetched from.
 
     Attributes:
-        base: The source's base URL.
         allowed: Origins besides the source's own, `scheme://host[:port]`.
         rewrites: From an origin as listed to the one to be used.
     """
@@ -59,11 +58,7 @@ class Origins:
         return address.with_path(path + quote(name, safe=""), encoded=True)
 
     def redirect(self, current: URL, location: str) -> URL:
-        """Return where a redirect leads.
-
-        Raises:
-            OriginRefusedError: As `resolve`.
-        """
+        """Return where a redirect leads; raises as `resolve`."""
         return self._checked(_parse(location, current))
 
     def _checked(self, address: URL) -> URL:
@@ -117,9 +112,7 @@ def origin_of(address: URL) -> str:
 
 def is_loopback(host: str | None) -> bool:
     """Tell whether a host is this machine by name or number."""
-    if host is None:
-        return False
-    name = host.lower().rstrip(".")
+    name = (host or "").lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -38,11 +38,7 @@ class Response(aiohttp.ClientResponse):
 
     @override
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Read up to the final status.
-
-        Raises:
-            InterimFloodError: It does not come.
-        """
+        """Read up to the final status; raise InterimFloodError if it does not come."""
         protocol, transport = connection.protocol, connection.transport
         if transport is not None:
             self._certificate = transport.get_extra_info("peercert")

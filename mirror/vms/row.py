@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def decode_row(raw: bytes, received: bytes, footage_zone: tzinfo) -> Row:
-    """Return one row of the list.
+    """Return one row of the list; `raw` is `received` with no half of a surrogate pair.
 
-    Args:
-        raw: With no half of a surrogate pair.
-        received: The same as it was received.
-        footage_zone: Of footage times that carry no zone.
+    Footage times that carry no zone are of `footage_zone`.
 
     Raises:
         ValueError: It has no usable id, so that nothing can be kept of it.
     """
-    fields = _fields(raw)
+    try:
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise ValueError(f"the row is not a JSON object ({exc})") from exc
     export_id = number(_value(fields, "id"))
     if export_id is None:
         raise ValueError("the row has no id that is a whole number")
@@ -56,13 +56,6 @@ def decode_row(raw: bytes, received: bytes, footage_zone: tzinfo) -> Row:
         user_id=user_id,
         raw=received,
     )
-
-
-def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        raise ValueError(f"the row is not a JSON object ({exc})") from exc
 
 
 def _value(fields: dict[str, msgspec.Raw], name: str) -> Any:  # noqa: ANN401 -- JSON

@@ -19,6 +19,7 @@ from mirror.vms.row import decode_row
 from mirror.vms.values import json_object, number
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
     from datetime import tzinfo
     from pathlib import Path
 
@@ -75,12 +76,9 @@ def decode_page(
     else:
         split = large_pages.Split(body)
         frame, _ = _framed(without(bytes(split.frame), secret))
-        later_rows = _LaterRows(body, split, frame.data, secret, footage_zone)
-        rows, later, digest = (
-            later_rows.some(),
-            later_rows,
-            split.digest + _digest(frame.data),
-        )
+        pieces = _pieces(body, split, frame.data, secret, footage_zone)
+        rows, later = next(pieces), _in_threads(pieces)
+        digest = split.digest + _digest(frame.data)
     if len(frame.data) > large_pages.MAX_ROWS:
         raise large_pages.too_many_rows()
     meta = json_object(bytes(frame.meta))
@@ -151,73 +149,44 @@ def _refuse(rows: Rows, received: bytes, error: str) -> None:
     rows.bad_rows.append(BadRow(raw=shown, error=error))
 
 
-class _LaterRows:
-    """The rows of a large answer, decoded some at a time, in threads.
-
-    Args:
-        answer: As received.
-        split: Where its rows lie.
-        listed: All rows of its frame; those taken out are `{}` there.
-        secret: Taken out of each.
-        zone: Of footage times that carry no zone.
-    """
-
-    def __init__(
-        self,
-        answer: Scratch,
-        split: large_pages.Split,
-        listed: list[msgspec.Raw],
-        secret: str,
-        zone: tzinfo,
-    ) -> None:
-        self._answer = answer
-        self._places = zip(split.starts, split.sizes, strict=True)
-        self._listed = iter(listed)
-        self._secret = secret
-        self._zone = zone
-        self._over = False
-
-    def __aiter__(self) -> _LaterRows:
-        return self
-
-    async def __anext__(self) -> Rows:
-        if self._over:
-            raise StopAsyncIteration
-        return await asyncio.to_thread(self.some)
-
-    def some(self) -> Rows:
-        """Decode the next rows, up to so many or so long."""
-        rows, room = Rows(rows=[], bad_rows=[]), _AT_ONCE_BYTES
-        while room > 0 and len(rows.rows) + len(rows.bad_rows) < _AT_ONCE:
-            raw = next(self._listed, None)
-            if raw is None:
-                self._over = True
-                break
-            room -= self._decode(bytes(raw), rows)
-        return rows
-
-    def _decode(self, raw: bytes, rows: Rows) -> int:
-        """Decode one row; return how long it is."""
-        place = next(self._places, None) if raw == large_pages.PLACE else None
+def _pieces(
+    answer: Scratch,
+    split: large_pages.Split,
+    listed: list[msgspec.Raw],
+    secret: str,
+    zone: tzinfo,
+) -> Iterator[Rows]:
+    """Decode the rows of a large answer, up to so many or so long at a time."""
+    places = zip(split.starts, split.sizes, strict=True)
+    rows, room = Rows(rows=[], bad_rows=[]), _AT_ONCE_BYTES
+    for raw in map(bytes, listed):
+        place = next(places, None) if raw == large_pages.PLACE else None
+        start, size = place or (0, len(raw))
         if place is None:
-            _take(rows, raw, raw, self._zone)
-            return len(raw)
-        start, size = place
-        received = self._answer.read(start, min(size, large_pages.MAX_ROW_BYTES))
-        received = without(received, self._secret)
-        if size > large_pages.MAX_ROW_BYTES:
-            _refuse(rows, received, "the row is longer than 4 MiB")
+            _take(rows, raw, raw, zone)
         else:
-            readable = _SURROGATES.sub(_whole_pair, received)
-            _take(rows, readable, received, self._zone)
-        return size
+            received = answer.read(start, min(size, large_pages.MAX_ROW_BYTES))
+            received = without(received, secret)
+            if size > large_pages.MAX_ROW_BYTES:
+                _refuse(rows, received, "the row is longer than 4 MiB")
+            else:
+                _take(rows, _SURROGATES.sub(_whole_pair, received), received, zone)
+        room -= size
+        if room <= 0 or len(rows.rows) + len(rows.bad_rows) == _AT_ONCE:
+            yield rows
+            rows, room = Rows(rows=[], bad_rows=[]), _AT_ONCE_BYTES
+    yield rows
+
+
+async def _in_threads(pieces: Iterator[Rows]) -> AsyncIterator[Rows]:
+    while rows := await asyncio.to_thread(next, pieces, None):
+        yield rows
 
 
 def _answer(body: bytes) -> tuple[_ListJson, bytes]:
     """Decode the frame; half a surrogate pair in one row spoils no other row.
 
-    Returns:
-        The frame, and the bytes it was decoded from, as many as in `body`.
+    With it comes what it was decoded from, of the length of `body`.
     """
     try:
         return msgspec.json.decode(body, type=_ListJson), body

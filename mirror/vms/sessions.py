@@ -48,11 +48,7 @@ class Tls:
         return self.context_elsewhere() if self.verify else False
 
     def context_elsewhere(self) -> ssl.SSLContext | bool:
-        """Return the same for other origins: always verified.
-
-        Raises:
-            OSError: As `context`.
-        """
+        """Return the same for other origins: always verified; raises as `context`."""
         if self.ca_file is None:
             return True
         context = ssl.create_default_context()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import aiofiles.os
 import msgspec
 
+from mirror.disk import durable
 from mirror.errors import AuthError
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class TokenFile:
         path: Of the file; None where neither `token_file` nor a credential is there.
         source: For error texts.
         learned: Called with each token, so that logs never show it.
+
+    Attributes:
+        place: Where the operator puts the token, for error texts.
     """
 
     def __init__(
@@ -45,17 +49,9 @@ class TokenFile:
         self._learned = learned
         self._stamp: tuple[int, int, int] | None = None
         self._token: str | None = None
-
-    @property
-    def place(self) -> str:
-        """Where the operator puts the token, for error texts."""
-        if self._path is None:
-            return f"token_file of sources.{self._source}"
-        return f"{self._path} by {self._command}"
-
-    @property
-    def _command(self) -> str:
-        return f"`archive-mirror token set {self._source}`"
+        self._command = f"`archive-mirror token set {source}`"
+        by_key = f"token_file of sources.{source}"
+        self.place = by_key if path is None else f"{path} by {self._command}"
 
     async def changed(self) -> bool:
         """Tell whether the file is another than the one last read."""
@@ -107,15 +103,12 @@ class TokenFile:
 
 def _content(path: Path) -> bytes:
     # A pipe without a writer would not even open.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
+    with durable.closing(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as fd:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise AuthError(
                 "no_token", f"the token file {path} is no regular file; make it one"
             )
         return os.read(fd, MAX_BYTES + 1)
-    finally:
-        os.close(fd)
 
 
 _read_file = aiofiles.os.wrap(_content)
@@ -123,11 +116,7 @@ _read_file = aiofiles.os.wrap(_content)
 
 
 def parse(raw: bytes, place: str) -> str:
-    """Return the token in what an operator wrote, without a leading `Bearer`.
-
-    Args:
-        raw: The text, white space around it and all.
-        place: Where it came from, for the error text.
+    """Return the token in what an operator wrote, without white space and `Bearer`.
 
     Raises:
         AuthError: It is none.
@@ -157,9 +146,8 @@ def store(path: Path, token: str, *, reader: Path) -> None:
     """
     if os.geteuid() != 0:
         path = path.resolve()
-    folder = _opened(path.parent)
     name = f".{path.name}.{secrets.token_hex(8)}"
-    try:
+    with durable.closing(_opened(path.parent)) as folder:
         owner = _owner(path, folder, reader)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, _MODE, dir_fd=folder)
@@ -176,36 +164,26 @@ def store(path: Path, token: str, *, reader: Path) -> None:
             os.unlink(name, dir_fd=folder)
             raise
         os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _opened(folder: Path) -> int:
-    """Open a folder; as root without following links, which others may have made.
-
-    Raises:
-        OSError: It cannot be opened; ELOOP: a link leads there.
-    """
+    """Open a folder; as root not through links, which others may have made (ELOOP)."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if os.geteuid() != 0:
         return os.open(folder, flags)
     opened = os.open("/", flags)
     for name in folder.parts[1:]:
-        try:
-            if stat.S_ISLNK(os.lstat(name, dir_fd=opened).st_mode):
+        with durable.closing(opened) as above:
+            if stat.S_ISLNK(os.lstat(name, dir_fd=above).st_mode):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-            below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=opened)
-        finally:
-            os.close(opened)
-        opened = below
+            opened = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
     return opened
 
 
 def _owner(path: Path, folder: int, reader: Path) -> tuple[int, int] | None:
     """Return the owner a token file must have; None if it cannot be chosen.
 
-    Raises:
-        OSError: There is something else than a file.
+    Raises OSError where there is something else than a file.
     """
     owned: os.stat_result | None = None
     with suppress(FileNotFoundError):

@@ -30,9 +30,7 @@ def number(value: object) -> int | None:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
-    if isinstance(value, int) and 0 <= value <= MAX_NUMBER:
-        return value
-    return None
+    return value if isinstance(value, int) and 0 <= value <= MAX_NUMBER else None
 
 
 def text(value: object) -> str | None:
@@ -43,10 +41,7 @@ def text(value: object) -> str | None:
 def moment(value: object, zone: tzinfo, *, fold: int = 0) -> datetime | None:
     """Return the aware instant of an ISO 8601 text; without a zone, in `zone`.
 
-    Args:
-        value: Perhaps such a text.
-        zone: Of a text that names none.
-        fold: 1 takes a time that comes twice, in autumn, for the second one.
+    `fold` 1 takes a time that comes twice, in autumn, for the second one.
     """
     if not isinstance(value, str) or not 8 <= len(value) <= 40:  # noqa: PLR2004 -- bounds
         return None

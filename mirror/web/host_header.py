@@ -32,11 +32,6 @@ def accepted_names(
 
     By which names a network reaches this machine is unknown, so there all are
     accepted unless the operator lists some.
-
-    Args:
-        addresses: Those listened on.
-        listen: As configured.
-        hosts: Further names, as configured.
     """
     if not hosts and not all(ip_address(each).is_loopback for each in addresses):
         return None

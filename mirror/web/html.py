@@ -51,12 +51,7 @@ def length(seconds: float) -> str:
 
 
 class Times:
-    """Shows moments relative to now.
-
-    Args:
-        now: The moment the page is of.
-        zone: Of the clock on the operator's wall.
-    """
+    """Shows moments relative to now, by the clock on the operator's wall."""
 
     def __init__(self, now: datetime, zone: tzinfo) -> None:
         self.now = now
@@ -66,7 +61,15 @@ class Times:
         """Return `5 min ago` or `in 5 min`, with date and time as its title."""
         if moment is None:
             return escape(never)
-        return self._element(moment, self._distance(self.seconds(moment)))
+        seconds = self.seconds(moment)
+        if abs(seconds) < 1:
+            return self._element(moment, "now")
+        words = (
+            f"{abs(seconds) / _DAY_S:.0f}\N{NO-BREAK SPACE}d"
+            if abs(seconds) > 2 * _DAY_S
+            else length(abs(seconds))
+        )
+        return self._element(moment, f"in {words}" if seconds > 0 else f"{words} ago")
 
     def clock(self, moment: str) -> str:
         """Return `14:05`, with its day unless that is today's."""
@@ -97,14 +100,3 @@ class Times:
             f'<time datetime="{escape(moment)}" title="{escape(title)}">'
             f"{escape(words)}</time>"
         )
-
-    @staticmethod
-    def _distance(seconds: float) -> str:
-        if abs(seconds) < 1:
-            return "now"
-        words = (
-            f"{abs(seconds) / _DAY_S:.0f}\N{NO-BREAK SPACE}d"
-            if abs(seconds) > 2 * _DAY_S
-            else length(abs(seconds))
-        )
-        return f"in {words}" if seconds > 0 else f"{words} ago"

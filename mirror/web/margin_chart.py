@@ -10,7 +10,7 @@ from mirror.web.html import length
 from mirror.wording import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from mirror.web.html import Times
 
@@ -27,31 +27,36 @@ _HEIGHTS = (
     *((60.0, 4), (300.0, 5), (600.0, 5), (1200.0, 4), (3600.0, 4), (7200.0, 4)),
     *((10800.0, 3), (14400.0, 4), (21600.0, 3), (43200.0, 4), (86400.0, 4)),
 )
+"""Heights of the plot in seconds, and how many round parts each has."""
 _NAME = 60
+_NONE = "no file fetched yet"
 
 
-def margins(status: Mapping[str, Any], times: Times) -> str:
-    """Return the plot: when a file was fetched, and how much time was left then."""
+def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
+    """Return when files were fetched, and how much time was left: words and a plot."""
     kept = [
         export for export in status["recent"] if export["margin_seconds"] is not None
     ]
     waiting = [
         export for export in status["open"] if export["left_seconds"] is not None
     ]
-    lost = [export for export in status["lost"] if export["deadline"] is not None]
     if not kept and not waiting:
-        return '<p class="none">No file has been fetched yet.</p>'
+        return _NONE, '<p class="none">No file has been fetched yet.</p>'
     oldest = min(
         (times.seconds(export["spooled_at"]) for export in kept), default=-60.0
     )
     width_s = max(60.0, -oldest)
     lost = [
-        export for export in lost if -width_s <= times.seconds(export["deadline"]) <= 0
+        export
+        for export in status["lost"]
+        if export["deadline"] is not None
+        and -width_s <= times.seconds(export["deadline"]) <= 0
     ]
-    values = [export["margin_seconds"] for export in kept]
-    values += [export["left_seconds"] for export in waiting]
-    height_s, parts = _scale(max([60.0, *values]))
-    plot = _Plot(width_s, height_s, parts)
+    margins_s = [export["margin_seconds"] for export in kept]
+    most_s = max([60.0, *margins_s, *(export["left_seconds"] for export in waiting)])
+    plot = _Plot(
+        width_s, *next((each for each in _HEIGHTS if most_s <= each[0]), (most_s, 1))
+    )
     marks = [
         *plot.frame(),
         *(
@@ -68,20 +73,15 @@ def margins(status: Mapping[str, Any], times: Times) -> str:
         ),
         *(plot.diamond(export["left_seconds"], _label(export)) for export in waiting),
     ]
-    description = summary(values[: len(kept)])
-    return (
-        f'<svg class="plot" role="img" aria-label="{escape(description)}">'
+    words = _NONE
+    if kept:
+        words = (
+            f"of the latest {len(kept)}: least {length(min(margins_s))}, "
+            f"half of them more than {length(median(margins_s))}"
+        )
+    return words, (
+        f'<svg class="plot" role="img" aria-label="{escape(words)}">'
         f"{''.join(marks)}</svg>{_LEGEND}"
-    )
-
-
-def summary(values: Sequence[float]) -> str:
-    """Return the margins in words."""
-    if not values:
-        return "no file fetched yet"
-    return (
-        f"of the latest {len(values)}: least {length(min(values))}, "
-        f"half of them more than {length(median(values))}"
     )
 
 
@@ -172,11 +172,6 @@ class _Plot:
         if left_s < 0:
             return min(_FLOOR, _BOTTOM + 12)
         return _BOTTOM - (_BOTTOM - _TOP) * min(1.0, left_s / self._height_s)
-
-
-def _scale(seconds: float) -> tuple[float, int]:
-    """Return a height, and how many round parts it has."""
-    return next((scale for scale in _HEIGHTS if seconds <= scale[0]), (seconds, 1))
 
 
 def _label(export: Mapping[str, Any]) -> str:

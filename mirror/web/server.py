@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import time
-from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import structlog
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from yarl import URL
 
 from mirror.errors import MirrorError, TransientError
 from mirror.web import host_header, status_page
@@ -49,27 +50,12 @@ class _Cached(Generic[T]):
         self._asking = asyncio.Lock()
 
     async def get(self) -> T:
-        """Return the answer.
-
-        Raises:
-            MirrorError: As by `ask`.
-            TimeoutError: `ask` took too long.
-        """
+        """Return the answer; raise as `ask` does, or TimeoutError after `REFRESH_S`."""
         async with asyncio.timeout(REFRESH_S), self._asking:
-            if self._answer is None or time.monotonic() - self._answer[0] >= (
-                self._fresh_s
-            ):
+            if self._answer is None or time.monotonic() >= self._answer[0]:
                 fresh = await self._ask()
-                self._answer = (time.monotonic(), fresh)
+                self._answer = (time.monotonic() + self._fresh_s, fresh)
             return self._answer[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Status:
-    """The status in both forms, taken at the same moment."""
-
-    html: bytes
-    json: bytes
 
 
 class HttpServer:
@@ -122,8 +108,8 @@ class HttpServer:
         application.on_response_prepare.append(_add_headers)
         for page, path, handler in (
             ("metrics", "/metrics", self._metrics),
-            ("health", "/healthz", self._healthz),
-            ("health", "/readyz", self._readyz),
+            ("health", "/healthz", partial(_health, self._healthy)),
+            ("health", "/readyz", partial(_health, self._ready)),
             ("status", "/", self._page),
             ("status", "/status.json", self._status_json),
         ):
@@ -143,7 +129,8 @@ class HttpServer:
         addresses = [address for address, *_ in bound]
         self._names = host_header.accepted_names(addresses, host, self._hosts)
         actual = int(bound[0][1])
-        _log.info("http.listening", host=host or "*", port=actual)
+        url = _page_url(addresses[0], actual) if "status" in self._pages else None
+        _log.info("http.listening", host=host or "*", port=actual, page=url)
         return actual
 
     async def stop(self) -> None:
@@ -177,20 +164,21 @@ class HttpServer:
         response.enable_compression()
         return response
 
-    async def _render(self) -> _Status:
+    async def _render(self) -> tuple[bytes, bytes]:
+        """Return the status of one moment as HTML and as JSON."""
         status = await self._ask_status()
 
-        def both() -> _Status:
+        def both() -> tuple[bytes, bytes]:
             # Names may hold lone surrogates, which UTF-8 cannot encode.
             html = status_page.render(status, self._zone).encode("utf-8", "replace")
-            return _Status(html=html, json=json.dumps(status).encode())
+            return html, json.dumps(status).encode()
 
         return await asyncio.to_thread(both)
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
         try:
             status = 200
-            body = (await self._status.get()).html
+            body, _json = await self._status.get()
         except (MirrorError, TimeoutError) as exc:
             status = 503
             body = status_page.failure(_failure_text(exc)).encode()
@@ -198,16 +186,10 @@ class HttpServer:
 
     async def _status_json(self, _: web.Request) -> web.StreamResponse:
         try:
-            body = (await self._status.get()).json
+            _html, body = await self._status.get()
         except (MirrorError, TimeoutError) as exc:
             raise web.HTTPServiceUnavailable(text=_failure_text(exc)) from exc
         return _response(body, "application/json", 200)
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return _health(await self._healthy())
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        return _health(await self._ready())
 
 
 async def _add_headers(_: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -224,6 +206,12 @@ def _accept(server: web.Server) -> asyncio.BaseProtocol:
     for oldest in connections[: max(0, len(connections) - _MOST_CONNECTIONS + 1)]:
         oldest.force_close()
     return server()
+
+
+def _page_url(address: str, port: int) -> str:
+    """Return what to open in a browser on this machine."""
+    name = "localhost" if ip_address(address).is_unspecified else address
+    return str(URL.build(scheme="http", host=name, port=port))
 
 
 def _refused(host: str | None, port: int, failure: OSError) -> str:
@@ -251,7 +239,9 @@ def _response(body: bytes, kind: str, status: int) -> web.StreamResponse:
     return response
 
 
-def _health(reasons: list[str]) -> web.Response:
-    if reasons:
+async def _health(
+    ask: Callable[[], Awaitable[list[str]]], _: web.Request
+) -> web.Response:
+    if reasons := await ask():
         return web.json_response({"status": "failing", "reasons": reasons}, status=503)
     return web.json_response({"status": "ok"})

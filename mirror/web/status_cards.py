@@ -56,16 +56,8 @@ def kept(exports: Mapping[str, int]) -> int:
 
 def margins(status: Mapping[str, Any], times: Times) -> str:
     """Return the picture of margins."""
-    margins_s = [
-        export["margin_seconds"]
-        for export in status["recent"]
-        if export["margin_seconds"] is not None
-    ]
-    return _card(
-        "Time left when a file was safe here",
-        margin_chart.summary(margins_s),
-        margin_chart.margins(status, times),
-    )
+    words, plot = margin_chart.margins(status, times)
+    return _card("Time left when a file was safe here", words, plot)
 
 
 def urgent(status: Mapping[str, Any], times: Times) -> str:

@@ -46,12 +46,7 @@ _OUTLINES: Final = {
 
 
 def render(status: Mapping[str, Any], zone: tzinfo) -> str:
-    """Return the page.
-
-    Args:
-        status: As `/status.json` gives it.
-        zone: Of the times shown.
-    """
+    """Return the page for what `/status.json` gives, with times in `zone`."""
     now = datetime.fromisoformat(status["now"])
     times = Times(now, zone)
     headline = status["headline"]

@@ -24,6 +24,7 @@ from mirror.lifecycle.list_row import plan
 from mirror.metrics import Metrics
 from mirror.model import Attempt, Export, Reason, State, from_us
 from mirror.pipeline.fetch import attempt as fetch
+from mirror.pipeline.fetch import download
 from mirror.pipeline.fetch.attempt import Fetcher
 from mirror.pipeline.fetch.download import Downloader
 from mirror.pipeline.fetch.first_byte import FirstByteWait
@@ -39,7 +40,7 @@ from tests.publisher_bench import CountedLedger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mirror.ports import ResumePoint, Validators
+    from mirror.ports import Batch, ResumePoint, Validators
 
 WHOLE = mp4_boxes.classic(
     (dataclasses.replace(mp4_boxes.VIDEO, samples=mp4_boxes.pictures(300)),)
@@ -65,14 +66,17 @@ class Body:
     firm: bool = True
     stalls: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def read(self) -> bytes:
+    async def fill(self, batch: Batch, _: float = 0.0) -> bool:
         step = self.script.pop(0) if self.script else b""
         if isinstance(step, Exception):
             raise step
         if step is ...:
             self.stalls.set()
             await asyncio.Event().wait()
-        return bytes(step)
+        if len(step) > len(batch.free):
+            self.script.insert(0, step[len(batch.free) :])
+        batch.add(step[: len(batch.free)])
+        return bool(step)
 
 
 @dataclass
@@ -284,6 +288,48 @@ async def test_a_body_that_ends_early_without_a_word_was_cut(bench):
     rest = Body([WHOLE[500:]], start_bytes=500, total_bytes=len(WHOLE))
     assert await bench.attempt(rest) is None
     assert bench.parts() == [WHOLE]
+
+
+async def test_a_cut_behind_much_is_resumed_at_once(bench, monkeypatch):
+    """For each answer that brought enough, in one attempt; then it waits."""
+    monkeypatch.setattr(download, "WORTHWHILE_BYTES", 500)
+    total = len(WHOLE)
+    ends = (500, 1000, 1499)
+    failure = await bench.attempt(
+        *(
+            Body([WHOLE[begin:end], cut()], start_bytes=begin, total_bytes=total)
+            for begin, end in zip((0, *ends), ends, strict=False)
+        )
+    )
+    (one,) = await bench.attempts()
+
+    assert failure.reason == one.outcome == "cut"
+    assert one.held_bytes == ends[-1]
+    assert [point.size_bytes for point in bench.vms.points] == [0, 500, 1000]
+    bench.now_us += 20 * MINUTE
+    rest = Body([WHOLE[ends[-1] :]], start_bytes=ends[-1], total_bytes=total)
+    assert await bench.attempt(rest) is None
+    assert bench.parts() == [WHOLE]
+
+
+async def test_bytes_that_are_brought_again_are_no_gain(bench, monkeypatch):
+    """A server that always begins anew is not asked at once for ever."""
+    monkeypatch.setattr(download, "WORTHWHILE_BYTES", 500)
+    again = [Body([WHOLE[:600], cut()], total_bytes=len(WHOLE)) for _ in range(3)]
+    failure = await bench.attempt(*again)
+
+    assert failure.reason == "cut"
+    assert len(bench.vms.points) == 2
+
+
+@pytest.mark.parametrize("reason", ["timeout", "bad_answer"])
+async def test_only_a_cut_is_resumed_at_once(bench, monkeypatch, reason):
+    """What is silent, or broken, has time to recover."""
+    monkeypatch.setattr(download, "WORTHWHILE_BYTES", 500)
+    body = Body([WHOLE[:600], FetchError(reason, "gone")], total_bytes=len(WHOLE))
+
+    assert (await bench.attempt(body)).reason == reason
+    assert len(bench.vms.points) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ async def test_the_demo_ends_well(tmp_path):
     scratch, kept = tmp_path / "scratch", tmp_path / "kept"
     scratch.mkdir()
     passing, keeping = await asyncio.gather(
-        run_beside("demo", TMPDIR=str(scratch)),
+        run_beside("demo", TMPDIR=str(scratch), COLUMNS="80"),
         run_beside("demo", "--keep", kept, TMPDIR=str(scratch)),
     )
 
@@ -29,6 +29,11 @@ async def test_the_demo_ends_well(tmp_path):
         assert (ran.code, ran.err) == (0, "")
         assert "files saved" in ran.out and not RAW_CONTROL.search(ran.out)
     assert list(scratch.iterdir()) == []
+    table = passing.out.partition("EXPORT")[2].splitlines()
+    assert max(map(len, table)) <= 80
+    assert len(re.findall(r" [0-9a-f]{8}$", passing.out, re.MULTILINE)) == 14
+    for state in ("lost", "parked"):
+        assert f"{state}, as is meant here: " in passing.out
     assert str(kept) in keeping.out
     config = kept / "archive-mirror.toml"
     listed = run("list", "--json", "--state", "saved", "-c", config)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from mirror.cli import list as list_command
+from mirror.cli.globals import Globals
 from tests.command import KEYS, labels, on, run
 from tests.filled_site import EVIL
 
@@ -64,6 +68,10 @@ def test_list_json_has_exactly_the_promised_keys(filled_site):
         (["--name", "*a*.mp4"], ["hq/8", "annex/7", "hq/11", "annex/21", "hq/7"]),
         (["--name", "gate.mp4"], []),
         (["--name", "' OR 1=1 --"], []),
+        (["--since", "2d"], []),
+        (["--since", "20000d", "--source", "annex"], ["annex/7", "annex/21"]),
+        (["--until", "2d", "--source", "annex"], ["annex/7", "annex/21"]),
+        (["--limit", "2"], ["hq/10", "hq/9"]),
     ],
 )
 def test_filters(filled_site, options, expected):
@@ -115,3 +123,72 @@ def test_control_characters_never_reach_the_terminal(filled_site):
         run(*on(filled_site), "list", "--json", "--camera", "2").lines[1]["name"]
         == EVIL
     )
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_list_fits_the_terminal(filled_site, width):
+    """Names are cut, not what tells exports apart; cameras have their names."""
+    filled_site.tables["cameras"] = {"1": "North gate", "3": "Lobby"}
+    filled_site.settings()
+    lines = run(*on(filled_site), "list", COLUMNS=str(width)).out.splitlines()
+    whole = run(*on(filled_site), "list").out
+    del filled_site.tables["cameras"]
+    filled_site.settings()
+
+    assert max(map(len, lines)) <= width
+    table = lines[1 : lines.index("")]
+    assert [line.split()[0] for line in table][:2] == ["hq/10", "hq/9"]
+    assert all(re.search(r" \d+ d( \d+ h)? ", line) for line in table)
+    assert (
+        "North gate" in whole
+        and "Lobby" in whole
+        and "\N{HORIZONTAL ELLIPSIS}" not in whole
+    )
+
+
+def test_a_list_for_people_ends(filled_site, monkeypatch, capsys):
+    """It says so; `--limit` gives more, and JSON all."""
+    monkeypatch.setattr(list_command, "_MOST", 3)
+    context: Any = SimpleNamespace(obj=Globals(config=on(filled_site)[1]))
+    list_command.list_exports(context)
+    short = capsys.readouterr().out
+    list_command.list_exports(context, limit=7)
+    longer = capsys.readouterr().out
+    list_command.list_exports(context, as_json=True)
+
+    assert [
+        len(re.findall(r"^\w+/\d", one, re.MULTILINE)) for one in (short, longer)
+    ] == [3, 7]
+    assert "the newest 3; --limit gives more, --json all" in short
+    assert "the newest" not in longer
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+def test_an_empty_answer_says_what_there_is(filled_site, tmp_path):
+    """Nothing is shown that could be taken for a failure, or for all being well."""
+    ran = run(*on(filled_site), "list", "--state", "damaged")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert re.fullmatch(r"none matches; there are: (\w+ \d+(, )?)+\n", ran.out)
+    assert "saved 5" in ran.out and "parked 1" in ran.out
+    empty = tmp_path / "empty.toml"
+    state = str(filled_site.folder / "state")
+    text = (filled_site.folder / "archive-mirror.toml").read_text()
+    empty.write_text(text.replace(state, str(tmp_path / "none")))
+    assert run("list", "-c", empty).out.startswith("no export was listed yet; ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["list", "--source", "nope"], "there is no source nope; there are: annex, hq"),
+        (["verify", "--target", "tape"], "there is no target tape; there are: nas"),
+        (["list", "--state", "lots"], "'lost'"),
+    ],
+)
+def test_an_unknown_name_names_the_known_ones(filled_site, arguments, known):
+    """Not an empty answer, from which one would take that there is nothing."""
+    ran = run(*on(filled_site), *arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert known in " ".join(ran.err.split())

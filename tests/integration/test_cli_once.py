@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 
-from mirror.simulator import Stage, Vms
-from tests.command import on, run_beside, tree
+from mirror.model import State
+from mirror.simulator import Fault, Kind, Stage, Vms
+from tests.command import environment, on, run_beside, tree
 from tests.filled_site import EVIL
 from tests.site import Site
 
@@ -104,3 +111,61 @@ async def test_a_dry_run_changes_nothing_on_disk(tmp_path):
         vms.script_list(then="status_500")
         ran = await run_beside(*on(site), "once", "--dry-run")
         assert ran.code == 1 and "hq" in ran.out
+
+
+async def test_bars_and_log_lines_share_a_terminal(tmp_path):
+    """A log line stands above the bars, not behind one; the result is the last word."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        site.settings()
+        for _ in range(4):
+            slow = Fault(kind=Kind.RATE, rate=600_000)
+            vms.add(size=500_000, faults=[slow])
+        ours, theirs = os.openpty()
+        running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mirror", *on(site), "once"),
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(TERM="xterm", COLUMNS="100", LINES="40"),
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while chunk := await asyncio.to_thread(os.read, ours, 65536):
+                shown += chunk
+        os.close(ours)
+        assert await running.wait() == 0
+
+    pieces = re.split(r"[\r\n]", shown.decode())
+    bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
+    assert any(bar in piece for piece in pieces)
+    assert sum("export.saved" in piece for piece in pieces) == 4
+    assert not [one for one in pieces if bar in one and "export." in one]
+    last = [one for one in pieces if one][-1]
+    assert last.startswith("\x1b[1A\x1b[2Ksaved 4, owed 0"), last
+
+
+async def test_a_run_that_is_stopped_says_what_it_came_to(tmp_path):
+    """Ctrl-C is no reason to say nothing; what is under way is still owed."""
+    async with Vms() as vms:
+        site = Site.make(tmp_path, vms)
+        site.settings()
+        quick = vms.add()
+        vms.add(faults=["hang"])
+        running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mirror", *on(site), "once"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        ledger = tmp_path / "state" / "ledger.sqlite3"
+        await site.until(ledger.exists)
+        await site.until_state(quick, State.SAVED)
+        running.send_signal(signal.SIGINT)
+        out, _ = await asyncio.wait_for(running.communicate(), 60)
+
+    assert running.returncode == 130
+    assert out.decode().splitlines() == [
+        "stopped before all was done; the next run goes on from here",
+        "saved 1, owed 1, newly lost 0, newly doubtful 0, at risk 0",
+    ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mirror.simulator import Vms
+from tests.afternoon import HOUR, MINUTE, HandmadeSite
 from tests.command import KEYS, on, run, run_beside
 from tests.site import Site
 
@@ -24,11 +27,39 @@ def test_show_one_export(filled_site):
     assert "/storage/" not in plain.out + ran.out
 
 
+def test_show_begins_with_a_verdict_and_fits_the_terminal(filled_site):
+    """In words, with what to do; the whole SHA-256 has room."""
+    parked, saved = (
+        run(*on(filled_site), "show", name, COLUMNS="80").out.splitlines()
+        for name in ("hq/9", "annex/7")
+    )
+
+    assert parked[0].startswith(
+        "parked: its file could not be fetched so far; deadline "
+    )
+    assert saved[0] == "saved: its file is kept, on nas."
+    assert max(map(len, parked + saved)) <= 80
+    assert any(re.fullmatch("sha256 +[0-9a-f]{64}", line) for line in saved)
+    assert any(re.search(r"^created_at .*Z \(\d+ d .*ago\)$", one) for one in saved)
+
+
+def test_a_text_that_only_looks_like_a_moment_is_shown_as_it_is(tmp_path):
+    """A name from the VMS can be anything."""
+    with HandmadeSite.open(tmp_path) as site:
+        name = "2026-99-99T00:00:00Z"
+        number = site.keep("hq", made_us=HOUR, took_us=MINUTE, name=name)
+    config = tmp_path / "archive-mirror.toml"
+
+    shown = run("show", f"hq/{number}", "-c", config)
+
+    assert re.search(rf"^name +{name}$", shown.out, re.MULTILINE), shown
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("hq/999", "hq/999"),
-        ("nosuch/7", "nosuch/7"),
+        ("nosuch/7", "nosuch/7 is known; its source is none of those known: annex, hq"),
         ("hq/7@2001-01-01T00:00:00Z", "@2001"),
     ],
 )
@@ -85,7 +116,7 @@ async def test_retry_makes_exports_due(tmp_path):
         assert (one.code, one.err) == (0, "") and "1 of 1" in one.out
         assert "others" not in one.out
         known = await run_beside(*on(site), "show", f"hq/{saved.export_id}")
-        assert "\nacknowledged_at  -\n" in known.out
+        assert "acknowledged_at" not in known.out
         assert site.export(parked[0]).state == "ready"
         rest = await run_beside(*on(site), "retry", "--state", "parked")
         assert rest.code == 0 and "2 of 2" in rest.out

@@ -153,6 +153,8 @@ def test_no_question_of_a_status_reads_all_exports(ledger):
     connection.set_trace_callback(asked.append)
     ledger.queries.counts()
     ledger.queries.backlog(builders.NOW)
+    ledger.queries.urgency("hq", builders.NOW)
+    ledger.queries.last_verified()
     ledger.queries.unfetched(["hq"], builders.NOW)
     ledger.queries.unfetched_by_source(builders.NOW)
     ledger.queries.newly_doubtful(builders.NOW)

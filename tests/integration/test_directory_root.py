@@ -37,7 +37,8 @@ async def test_marker(world: World) -> None:
     known = await world.target().probe(first.marker_id, write=True)
 
     assert first.marker_id == again.marker_id == known.marker_id
-    assert first.free_bytes
+    assert first.free_bytes and first.size_bytes
+    assert first.size_bytes >= first.free_bytes
     assert json.loads(text).keys() == {"target_id", "created_at", "tool"}
     assert json.loads(text)["target_id"] == first.marker_id
     assert (world.root / HIDDEN / "target.json").read_text() == text

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import threading
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +15,39 @@ from mirror.disk import durable
 from tests.directory_bench import HIDDEN, World, publish_to
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from mirror.ports import Kept, Target
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     (tmp_path / "root").mkdir()
     return World(root=tmp_path / "root", spool=tmp_path / "spooled")
+
+
+@asynccontextmanager
+async def under_way(
+    world: World, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[asyncio.Task[Kept]]:
+    """Publish, and wait before the name is given for as long as the block lasts."""
+    real, waiting, looked = durable.place, threading.Event(), threading.Event()
+
+    def slow(temporary: str, name: str, **how: int) -> None:
+        waiting.set()
+        assert looked.wait(60)
+        real(temporary, name, **how)
+
+    monkeypatch.setattr(durable, "place", slow)
+    publication = world.publication(may_link=False)
+    publishing = asyncio.create_task(publish_to(target, publication))
+    try:
+        while not waiting.is_set():
+            await asyncio.sleep(0.01)
+        yield publishing
+    finally:
+        looked.set()
 
 
 async def test_own_leftovers_are_cleaned(world: World) -> None:
@@ -45,25 +72,12 @@ async def test_a_look_spares_what_is_under_way(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look each minute does not take the file of a running publish away."""
-    looked, target = threading.Event(), world.target()
-    real, waiting = durable.place, threading.Event()
-
-    def slow(temporary: str, name: str, **how: int) -> None:
-        waiting.set()
-        assert looked.wait(60)
-        real(temporary, name, **how)
-
+    target = world.target()
     health = await target.probe(None, write=True)
-    monkeypatch.setattr(durable, "place", slow)
-    under_way = asyncio.create_task(
-        publish_to(target, world.publication(may_link=False))
-    )
-    while not waiting.is_set():
-        await asyncio.sleep(0.01)
-    await target.probe(health.marker_id, write=True)
-    looked.set()
+    async with under_way(world, target, monkeypatch) as published:
+        await target.probe(health.marker_id, write=True)
 
-    assert (await under_way).verified
+    assert (await published).verified
     await target.close()
 
 
@@ -71,26 +85,13 @@ async def test_a_clone_of_this_node_does_not_keep_a_copy_from_ending(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may take a file away when it starts, but not at its look each minute."""
-    looked, target, clone = threading.Event(), world.target(), world.target()
-    real, waiting = durable.place, threading.Event()
-
-    def slow(temporary: str, name: str, **how: int) -> None:
-        waiting.set()
-        assert looked.wait(60)
-        real(temporary, name, **how)
-
+    target, clone = world.target(), world.target()
     health = await target.probe(None, write=True)
     await clone.probe(health.marker_id, write=True)
-    monkeypatch.setattr(durable, "place", slow)
-    under_way = asyncio.create_task(
-        publish_to(target, world.publication(may_link=False))
-    )
-    while not waiting.is_set():
-        await asyncio.sleep(0.01)
-    await clone.probe(health.marker_id, write=True)
-    looked.set()
+    async with under_way(world, target, monkeypatch) as published:
+        await clone.probe(health.marker_id, write=True)
 
-    assert (await under_way).verified
+    assert (await published).verified
     await target.close()
     await clone.close()
 

@@ -226,6 +226,23 @@ async def test_the_spool_does_not_fill_with_its_own_parts(tmp_path, monkeypatch)
     assert requests <= 12
 
 
+async def test_a_full_spool_asks_the_vms_for_nothing(tmp_path, monkeypatch):
+    """Room is made sure of before a request."""
+    disk = Disk(tmp_path / "spool", 10 * MIB)
+    disk.taken = disk.size
+    disk.patch(monkeypatch)
+    async with servers(1) as (vms,):
+        site = site_of(tmp_path, vms)
+        site.tables["spool_dir"] = str(disk.folder)
+        served = vms.add(size=SIZE)
+        async with site.service():
+            await site.until(lambda: any(one.last_error for one in of(site, "hq")))
+        requests = len(vms.file_requests(served))
+
+    assert "room" in (site.export(served).last_error or "")
+    assert requests == 0
+
+
 async def test_parts_that_fill_the_spool_give_way(tmp_path, monkeypatch):
     """The nearest deadline that can then finish gets the room of the latest."""
     disk = Disk(tmp_path / "spool", 10 * MIB)

@@ -33,7 +33,7 @@ async def test_a_write_that_fails_once_leaves_no_gap(
     monkeypatch.setattr(os, "pwritev", pwritev)
     async with Vms() as vms:
         site = Site.make(tmp_path, vms)
-        served = vms.add(size=2_000_000)
+        served = vms.add(size=8_000_000)
         report = await site.once()
         truth = vms.truth(served).sha256
 

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from mirror.app.status.nagios import judge
 from mirror.model import State
 from tests.afternoon import MINUTE, NOW_US, HandmadeSite
-from tests.integration.test_doubtful_shown import HELD, told
+from tests.integration.test_doubtful_shown import HELD, facts, told
 from tests.integration.test_status_page import page_of
 
 SOON = {"due_us": NOW_US + 2 * MINUTE, "not_before_us": NOW_US + 2 * MINUTE}
 
 
 @pytest.fixture
-def scene(tmp_path):
-    with HandmadeSite.open(tmp_path) as scene:
-        yield scene
+def site(tmp_path):
+    with HandmadeSite.open(tmp_path) as site:
+        yield site
 
 
-async def test_the_page_counts_it_apart(scene):
+async def test_the_page_counts_it_apart(site):
     """It is owed, but it is not to be fetched as the others are."""
-    scene.add("hq", State.READY, made_us=2 * MINUTE)
-    scene.add("hq", State.READY, made_us=3 * MINUTE, **(HELD | SOON))
-    status, seen = scene.status(), await page_of(scene)
+    site.add("hq", State.READY, made_us=2 * MINUTE)
+    site.add("hq", State.READY, made_us=3 * MINUTE, **(HELD | SOON))
+    status, seen = site.status(), await page_of(site)
 
     assert (status["owed"], status["held"]) == (2, 1)
     assert {one["name"]: one["held"] for one in status["sources"]} == {
@@ -39,61 +40,61 @@ async def test_the_page_counts_it_apart(scene):
     assert "nearest deadline first; 1 held until proven" in seen.text
     assert "held a file came to its end and is not proven whole" in seen.text
     assert "Asked again in 2 min" in seen.text.replace("\u00a0", " ")
-    assert "(1 held)" in judge(status, running=True)[1]
+    assert "(1 held)" in judge(status)[1]
 
 
-async def test_nothing_is_said_of_it_where_nothing_is_held(scene):
-    scene.add("hq", State.READY, made_us=2 * MINUTE)
-    seen = await page_of(scene)
+async def test_nothing_is_said_of_it_where_nothing_is_held(site):
+    site.add("hq", State.READY, made_us=2 * MINUTE)
+    seen = await page_of(site)
 
-    assert scene.status()["held"] == 0
+    assert site.status()["held"] == 0
     assert "held until" not in seen.text
-    assert "held" not in judge(scene.status(), running=True)[1]
+    assert "held" not in judge(site.status())[1]
 
 
-def test_status_says_it(scene):
-    scene.add("hq", State.READY, made_us=2 * MINUTE)
-    scene.add("hq", State.READY, made_us=3 * MINUTE, **HELD)
+def test_status_says_it(site):
+    site.add("hq", State.READY, made_us=2 * MINUTE)
+    site.add("hq", State.READY, made_us=3 * MINUTE, **HELD)
 
     assert "owed      2 (1 held, to be proven: see `list --state ready`)" in told(
-        scene, "status"
+        site, "status"
     )
 
 
-def test_show_says_what_is_done_about_it_and_when(scene):
-    number = scene.add("hq", State.READY, made_us=MINUTE, **(HELD | SOON))
+def test_show_says_what_is_done_about_it_and_when(site):
+    number = site.add("hq", State.READY, made_us=MINUTE, **(HELD | SOON))
 
-    text = told(scene, "show", f"hq/{number}")
+    lines = facts(told(site, "show", f"hq/{number}"))
 
-    assert "reason           held\n" in text
-    assert "asked_again      2026-11-23T14:22:00.000Z\n" in text
-    assert "asked for again before it is kept as doubtful" in " ".join(text.split())
+    assert "reason held" in lines
+    assert any(one.startswith("asked_again 2026-11-23T14:22:00.000Z") for one in lines)
+    assert "asked for again before it is kept as doubtful" in lines[0]
 
 
-def test_show_of_what_is_asked_for_at_once(scene):
+def test_show_of_what_is_asked_for_at_once(site):
     """Its time is that of the body's end."""
-    number = scene.add("hq", State.READY, made_us=MINUTE, **HELD)
+    number = site.add("hq", State.READY, made_us=MINUTE, **HELD)
 
-    full = json.loads(told(scene, "show", f"hq/{number}", "--json"))
+    full = json.loads(told(site, "show", f"hq/{number}", "--json"))
 
     assert (full["reason"], full["why"]) == (None, "held")
     assert full["asked_again"] == "2026-11-23T14:20:00.000Z"
 
 
-def test_list_explains_what_has_no_reason(scene):
+def test_list_explains_what_has_no_reason(site):
     """By what failed last, or by its state."""
     failed = {"last_error": "no first byte for 60 s", "attempts": 3}
-    scene.add("hq", State.READY, made_us=MINUTE)
-    scene.add("hq", State.READY, made_us=MINUTE, **failed)
-    scene.add("hq", State.DAMAGED, made_us=MINUTE, reason="doubtful")
-    scene.add("hq", State.EXCLUDED, made_us=MINUTE, reason="rule:lobby")
+    site.add("hq", State.READY, made_us=MINUTE)
+    site.add("hq", State.READY, made_us=MINUTE, **failed)
+    site.add("hq", State.DAMAGED, made_us=MINUTE, reason="doubtful")
+    site.add("hq", State.EXCLUDED, made_us=MINUTE, reason="rule:lobby")
 
-    lines = told(scene, "list").splitlines()
-    of = [line.split("2026")[0].split(None, 1)[1].strip() for line in lines[1:5]]
+    lines = told(site, "list").splitlines()
+    of = [re.split(r" \d+ d ", line)[0].split(None, 1)[1] for line in lines[1:5]]
     below = [line.split(":")[0] for line in lines[6:] if line[0] != " "]
 
     assert [" ".join(each.split()) for each in of] == [
-        "ready -",
+        "ready",
         "ready retried: no first byte for 60 s",
         "damaged damaged",
         "excluded rule:lobby",

@@ -441,7 +441,9 @@ async def test_what_never_gains_is_parked_after_10_attempts(site, vms, name):
     export = site.export(served)
     assert (export.state, export.reason) == (State.PARKED, "no_progress")
     assert export.last_error
-    assert len(vms.file_requests(served)) == requests
+    # The shortest waits may be over before the VMS has the request.
+    least = 5 if name == "hang" else requests
+    assert least <= len(vms.file_requests(served)) <= requests
     assert report.owed == 1 and report.exit_code == 3
     assert site.export(other).state is State.SAVED
     check_kept(site, vms, {"bad": served, "good": other})

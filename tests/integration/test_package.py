@@ -5,12 +5,15 @@ It is built, which takes long. `make deb-check` installs and runs it on one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +22,9 @@ from mirror.simulator import Vms
 from tests.command import on, run_beside
 from tests.prometheus import DEPLOY
 from tests.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.timeout(900)
 _TOOLS = ("dpkg-deb", "systemd-analyze")
@@ -56,6 +62,9 @@ def test_it_holds_what_it_should(package):
         "usr/bin/archive-mirror",
         "usr/share/bash-completion/completions/archive-mirror",
         "usr/share/doc/archive-mirror/copyright",
+        "usr/share/doc/archive-mirror/examples/prometheus/settings.sed",
+        "usr/share/fish/vendor_completions.d/archive-mirror.fish",
+        "usr/share/zsh/vendor-completions/_archive-mirror",
         "usr/share/doc/archive-mirror/install.md",
         "usr/share/doc/archive-mirror/runbook.md",
         "usr/share/man/man1/archive-mirror.1.gz",
@@ -138,11 +147,16 @@ async def test_a_purge_leaves_nothing_but_footage(tmp_path):
     """Nothing of the old ledger meets the new one of a later installation."""
     async with Vms() as vms:
         site = Site.make(tmp_path, vms)
+        state = tmp_path / "state"
+        state.mkdir(mode=0o700)
+        (state / "ledger.sqlite3-wal").write_bytes(b"of a ledger that is gone")
         vms.add()
         await site.once()
         for words in (["rebuild", "--force"], ["verify", "--repair"]):
             assert (await run_beside(*on(site), *words)).code == 0
-    state, footage = tmp_path / "state", site.media()
+    killed = state / "rebuilding"
+    shutil.copytree(state, killed, ignore=lambda *_: ["lock", "repair.lock"])
+    footage = site.media()
     script = (DEPLOY / "debian/control/postrm").read_text()
     for ours, here in {
         "/var/lib/archive-mirror": str(state),
@@ -151,7 +165,8 @@ async def test_a_purge_leaves_nothing_but_footage(tmp_path):
     }.items():
         assert ours in script
         script = script.replace(ours, here)
-    assert len(footage) == 1 and list(state.glob("*.replaced-*"))
+    assert len(footage) == 1
+    assert list(state.glob("*.replaced-*")) and list(state.glob("*-wal.left-*"))
 
     _run(["sh", "-euc", script, "postrm", "purge"])
 
@@ -171,6 +186,72 @@ def test_the_container_files_name_what_is_there():
     paths = [path for line in copied for path in line.split()]
     assert [path for path in paths if not (DEPLOY.parent / path).exists()] == []
     assert {"pyproject.toml", project["readme"], *project["license-files"]} <= {*paths}
+
+
+@pytest.fixture
+def compose(tmp_path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Return what starts the service as the compose file does, another in its place."""
+    text = (DEPLOY / "compose.yaml").read_text()
+    found = re.search(r"command:\n +- \|\n((?: {8}.*\n)+)", text)
+    assert found is not None
+    script = found[1].replace("$$", "$")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(service: str) -> subprocess.Popen[str]:
+        program = tmp_path / "archive-mirror"
+        program.write_text(f"#!/bin/sh\n{service}\n")
+        program.chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        shell = subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PATH": path},
+            start_new_session=True,
+        )
+        started.append(shell)
+        return shell
+
+    yield start
+    for shell in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.communicate()
+
+
+@pytest.mark.parametrize("code", [0, 1, 74, 75])
+def test_in_compose_what_a_restart_may_mend_ends(compose, code):
+    """So that it is started again; with the code of the service."""
+    assert compose(f"exit {code}").wait(30) == code
+
+
+def test_in_compose_a_wrong_configuration_rests(compose):
+    """It is not started again and again, and stops when asked to."""
+    shell = compose("echo refused; exit 78")
+
+    assert shell.stdout.readline() == "refused\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        shell.wait(1)
+    shell.send_signal(signal.SIGTERM)
+    assert shell.wait(30) == 78
+
+
+def test_in_compose_signals_reach_the_service(compose):
+    """A reload first, then the end; the service takes its time for both."""
+    service = """\
+trap 'sleep 0.2; echo reloaded' HUP
+trap 'sleep 0.2; echo drained; exit 0' TERM
+echo up
+while :; do sleep 0.05; done
+"""
+    shell = compose(service)
+
+    assert shell.stdout.readline() == "up\n"
+    shell.send_signal(signal.SIGHUP)
+    assert shell.stdout.readline() == "reloaded\n"
+    shell.send_signal(signal.SIGTERM)
+    assert shell.stdout.readline() == "drained\n"
+    assert shell.wait(30) == 0
 
 
 def _containerfile() -> str:

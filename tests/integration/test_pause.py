@@ -37,9 +37,9 @@ async def site(tmp_path, vms):
 
 
 @pytest.fixture
-def scene(tmp_path):
-    with HandmadeSite.open(tmp_path) as scene:
-        yield scene
+def handmade(tmp_path):
+    with HandmadeSite.open(tmp_path) as handmade:
+        yield handmade
 
 
 def typed(command: str, *arguments: str) -> tuple[int, str]:
@@ -73,7 +73,7 @@ async def test_a_paused_source_is_left_alone_until_it_is_resumed(site, vms):
         assert not await service.health.unready()
         shown = run("status", "--json", *on(site)).lines[0]
         assert shown["sources"][0]["paused_until"] > shown["targets"][0]["checked"]
-        assert "PAUSED until" in run("status", *on(site)).out
+        assert "Source hq is paused until" in run("status", *on(site)).out
         await service.health.refresh()
         told = service._metrics.registry.get_sample_value
         assert told("archive_mirror_source_paused", {"source": "hq"}) == 1
@@ -178,23 +178,25 @@ async def test_without_a_ledger_there_is_nothing_to_pause(tmp_path, vms):
     assert "start the service first" in done.err
 
 
-def paused(scene: HandmadeSite, hours: int, name: str = "hq") -> str:
+def paused(handmade: HandmadeSite, hours: int, name: str = "hq") -> str:
     kind: Literal["source", "target"] = (
-        "source" if name in scene.settings.sources else "target"
+        "source" if name in handmade.settings.sources else "target"
     )
-    scene.settings = scene.settings.model_copy(update={"state_dir": scene.folder})
+    handmade.settings = handmade.settings.model_copy(
+        update={"state_dir": handmade.folder}
+    )
     length = timedelta(hours=hours)
-    lines = pause.pause(scene.settings, kind, name, length, scene.now_us)
+    lines = pause.pause(handmade.settings, kind, name, length, handmade.now_us)
     return "\n".join(lines)
 
 
-def test_the_answer_names_what_a_pause_endangers(scene):
-    due = scene.add("hq", State.READY, made_us=2 * HOUR)
-    late = scene.add("hq", State.READY, made_us=MINUTE)
-    scene.add("hq", State.FETCHING, made_us=2 * HOUR)
-    scene.add("depot", State.READY, made_us=2 * HOUR)
+def test_the_answer_names_what_a_pause_endangers(handmade):
+    due = handmade.add("hq", State.READY, made_us=2 * HOUR)
+    late = handmade.add("hq", State.READY, made_us=MINUTE)
+    handmade.add("hq", State.FETCHING, made_us=2 * HOUR)
+    handmade.add("depot", State.READY, made_us=2 * HOUR)
 
-    short, long = paused(scene, 2), paused(scene, 4)
+    short, long = paused(handmade, 2), paused(handmade, 4)
 
     assert "1 export reaches" in short
     assert f"hq/{due} " in short
@@ -203,29 +205,29 @@ def test_the_answer_names_what_a_pause_endangers(scene):
     assert "2 exports reach" in long
     assert f"hq/{late} " in long
     assert "is not seen" in long
-    assert "DANGER" not in paused(scene, 1, "vault")
+    assert "DANGER" not in paused(handmade, 1, "vault")
 
 
-def test_a_pause_that_fills_the_spool_is_told(scene, monkeypatch):
+def test_a_pause_that_fills_the_spool_is_told(handmade, monkeypatch):
     for minutes in range(1, 40):
-        scene.keep("hq", made_us=minutes * MINUTE, took_us=1)
+        handmade.keep("hq", made_us=minutes * MINUTE, took_us=1)
     monkeypatch.setattr(
         os,
         "statvfs",
         lambda _: type("S", (), {"f_bavail": 1, "f_frsize": 99, "f_blocks": 9}),
     )
-    assert "the spool is full nothing is fetched" in paused(scene, 6, "nas")
+    assert "the spool is full nothing is fetched" in paused(handmade, 6, "nas")
 
 
-def test_a_clock_put_back_ends_a_pause(scene):
-    now = scene.now_us
-    scene.ledger.pauses.pause_target("nas", from_us=now, until_us=now + HOUR)
-    scene.ledger.pauses.pause_source("hq", from_us=now, until_us=now + HOUR)
+def test_a_clock_put_back_ends_a_pause(handmade):
+    now = handmade.now_us
+    handmade.ledger.pauses.pause_target("nas", from_us=now, until_us=now + HOUR)
+    handmade.ledger.pauses.pause_source("hq", from_us=now, until_us=now + HOUR)
 
     names = [
         (sorted(found.sources), sorted(found.targets))
         for at in (now - 1, now, now + HOUR - 1, now + HOUR)
-        for found in [scene.ledger.pauses.now(at)]
+        for found in [handmade.ledger.pauses.now(at)]
     ]
 
     assert names == [([], []), (["hq"], ["nas"]), (["hq"], ["nas"]), ([], [])]
@@ -246,7 +248,7 @@ async def test_a_loss_is_acknowledged_and_stays_counted(site, vms):
     name = f"hq/{(await lose(site, vms)).export_id}"
     before = run("status", "--json", *on(site)).lines[0]
     assert (before["lost_by_us"], before["unacknowledged"]) == (1, 1)
-    assert "NOT ACKNOWLEDGED 1" in run("status", *on(site)).out
+    assert "nobody has taken note of it" in run("status", *on(site)).out
 
     done = run("ack", name, "--note", "made again as 77", *on(site))
 

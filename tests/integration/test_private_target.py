@@ -252,7 +252,7 @@ async def test_a_file_system_that_reports_no_blocks_is_of_unknown_size(
     target = world.target()
     health = await target.probe(None, write=True)
 
-    assert (health.free_bytes, health.full) == (None, None)
+    assert (health.free_bytes, health.size_bytes, health.full) == (None,) * 3
     assert (await publish_to(target, world.publication(may_link=False))).verified
     await target.close()
 

@@ -86,3 +86,19 @@ async def test_a_bad_one_harms_no_other(tmp_path: Path, vms: Vms) -> None:
     assert taken.read_bytes() == b"of somebody else"
     assert f"hq/{served[0].export_id}~2.mp4" in site.media()
     assert len(site.media()) == 4 + 1
+
+
+@pytest.mark.parametrize("mode", ["0640", "0660"])
+async def test_the_spooled_file_itself_is_kept_whatever_its_mode(
+    tmp_path: Path, vms: Vms, mode: str
+) -> None:
+    """Others may write to it, if they may, once it is kept and not before."""
+    site = Site.make(tmp_path, vms)
+    site.tables["targets"]["nas"]["file_mode"] = mode
+    served = vms.add(size=SIZE)
+    assert (await site.once()).exit_code == 0
+
+    (path,) = site.media()
+    assert oct((site.archive / path).stat().st_mode)[-4:] == mode
+    (copy,) = site.dossier(served).copies
+    assert copy.verified_us is None

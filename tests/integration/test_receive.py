@@ -22,6 +22,7 @@ from mirror.pipeline.fetch.receive import (
 )
 from mirror.pipeline.spool.part import Part
 from mirror.pipeline.spool.spool import Place, Spool
+from mirror.ports import Batch
 from tests import builders
 
 if TYPE_CHECKING:
@@ -46,12 +47,16 @@ class Body:
 
     def __init__(self, script: Iterable[Any]) -> None:
         self._script = iter(script)
+        self._rest = b""
         self.sent: list[bytes] = []
         self.waits = asyncio.Event()
 
-    async def read(self) -> bytes:
+    async def fill(self, batch: Batch, _: float = 0.0) -> bool:
         await asyncio.sleep(0)
-        for step in self._script:
+        while self._rest == b"":
+            step = next(self._script, None)
+            if step is None:
+                return False
             if isinstance(step, Exception):
                 raise step
             if callable(step):
@@ -60,9 +65,12 @@ class Body:
                 self.waits.set()
                 await asyncio.Event().wait()
             else:
-                self.sent.append(step)
-                return bytes(step)
-        return b""
+                self._rest = bytes(step)
+        chunk = self._rest[: len(batch.free)]
+        self._rest = self._rest[len(chunk) :]
+        self.sent.append(chunk)
+        batch.add(chunk)
+        return True
 
     @property
     def content(self) -> bytes:
@@ -391,8 +399,10 @@ async def test_a_look_reads_what_tells_a_page(size):
     content = HEAD * 1000
     body = Body([content[i : i + size] for i in range(0, len(content), size)])
 
-    head = await read_head(cast("PortBody", body))
+    batch = Batch(BATCH_BYTES)
+    await read_head(cast("PortBody", body), batch)
 
+    head = bytes(batch.held)
     assert head == body.content
     assert 4096 <= len(head) < 4096 + size or head == content
 
@@ -401,7 +411,7 @@ async def test_a_look_reads_what_tells_a_page(size):
 async def test_a_look_refuses_a_page(chunks):
     """Before anything is done for its sake."""
     with pytest.raises(ErrorPageError):
-        await read_head(cast("PortBody", Body(chunks)))
+        await read_head(cast("PortBody", Body(chunks)), Batch(BATCH_BYTES))
 
 
 async def test_a_part_that_is_continued_needs_no_head(rig):

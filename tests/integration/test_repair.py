@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 
-from tests.kept_site import SIZE
+from tests.kept_site import HIDDEN, SIZE
 from tests.verify_bench import (
     DAMAGES,
-    HIDDEN,
     SIDECARS,
     deadline_of,
     digest,

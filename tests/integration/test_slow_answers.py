@@ -10,6 +10,7 @@ import pytest
 
 from mirror.errors import FetchError, ListError
 from mirror.model import State
+from mirror.ports import Batch
 from mirror.simulator import Vms, fault
 from tests.site import Site
 from tests.vms_client import WHOLE, ask, client
@@ -81,7 +82,7 @@ async def test_what_is_no_byte_of_the_file_holds_no_attempt(tmp_path, name):
             async with made.open_file(
                 f"{url}/a.mp4", None, WHOLE, first_byte_s=0.3
             ) as body:
-                while await body.read():
+                while await body.fill(Batch(1000)):
                     pass
         await left.wait()
 
@@ -150,5 +151,7 @@ async def test_headers_at_once_and_bytes_late_are_waited_for_likewise(tmp_path):
         client(tmp_path, url, stall_s=0.05) as made,
         made.open_file(f"{url}/a.mp4", None, WHOLE, first_byte_s=30) as body,
     ):
-        assert await body.read() == b"abc"
+        batch = Batch(1000)
+        assert await body.fill(batch)
+        assert bytes(batch.held) == b"abc"
     listening.close()

@@ -301,3 +301,18 @@ async def test_a_long_digest_does_not_hang(tmp_path, disk, monkeypatch):
     assert part.size == len(BYTES)
     await spool.put_away(part)
     spool.close()
+
+
+async def test_a_call_that_nobody_waits_for_counts_only_while_it_runs():
+    """A transfer looks at its write when the next bytes are there, be it much later."""
+    lane = lanes.Lane(1, name="spool")
+    job = lane.start(lambda: None)
+    async with asyncio.timeout(30):
+        while not job.done:
+            await asyncio.sleep(0.01)
+    took_s = lane.slowest_s
+    await asyncio.sleep(0.2)
+    await lane.end(job)
+    lane.close()
+
+    assert lane.slowest_s == took_s

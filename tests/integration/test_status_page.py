@@ -79,18 +79,18 @@ class Seen(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.words))
 
 
-async def page_of(scene):
-    """Return what a person reads on the page of a scene."""
-    async with scene.served() as url, aiohttp.ClientSession() as client:
+async def page_of(site):
+    """Return what a person reads on the page of a site."""
+    async with site.served() as url, aiohttp.ClientSession() as client:
         async with client.get(url) as answer:
             assert answer.status == 200
             return Seen(await answer.text())
 
 
 @pytest.fixture
-def scene(tmp_path):
-    with HandmadeSite.open(tmp_path) as scene:
-        yield scene
+def site(tmp_path):
+    with HandmadeSite.open(tmp_path) as site:
+        yield site
 
 
 @asynccontextmanager
@@ -120,21 +120,21 @@ async def serving(status, *, pages=("metrics", "health", "status")):
         await server.stop()
 
 
-async def test_all_is_well(scene):
+async def test_all_is_well(site):
     """One calm sentence; nothing that looks like work to do."""
-    scene.keep("hq", made_us=HOUR, took_us=5 * MINUTE, name="North gate.mp4")
-    seen = await page_of(scene)
+    site.keep("hq", made_us=HOUR, took_us=5 * MINUTE, name="North gate.mp4")
+    seen = await page_of(site)
 
     assert "All is well" in seen.text
     assert "1 export is kept; nothing is owed" in seen.text
     assert "2 h 55 min" in seen.text.replace("\u00a0", " ")
-    assert scene.status()["concerns"] == []
+    assert site.status()["concerns"] == []
 
 
-async def test_a_bad_afternoon_tells_what_by_when_and_how(scene):
+async def test_a_bad_afternoon_tells_what_by_when_and_how(site):
     """The worst first: the export at risk, the source gone dark, the loss."""
-    afternoon(scene)
-    status, seen = scene.status(), await page_of(scene)
+    afternoon(site)
+    status, seen = site.status(), await page_of(site)
 
     assert status["headline"] == {"level": "risk", "text": "Footage is at risk"}
     assert [(one["level"], one["by"]) for one in status["concerns"]] == [
@@ -160,11 +160,11 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(scene):
     assert len(crosses) == 2
 
 
-def _without_room(scene: HandmadeSite) -> None:
+def _without_room(site: HandmadeSite) -> None:
     """Let the last of two attempts for one file, and the first for another, end so."""
     for outcomes in (["cut", "spool_full"], ["spool_full", "cut"]):
-        number = scene.add("hq", State.READY, made_us=MINUTE, attempts=2)
-        (export,) = scene.ledger.queries.find(number)
+        number = site.add("hq", State.READY, made_us=MINUTE, attempts=2)
+        (export,) = site.ledger.queries.find(number)
         for outcome in outcomes:
             attempt = Attempt(
                 number=0,
@@ -176,7 +176,7 @@ def _without_room(scene: HandmadeSite) -> None:
                 held_bytes=0,
                 error=outcome,
             )
-            scene.ledger.fetches.settle(export.stored_key, lambda one: one, attempt)
+            site.ledger.fetches.settle(export.stored_key, lambda one: one, attempt)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def _without_room(scene: HandmadeSite) -> None:
                 "hq", from_us=s.now_us, until_us=s.now_us + HOUR
             ),
             "look",
-            "Source hq is paused until 2026-11-23T15:20:00.000Z.",
+            "Source hq is paused until 2026-11-23 15:20 UTC (in 1 h).",
         ),
         (
             lambda s: (
@@ -262,7 +262,7 @@ def _without_room(scene: HandmadeSite) -> None:
                 ),
             ),
             "risk",
-            "Source hq is paused until 2026-11-23T15:20:00.000Z. Files of it expire",
+            "Source hq is paused until 2026-11-23 15:20 UTC (in 1 h). Files of it",
         ),
         (
             lambda s: (
@@ -272,14 +272,14 @@ def _without_room(scene: HandmadeSite) -> None:
                 ),
             ),
             "look",
-            "Target nas is paused until 2026-11-23T15:20:00.000Z.",
+            "Target nas is paused until 2026-11-23 15:20 UTC (in 1 h).",
         ),
     ],
 )
-async def test_each_trouble_is_told(scene, happens, level, words):
+async def test_each_trouble_is_told(site, happens, level, words):
     """As its own concern, with what to do."""
-    happens(scene)
-    status, seen = scene.status(), await page_of(scene)
+    happens(site)
+    status, seen = site.status(), await page_of(site)
     (concern,) = status["concerns"]
 
     assert (status["headline"]["level"], concern["level"]) == (level, level)
@@ -308,24 +308,24 @@ async def test_each_trouble_is_told(scene, happens, level, words):
         lambda s: s.read("gone_from_configuration", ago_us=HOUR, problem="away"),
     ],
 )
-async def test_what_needs_nobody_raises_no_alarm(scene, happens):
+async def test_what_needs_nobody_raises_no_alarm(site, happens):
     """A page that cries wolf is not looked at."""
-    happens(scene)
-    status, seen = scene.status(), await page_of(scene)
+    happens(site)
+    status, seen = site.status(), await page_of(site)
 
     assert (status["headline"]["level"], status["concerns"]) == ("well", [])
     assert "All is well" in seen.text
 
 
-async def test_what_is_doubtful_is_kept_and_named_so(scene):
+async def test_what_is_doubtful_is_kept_and_named_so(site):
     """Its doubt, what to do, and which version it is; it counts as kept."""
-    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
-    scene.doubt("hq", kept_us=HOUR, then=State.DOUBTFUL)
-    status, seen = scene.status(), await page_of(scene)
+    site.keep("hq", made_us=HOUR, took_us=MINUTE)
+    site.doubt("hq", kept_us=HOUR, then=State.DOUBTFUL)
+    status, seen = site.status(), await page_of(site)
     (concern,) = status["concerns"]
 
     assert "`archive-mirror list --state doubtful --source hq`" in concern["remedy"]
-    assert f"/{scene.ids}~2," in seen.text
+    assert f"/{site.ids}~2," in seen.text
     for words in (
         "mdat ends at 900, the file at 700",
         "it is kept as NAME.doubtful.mp4",
@@ -342,31 +342,31 @@ async def test_what_is_doubtful_is_kept_and_named_so(scene):
     assert "not proven whole: mdat" not in seen.text
 
 
-async def test_one_source_does_not_tell_of_another(scene):
+async def test_one_source_does_not_tell_of_another(site):
     """One concern for each source, however many files."""
     for source, number in (("hq", 3), ("depot", 2)):
         for _ in range(number):
-            scene.doubt(source, kept_us=HOUR)
+            site.doubt(source, kept_us=HOUR)
 
     assert sorted(
-        one["text"].split(" in ")[0] for one in scene.status()["concerns"]
+        one["text"].split(" in ")[0] for one in site.status()["concerns"]
     ) == [
         "2 files of source depot were kept",
         "3 files of source hq were kept",
     ]
 
 
-async def test_token_clock_and_ledger_are_told(scene):
+async def test_token_clock_and_ledger_are_told(site):
     """What the ledger's rows do not know comes from the service."""
-    with scene.ledger._db.transaction() as connection:
+    with site.ledger._db.transaction() as connection:
         connection.execute(
             "UPDATE sources SET clock_offset_us = ? WHERE name = 'hq'", (-3 * MINUTE,)
         )
     status = overview.read(
-        scene.ledger,
-        scene.settings,
-        now_us=scene.now_us,
-        token_expiry_s={"depot": scene.now_us // SECOND + 2 * 86_400},
+        site.ledger,
+        site.settings,
+        now_us=site.now_us,
+        token_expiry_s={"depot": site.now_us // SECOND + 2 * 86_400},
         ledger_problem="database or disk is full",
     )
 
@@ -383,21 +383,21 @@ async def test_token_clock_and_ledger_are_told(scene):
     ]
 
 
-async def test_an_empty_ledger_makes_a_page(scene):
+async def test_an_empty_ledger_makes_a_page(site):
     """The first minute after the first start."""
-    with scene.ledger._db.transaction() as connection:
+    with site.ledger._db.transaction() as connection:
         connection.execute("DELETE FROM sources")
         connection.execute("DELETE FROM targets")
-    seen = await page_of(scene)
+    seen = await page_of(site)
 
     assert "not read yet" in seen.text
     assert "not looked at yet" in seen.text
     assert "No file has been fetched yet" in seen.text
 
 
-async def test_hostile_names_are_words_and_nothing_else(scene):
+async def test_hostile_names_are_words_and_nothing_else(site):
     """No element, attribute, direction or control character comes from the VMS."""
-    before = {tag for tag, _ in (await page_of(afternoon(scene))).elements}
+    before = {tag for tag, _ in (await page_of(afternoon(site))).elements}
     for name in HOSTILE:
         words = name.encode("utf-8", "replace").decode()  # as SQLite can keep it
         given = {"name": words, "last_error": words}
@@ -406,11 +406,11 @@ async def test_hostile_names_are_words_and_nothing_else(scene):
             (State.LOST, {"reason": "expired"}),
             (State.PARKED, {"reason": f"rule:{words}"}),
         ):
-            scene.add("hq", state, made_us=100 * MINUTE, attempts=2, **given, **more)
-        scene.keep("hq", made_us=HOUR, took_us=MINUTE, name=words)
-        scene.read("hq", ago_us=SECOND, problem=words)
-        scene.target("nas", problem=words)
-        async with scene.served() as url, aiohttp.ClientSession() as client:
+            site.add("hq", state, made_us=100 * MINUTE, attempts=2, **given, **more)
+        site.keep("hq", made_us=HOUR, took_us=MINUTE, name=words)
+        site.read("hq", ago_us=SECOND, problem=words)
+        site.target("nas", problem=words)
+        async with site.served() as url, aiohttp.ClientSession() as client:
             async with client.get(url) as answer:
                 html = await answer.text()
         seen = Seen(html)
@@ -427,23 +427,23 @@ async def test_hostile_names_are_words_and_nothing_else(scene):
     "created",
     ["0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z", None],
 )
-async def test_any_date_of_a_vms_is_shown(scene, created):
+async def test_any_date_of_a_vms_is_shown(site, created):
     """Also those that no time zone can shift."""
     moment = None if created is None else to_us(datetime.fromisoformat(created))
     given = {"created_at": created, "created_us": moment, "deadline_us": moment}
-    scene.keep("hq", made_us=HOUR, took_us=MINUTE, name="old or new", **given)
-    scene.add("hq", State.READY, made_us=HOUR, **given)
-    scene.add("hq", State.LOST, made_us=HOUR, reason="expired", **given)
+    site.keep("hq", made_us=HOUR, took_us=MINUTE, name="old or new", **given)
+    site.add("hq", State.READY, made_us=HOUR, **given)
+    site.add("hq", State.LOST, made_us=HOUR, reason="expired", **given)
     for zone in ("America/Lima", "Asia/Tokyo"):
-        scene.settings = scene.settings.model_copy(update={"timezone": ZoneInfo(zone)})
+        site.settings = site.settings.model_copy(update={"timezone": ZoneInfo(zone)})
 
-        assert "old or new" in (await page_of(scene)).text
+        assert "old or new" in (await page_of(site)).text
 
 
-async def test_no_address_of_a_file_is_told(scene):
+async def test_no_address_of_a_file_is_told(site):
     """A url is a capability; the page and the JSON show none."""
-    afternoon(scene)
-    async with scene.served() as url, aiohttp.ClientSession() as client:
+    afternoon(site)
+    async with site.served() as url, aiohttp.ClientSession() as client:
         for path in ("", "status.json"):
             async with client.get(url + path) as answer:
                 text = await answer.text()
@@ -452,9 +452,9 @@ async def test_no_address_of_a_file_is_told(scene):
             assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
-async def test_headers_let_nothing_in_or_out(scene):
+async def test_headers_let_nothing_in_or_out(site):
     """No script, no asset, no frame, no guess at the type, no copy kept."""
-    async with scene.served() as url, aiohttp.ClientSession() as client:
+    async with site.served() as url, aiohttp.ClientSession() as client:
         for path, kind in (("", "text/html"), ("status.json", "application/json")):
             async with client.get(url + path) as answer:
                 assert answer.content_type == kind
@@ -470,9 +470,9 @@ async def test_headers_let_nothing_in_or_out(scene):
 
 
 @pytest.mark.parametrize("path", ["/", "/status.json"])
-async def test_methods(scene, path):
+async def test_methods(site, path):
     """HEAD is GET without the body; all else is refused."""
-    async with serving(_told(scene)) as client:
+    async with serving(_told(site)) as client:
         async with client.get(path) as got, client.head(path) as head:
             assert (got.status, head.status) == (200, 200)
             assert head.content_type == got.content_type
@@ -490,10 +490,10 @@ async def test_methods(scene, path):
         (("metrics",), {"/metrics"}),
     ],
 )
-async def test_only_what_is_asked_for_is_served(scene, pages, served):
+async def test_only_what_is_asked_for_is_served(site, pages, served):
     """404 for the rest, as if there were none."""
     paths = ("/", "/status.json", "/metrics", "/healthz", "/readyz", "/favicon.ico")
-    async with serving(_told(scene), pages=pages) as client:
+    async with serving(_told(site), pages=pages) as client:
         found = set()
         for path in paths:
             async with client.get(path) as answer:
@@ -504,14 +504,14 @@ async def test_only_what_is_asked_for_is_served(scene, pages, served):
     assert found == served
 
 
-async def test_many_readers_cost_one_look(scene):
+async def test_many_readers_cost_one_look(site):
     """Both forms share one answer, of one moment."""
     looks = []
 
     async def status():
         looks.append(1)
         await asyncio.sleep(0.05)
-        return scene.status()
+        return site.status()
 
     async def get(client, path):
         async with client.get(path) as answer:
@@ -549,12 +549,12 @@ async def test_a_ledger_that_fails_or_hangs_is_told(monkeypatch):
                 assert answer.status == 200
 
 
-def test_its_cost_does_not_grow_with_the_ledger(scene):
+def test_its_cost_does_not_grow_with_the_ledger(site):
     """Each question goes by an index and reads few rows."""
     seen: list[str] = []
-    connection = scene.ledger._db.connection
+    connection = site.ledger._db.connection
     connection.set_trace_callback(seen.append)
-    overview.read(scene.ledger, scene.settings, now_us=scene.now_us, token_expiry_s={})
+    overview.read(site.ledger, site.settings, now_us=site.now_us, token_expiry_s={})
     connection.set_trace_callback(None)
 
     questions = [one for one in seen if one.startswith("SELECT")]
@@ -570,14 +570,14 @@ def test_its_cost_does_not_grow_with_the_ledger(scene):
     assert scans == []
 
 
-def test_rows_that_are_left_out_are_told(scene):
+def test_rows_that_are_left_out_are_told(site):
     """On the page, in the JSON, and to Prometheus."""
-    assert scene.status()["concerns"] == []
-    with scene.ledger._db.transaction() as connection:
+    assert site.status()["concerns"] == []
+    with site.ledger._db.transaction() as connection:
         connection.execute("UPDATE sources SET left_out = 12345 WHERE name = 'hq'")
-    status = scene.status()
+    status = site.status()
     (concern,) = status["concerns"]
-    taken = metrics_snapshot.take(scene.ledger, scene.now_us)
+    taken = metrics_snapshot.take(site.ledger, site.now_us)
 
     assert concern["text"].startswith("12345 rows of source hq without a file")
     assert {one["name"]: one["left_out"] for one in status["sources"]} == {
@@ -586,13 +586,13 @@ def test_rows_that_are_left_out_are_told(scene):
         "depot": 0,
     }
     assert taken.left_out["hq"] == 12345
-    shown = status_page.render(status, scene.settings.timezone)
+    shown = status_page.render(status, site.settings.timezone)
     assert "12\N{NARROW NO-BREAK SPACE}345 rows without a file" in shown
 
 
-def _told(scene):
+def _told(site):
     async def status():
-        return scene.status()
+        return site.status()
 
     return status
 
@@ -670,12 +670,12 @@ async def test_a_real_browser_shows_all_of_it(tmp_path, vms):
     assert "Time left when a file was safe here" in shown
 
 
-async def test_the_browser_notices_what_it_should(scene, monkeypatch):
+async def test_the_browser_notices_what_it_should(site, monkeypatch):
     """The control of the test above: what is planted is complained of, not loaded."""
     plant = '<p style="color:red">x</p><img src="/x.png"><script>x()</script>'
     honest = status_page.render
     monkeypatch.setattr(status_page, "render", lambda *given: honest(*given) + plant)
-    async with scene.served() as url, Browser.started() as browser:
+    async with site.served() as url, Browser.started() as browser:
         await browser.open(url)
 
         told = " ".join(browser.complaints)

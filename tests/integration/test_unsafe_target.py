@@ -62,7 +62,7 @@ async def test_a_hidden_folder_that_was_laid_out_for_us(
     }
     shown = status(site)
     assert "others may write to" in shown["targets"][0]["problem"]
-    assert "chmod -R go-w" in nagios.judge(shown, running=True)[1]
+    assert "chmod -R go-w" in nagios.judge(shown)[1]
 
     shutil.rmtree(site.archive / HIDDEN)
     assert (await site.once()).exit_code == 0
@@ -142,7 +142,7 @@ async def test_a_full_target_is_seen_everywhere(tmp_path: Path, vms: Vms) -> Non
     report = await site.once()
     shown = status(site)
     (target,) = shown["targets"]
-    result, line = nagios.judge(shown, running=True)
+    result, line = nagios.judge(shown)
 
     assert report.exit_code == 3
     assert {site.export(one).state for one in served} == {State.SPOOLED}
@@ -173,5 +173,5 @@ async def test_a_target_of_mapped_users_is_used_with_a_warning(
     shown = status(site)
 
     assert "copies are read back" in shown["targets"][0]["warning"]
-    assert nagios.judge(shown, running=True)[0] is nagios.Result.OK
+    assert nagios.judge(shown)[0] is nagios.Result.OK
     assert [*site.media().values()] == [vms.truth(served).sha256]

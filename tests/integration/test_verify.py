@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.app.status import metrics_snapshot as snapshot_of_ledger
+from mirror.app.status import metrics_snapshot
 from mirror.disk import durable
 from mirror.ledger import Ledger
 from mirror.model import CopyState, State
@@ -25,11 +26,12 @@ from mirror.targets.directory.store import DirectoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from mirror.metrics import LedgerSnapshot
+    from tests.kept_site import Kept
 
-from tests.kept_site import SIZE
+from tests.kept_site import HIDDEN, SIZE
 from tests.verify_bench import (
     DAMAGES,
-    HIDDEN,
     SIDECARS,
     flip,
     keep,
@@ -77,6 +79,13 @@ async def test_damage_is_found_and_nothing_is_touched(tmp_path, vms, damage):
     assert kept.site.export(kept.served[1]).state is State.SAVED
 
 
+def taken(kept: Kept) -> LedgerSnapshot:
+    """Return what the metrics show of its ledger."""
+    ledger = Ledger.read(kept.site.settings().state_dir)
+    with contextlib.closing(ledger):
+        return metrics_snapshot.take(ledger, 0)
+
+
 async def test_status_and_metrics_tell_of_damaged_copies(tmp_path, vms):
     """Damage that nobody repaired is not forgotten once `verify` has ended."""
     kept = await keep(tmp_path, vms, 3)
@@ -85,15 +94,9 @@ async def test_status_and_metrics_tell_of_damaged_copies(tmp_path, vms):
     await kept.verify()
     _, out, _ = await kept.command("status")
     _, told, _ = await kept.command("status", "--json")
-    ledger = Ledger.read(kept.site.settings().state_dir)
-    try:
-        taken = snapshot_of_ledger.take(ledger, 0)
-    finally:
-        ledger.close()
-
-    assert "DAMAGED 2 files: see `verify`" in out
+    assert "Target nas: 2 copies are damaged or gone." in out
     assert json.loads(told)["targets"][0]["damaged_files"] == 2
-    assert taken.target_damaged_files == {"nas": 2}
+    assert taken(kept).target_damaged_files == {"nas": 2}
 
 
 @pytest.mark.parametrize("damage", SIDECARS.values(), ids=SIDECARS.keys())
@@ -381,6 +384,8 @@ async def test_a_share_of_one_target(tmp_path, vms):
     assert (
         sql(kept, "SELECT 1 FROM copies WHERE checked_us > 0 AND target = 'nas'") == []
     )
+    (latest,) = sql(kept, "SELECT max(checked_us) FROM copies")
+    assert taken(kept).target_last_verified_us == {"usb": latest[0]}
 
 
 async def test_a_copy_read_back_when_it_was_published_comes_last(tmp_path, vms):

@@ -58,6 +58,7 @@ async def test_progress_is_told(tmp_path, vms, monkeypatch, capsys):
 async def test_bars_on_a_terminal(tmp_path, vms):
     """One for each target, on stderr; the results are on stdout alone."""
     kept = await keep(tmp_path, vms, 3, "usb")
+    flip(kept.path(1))
     path = kept.site.folder / "archive-mirror.toml"
     arguments = [sys.executable, "-m", "mirror", "-c", str(path), "verify"]
     ours, theirs = os.openpty()
@@ -72,7 +73,9 @@ async def test_bars_on_a_terminal(tmp_path, vms):
             shown += chunk
     os.close(ours)
 
-    assert out.decode().startswith("checked 6, good 6,")
+    finding, sums = out.decode().splitlines()
+    assert finding.startswith("wrong_bytes  hq/")
+    assert sums.startswith("checked 6, good 5,")
     assert b"nas" in shown and b"usb" in shown
     assert b"3 of 3 files" in shown
 
@@ -189,3 +192,26 @@ async def test_beside_a_running_service(tmp_path, vms):
 
     assert (code, again) == (0, 0)
     assert out.startswith("checked 4, good 4,")
+
+
+async def test_an_emptied_disk_is_a_question_and_ten_examples(tmp_path, vms):
+    """Not two lines for each copy; what is beside it is told all the same."""
+    kept = await keep(tmp_path, vms, 14, "usb")
+    for number in range(14):
+        kept.path(number).unlink()
+        kept.sidecar(number).unlink()
+    kept.path(3, "usb").unlink()
+    code, out, _ = await kept.command("verify")
+    as_json = json.loads((await kept.command("verify", "--json"))[1])
+
+    assert code == 4
+    lines = out.splitlines()
+    of_nas = [line for line in lines if "  nas:" in line]
+    assert len([line for line in of_nas if line.startswith("missing  hq/")]) == 10
+    assert lines[-3:] == [
+        "missing  nas: 4 more; `archive-mirror verify --json` names them all",
+        "all 14 copies on nas are gone: is that the right disk?",
+        "checked 28, good 13, damaged 15, repaired 0, not checked 0",
+    ]
+    assert len(lines) == 10 + 1 + 3
+    assert len(as_json["findings"]) == 14 + 14 + 1

@@ -41,14 +41,14 @@ class Reasons:
         return {}
 
 
-def server_of(said, *, refresh=None, registry=None):
+def server_of(said, *, refresh=None, registry=None, pages=("metrics", "health")):
     return HttpServer(
         registry or CollectorRegistry(),
         healthy=said.healthy,
         ready=said.ready,
         refresh=refresh or said.refresh,
         status=said.status,
-        pages=("metrics", "health"),
+        pages=pages,
         zone=UTC,
     )
 
@@ -223,6 +223,25 @@ async def test_the_port_is_logged(said):
 
     (listening,) = [one for one in events if one["event"] == "http.listening"]
     assert (listening["host"], listening["port"]) == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "pages", "page"),
+    [
+        ("", ("status",), "http://localhost:{port}"),
+        ("::1", ("status",), "http://[::1]:{port}"),
+        ("127.0.0.1", ("metrics", "status"), "http://127.0.0.1:{port}"),
+        ("127.0.0.1", ("metrics",), None),
+    ],
+)
+async def test_the_log_says_what_to_open(said, host, pages, page):
+    """Where there is a page, by a name that this machine's browser knows."""
+    server = server_of(said, pages=pages)
+    with structlog.testing.capture_logs() as events:
+        port = await server.start(host, 0)
+    await server.stop()
+
+    assert events[0]["page"] == (page and page.format(port=port))
 
 
 async def test_a_scrape_that_hangs_does_not_hold_up_the_end(said):

@@ -23,7 +23,7 @@
 
 enum kind { OPEN, WRITE, FSYNC, CLOSE, RENAME, LINK, UNLINK, MKDIR, TRUNCATE, READ };
 /* LOSE fails; an fsync loses what was written since the last one, as Linux does. */
-enum action { NONE, KILL_BEFORE, KILL_AFTER, FAIL, SHORT_WRITE, LOSE };
+enum action { NONE, KILL_BEFORE, FAIL, SHORT_WRITE, LOSE };
 static const char *const names[] = {"open",   "write", "fsync", "close",   "rename",
                                     "link",   "unlink", "mkdir", "truncate", "read"};
 
@@ -118,11 +118,6 @@ static enum action meet_at(enum kind kind, int folder, const char *name) {
     return found;
 }
 
-static int after(enum action action) {
-    if (action == KILL_AFTER) syscall(SYS_kill, getpid(), SIGKILL);
-    return 0;
-}
-
 #define REAL(type, name, ...)                                          \
     static type (*real)(__VA_ARGS__);                                  \
     if (!real) real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
@@ -175,7 +170,6 @@ static enum kind opened(int flags) {
         FAILS(action)                                               \
         int fd = real(path, flags, mode);                           \
         synced(fd);                                                 \
-        after(action);                                              \
         return fd;                                                  \
     }
 OPENS(open)
@@ -192,7 +186,6 @@ OPENS(open64)
         FAILS(action)                                               \
         int fd = real(folder, path, flags, mode);                   \
         synced(fd);                                                 \
-        after(action);                                              \
         return fd;                                                  \
     }
 OPENATS(openat)
@@ -209,7 +202,6 @@ ssize_t write(int fd, const void *bytes, size_t size) {
     off64_t at = lseek64(fd, 0, SEEK_CUR);
     ssize_t done = real(fd, bytes, shortened(action, size));
     if (at >= 0) wrote(fd, at, done);
-    after(action);
     return done;
 }
 
@@ -220,7 +212,6 @@ ssize_t write(int fd, const void *bytes, size_t size) {
         FAILS(action)                                                \
         ssize_t done = real(fd, bytes, shortened(action, size), at); \
         wrote(fd, at, done);                                         \
-        after(action);                                               \
         return done;                                                 \
     }
 PWRITES(pwrite)
@@ -247,7 +238,6 @@ static const struct iovec *fewer(enum action action, const struct iovec *parts,
         off64_t from = where;                                    \
         ssize_t done = real(fd, parts, count, ##__VA_ARGS__);    \
         if (from >= 0) wrote(fd, from, done);                    \
-        after(action);                                           \
         return done;                                             \
     }
 WRITEVS(writev, (int fd, const struct iovec *parts, int count),
@@ -271,7 +261,6 @@ WRITEVS(pwritev64v2,
         FAILS(action)                            \
         int done = real(fd);                     \
         if (!done) synced(fd);                   \
-        after(action);                           \
         return done;                             \
     }
 ONE_FD(fsync, FSYNC)
@@ -283,9 +272,7 @@ ONE_FD(close, CLOSE)
         REAL(int, name, int, off64_t);              \
         enum action action = meet_fd(TRUNCATE, fd); \
         FAILS(action)                               \
-        int done = real(fd, size);                  \
-        after(action);                              \
-        return done;                                \
+        return real(fd, size);                      \
     }
 TRUNCATES(ftruncate)
 TRUNCATES(ftruncate64)
@@ -295,9 +282,7 @@ TRUNCATES(ftruncate64)
         REAL(int, name, int, int, off64_t, off64_t);      \
         enum action action = meet_fd(TRUNCATE, fd);       \
         FAILS(action)                                     \
-        int done = real(fd, mode, at, size);              \
-        after(action);                                    \
-        return done;                                      \
+        return real(fd, mode, at, size);                  \
     }
 ALLOCATES(fallocate)
 ALLOCATES(fallocate64)
@@ -309,9 +294,7 @@ ALLOCATES(fallocate64)
         if (!real) real = (int(*) types)dlsym(RTLD_NEXT, #name); \
         enum action action = meet_at(kind, folder, path);        \
         FAILS(action)                                            \
-        int done = real passed;                                  \
-        after(action);                                           \
-        return done;                                             \
+        return real passed;                                      \
     }
 TWO(rename, RENAME, AT_FDCWD, b, (const char *a, const char *b),
     (const char *, const char *), (a, b))

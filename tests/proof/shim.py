@@ -24,10 +24,9 @@ class Action(enum.IntEnum):
 
     NONE = 0
     KILL_BEFORE = 1
-    KILL_AFTER = 2
-    FAIL = 3
-    SHORT_WRITE = 4
-    LOSE = 5
+    FAIL = 2
+    SHORT_WRITE = 3
+    LOSE = 4
 
 
 class Call(enum.IntFlag):

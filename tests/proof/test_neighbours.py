@@ -64,7 +64,7 @@ async def test_one_that_fails_beside_many_that_are_well(tmp_path, figures: Figur
         took_s: dict[bool, list[float]] = {False: [], True: []}
         wanted = 0
         async with site.service():
-            await asyncio.sleep(1)  # its ledger is made
+            await site.until(site.swept)
             for number, rng in figures.rounds(_SHORT, len(FAULTS), share=0.1):
                 name = rng.choice(sorted(FAULTS))
                 for failing in (number % 2 == 0, number % 2 == 1):

@@ -33,8 +33,7 @@ from tests.site import IMPATIENT, Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from mirror.simulator.answer import Answer
-    from mirror.simulator.answer import Scene as Where
+    from mirror.simulator.answer import Answer, Scene
     from mirror.simulator.journal import Request
     from tests.proof.figures import Figures
 
@@ -54,7 +53,7 @@ class EchoingVms:
         self._honest = vms.responder.answer
         vms.responder.answer = self._answer  # type: ignore[method-assign]
 
-    def _answer(self, request: Request, scene: Where) -> Answer:
+    def _answer(self, request: Request, scene: Scene) -> Answer:
         answer = self._honest(request, scene)
         lines = [f"{name}: {value}" for name, value in request.headers.items()]
         echo = "\n".join([request.target, f"Auth: {request.authorization}", *lines])

@@ -253,7 +253,7 @@ def failures(trial: Trial) -> tuple[Failure, list[Failure], Failure, Failure]:
         "shop",
         inflict=lambda: trial.dead(8081),
         page="no connection",
-        looks={"archive-mirror status": "PROBLEM"},
+        looks={"archive-mirror status": "cannot be read"},
         mend=lambda: trial.serve(8081, "token-of-shop"),
     )
     confused = Failure(

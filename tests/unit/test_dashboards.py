@@ -45,3 +45,15 @@ def test_what_finds_no_room_is_drawn():
 
     expr = 'archive_mirror_exports_without_room{instance=~"$instance"}'
     assert drawn[expr] == "Files without room"
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_each_panel_says_what_it_shows(name):
+    """In its own words: nobody on call knows them all."""
+    bare = [
+        panel["title"]
+        for panel in BOARDS[name]["panels"]
+        if panel["type"] != "row" and len(panel.get("description", "")) < 20
+    ]
+
+    assert bare == []

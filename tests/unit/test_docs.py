@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from typer.testing import CliRunner
 
+from mirror import __version__
+from mirror.cli.main import app
 from tests import docs
 from tests.prometheus import DEPLOY
 
@@ -35,3 +38,13 @@ def test_rules_and_dashboards_ask_for_metrics_that_are_there():
     assert len(recorded) > 5
     assert {name.removesuffix("_bucket") for name in asked} == known
     assert set(re.findall(r"\w+:archive_mirror_\w+:\w+", text)) == recorded
+
+
+def test_the_changelog_tells_of_this_version():
+    """The newest heading with a number is what `--version` shows."""
+    text = (docs.FOLDER.parent / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## (\d\S+) - (\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+    shown = CliRunner().invoke(app, ["--version"]).output.split()
+
+    assert headings[0][0] == __version__
+    assert shown == ["archive-mirror", __version__]

@@ -37,7 +37,7 @@ def test_a_new_row(listed, state, reason):
 
 def test_a_new_row_that_a_rule_excludes():
     """An excluded row never had a file as far as we are concerned."""
-    after = plan(None, builders.row(), builders.walk(rule_for=lambda _: "lobby"))
+    after = plan(None, builders.row(), builders.walk(rule_for=lambda *_: "lobby"))
 
     assert (after.state, after.reason, after.had_file) == (
         State.EXCLUDED,

@@ -25,6 +25,20 @@ def kept(state: State, **given: Any) -> Export:
     return builders.export(**({"state": state, "proof": proof} | given))
 
 
+def held() -> Export:
+    return doubted(
+        builders.export(state=State.FETCHING),
+        body(),
+        folder="spool",
+        started_us=NOW,
+        now_us=NOW,
+        lifetime_us=3 * HOUR,
+        pace=PACE,
+        jitter=0,
+        patient=True,
+    )
+
+
 def met(prior: Export, **row: Any) -> Export:
     return plan(prior, builders.row(**row), builders.walk())
 
@@ -137,17 +151,7 @@ def test_what_is_whole_is_not_fetched_anew():
 @pytest.mark.parametrize("state", [State.READY, State.PARKED, State.WAITING])
 def test_a_held_body_is_kept_when_the_flag_falls(state, row):
     """It goes before every row to waiting or lost."""
-    prior = doubted(
-        builders.export(state=State.FETCHING),
-        body(),
-        folder="spool",
-        started_us=NOW,
-        now_us=NOW,
-        lifetime_us=3 * HOUR,
-        pace=PACE,
-        jitter=0,
-        patient=True,
-    )
+    prior = held()
     after = met(dataclasses.replace(prior, state=state), **row)
 
     assert (after.state, after.held_until_us) == (State.READY, 0)
@@ -174,17 +178,7 @@ def test_a_flag_that_flaps_hurries_no_changed_file():
 @pytest.mark.parametrize("state", [State.READY, State.PARKED, State.FETCHING])
 def test_a_held_body_keeps_the_facts_it_was_fetched_under(state):
     """A row that speaks of other footage ends the wait; it comes as a version."""
-    prior = doubted(
-        builders.export(state=State.FETCHING),
-        body(),
-        folder="spool",
-        started_us=NOW,
-        now_us=NOW,
-        lifetime_us=3 * HOUR,
-        pace=PACE,
-        jitter=0,
-        patient=True,
-    )
+    prior = held()
     after = met(dataclasses.replace(prior, state=state), camera_id=2)
 
     runs = state is State.FETCHING

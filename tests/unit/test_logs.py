@@ -250,3 +250,26 @@ def test_a_stream_that_hangs_holds_nobody_up():
     *lines, last = stream.getvalue().splitlines()
     assert len(lines) == 10_000
     assert json.loads(last)["lines"] == 2_000
+
+
+def test_text_for_people_has_no_words_of_a_programming_language():
+    """What is unknown is left out."""
+    log, stream, _ = logged("console")
+    log.info("a", reason=None, complete=True, ours=False, left=[None, True], size=3)
+
+    facts = stream.getvalue().split(" a ")[1].split()
+    assert sorted(facts) == ["complete=yes", "left=yes", "ours=no", "size=3"]
+
+
+def test_the_journal_gets_text_with_its_priority(tmp_path, monkeypatch):
+    """Journald adds the time; programs ask for JSON."""
+    path = tmp_path / "journal"
+    with path.open("w") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        outlet = logs.configure("info", None, stream, redactor=logs.Redactor())
+        structlog.get_logger().warning("source.lost", source="hq")
+        outlet.drain(30.0)
+
+    (line,) = path.read_text().splitlines()
+    assert line.split() == ["<4>[warning", "]", "source.lost", "source=hq"]

@@ -17,17 +17,19 @@ PROMISED = {
     "source_up": {"source"},
     "fetches_total": {"source", "outcome"},
     "fetched_bytes_total": set(),
-    "fetch_duration_seconds_count": set(),
+    "fetch_duration_seconds_count": {"source"},
     "oldest_ready_timestamp_seconds": set(),
-    "earliest_deadline_timestamp_seconds": set(),
-    "exports_at_risk": set(),
+    "earliest_deadline_timestamp_seconds": {"source"},
+    "exports_at_risk": {"source"},
     "exports_without_room": set(),
-    "deadline_margin_seconds_count": set(),
+    "deadline_margin_seconds_count": {"source"},
     "copies_total": {"target", "outcome"},
     "target_up": {"target"},
     "target_owed_files": {"target"},
     "target_owed_bytes": {"target"},
     "target_free_bytes": {"target"},
+    "target_size_bytes": {"target"},
+    "target_last_verified_timestamp_seconds": {"target"},
     "spool_bytes": set(),
     "spool_free_bytes": set(),
     "holdup_seconds": {"target"},
@@ -57,9 +59,9 @@ def used():
     metrics.fetch_ended("hq", "whole", 2.0)
     metrics.fetch_ended("hq", "never heard of", 2.0)
     metrics.bytes_fetched(10)
-    metrics.deadline_margin(60)
+    metrics.deadline_margin("hq", 60)
     metrics.copy_ended("nas", "saved")
-    metrics.target_checked("nas", up=True, free_bytes=5)
+    metrics.target_checked("nas", up=True, free_bytes=5, size_bytes=9)
     metrics.spool_measured(used_bytes=1, free_bytes=2)
     metrics.holdup("nas", 3.0)
     metrics.token_expiry("hq", 4)
@@ -70,7 +72,9 @@ def used():
             lost_total={("hq", "expired"): 2},
             last_success_us={"hq": 5_000_000},
             oldest_ready_us=1,
-            earliest_deadline_us=2,
+            earliest_deadline_us={"hq": 2_000_000, "gone": 1},
+            exports_at_risk={"hq": 1, "gone": 1},
+            target_last_verified_us={"nas": 7_000_000, "gone": 1},
         )
     )
     return metrics
@@ -97,6 +101,9 @@ def test_known_series_begin_at_zero():
     assert found["exports_lost_total"]['reason="expired",source="hq"'] == 0
     assert found["polls_total"]['outcome="unauthorized",source="hq"'] == 0
     assert found["copies_total"]['outcome="failed",target="nas"'] == 0
+    assert found["exports_at_risk"]['source="hq"'] == 0
+    assert found["deadline_margin_seconds_count"]['source="hq"'] == 0
+    assert found["fetch_duration_seconds_count"]['source="hq"'] == 0
 
 
 def test_totals_of_the_ledger_are_not_shown_before_it_was_asked():
@@ -122,6 +129,9 @@ def test_the_ledger_is_what_counts():
 
     assert found["exports"]['source="hq",state="saved"'] == 3
     assert found["exports_lost_total"]['reason="expired",source="hq"'] == 2
+    assert found["exports_at_risk"] == {'source="hq"': 1}
+    assert found["earliest_deadline_timestamp_seconds"] == {'source="hq"': 2}
+    assert found["target_last_verified_timestamp_seconds"] == {'target="nas"': 7}
     assert not any("gone" in series for series in found["exports"])
 
 
@@ -156,4 +166,5 @@ def test_a_miss_by_hours_has_its_own_bucket():
     """Margins are told apart up to three hours before and after the deadline."""
     buckets = told(used())["deadline_margin_seconds_bucket"]
 
-    assert {'le="-10800.0"', 'le="0.0"', 'le="10800.0"'} <= set(buckets)
+    bounds = {f'le="{bound}",source="hq"' for bound in ("-10800.0", "0.0", "10800.0")}
+    assert bounds <= set(buckets)

@@ -16,9 +16,9 @@ FIGURE = re.compile(
 )
 
 
-def said(scene: HandmadeSite, *, running: bool = True) -> tuple[nagios.Result, str]:
+def said(site: HandmadeSite, *, running: bool = True) -> tuple[nagios.Result, str]:
     """Return what the plugin answers; it is one short line whatever was given."""
-    result, line = nagios.judge(scene.status(), running=running)
+    result, line = nagios.judge(site.status(running=running))
 
     text, bar, figures = line.partition(" | ")
     assert bar
@@ -32,15 +32,15 @@ def said(scene: HandmadeSite, *, running: bool = True) -> tuple[nagios.Result, s
 
 
 @pytest.fixture
-def scene(tmp_path):
-    with HandmadeSite.open(tmp_path) as scene:
-        yield scene
+def site(tmp_path):
+    with HandmadeSite.open(tmp_path) as site:
+        yield site
 
 
-def test_all_is_well(scene):
-    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
+def test_all_is_well(site):
+    site.keep("hq", made_us=HOUR, took_us=MINUTE)
 
-    result, line = said(scene)
+    result, line = said(site)
 
     assert result == 0
     assert "1 exports saved" in line
@@ -48,91 +48,91 @@ def test_all_is_well(scene):
     assert " list_age=20s;" in line
 
 
-def test_what_is_not_proven_whole_is_a_warning_for_a_day(scene):
-    scene.keep("hq", made_us=HOUR, took_us=MINUTE)
-    scene.doubt("hq", kept_us=25 * HOUR)
+def test_what_is_not_proven_whole_is_a_warning_for_a_day(site):
+    site.keep("hq", made_us=HOUR, took_us=MINUTE)
+    site.doubt("hq", kept_us=25 * HOUR)
 
-    result, line = said(scene)
+    result, line = said(site)
 
     assert result == 0
     assert "1 exports saved, 1 doubtful, 0 owed" in line
     assert " doubtful=1;" in line
 
-    scene.doubt("hq", kept_us=23 * HOUR)
-    result, line = said(scene)
+    site.doubt("hq", kept_us=23 * HOUR)
+    result, line = said(site)
 
     assert result == 1
     assert "archive-mirror list --state doubtful --source hq" in line
 
 
-def test_a_dead_service_is_critical(scene):
-    result, line = said(scene, running=False)
+def test_a_dead_service_is_critical(site):
+    result, line = said(site, running=False)
 
     assert result == 2
     assert "The service does not run" in line
 
 
-def test_a_target_that_is_away_is_a_warning(scene):
-    scene.target("nas", problem="nothing is mounted at /srv/footage")
+def test_a_target_that_is_away_is_a_warning(site):
+    site.target("nas", problem="nothing is mounted at /srv/footage")
 
-    result, line = said(scene)
+    result, line = said(site)
 
     assert result == 1
     assert "nothing is mounted" in line
     assert " targets_down=1;" in line
 
 
-def test_it_warns_before_footage_is_lost(scene):
+def test_it_warns_before_footage_is_lost(site):
     """A source that fails is a warning, and critical when its files soon expire."""
-    scene.read("hq", ago_us=30 * MINUTE, problem="refused")
-    assert said(scene)[0] == 1
+    site.read("hq", ago_us=30 * MINUTE, problem="refused")
+    assert said(site)[0] == 1
 
-    scene.read("hq", ago_us=160 * MINUTE, problem="refused")
-    assert said(scene)[0] == 2
+    site.read("hq", ago_us=160 * MINUTE, problem="refused")
+    assert said(site)[0] == 2
 
 
-def test_what_is_at_risk_is_critical(scene):
-    scene.add("hq", State.READY, made_us=160 * MINUTE)
+def test_what_is_at_risk_is_critical(site):
+    site.add("hq", State.READY, made_us=160 * MINUTE)
 
-    result, line = said(scene)
+    result, line = said(site)
 
     assert result == 2
     assert " at_risk=1;" in line
     assert " deadline_left=1200s;" in line
 
 
-def test_a_loss_is_critical_until_it_is_acknowledged(scene):
-    scene.add("hq", State.LOST, made_us=30 * HOUR, reason="expired")
-    result, line = said(scene)
+def test_a_loss_is_critical_until_it_is_acknowledged(site):
+    site.add("hq", State.LOST, made_us=30 * HOUR, reason="expired")
+    result, line = said(site)
     assert result == 2
     assert "archive-mirror ack hq/" in line
 
-    (lost,) = scene.ledger.queries.losses(1)
-    scene.ledger.acknowledge([lost], "seen", scene.now_us)
-    result, line = said(scene)
+    (lost,) = site.ledger.queries.losses(1)
+    site.ledger.acknowledge([lost], "seen", site.now_us)
+    result, line = said(site)
 
     assert result == 0
     assert " lost=1c" in line
     assert " unacknowledged=0;" in line
 
 
-def test_a_pause_is_a_warning(scene):
-    scene.ledger.pauses.pause_source(
-        "hq", from_us=scene.now_us - SECOND, until_us=scene.now_us + HOUR
+def test_a_pause_is_a_warning(site):
+    site.ledger.pauses.pause_source(
+        "hq", from_us=site.now_us - SECOND, until_us=site.now_us + HOUR
     )
 
-    result, line = said(scene)
+    result, line = said(site)
 
     assert result == 1
     assert "hq is paused until" in line
 
 
-def test_much_and_hostile_text_stays_one_short_line(scene):
-    afternoon(scene)
-    scene.read("hq", ago_us=MINUTE, problem="é|\n\x1b[31m" * 400)
-    scene.read("depot", ago_us=MINUTE, problem="x y" * 400)
+def test_much_and_hostile_text_stays_one_short_line(site):
+    afternoon(site)
+    site.read("hq", ago_us=MINUTE, problem="é|\n\x1b[31m" * 400)
+    site.read("depot", ago_us=MINUTE, problem="x y" * 400)
 
-    result, line = said(scene)
+    result, line = said(site)
 
     assert result == 2
     assert "\x1b" not in line

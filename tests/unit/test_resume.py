@@ -29,8 +29,8 @@ class Answer:
     last_modified: str | None = D1
     firm: bool = True
 
-    async def read(self) -> bytes:
-        return b""
+    async def fill(self, *_: object) -> bool:
+        return False
 
 
 def known(**changes: Any) -> Validators:

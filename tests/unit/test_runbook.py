@@ -9,27 +9,31 @@ import ast
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from mirror.model import Reason
 from mirror.pipeline.verify.judge import Problem
 from tests import operator_texts
 from tests.prometheus import DEPLOY
+from tests.shown_commands import APP, commands, understood
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = operator_texts.ROOT / "docs" / "runbook.md"
+PAGES = [operator_texts.ROOT / name for name in ("README.md", "docs/install.md")]
 TEXT = PAGE.read_text("utf-8")
 PROSE = re.sub(r"\s+", " ", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
+RUNBOOK = "file:///usr/share/doc/archive-mirror/runbook.md"
+"""Where the package puts it."""
 RULES = (DEPLOY / "prometheus" / "alerts.rules.yml").read_text("utf-8")
 ALERTS = re.findall(r"- alert: (\w+)", RULES)
 command_line = importlib.import_module("mirror.cli.main")
-APP: Any = typer.main.get_command(command_line.app)
 CODES = {
     value for name, value in vars(command_line).items() if name.startswith("EXIT_")
 } | {1, 2, 3, 4}
@@ -70,11 +74,40 @@ def test_each_alert_has_its_remedy(alert):
 
 
 def test_each_alert_leads_to_its_heading():
-    urls = re.findall(r"runbook_url: docs/runbook\.md#(\S+)", RULES)
+    urls = re.findall(rf"runbook_url: {re.escape(RUNBOOK)}#(\S+)", RULES)
 
     assert urls == [alert.lower() for alert in ALERTS]
     assert len(urls) >= 18
     assert set(urls) <= anchors(TEXT)
+
+
+def test_one_place_sets_the_address_of_the_runbook_and_the_severities(tmp_path):
+    """What an operator changes in settings.sed reaches every alert."""
+    settings = (DEPLOY / "prometheus" / "settings.sed").read_text("utf-8")
+    mine = {
+        f"{RUNBOOK}|\n": "https://wiki.example/mirror|\n",
+        "critical|\n": "page|\n",
+        "warning|\n": "ticket|\n",
+    }
+    for ours, theirs in mine.items():
+        assert settings.count(ours) == 1
+        settings = settings.replace(ours, theirs)
+    (tmp_path / "settings.sed").write_text(settings, "utf-8")
+    sed = shutil.which("sed")
+    assert sed is not None
+    ran = subprocess.run(
+        [sed, "-f", str(tmp_path / "settings.sed")],
+        input=RULES,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    urls = re.findall(r"runbook_url: (\S+)", ran.stdout)
+    assert urls == [f"https://wiki.example/mirror#{alert.lower()}" for alert in ALERTS]
+    severities = re.findall(r"severity: (\w+)", ran.stdout)
+    assert len(severities) == len(ALERTS)
+    assert set(severities) == {"page", "ticket"}
 
 
 def test_each_table_is_one():
@@ -189,48 +222,11 @@ def test_each_bad_finding_of_check_has_its_remedy():
     assert bad >= 7
 
 
-def commands(text: str) -> Iterator[list[str]]:
-    """Yield the arguments of each `archive-mirror` in blocks and spans of code."""
-    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    for line in [*lines, *(" ".join(span.split()) for span in spans)]:
-        bare = re.sub(r"^\s*(\w*[#$]) ", "", line)
-        for part in re.split(r"[|;&>]+", bare):
-            if "archive-mirror" not in part or "archive-mirror()" in bare:
-                continue
-            words = shlex.split(part)
-            for at, word in enumerate(words):
-                if word.endswith("bin/archive-mirror") or (
-                    at == 0 and word == "archive-mirror"
-                ):
-                    yield from [words[at + 1 :]] if words[at + 1 :] else []
-
-
-def understood(arguments: list[str]) -> None:
-    """Let the command line parse a command, and not run it.
-
-    Raises:
-        Exception: There is no such command or option, or its value cannot be.
-    """
-    command, name, above = APP, "archive-mirror", None
-    while True:
-        try:
-            above = command.make_context(name, arguments, parent=above)
-        except typer.Exit:  # of --help
-            return
-        if not hasattr(command, "commands"):
-            return
-        arguments = [*above._protected_args, *above.args]
-        if not arguments:
-            return
-        name, command, arguments = command.resolve_command(above, arguments)
-
-
 SHOWN = {
     shlex.join(words): words
     for text in (
         TEXT,
+        *(page.read_text("utf-8") for page in PAGES),
         *(f"`{one}`" for one in re.findall(r'command: "?([^"\n]+)', RULES)),
         *(text for text in operator_texts.texts() if "`archive-mirror" in text),
     )
@@ -242,7 +238,7 @@ SHOWN = {
 
 @pytest.mark.parametrize("shown", SHOWN)
 def test_each_command_shown_can_be_typed(shown):
-    """Those of the runbook, of the alerts, and of the program's own texts."""
+    """Those of the pages, of the alerts, and of the program's own texts."""
     understood(SHOWN[shown])
 
 

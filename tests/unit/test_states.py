@@ -287,7 +287,7 @@ def plan() -> Iterator[Step]:
         shown, (None, "a"), ages
     ):
         walk = builders.walk(
-            rule_for=lambda _, rule=rule: rule,
+            rule_for=lambda *_, rule=rule: rule,
             try_folders=rule is None and created_us is not None,
             waiting_limit_us=HOUR,
         )
@@ -520,7 +520,7 @@ COPIES: dict[str, tuple[Callable[[Copy], Copy], set[tuple[CopyState, CopyState]]
         {(PUBLISHING, PENDING), (FAILED, PENDING)},
     ),
     "it lies nowhere, the spool has it": (
-        copy.in_spool,
+        copy.pending,
         {(one, PENDING) for one in ANY - {PENDING}},
     ),
     "read, and good": (
@@ -584,7 +584,7 @@ WALKED = {
     *("spool_lost", "after_bad", "after_good", "confirmed", "new"),
     *("after_attempt", "alone", "set_apart"),
     # Of copies.
-    *("owed", "owed_again", "of_other_bytes", "saved", "released", "in_spool"),
+    *("owed", "owed_again", "of_other_bytes", "saved", "released", "pending"),
     *("without_spool_file", "good", "bad", "unconfirmed", "found", "without_sidecar"),
 }
 QUESTIONS = {

@@ -12,7 +12,7 @@ from yarl import URL
 from mirror.app.check.finding import FILES_S, Finding, Grade, bounded
 from mirror.errors import FileGoneError, ListError, MirrorError
 from mirror.model import to_us, utc_now
-from mirror.ports import ResumePoint
+from mirror.ports import Batch, ResumePoint
 from mirror.vms import Proxies, variable_of
 from mirror.wording import span
 
@@ -163,7 +163,7 @@ async def _first_byte(
     wanted = newest.url or "", newest.name, _WHOLE_FILE
     try:
         async with client.open_file(*wanted, first_byte_s=wait_s) as body:
-            arrived = await body.read()
+            arrived = await body.fill(Batch(1))
     except FileGoneError as exc:
         detail = f"{what}: {exc}; right if the VMS has just deleted it. If it stays "
         detail += "so, open a file on the VMS's own page, and look at the url of "

@@ -9,12 +9,8 @@ from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from mirror.app import lock
 from mirror.app.status import overview
 from mirror.errors import ConfigError, MirrorError
-from mirror.ledger import Ledger
-from mirror.model import to_us, utc_now
-from mirror.vms import token as tokens
 from mirror.wording import clean
 
 if TYPE_CHECKING:
@@ -42,18 +38,7 @@ def answer(read: Callable[[], Settings]) -> tuple[Result, str]:
     `read` gives the configuration, or raises ConfigError.
     """
     try:
-        settings = read()
-        token_expiry_s = {
-            name: tokens.expiry_of(source.token_path)
-            for name, source in settings.sources.items()
-        }
-        running = lock.is_held(settings.state_dir)
-        with Ledger.reading(settings.state_dir, check=not running) as ledger:
-            now_us = to_us(utc_now())
-            status = overview.read(
-                ledger, settings, now_us=now_us, token_expiry_s=token_expiry_s
-            )
-        return judge(status, running=running)
+        return judge(overview.beside(read()))
     except ConfigError as exc:
         text = f"configuration: {exc.problems[0]}"
     except MirrorError as exc:
@@ -71,15 +56,11 @@ def line(result: Result, text: str, figures: str = "") -> str:
     return f"ARCHIVE-MIRROR {result.name} - {plain}{figures and ' | ' + figures}"
 
 
-def judge(status: Mapping[str, Any], *, running: bool) -> tuple[Result, str]:
-    """Return the exit code and the line.
+def judge(status: Mapping[str, Any]) -> tuple[Result, str]:
+    """Return the exit code and the line for what `/status.json` gives.
 
     Critical: the service is dead, footage is at risk, or was lost and nobody has taken
     note. Warning: anything else that somebody should look at.
-
-    Args:
-        status: As `/status.json` gives it.
-        running: Somebody holds the state directory.
     """
     concerns = status["concerns"]
     texts = [f"{concern['text']} {concern['remedy']}" for concern in concerns]
@@ -88,13 +69,6 @@ def judge(status: Mapping[str, Any], *, running: bool) -> tuple[Result, str]:
         concern["level"] == "risk" for concern in concerns
     ):
         result = Result.CRITICAL
-    if not running:
-        result = Result.CRITICAL
-        texts.insert(
-            0,
-            "The service does not run: nothing is fetched. "
-            "`systemctl status archive-mirror` tells why.",
-        )
     more = len(texts) - _NAMED
     text = " ".join(texts[:_NAMED]) or _well(status)
     if more > 0:

@@ -7,21 +7,24 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from mirror import __version__
+from mirror.app import lock
 from mirror.app.status import public_json
 from mirror.app.status.problems import concerns_of
-from mirror.ledger import AT_RISK_US, Filter
-from mirror.model import State, iso
+from mirror.ledger import AT_RISK_US, Filter, Ledger
+from mirror.model import State, iso, to_us, utc_now
+from mirror.vms import token as tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mirror.config import Settings, SourceSettings
-    from mirror.ledger import Ledger, SourceStatus
+    from mirror.ledger import SourceStatus
     from mirror.model import Export
 
 _RECENT = 50
 _URGENT = 50
 _LOSSES = 20
+_CAUSES = 20
 _STALE_US = 15 * 60 * 1_000_000
 _STALE_POLLS = 3
 _HEADLINES = {
@@ -29,6 +32,7 @@ _HEADLINES = {
     "look": "Look at this",
     "risk": "Footage is at risk",
 }
+_DEAD = "Nothing is fetched now"
 
 
 class Freshness(StrEnum):
@@ -52,6 +56,7 @@ def read(
     token_expiry_s: Mapping[str, int | None],
     spool_free_bytes: int | None = None,
     ledger_problem: str | None = None,
+    running: bool = True,
 ) -> dict[str, Any]:
     """Return what `/status.json` gives; for the reader's thread.
 
@@ -64,6 +69,7 @@ def read(
         token_expiry_s: By source, seconds since 1970; None or left out if unknown.
         spool_free_bytes: Free where the spool lies now.
         ledger_problem: Why the ledger cannot be written just now.
+        running: Somebody holds the state directory.
     """
     queries = ledger.queries
     status = public_json.status(queries.counts(), queries, now_us)
@@ -83,6 +89,12 @@ def read(
             "free_bytes": spool_free_bytes,
         },
         "ledger_problem": ledger_problem,
+        "running": running,
+        "causes": [
+            {"source": source, "error": error, "number": number}
+            for source, error, number in queries.causes(now_us)[:_CAUSES]
+        ],
+        "transfers": [_row(each, [], now_us) for each in queries.fetching(_URGENT)],
         "open": [_row(each, [], now_us) for each in queries.urgent(_URGENT, now_us)],
         "recent": [
             _row(export, [public_json.copy(each) for each in copies], now_us)
@@ -93,9 +105,30 @@ def read(
     concerns = concerns_of(shown)
     level = concerns[0].level if concerns else "well"
     return shown | {
-        "headline": {"level": level, "text": _HEADLINES[level]},
+        "headline": {"level": level, "text": _HEADLINES[level] if running else _DEAD},
         "concerns": [asdict(each) for each in concerns],
     }
+
+
+def beside(settings: Settings) -> dict[str, Any]:
+    """Return the status as a command sees it, beside the service or without one.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    token_expiry_s = {
+        name: tokens.expiry_of(source.token_path)
+        for name, source in settings.sources.items()
+    }
+    running = lock.is_held(settings.state_dir)
+    with Ledger.reading(settings.state_dir, check=not running) as ledger:
+        return read(
+            ledger,
+            settings,
+            now_us=to_us(utc_now()),
+            token_expiry_s=token_expiry_s,
+            running=running,
+        )
 
 
 def freshness_of(
@@ -143,6 +176,8 @@ def _row(export: Export, copies: list[dict[str, Any]], now_us: int) -> dict[str,
     left_s = _seconds(now_us, export.deadline_us)
     return public_json.export(export, []) | {
         "copies": copies,
+        "held_bytes": public_json.held_bytes(export),
+        "total_bytes": export.part_total,
         "spooled_at": iso(export.spooled_us),
         "saved_at": iso(export.saved_us),
         "acknowledged_at": iso(export.acknowledged_us),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from mirror.wording import span
+from mirror.wording import distance, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _SOON = timedelta(minutes=30)
 _TOKEN_LEFT = timedelta(days=7)
 _CLOCK_OFF_S = 60.0
+_NAMED = 5
 
 Level = Literal["risk", "look"]
 
@@ -39,17 +40,24 @@ def concerns_of(status: Mapping[str, Any]) -> list[Concern]:
     """Return what `/status.json` gives cause for."""
     now = datetime.fromisoformat(status["now"])
     found = [
-        *_of_service(status),
         *_of_exports(status, now),
+        *_of_unread(status, now),
         *_of_sources(status, now),
-        *_of_targets(status),
+        *_of_targets(status, now),
         *_of_doubtful(status),
         *_of_losses(status),
     ]
-    return sorted(found, key=lambda one: (one.level != "risk", one.by or "9"))
+    found.sort(key=lambda one: (one.level != "risk", one.by or "9"))
+    return [*_of_service(status), *found]
 
 
 def _of_service(status: Mapping[str, Any]) -> Iterator[Concern]:
+    if not status["running"]:
+        yield Concern(
+            level="risk",
+            text="The service does not run: nothing is fetched.",
+            remedy="`systemctl status archive-mirror` tells why.",
+        )
     if status["ledger_problem"] is not None:
         yield Concern(
             level="risk",
@@ -102,6 +110,32 @@ def _of_exports(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         )
 
 
+def _of_unread(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
+    """Yield one concern for each cause, however many sources it stops."""
+    problems = {source["name"]: source["problem"] for source in status["sources"]}
+    stopped: dict[str, list[str]] = {}
+    for name, fresh in status["freshness"].items():
+        if fresh["state"] in {"failing", "stale"}:
+            problem = problems.get(name) or "no walk came to its end"
+            stopped.setdefault(problem.rstrip("."), []).append(name)
+    for problem, names in stopped.items():
+        ends = [status["freshness"][name]["unseen_files_expire"] for name in names]
+        by = min(filter(None, ends), default=None)
+        left = datetime.fromisoformat(by) - now if by else None
+        subject, made = f"Source {names[0]}", "it has"
+        if len(names) > 1:
+            more = f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
+            subject = f"{len(names)} sources ({', '.join(names[:_NAMED])}{more})"
+            made = "they have"
+        unseen = f" What {made} made since may expire unseen." if by else ""
+        yield Concern(
+            level="risk" if left is not None and left < _SOON else "look",
+            text=f"{subject} cannot be read: {problem}.{unseen}",
+            by=by,
+            remedy="`archive-mirror check` names the cause and what to do.",
+        )
+
+
 def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     known = {source["name"]: source for source in status["sources"]}
     for name, fresh in status["freshness"].items():
@@ -109,16 +143,6 @@ def _of_sources(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         by = fresh["unseen_files_expire"]
         if fresh["state"] == "paused":
             yield _paused_source(name, source["paused_until"], by, status, now)
-        if fresh["state"] in {"failing", "stale"}:
-            left = datetime.fromisoformat(by) - now if by else None
-            unseen = " What it has made since may expire unseen." if by else ""
-            problem = (source.get("problem") or "no walk came to its end").rstrip(".")
-            yield Concern(
-                level="risk" if left is not None and left < _SOON else "look",
-                text=f"Source {name} cannot be read: {problem}.{unseen}",
-                by=by,
-                remedy="`archive-mirror check` names the cause and what to do.",
-            )
         mute = source.get("not_answering", 0)
         if mute:
             verb = "does" if mute == 1 else "do"
@@ -162,33 +186,33 @@ def _paused_source(
     harm = " Files of it expire before that." if by else ""
     return Concern(
         level="risk" if by and datetime.fromisoformat(by) - now < _SOON else "look",
-        text=f"Source {name} is paused until {until}.{harm}",
+        text=f"Source {name} is paused until {_when(until, now)}.{harm}",
         by=by,
         remedy=f"`archive-mirror resume {name}` ends the pause now.",
     )
 
 
-def _of_targets(status: Mapping[str, Any]) -> Iterator[Concern]:
+def _of_targets(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     for target in status["targets"]:
         if target["name"] not in status["configured_targets"]:
             continue
         if target["paused_until"]:
             yield Concern(
                 text=f"Target {target['name']} is paused until "
-                f"{target['paused_until']}. New files wait in the spool.",
+                f"{_when(target['paused_until'], now)}. New files wait in the spool.",
                 remedy=f"`archive-mirror resume {target['name']}` ends the pause now.",
             )
         elif target["problem"]:
+            problem = target["problem"].removeprefix(f"target {target['name']}: ")
             yield Concern(
-                text=f"Target {target['name']} cannot be used: "
-                f"{target['problem'].rstrip('.')}.",
+                text=f"Target {target['name']} cannot be used: {problem.rstrip('.')}.",
                 remedy="New files are fetched all the same and wait in the spool. "
                 "`archive-mirror check` names the cause and what to do.",
             )
         if target["damaged_files"]:
             yield Concern(
-                text=f"{_files(target['damaged_files'], 'copy', 'copies')} on target "
-                f"{target['name']} damaged or gone.",
+                text=f"Target {target['name']}: "
+                f"{_files(target['damaged_files'], 'copy', 'copies')} damaged or gone.",
                 remedy="`archive-mirror verify --repair` brings them back from "
                 "another target.",
             )
@@ -220,6 +244,12 @@ def _of_losses(status: Mapping[str, Any]) -> Iterator[Concern]:
             remedy="Ask for them again on the VMS as long as the cameras' archive "
             f"still holds the footage; then `archive-mirror ack {label} --note TEXT`.",
         )
+
+
+def _when(moment: str, now: datetime) -> str:
+    there = datetime.fromisoformat(moment)
+    left = distance((there - now).total_seconds())
+    return f"{there:%Y-%m-%d %H:%M} UTC ({left})"
 
 
 def _label(export: Mapping[str, Any]) -> str:

@@ -43,6 +43,11 @@ def asked_again(found: Export) -> str | None:
     return iso(max(found.due_us, found.held_us or 0)) if found.held else None
 
 
+def held_bytes(found: Export) -> int:
+    """Return how many bytes of its file are here."""
+    return max(found.part_bytes, found.held_bytes or 0) or found.size_bytes or 0
+
+
 def export(found: Export, copies: list[Copy]) -> dict[str, Any]:
     """Return an export as `list --json` shows it."""
     return {
@@ -91,7 +96,7 @@ def details(found: ExportDetails) -> dict[str, Any]:
         "had_file": one.had_file,
         "has_file": one.has_file,
         "updated_at": one.updated_at,
-        "held_bytes": max(one.part_bytes, one.held_bytes or 0) or one.size_bytes or 0,
+        "held_bytes": held_bytes(one),
         "total_bytes": one.part_total,
         "held_doubt": one.held_doubt,
         "asked_again": asked_again(one),

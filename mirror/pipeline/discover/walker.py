@@ -7,6 +7,7 @@ import dataclasses
 from array import array
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -115,21 +116,18 @@ class Walker:
         offset_us = record.clock_offset_us
         theirs_us = began_us + offset_us
         since_us = self._since(theirs_us, record.first_sweep_us, sweep=sweep)
-        walk = self._with_clock(
-            Walk(
-                source=name,
-                at_us=began_us,
-                previous=record.previous,
-                clock_offset_us=offset_us,
-                counts_as_ours=record.first_sweep_us is not None,
-                lifetime_us=self._source.lifetime_us,
-                waiting_limit_us=self.rules.waiting_limit // _MICROSECOND,
-                try_folders=self.rules.try_folders,
-                retry_max_us=self.rules.retry_max // _MICROSECOND,
-                second_look=self._source.second_look,
-                rule_for=lambda _: None,
-            ),
-            offset_us,
+        walk = Walk(
+            source=name,
+            at_us=began_us,
+            previous=record.previous,
+            clock_offset_us=offset_us,
+            counts_as_ours=record.first_sweep_us is not None,
+            lifetime_us=self._source.lifetime_us,
+            waiting_limit_us=self.rules.waiting_limit // _MICROSECOND,
+            try_folders=self.rules.try_folders,
+            retry_max_us=self.rules.retry_max // _MICROSECOND,
+            second_look=self._source.second_look,
+            rule_for=partial(first_match, self.rules.exclude),
         )
         met, expected = KeySet(), array("q")
         if sweep:
@@ -142,7 +140,8 @@ class Walker:
                 cursor.number, since_us=since_us, until_us=cursor.until_us
             )
             if cursor.number == 1 and page.clock_offset_us is not None:
-                walk = self._with_clock(walk, page.clock_offset_us)
+                offset_us = page.clock_offset_us
+                walk = dataclasses.replace(walk, clock_offset_us=offset_us)
             rows = await self._meet_page(page, walk, report, met)
             cursor.advance(page, rows)
         if cursor.endless:
@@ -161,15 +160,6 @@ class Walker:
             _log.warning("clock.put_back", source=name, seconds=round(back_us / 1e6))
         while await self._ledger(lambda ledger: ledger.walks.follow_clock(name)):
             pass
-
-    def _with_clock(self, walk: Walk, offset_us: int) -> Walk:
-        """Return the walk with the VMS's clock: rules count ages by it."""
-        exclude, theirs_us = self.rules.exclude, walk.at_us + offset_us
-        return dataclasses.replace(
-            walk,
-            clock_offset_us=offset_us,
-            rule_for=lambda row: first_match(exclude, row, theirs_us),
-        )
 
     async def _expected(self, since_us: int, until_us: int) -> array[int]:
         """Return the keys of the exports that a sweep of this window should meet."""

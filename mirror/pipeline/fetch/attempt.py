@@ -174,7 +174,8 @@ class Fetcher:
         if after.state is State.SPOOLED:
             self._progress.fetched_files += 1
             if after.deadline_us is not None:
-                self._metrics.deadline_margin((after.deadline_us - now_us) / 1e6)
+                left_s = (after.deadline_us - now_us) / 1e6
+                self._metrics.deadline_margin(after.source, left_s)
         if after.held and download.failure is None:
             _log.warning(
                 "body.held",

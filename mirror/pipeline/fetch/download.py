@@ -16,7 +16,7 @@ from mirror.model import Reason, Receipt, is_folder, to_us
 from mirror.pipeline.fetch import resume
 from mirror.pipeline.fetch.receive import ErrorPageError, Receiver, read_head
 from mirror.pipeline.spool.part import Part
-from mirror.ports import UNFIT_RANGE, Validators
+from mirror.ports import UNFIT_RANGE, Batch, Validators
 from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 _BEFORE_MARKUP = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 """White space and byte order marks."""
+WORTHWHILE_BYTES = 1024 * 1024
+"""After a cut the rest is asked for at once if the answer brought so much.
+
+That is more work for the VMS than a request is. One that brings less, as a byte per
+connection, waits as after any failure.
+"""
 _log = structlog.get_logger()
 
 
@@ -123,17 +129,27 @@ class Downloader:
         await self._ask_for_room(export, part)
         explicit_end: bool | None = None
         while explicit_end is None:
-            async with self._ask(download, point) as body:
-                before = download.etag_use
-                download.etag_use = resume.learn(
-                    before, download.validators, point, body
-                )
-                learnt = download.etag_use is not before
-                if not (learnt and download.validators.firm and point.size_bytes):
-                    explicit_end = await self._take(download, body, part)
+            size = part.size
+            try:
+                explicit_end = await self._ask_and_take(download, part, point)
+            except FetchError as exc:
+                if exc.reason != "cut" or part.size - size < WORTHWHILE_BYTES:
+                    raise
             # It is the same file: ask for its rest, and do not give up its bytes.
             point = resume.point(part.size, download.validators, download.etag_use)
         return await self._prove(download, part, explicit_end=explicit_end)
+
+    async def _ask_and_take(
+        self, download: Download, part: Part, point: ResumePoint
+    ) -> bool | None:
+        """Receive one answer; see `_take`. None: ask again, it is the same file."""
+        async with self._ask(download, point) as body:
+            before = download.etag_use or download.export.etag_use
+            download.etag_use = resume.learn(before, download.validators, point, body)
+            learnt = download.etag_use is not before
+            if learnt and download.validators.firm and point.size_bytes:
+                return None
+            return await self._take(download, body, part)
 
     @contextlib.asynccontextmanager
     async def _ask(
@@ -155,15 +171,15 @@ class Downloader:
 
     async def _take(self, download: Download, body: FileBody, part: Part) -> bool:
         """Receive a body; tell whether its end was announced."""
-        first = b""
+        first = Batch(self._limits.batch_bytes)
         if body.start_bytes == 0 < part.size:
             # A page instead of the file must not cost the bytes held.
             with _named_error_page(download.export):
-                first = await read_head(body)
+                await read_head(body, first)
             await self._spool.use(part, Part.restart)
             download.offset_bytes = 0
         elif body.start_bytes < part.size:
-            first = await self._compare(body, part, part.size - body.start_bytes)
+            await self._compare(body, part, part.size - body.start_bytes, first)
         download.began = True
         download.validators = resume.validators_of(body)
         total_bytes = download.total_bytes
@@ -173,20 +189,21 @@ class Downloader:
         await self._receive(download, body, part, first)
         return body.explicit_end or total_bytes is not None
 
-    async def _compare(self, body: FileBody, part: Part, size: int) -> bytes:
-        """Read again the last bytes of the part; return what came behind them.
+    async def _compare(
+        self, body: FileBody, part: Part, size: int, batch: Batch
+    ) -> None:
+        """Read again the last bytes of the part; leave what came behind them.
 
         Raises:
             FetchError: They are others, or the body broke off.
         """
-        came = b""
-        while len(came) < size and (chunk := await body.read()):
-            came += chunk
-        if came[:size] != await self._spool.use(part, Part.tail, size):
+        while batch.size < size and await body.fill(batch):
+            pass
+        if bytes(batch.held[:size]) != await self._spool.use(part, Part.tail, size):
             raise FetchError(
                 UNFIT_RANGE, "the file has changed: other bytes came than are held"
             )
-        return came[size:]
+        batch.drop(size)
 
     async def _ask_for_room(self, export: Export, part: Part) -> None:
         """Make sure of room before anything is asked of the VMS.
@@ -204,7 +221,7 @@ class Downloader:
             await self._spool.make_room(part, None, begun=False)
 
     async def _receive(
-        self, download: Download, body: FileBody, part: Part, first: bytes
+        self, download: Download, body: FileBody, part: Part, first: Batch
     ) -> None:
         transfer = self._progress.transfers[download.key]
         transfer.done_bytes, transfer.total_bytes = part.size, download.total_bytes

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from mirror import mp4
 from mirror.errors import FetchError, SpoolError
 from mirror.pipeline.spool.part import Part
+from mirror.ports import Batch
 from mirror.tasks import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from mirror.disk.lanes import Job
     from mirror.pipeline.spool.spool import Spool
     from mirror.ports import FileBody
 
@@ -47,7 +49,7 @@ class ReceiveLimits:
     Attributes:
         max_bytes: Larger files are refused.
         min_rate: Bytes per second over five minutes; None sets no floor.
-        batch_bytes: A thread is given at least so many in one call.
+        batch_bytes: A thread is given at most so many in one call.
     """
 
     max_bytes: int
@@ -55,23 +57,20 @@ class ReceiveLimits:
     batch_bytes: int = BATCH_BYTES
 
 
-async def read_head(body: FileBody) -> bytes:
+async def read_head(body: FileBody, batch: Batch) -> None:
     """Read the first bytes of a body that begins with the file's first byte.
 
     Raises:
         ErrorPageError: They are those of an error page, or there are none.
         FetchError: The body broke off.
     """
-    head = b""
-    while len(head) < mp4.HEAD_BYTES and (chunk := await body.read()):
-        head += chunk
-    if mp4.is_error_page(head[: mp4.HEAD_BYTES]):
-        raise ErrorPageError(head)
-    return head
+    while batch.size < mp4.HEAD_BYTES and await body.fill(batch):
+        pass
+    _check_head(batch)
 
 
 class Receiver:
-    """Gathers chunks into batches; one batch is written while the next gathers.
+    """Fills batches; one batch is written while the next is filled.
 
     Args:
         spool: Runs the writes.
@@ -95,13 +94,12 @@ class Receiver:
         self._limits = limits
         self._checkpoint = checkpoint
         self._received = received
-        self._chunks: list[bytes] = []
-        self._gathered_bytes = 0
-        self._writing: asyncio.Task[None] | None = None
+        self._batch = self._spare = Batch(0)
+        self._writing: Job[None] | None = None
         self._checkpoint_at = time.monotonic()
         self._rate_since = (self._checkpoint_at, part.size)
 
-    async def run(self, body: FileBody, first: bytes = b"") -> None:
+    async def run(self, body: FileBody, first: Batch | None = None) -> None:
         """Read the body to its end; what came is written, whatever ends it.
 
         Args:
@@ -113,9 +111,8 @@ class Receiver:
             ErrorPageError: It is an error page, or empty.
             SpoolError: It could not be written.
         """
+        self._batch = first or Batch(self._limits.batch_bytes)
         try:
-            if first:
-                self._chunks, self._gathered_bytes = [first], len(first)
             await self._take_all(body)
         except asyncio.CancelledError:
             with contextlib.suppress(ErrorPageError, FetchError, SpoolError):
@@ -129,62 +126,56 @@ class Receiver:
             raise ErrorPageError(b"")
 
     async def _take_all(self, body: FileBody) -> None:
-        while chunk := await body.read():
-            self._chunks.append(chunk)
-            self._gathered_bytes += len(chunk)
-            due = time.monotonic() - self._checkpoint_at >= CHECKPOINT_S
-            if self._gathered_bytes >= self._limits.batch_bytes or due:
+        more = True
+        while more:
+            due_at = self._checkpoint_at + CHECKPOINT_S
+            due = time.monotonic() >= due_at
+            if due or not self._batch.free:
                 await self._hand_over()
             if due:
                 await self._make_durable()
+            more = await body.fill(self._batch, due_at)
 
     async def _drain(self, least: int) -> None:
         await self._hand_over(least)
         await self._written()
 
     async def _hand_over(self, least: int = mp4.HEAD_BYTES) -> None:
-        """Give the gathered bytes to a thread, once the batch before is written.
+        """Give the batch to a thread, once the one before is written.
 
         Args:
             least: How many first bytes of a file show what it is.
         """
-        await self._written()
-        if not self._gathered_bytes:
-            return
-        if not self._part.size:
-            if self._gathered_bytes < least:
+        batch, size = self._batch, self._batch.size
+        try:
+            await self._written()
+            if size < (1 if self._part.size else least):
                 return
-            self._check_head()
-        batch, size = self._chunks, self._gathered_bytes
-        self._chunks, self._gathered_bytes = [], 0
-        self._writing = asyncio.create_task(self._write(batch, size))
-
-    async def _write(self, batch: list[bytes], size: int) -> None:
-        await self._spool.keep_room(self._part, size)
-        await self._spool.use(self._part, Part.append, batch)
-        self._received(size, self._part.size)
-        if self._part.size > self._limits.max_bytes:
-            raise FetchError("too_large", "the file is larger than max_file_size")
+            if not self._part.size:
+                _check_head(batch)
+            await self._spool.keep_room(self._part, size)
+            self._writing = self._spool.start(self._part, Part.append, [batch.held])
+        except (ErrorPageError, FetchError, SpoolError):
+            # What follows must not be written behind a gap.
+            batch.size = 0
+            raise
+        self._batch, self._spare = self._spare, batch
+        if not self._batch.free:
+            self._batch = Batch(self._limits.batch_bytes)
 
     async def _written(self) -> None:
+        """Wait until the batch before is written."""
         if self._writing is None:
             return
         try:
-            await asyncio.shield(self._writing)
-        except (FetchError, SpoolError):
-            # What follows must not be written behind a gap.
-            self._chunks, self._gathered_bytes = [], 0
+            await self._spool.end(self._part, self._writing)
+        except SpoolError:
+            self._writing = None
             raise
-        finally:
-            if self._writing.done():
-                self._writing = None
-
-    def _check_head(self) -> None:
-        """Check the first bytes of a file before any is written."""
-        head = b"".join(self._chunks)[: mp4.HEAD_BYTES]
-        if mp4.is_error_page(head):
-            self._chunks, self._gathered_bytes = [], 0
-            raise ErrorPageError(head)
+        size, self._spare.size, self._writing = self._spare.size, 0, None
+        self._received(size, self._part.size)
+        if self._part.size > self._limits.max_bytes:
+            raise FetchError("too_large", "the file is larger than max_file_size")
 
     async def _make_durable(self) -> None:
         await self._written()
@@ -198,3 +189,10 @@ class Receiver:
         if rate < self._limits.min_rate:
             raise FetchError("too_slow", f"only {rate:.0f} bytes/s over 5 minutes")
         self._rate_since = (now, self._part.size)
+
+
+def _check_head(batch: Batch) -> None:
+    """Check the first bytes of a file before any is written."""
+    head = bytes(batch.held[: mp4.HEAD_BYTES])
+    if mp4.is_error_page(head):
+        raise ErrorPageError(head)

@@ -241,4 +241,9 @@ class TargetMonitor:
                 now_us=now_us,
             )
         )
-        self._metrics.target_checked(name, up=problem is None, free_bytes=free_bytes)
+        self._metrics.target_checked(
+            name,
+            up=problem is None,
+            free_bytes=free_bytes,
+            size_bytes=health.size_bytes if health else None,
+        )

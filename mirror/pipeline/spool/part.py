@@ -78,6 +78,7 @@ class Part:
         min_free: Bytes that must stay free on its file system.
         beside_ledger: The ledger lies there too, and must find room when all else does
             not.
+        give_mode: Gives an open file the mode it shall have once it is whole.
         left: A call about it that hung; it must not be used any more.
         broken: An fsync failed: what is not yet proven must be fetched anew.
     """
@@ -92,6 +93,7 @@ class Part:
         self.size = size
         self.min_free = 0
         self.beside_ledger = False
+        self.give_mode: Callable[[int], None] | None = None
         self.left: Future[Any] | None = None
         self.broken = False
         self._stuck = False
@@ -141,7 +143,7 @@ class Part:
             os.close(folder)
             raise
 
-    def append(self, chunks: Sequence[bytes]) -> None:
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Hash and write bytes at the end, all of them or an error.
 
         After an error nothing more is taken: what came next would lie where the
@@ -193,6 +195,8 @@ class Part:
 
     def finish(self) -> str:
         """Make the whole file and its name durable; return its digest."""
+        if self.give_mode is not None:
+            self.give_mode(self._fd)
         self._sync(os.fsync)
         os.fsync(self._folder)
         return self._digest.hexdigest()
@@ -216,7 +220,7 @@ class Part:
             self.broken = True
             raise
 
-    def _write(self, chunks: Sequence[bytes]) -> None:
+    def _write(self, chunks: Sequence[bytes | memoryview]) -> None:
         offset = self.size
         pending = [memoryview(chunk) for chunk in chunks]
         while pending:

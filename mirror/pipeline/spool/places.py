@@ -67,6 +67,7 @@ class SpoolPlaces:
             path=folder.path,
             guard=partial(self._guard, folder),
             min_free=folder.min_free,
+            give_mode=folder.give_mode,
             beside_ledger=self._beside_ledger(folder.path.parent),
         )
         return [here, self._fallback]

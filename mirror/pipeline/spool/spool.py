@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mirror.disk import filesystem
-from mirror.disk.lanes import Heartbeat, HungError, Lanes
+from mirror.disk.lanes import Heartbeat, HungError, Job, Lanes
 from mirror.errors import FetchError, SpoolError
 from mirror.pipeline.spool.part import Part, PartName, holds
 from mirror.pipeline.spool.space import Space
@@ -42,6 +42,7 @@ class Place:
 
     Attributes:
         path: Of the folder.
+        give_mode: Gives an open file the mode it shall have once it is whole.
         guard: Raises OSError unless `path` still lies where it is believed to;
             asked in a thread before each use.
         min_free: Bytes that must stay free there.
@@ -54,6 +55,7 @@ class Place:
     private: bool = False
     beside_ledger: bool = False
     guard: Callable[[], None] | None = None
+    give_mode: Callable[[int], None] | None = None
 
 
 class Spool:
@@ -96,15 +98,33 @@ class Spool:
             SpoolError: The spool cannot do it now; or it hung, and so it is with every
                 further call about this part.
         """
+        return await self.end(part, self.start(part, call, *args, **named))
+
+    def start(
+        self,
+        part: Part,
+        call: Callable[Concatenate[Part, P], T],
+        *args: P.args,
+        **named: P.kwargs,
+    ) -> Job[T]:
+        """Begin a call that `end` waits for; nothing else may use the part meanwhile.
+
+        Raises:
+            SpoolError: See `use`.
+        """
         folder = part.path.parent
         if part.left is not None:
             raise _hung(folder)
-
-        def left(job: Future[Any]) -> None:
-            part.left = job
-
         todo = functools.partial(call, part, *args, **named)
-        return await self._run(folder, todo, left=left)
+        return self._lanes.of(folder).start(todo)
+
+    async def end(self, part: Part, job: Job[T]) -> T:
+        """Wait for a call that was begun; see `use`."""
+
+        def left(future: Future[Any]) -> None:
+            part.left = future
+
+        return await self._end(part.path.parent, job, left)
 
     async def put_away(self, part: Part) -> None:
         """Close a part; one that hangs is closed when it wakes up."""
@@ -258,18 +278,22 @@ class Spool:
         Raises:
             SpoolError: The spool cannot do it now.
         """
+        job = self._lanes.of(folder).start(call, heartbeat)
+        return await self._end(folder, job, left)
 
-        async def run() -> T:
+    async def _end(
+        self, folder: Path, job: Job[T], left: Callable[[Future[Any]], None]
+    ) -> T:
+        async def end() -> T:
             try:
-                result = await self._lanes.of(folder).run(call, heartbeat)
+                return await self._lanes.of(folder).end(job)
             except HungError as exc:
                 left(exc.job)
                 raise _hung(folder) from exc
-            self._answered[folder] = time.monotonic()
-            return result
 
         try:
-            return await run_to_end(run())
+            # What has ended costs no task.
+            result = job.future.result() if job.done else await run_to_end(end())
         except OSError as exc:
             full = exc.errno in _FULL
             raise SpoolError(
@@ -277,6 +301,8 @@ class Spool:
                 f"the spool cannot be used ({exc.strerror or exc})"
                 + ("; free some space there" if full else ""),
             ) from exc
+        self._answered[folder] = time.monotonic()
+        return result
 
     async def _open_in(self, place: Place, export: Export) -> Part:
         """Open an export's part in one place.
@@ -407,6 +433,7 @@ class Spool:
             ) from exc
         part.min_free = place.min_free
         part.beside_ledger = place.beside_ledger
+        part.give_mode = place.give_mode
         opened.append(part)
         return part
 

@@ -63,24 +63,10 @@ class CopyReader:
             )
         return marker_id
 
-    async def probe(self, target: str) -> None:
-        """Check that a target is there.
-
-        Raises:
-            TargetError: It is not, or hangs.
-        """
-        await self.targets[target].probe(self.marker(target), write=False)
-
     async def read(
         self, subject: CopyToRead, target: str, path: str, progress: ReadProgress
     ) -> StoredFile:
-        """Read one of an export's copies.
-
-        Args:
-            subject: Of the export.
-            target: Where the copy is.
-            path: Of the copy.
-            progress: Counts the bytes as they come.
+        """Read one of an export's copies; `progress` counts the bytes as they come.
 
         Raises:
             TargetError: Nothing may be concluded.

@@ -44,9 +44,7 @@ class _Sibling:
 class Repairer:
     """Moves aside what is damaged, never deletes it, and publishes in its place.
 
-    Args:
-        source_urls: Base URL of each source, by its name.
-        node_id: Of this machine.
+    `source_urls` has the base URL of each source, by its name.
     """
 
     def __init__(

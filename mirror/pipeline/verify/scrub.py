@@ -164,7 +164,8 @@ class Scrub:
 
     async def _is_away(self, target: str) -> bool:
         try:
-            await self._reader.probe(target)
+            marker_id = self._reader.marker(target)
+            await self._reader.targets[target].probe(marker_id, write=False)
         except TargetError:
             return True
         return False

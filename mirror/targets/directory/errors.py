@@ -76,14 +76,7 @@ def user() -> str:
 
 
 def target_error(exc: OSError, *, target: str, path: str, root: Path) -> TargetError:
-    """Return what `exc` means for the target.
-
-    Args:
-        exc: As the operating system raised it.
-        target: The target's name.
-        path: What was worked on, as the operator knows it.
-        root: Of the target.
-    """
+    """Return what `exc` means for the target; `path` is as the operator knows it."""
     reason, remedy = _MEANINGS.get(exc.errno or 0, _OTHER)
     above = root if root.parent == Path("/") else root.parent
     remedy = remedy.format(user=user(), root=shlex.quote(str(root)), above=above)

@@ -146,8 +146,8 @@ class Placement:
         if os.fstat(spooled).st_dev != os.fstat(self.folder).st_dev:
             return False
         self.reserve(len(self.publication.sidecar))
-        durable.give_mode(spooled, self.modes.file_mode, self.modes.gid)
-        os.fsync(spooled)
+        if durable.give_mode(spooled, self.modes.file_mode, self.modes.gid):
+            os.fsync(spooled)
         self.beat()
         try:
             durable.link_open(spooled, self._name, within=self.folder)

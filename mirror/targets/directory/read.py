@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mirror.disk import durable
@@ -22,36 +21,31 @@ def examine(
     size_bytes: int,
     came: Callable[[int], None],
 ) -> StoredFile:
-    """Return what lies at a path below an open root, and beside it.
-
-    Args:
-        root: Descriptor.
-        path: Of the file.
-        size_bytes: Only a file of this length is read.
-        came: Called with the number of bytes of each read.
+    """Return what lies at a path below an open root, and beside it; see `ports.Target`.
 
     Raises:
         OSError: It cannot be read just now.
     """
-    nothing = StoredFile(path=path, present=False, size_bytes=None, sidecar=None)
     try:
         with folder_of(root, path) as (folder, name):
             sidecar = _sidecar(f"{name}.json", folder)
             with _file(name, folder) as (present, fd):
-                if fd is None:
-                    return replace(nothing, present=present, sidecar=sidecar)
-                found_bytes = os.fstat(fd).st_size
+                found_bytes = None if fd is None else os.fstat(fd).st_size
                 sha256 = None
-                if found_bytes == size_bytes:
+                if fd is not None and found_bytes == size_bytes:
                     sha256 = durable.digest_on_disk(fd, came)
                     # An archive that is read through must not push all else out of
                     # the memory.
                     durable.forget_cached(fd)
                 return StoredFile(
-                    path=path, size_bytes=found_bytes, sidecar=sidecar, sha256=sha256
+                    path=path,
+                    present=present,
+                    size_bytes=found_bytes,
+                    sidecar=sidecar,
+                    sha256=sha256,
                 )
     except FileNotFoundError:
-        return nothing
+        return StoredFile(path=path, present=False, size_bytes=None, sidecar=None)
 
 
 def chunks(root: int, path: str, label: str) -> Iterator[bytes]:
@@ -91,18 +85,16 @@ def record_in(fd: int) -> bytes:
 @contextlib.contextmanager
 def _file(name: str, within: int) -> Iterator[tuple[bool, int | None]]:
     """Give whether anything has the name, and a regular file open for reading."""
-    try:
-        about = os.stat(name, dir_fd=within, follow_symlinks=False)
-        regular = stat.S_ISREG(about.st_mode)
-        fd = durable.open_file(name, within=within) if regular else None
-    except FileNotFoundError:
-        yield False, None
-        return
-    if fd is None:
-        yield True, None
-        return
-    with durable.closing(fd):
-        yield True, fd
+    present, fd = True, None
+    with contextlib.ExitStack() as stack:
+        try:
+            about = os.stat(name, dir_fd=within, follow_symlinks=False)
+            if stat.S_ISREG(about.st_mode):
+                opened = durable.open_file(name, within=within)
+                fd = stack.enter_context(durable.closing(opened))
+        except FileNotFoundError:
+            present = False
+        yield present, fd
 
 
 def _sidecar(name: str, within: int) -> bytes | None:

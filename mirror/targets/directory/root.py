@@ -35,12 +35,7 @@ _PRIVATE: Final = FileModes(file_mode=0o600, dir_mode=0o700)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """Where a target is believed to lie.
-
-    Attributes:
-        target: The target's name.
-        mount: It must be a mount point.
-    """
+    """Where a target is believed to lie; with `mount`, it must be a mount point."""
 
     target: str
     path: Path
@@ -91,10 +86,7 @@ class Root:
     def make_marker(self, root: int, tmp: int, temporary: str) -> str:
         """Make a marker where there is none; return its id, or a quicker node's.
 
-        Args:
-            root: Descriptor of the root.
-            tmp: Descriptor of the folder for temporary files.
-            temporary: A free name in it.
+        `temporary` is a free name in `tmp`, the open folder for temporary files.
         """
         content = {
             "target_id": str(uuid.uuid4()),
@@ -141,15 +133,10 @@ class Root:
             )
 
     def guard(self, root: int, folder: int, path: str, gid: int) -> str | None:
-        """Make sure that nobody else may write to an open folder of ours.
+        """Make sure that nobody else may write to an open folder of ours, at `path`.
 
-        Who can, could put other bytes into a file between its proof and its name.
-
-        Args:
-            root: Descriptor of the root.
-            folder: Of the folder.
-            path: Of the folder below the root.
-            gid: Of the group that is configured to share the target; -1 is none.
+        Who can, could put other bytes into a file between its proof and its name. Of a
+        group that is configured to share the target `gid` is the number, else -1.
 
         Returns:
             A warning where that cannot be had: where the file system keeps neither

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import grp
 import itertools
@@ -36,16 +37,9 @@ _USABLE: Final = os.W_OK | os.X_OK
 
 
 class DirectoryStore:
-    """Files, sidecars and the hidden folder below one root.
+    """Files, sidecars and the hidden folder below one root; see `DirectoryTarget`.
 
     What fails raises OSError, which `target_error` translates, or TargetError.
-
-    Args:
-        root: Where the target is believed to lie.
-        node_id: Begins the names of temporary files.
-        min_free: Bytes to leave free.
-        modes: Of kept files, sidecars and folders.
-        group: Name or number of the group of all these; None leaves it alone.
     """
 
     def __init__(
@@ -86,12 +80,9 @@ class DirectoryStore:
                 if marker_id is None:
                     raise self._root.unmarked()
                 return self._health(root, marker_id)
-        modes, gid = self._modes, self._gid()
-        self._modes = FileModes(
-            file_mode=modes.file_mode, dir_mode=modes.dir_mode, gid=gid
-        )
+        self._modes = dataclasses.replace(self._modes, gid=self._gid())
         if known is None:
-            self._root.make(modes.dir_mode)
+            self._root.make(self._modes.dir_mode)
         with self._root.opened() as root:
             marker_id = self._root.marker(root)
             if known is not None:
@@ -218,6 +209,15 @@ class DirectoryStore:
             text = f"another disk lies at target {self._root.target}"
             raise OSError(errno.ENODEV, text) from exc
 
+    def give_mode(self, fd: int) -> None:
+        """Give a spooled file its mode; see `ports.SpoolFolder`.
+
+        Not where others than us may write to kept files: that would be too early.
+        """
+        modes = self._modes
+        if not modes.file_mode & 0o022:
+            durable.give_mode(fd, modes.file_mode, modes.gid)
+
     def error(self, exc: OSError, path: str = "") -> TargetError:
         """Return what an error of the file system means for the target."""
         root = self._root.path
@@ -278,11 +278,7 @@ class DirectoryStore:
         return self._private(root, [HIDDEN, TEMPORARY])
 
     def _private(self, root: int, segments: list[str]) -> int:
-        """Open a folder in the hidden one; nobody else may write on the way there.
-
-        Raises:
-            TargetError: Somebody may.
-        """
+        """Open a folder in the hidden one; nobody else may write on the way there."""
         for number in range(1, len(segments)):
             above = self._folders.open(root, segments[:number], _PRIVATE)
             with durable.closing(above):
@@ -314,6 +310,7 @@ class DirectoryStore:
         return TargetHealth(
             marker_id=marker_id,
             free_bytes=None if free is None else max(0, free),
+            size_bytes=filesystem.size_bytes(os.fstatvfs(root)),
             full=None if free is None or free > 0 else self._no_room(1, free),
             warning=self._warning,
         )

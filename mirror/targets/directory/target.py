@@ -27,6 +27,11 @@ T = TypeVar("T")
 READ_S = 60.0
 """A read of which nothing came for so long hangs in a dead mount."""
 _IN_BATCH: Final = 16
+_NO_ANSWER: Final = (
+    "no answer for {:.0f} s; its disk or its server hangs: check the mount, mount it "
+    "anew"
+)
+_NO_BYTE: Final = "not a byte came for {:.0f} s; its disk or mount hangs"
 _BATCH: Final = 500
 _BATCH_S: Final = 5.0
 _BATCH_BYTES: Final = 8 * 1024 * 1024
@@ -38,16 +43,9 @@ class DirectoryTarget:
     A file on the root's own file system is linked to its final name: it is the same
     file from then on, and must never be written to again.
 
-    Args:
-        name: In the configuration.
-        root: Absolute path.
-        node_id: Begins the names of temporary files.
-        mount: Refuse unless the root is a mount point.
-        min_free: Bytes to leave free.
-        file_mode: Of kept files and sidecars, where the file system has modes.
-        dir_mode: Of the folders made.
-        group: Name or number of the group of both; None leaves it alone.
-        threads: Publishes at once.
+    It takes the keys of `[targets.NAME]`: `root` is the absolute path, `threads` the
+    concurrency, `group` a name or a number; modes are set where the file system has
+    them. The node's id begins the names of temporary files.
     """
 
     def __init__(
@@ -63,10 +61,16 @@ class DirectoryTarget:
         group: str | None,
         threads: int,
     ) -> None:
-        self._name = name
+        self.name = name
+        self.place = str(root)
+        self.traits = Traits(
+            at_once=threads,
+            in_batch=_IN_BATCH,
+            proves_by=ProvesBy.READ_BACK,
+            links_in=root,
+        )
         self._root = root
         self._min_free = min_free
-        self._at_once = threads
         self._store = DirectoryStore(
             Root(target=name, path=root, mount=mount),
             node_id=node_id,
@@ -78,26 +82,6 @@ class DirectoryTarget:
         self._lane = Lane(threads + 1, name=f"target-{name}")
 
     @property
-    def name(self) -> str:
-        """The name in the configuration."""
-        return self._name
-
-    @property
-    def place(self) -> str:
-        """The root's path."""
-        return str(self._root)
-
-    @property
-    def traits(self) -> Traits:
-        """What a directory can do; see `ports.Target`."""
-        return Traits(
-            at_once=self._at_once,
-            in_batch=_IN_BATCH,
-            proves_by=ProvesBy.READ_BACK,
-            links_in=self._root,
-        )
-
-    @property
     def spool_folder(self) -> SpoolFolder | None:
         """A folder in the hidden one; see `ports.Target`."""
         return SpoolFolder(
@@ -105,6 +89,7 @@ class DirectoryTarget:
             network=mounts.is_network(self._root),
             min_free=self._min_free,
             ready=self._store.ready_spool,
+            give_mode=self._store.give_mode,
         )
 
     async def first_use(self) -> str | None:
@@ -199,23 +184,14 @@ class DirectoryTarget:
         self._lane.close()
 
     async def _ask(self, work: Callable[[], T], patience_s: float, key: object) -> T:
-        try:
+        with self._translated():
             return await self._lane.ask(work, patience_s=patience_s, key=key)
-        except HungError as exc:
-            raise self._hung(exc.waited_s) from exc
-        except OSError as exc:
-            raise self._store.error(exc) from exc
 
     async def _run(
         self, work: Callable[[], T], path: str, heartbeat: Heartbeat | None = None
     ) -> T:
-        """Run what writes."""
-        try:
+        with self._translated(path):
             return await self._lane.run(work, heartbeat)
-        except HungError as exc:
-            raise self._hung(exc.waited_s) from exc
-        except OSError as exc:
-            raise self._store.error(exc, path) from exc
 
     async def _read(
         self,
@@ -223,24 +199,20 @@ class DirectoryTarget:
         path: str = "",
         heartbeat: Heartbeat | None = None,
     ) -> T:
-        """Run what reads."""
-        try:
+        with self._translated(path, _NO_BYTE):
             return await self._lane.run(work, heartbeat, patience_s=READ_S)
+
+    @contextlib.contextmanager
+    def _translated(self, path: str = "", hung: str = _NO_ANSWER) -> Iterator[None]:
+        try:
+            yield
         except HungError as exc:
-            raise TargetError(
-                "hung",
-                f"target {self._name}: not a byte came for {exc.waited_s:.0f} s; its "
-                "disk or mount hangs",
-            ) from exc
+            raise self._hung(exc.waited_s, hung) from exc
         except OSError as exc:
             raise self._store.error(exc, path) from exc
 
-    def _hung(self, waited_s: float) -> TargetError:
-        return TargetError(
-            "hung",
-            f"target {self._name}: no answer for {waited_s:.0f} s; its disk or its "
-            "server hangs: check the mount, mount it anew",
-        )
+    def _hung(self, waited_s: float, text: str = _NO_ANSWER) -> TargetError:
+        return TargetError("hung", f"target {self.name}: {text.format(waited_s)}")
 
 
 @contextlib.contextmanager

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 class Temporaries:
     """This node's temporary files on one target; used by several threads.
 
-    Args:
-        node_id: Begins each name, so that several machines can share a target.
+    Each name begins with the node's id, so that several machines can share a target.
     """
 
     def __init__(self, node_id: str) -> None:

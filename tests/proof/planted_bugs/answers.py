@@ -15,6 +15,8 @@ from mirror.vms.body import Body
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from mirror.ports import Batch
+
 
 def unchecked_numbers() -> None:
     """Take what a row says for a number without looking."""
@@ -23,7 +25,8 @@ def unchecked_numbers() -> None:
     def decoded(body: Any, **more: Any) -> Any:
         page = decode(body, **more)
         for row in page.rows:
-            int(msgspec.json.decode(row.raw.decode("utf-8", "replace"))["user_id"] or 0)
+            item = msgspec.json.decode(row.raw.decode("utf-8", "replace"))
+            int(item.get("user_id") or 0)
         return page
 
     patch.object(schema, "decode_page", decoded).start()
@@ -53,11 +56,12 @@ def boundless_pages() -> None:
 
 def hoarded_bodies() -> None:
     """Keep all bytes of all files in memory."""
-    read, hoard = Body.read, []
+    fill, hoard = Body.fill, []
 
-    async def hoarding(self: Body) -> bytes:
-        chunk = await read(self)
-        hoard.append(chunk)
-        return chunk
+    async def hoarding(self: Body, batch: Batch, until: float = 0.0) -> bool:
+        before = batch.size
+        came = await fill(self, batch, until)
+        hoard.append(bytes(batch.held[before:]))
+        return came
 
-    patch.object(Body, "read", hoarding).start()
+    patch.object(Body, "fill", hoarding).start()

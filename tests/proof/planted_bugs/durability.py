@@ -16,6 +16,8 @@ from unittest.mock import patch
 from typing_extensions import override
 
 from mirror.ledger import LedgerThread, preallocation
+from mirror.mp4.proof import Proof
+from mirror.pipeline.spool.part import Part
 from mirror.pipeline.spool.spool import Spool
 from mirror.ports import Kept
 from mirror.targets.directory.target import DirectoryTarget
@@ -58,7 +60,7 @@ def ignored_fsync_error() -> None:
 
 
 def ignored_write_error() -> None:
-    """Take what the spool failed to write for written."""
+    """Take what the spool failed to write for written; no picture is looked at."""
     real = os.pwritev
 
     def pwritev(fd: int, buffers: Sequence[Any], *given: int) -> int:
@@ -67,10 +69,11 @@ def ignored_write_error() -> None:
         return sum(map(len, buffers))
 
     patch.object(os, "pwritev", pwritev).start()
+    patch.object(Part, "examine", lambda self, announced: Proof(doubt=None)).start()
 
 
 def ignored_short_write() -> None:
-    """Take what the spool wrote in part for written in whole."""
+    """Take what the spool wrote in part for written in whole, likewise."""
     real = os.pwritev
 
     def pwritev(fd: int, buffers: Sequence[Any], *given: int) -> int:
@@ -78,6 +81,7 @@ def ignored_short_write() -> None:
         return sum(map(len, buffers))
 
     patch.object(os, "pwritev", pwritev).start()
+    patch.object(Part, "examine", lambda self, announced: Proof(doubt=None)).start()
 
 
 def saved_first() -> None:
