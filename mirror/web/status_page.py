@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import datetime
 from html import escape
 from importlib import resources
@@ -32,15 +33,23 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_COLOURS: Final = {"well": "1f9d57", "look": "e09112", "risk": "d8362f"}
+_COLOURS: Final = {
+    "well": "1f9d57",
+    "look": "e09112",
+    "risk": "d8362f",
+    "rest": "7d8794",
+}
 _SIGNS: Final = {
     "well": '<path d="m8 15 5 5 9-10"/>',
     "look": '<path d="M15 7.5v9M15 22v.1"/>',
     "risk": '<path d="M15 7.5v9M15 22v.1"/>',
+    "rest": '<path d="M8 15v.1M15 15v.1M22 15v.1"/>',
 }
+_MOMENT: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}) ([0-9]{2}:[0-9]{2}) UTC")
 _OUTLINES: Final = {
     "well": '<circle cx="15" cy="15" r="15"/>',
     "look": '<circle cx="15" cy="15" r="15"/>',
+    "rest": '<circle cx="15" cy="15" r="15"/>',
     "risk": '<path d="M15 0 30 27a2 2 0 0 1-2 3H2a2 2 0 0 1-2-3Z"/>',
 }
 
@@ -49,20 +58,27 @@ def render(status: Mapping[str, Any], zone: tzinfo) -> str:
     """Return the page for what `/status.json` gives, with times in `zone`."""
     now = datetime.fromisoformat(status["now"])
     times = Times(now, zone)
-    headline = status["headline"]
+    level, headline = status["headline"]["level"], status["headline"]["text"]
+    if level == "well" and not any(status["exports"].values()):
+        level, headline = "rest", "No export seen yet"
     body = (
         f"<header><b>archive-mirror</b><span>as of {times.full(now)}</span></header>"
-        f"<main>{_banner(status, times)}{_figures(status, times)}"
-        f"{status_cards.margins(status, times)}{status_cards.urgent(status, times)}"
+        f"<main>{_banner(status, level, headline, times)}{_figures(status, times)}"
         f'<div class="pair">{status_cards.sources(status, times)}'
         f"{status_cards.targets(status, times)}</div>"
-        f"{status_cards.losses(status, times)}"
-        f"{status_cards.recent(status, times)}</main>"
+        f"{status_cards.losses(status, times)}{status_cards.urgent(status, times)}"
+        f"{status_cards.margins(status, times)}{status_cards.recent(status, times)}"
+        "</main>"
         f"<footer><span>archive-mirror {escape(status['version'])}; the page reloads "
         f"itself every {RELOAD_S} s</span>"
         '<a href="status.json">status.json</a></footer>'
     )
-    return _document(headline["level"], headline["text"], body)
+    return _document(level, headline, body)
+
+
+def whole(page: bytes) -> bytes:
+    """Return the page with all rows of its tables to be seen."""
+    return page.replace(b"<body>", b'<body class="whole">', 1)
 
 
 def failure(reason: str) -> str:
@@ -102,13 +118,14 @@ def _sign(level: str) -> str:
     )
 
 
-def _banner(status: Mapping[str, Any], times: Times) -> str:
-    level = status["headline"]["level"]
+def _banner(status: Mapping[str, Any], level: str, headline: str, times: Times) -> str:
     concerns = "".join(_concern(concern, times) for concern in status["concerns"])
     return (
         f'<section class="banner {level}"><h1>{_sign(level)}'
-        f"{escape(status['headline']['text'])}</h1>"
-        + (f'<ul class="concerns">{concerns}</ul>' if concerns else _well(status))
+        f"{escape(headline)}</h1>"
+        + (f'<ul class="concerns">{concerns}</ul>' if concerns else "")
+        + (_well(status) if level == "well" else "")
+        + (_unseen(status) if level == "rest" else "")
         + "</section>"
     )
 
@@ -128,6 +145,15 @@ def _well(status: Mapping[str, Any]) -> str:
     return f"<p>{number(kept)} {verb} kept{doubt}; {on_way}.</p>"
 
 
+def _unseen(status: Mapping[str, Any]) -> str:
+    lists = [fresh["state"] for fresh in status["freshness"].values()]
+    read = len(lists) - lists.count("new")
+    words = f"{read} of {len(lists)} lists read, and no export is in them."
+    if not read:
+        words = "No list has been read yet."
+    return f"<p>{words} What a VMS lists stands here after the next walk.</p>"
+
+
 def _concern(concern: Mapping[str, Any], times: Times) -> str:
     by = ""
     if concern["by"] is not None:
@@ -136,9 +162,18 @@ def _concern(concern: Mapping[str, Any], times: Times) -> str:
             f"({times.relative(concern['by'])})</span>"
         )
     return (
-        f'<li class="{concern["level"]}"><p>{text(concern["text"])}{by}</p>'
+        f'<li class="{concern["level"]}"><p>{_local(concern["text"], times)}{by}</p>'
         f"<p>{advice(concern['remedy'])}</p></li>"
     )
+
+
+def _local(words: str, times: Times) -> str:
+    """Return a text of ours as HTML, its moments by the operator's clock."""
+
+    def clock(found: re.Match[str]) -> str:
+        return times.clock(f"{found[1]}T{found[2]}:00+00:00")
+
+    return _MOMENT.sub(clock, text(words))
 
 
 def _figures(status: Mapping[str, Any], times: Times) -> str:
