@@ -485,6 +485,15 @@ async def test_ten_rows_are_seen_and_the_others_by_a_link(site):
     assert seen[1] == [14 + others, "the first 10 only ?,status.json status.json"]
 
 
+def test_many_losses_are_taken_note_of_at_once(site):
+    """One is named; nobody is to type twenty."""
+    for command in ("ack hq/6415 --note", "ack --state lost --note"):
+        site.add("hq", State.LOST, made_us=5 * HOUR, reason="expired")
+        (concern,) = site.status()["concerns"]
+
+        assert f"`archive-mirror {command} TEXT`" in concern["remedy"]
+
+
 async def test_hostile_names_are_words_and_nothing_else(site):
     """No element, attribute, direction or control character comes from the VMS."""
     before = {tag for tag, _ in (await page_of(afternoon(site))).elements}
