@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mirror
 from mirror.errors import MirrorError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LOADED_LATER = (mirror.__file__, os.__file__)
+"""Of the program and of Python, parts are loaded after root was given up."""
 
 
 def become(state_dir: Path) -> str | None:
@@ -39,9 +45,10 @@ def become(state_dir: Path) -> str | None:
             f"this is root, and {state_dir} belongs to {name}, who could not use the "
             f"files that this makes; become {name} first, this process may not"
         ) from exc
-    if not os.access(mirror.__file__, os.R_OK):
-        raise MirrorError(
-            f"this is root, and {state_dir} belongs to {name}, who may not read this "
-            f"program in {Path(mirror.__file__).parent}; install it in /opt"
-        )
+    for path in _LOADED_LATER:
+        if not os.access(path, os.R_OK):
+            raise MirrorError(
+                f"this is root, and {state_dir} belongs to {name}, who may not read "
+                f"{path}; install this program, and its Python, where all may read it"
+            )
     return name

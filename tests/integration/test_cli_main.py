@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -307,32 +308,49 @@ async def test_root_makes_no_files_that_the_service_could_not_use(tmp_path, word
     assert ran.err.count(told) == (0 if words.startswith("backup") else 1)
 
 
+def given_up(folder: Path, needed: Path) -> subprocess.CompletedProcess[str]:
+    """Let root become the owner of a folder, who has still to load a file."""
+    program = (
+        "import os, sys; from pathlib import Path; os.setgroups([0, 4]); "
+        "from mirror.app import service_user; "
+        "service_user._LOADED_LATER = sys.argv[2:]; "
+        "service_user.become(Path(sys.argv[1])); "
+        "print(Path('/proc/self/status').read_text())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, folder, needed],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be given up")
 @pytest.mark.parametrize("owner", [65534, 54_321], ids=["named", "without a name"])
 def test_root_is_given_up_for_good(tmp_path, owner):
     """In every sense, with all groups; a hook or a hole gets nothing back."""
     os.chown(tmp_path, owner, owner)
-    program = (
-        "import os, sys; from pathlib import Path; os.setgroups([0, 4]); "
-        "from mirror.app import service_user; "
-        "service_user.become(Path(sys.argv[1])); "
-        "print(Path('/proc/self/status').read_text())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path],
-        capture_output=True,
-        env=environment(),
-        timeout=60,
-        check=True,
-    )
-    facts = dict(
-        line.split(":", 1) for line in done.stdout.decode().split("\n") if line
-    )
+    done = given_up(tmp_path, Path("/"))
+    facts = dict(line.split(":", 1) for line in done.stdout.split("\n") if line)
 
     assert {*map(int, facts["Uid"].split())} == {owner}
     assert {*map(int, facts["Gid"].split())} == {owner}
     assert {*map(int, facts["Groups"].split())} <= {owner}
     assert int(facts["CapEff"], 16) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be given up")
+def test_who_could_not_load_the_program_is_told(tmp_path):
+    """Before any work, which would end half way with a library that is missing."""
+    os.chown(tmp_path, 65534, 65534)
+    (needed := tmp_path / "os.py").touch(mode=0o600)
+    done = given_up(tmp_path, needed)
+
+    assert done.returncode != 0
+    assert f"this is root, and {tmp_path} belongs to nobody" in done.stderr
+    assert f"may not read {needed}; install this program" in done.stderr
 
 
 async def test_a_hostile_answer_cannot_drive_the_terminal(tmp_path):
