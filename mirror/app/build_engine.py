@@ -94,6 +94,7 @@ def engine_for(
         spooled=partial(_wake, wake, *publishing),
         now=utc_now,
     )
+    recall = AlreadyKept(ledger=ledger, publishers=publishers, now=utc_now)
     pool = pool_for(
         settings,
         sources=sources,
@@ -103,11 +104,11 @@ def engine_for(
         progress=progress,
         wake=wake,
         fetched=partial(_wake, looks.wake, *publishing),
+        looked_for=recall.looked_for,
         unparks=unparks,
         patient=patient,
     )
     spool.space.stop, spool.space.needed = pool.end, looks.make_room
-    recall = AlreadyKept(ledger=ledger, publishers=publishers, now=utc_now)
     return Engine(
         ledger=ledger,
         progress=progress,
@@ -121,6 +122,7 @@ def engine_for(
                 ledger=ledger,
                 metrics=metrics,
                 recall=recall.vanishing,
+                looked_for=recall.looked_for,
                 walked=partial(_wake, wake, looks.wake),
             )
             for name, client in clients.items()
@@ -192,6 +194,7 @@ def pool_for(
     progress: Progress,
     wake: asyncio.Event,
     fetched: Callable[[], None],
+    looked_for: Callable[[Export], bool],
     unparks: bool,
     patient: bool,
 ) -> FetchPool:
@@ -218,6 +221,7 @@ def pool_for(
         downloader=downloader,
         pace=pace,
         targets=sorted(settings.targets),
+        looked_for=looked_for,
         patient=patient,
         now=utc_now,
     )

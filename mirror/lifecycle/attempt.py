@@ -113,6 +113,7 @@ def gone(
     error: str,
     now_us: int,
     oldest_us: int | None,
+    looked_for: bool,
     pace: Pace,
 ) -> Export:
     """Return the export for which there was no file behind the url.
@@ -123,6 +124,7 @@ def gone(
         error: What the server said.
         now_us: When the attempt ended.
         oldest_us: See `deadline.has_passed`.
+        looked_for: See `loss.seen_without`.
         pace: Of the retries.
     """
     must_be_fetching(export)
@@ -137,7 +139,11 @@ def gone(
         without_us=export.walk_us,
     )
     return loss.seen_without(
-        after, walk_us=export.walk_us, now_us=now_us, oldest_us=oldest_us
+        after,
+        walk_us=export.walk_us,
+        now_us=now_us,
+        oldest_us=oldest_us,
+        looked_for=looked_for,
     )
 
 

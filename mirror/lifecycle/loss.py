@@ -20,7 +20,12 @@ _MAY_BE_GONE = frozenset({State.WAITING, State.READY, State.PARKED})
 
 
 def seen_without(
-    export: Export, *, walk_us: int, now_us: int, oldest_us: int | None
+    export: Export,
+    *,
+    walk_us: int,
+    now_us: int,
+    oldest_us: int | None,
+    looked_for: bool,
 ) -> Export:
     """Return a waiting export that a walk, or a try after it, saw without its file.
 
@@ -29,10 +34,11 @@ def seen_without(
         walk_us: When that walk began; each counts once.
         now_us: Now.
         oldest_us: See `deadline.has_passed`.
+        looked_for: No target keeps it: it was looked for since its file vanished.
 
     Returns:
-        Lost, if it had a file, its deadline has passed and `EXPIRED_WALKS` saw it so;
-        a held body is kept instead.
+        Lost, if it had a file, its deadline has passed, `EXPIRED_WALKS` saw it so and
+        it was looked for; a held body is kept instead.
     """
     if export.had_file and export.without_walk_us != walk_us:
         export = dataclasses.replace(
@@ -42,6 +48,7 @@ def seen_without(
         )
     if (
         export.had_file
+        and looked_for
         and export.without_walks >= EXPIRED_WALKS
         and deadline.has_passed(export, now_us, oldest_us)
     ):
@@ -49,13 +56,19 @@ def seen_without(
     return held_body.rather_kept(export)
 
 
-def absent(export: Export, now_us: int, oldest_us: int | None) -> Export:
-    """Return the export that a complete sweep should have shown and did not."""
+def absent(
+    export: Export, now_us: int, oldest_us: int | None, *, looked_for: bool
+) -> Export:
+    """Return the export that a complete sweep should have shown and did not.
+
+    It is lost only if it was looked for on the targets since it was first missed.
+    """
     if export.state not in _MAY_BE_GONE:
         return export
     sweeps = min(export.absent_sweeps + 1, GONE_SWEEPS)
     export = dataclasses.replace(export, absent_sweeps=sweeps)
-    if sweeps < GONE_SWEEPS or not deadline.has_passed(export, now_us, oldest_us):
+    passed = deadline.has_passed(export, now_us, oldest_us)
+    if sweeps < GONE_SWEEPS or not passed or not looked_for:
         return export
     return held_body.rather_kept(_lost(export, Reason.ROW_GONE))
 
