@@ -74,5 +74,6 @@ def walk(**given: Any) -> Walk:
         "try_folders": True,
         "retry_max_us": 10 * MINUTE,
         "rule_for": lambda *_: None,
+        "looked_for": lambda _: True,
     }
     return Walk(**(values | given))

@@ -74,7 +74,7 @@ def vanished(export: Export, now_us: int | None = None) -> Export:
     """Return the export after the second complete sweep that did not show it."""
     once = dataclasses.replace(export, absent_sweeps=1)
     late_us = (export.deadline_us or 0) + 1 if now_us is None else now_us
-    return loss.absent(once, late_us, 2**62)
+    return loss.absent(once, late_us, 2**62, looked_for=True)
 
 
 def spool(ledger: Ledger, *targets: str, number: int = 1, folder: str = "/s") -> int:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mirror.config import RuleSettings, Settings, SourceSettings, TargetSettings
     from mirror.ledger import LedgerThread
     from mirror.metrics import Metrics
+    from mirror.model import Export
     from mirror.pipeline.publish.publisher import Publisher
     from mirror.ports import Target
 
@@ -169,6 +170,7 @@ def lister_for(
     ledger: LedgerThread,
     metrics: Metrics,
     recall: Callable[[str], Awaitable[None]] | None = None,
+    looked_for: Callable[[Export], bool] = lambda _: True,
     walked: Callable[[], None] = lambda: None,
 ) -> Lister:
     """Build what keeps one source's part of the ledger fresh."""
@@ -187,6 +189,7 @@ def lister_for(
             exclude=tuple(_rule(rule) for rule in source.rules),
         ),
         recall=recall,
+        looked_for=looked_for,
         now=utc_now,
     )
     return Lister(

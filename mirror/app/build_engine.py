@@ -106,17 +106,18 @@ def engine_for(
         spooled=partial(_wake, wake, *publishing),
         now=utc_now,
     )
+    recall = AlreadyKept(ledger=ledger, publishers=publishers, now=utc_now)
     pool = pool_for(
         settings,
         shared,
         sources=sources,
         wake=wake,
         fetched=partial(_wake, looks.wake, *publishing),
+        looked_for=recall.looked_for,
         unparks=unparks,
         patient=patient,
     )
     space.stop, space.needed = pool.end, looks.make_room
-    recall = AlreadyKept(ledger=ledger, publishers=publishers, now=utc_now)
     return Engine(
         ledger=ledger,
         progress=progress,
@@ -130,6 +131,7 @@ def engine_for(
                 ledger=ledger,
                 metrics=metrics,
                 recall=recall.vanishing,
+                looked_for=recall.looked_for,
                 walked=partial(_wake, wake, looks.wake),
             )
             for name, client in clients.items()
@@ -183,6 +185,7 @@ def pool_for(
     sources: Mapping[str, FetchSource],
     wake: asyncio.Event,
     fetched: Callable[[], None],
+    looked_for: Callable[[Export], bool],
     unparks: bool,
     patient: bool,
 ) -> FetchPool:
@@ -202,6 +205,7 @@ def pool_for(
         downloader=downloader,
         pace=pace,
         targets=sorted(settings.targets),
+        looked_for=looked_for,
         patient=patient,
     )
     return FetchPool(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mirror.ledger.database import Database
     from mirror.model import Copy, Export
 
-_AT_ONCE = 100
+_IDLE = "('waiting', 'ready', 'parked')"
+_VANISHING = "had_file = 1 AND (without_walks > 0 OR absent_sweeps > 0)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,19 +103,26 @@ class Inventory:
                     rows.write_copy(connection, None, copy.owed(key, other))
             return True
 
-    def vanishing(self, source: str) -> list[Export]:
-        """Return exports that a walk has missed or seen without their file.
+    def vanishing(self, source: str) -> list[int]:
+        """Return the keys of exports that a walk has missed or seen without their file.
 
-        They may be lost some walks later; those whose deadline is nearest come first.
+        They may be lost some walks later; those whose deadline is nearest come first,
+        and those that are being fetched last.
         """
-        cursor = self._db.connection.execute(
-            f"SELECT {rows.COLUMNS} FROM exports WHERE source = ? AND had_file = 1 "
-            "AND state IN ('waiting', 'ready', 'parked') "
-            "AND (without_walks > 0 OR absent_sweeps > 0) "
-            "ORDER BY deadline_us LIMIT ?",
-            (source, _AT_ONCE),
-        )
-        return [rows.export(row) for row in cursor]
+        execute = self._db.connection.execute
+        chosen = f"SELECT key FROM exports WHERE source = ? AND {_VANISHING} AND state"
+        idle = execute(f"{chosen} IN {_IDLE} ORDER BY deadline_us", (source,))
+        fetching = execute(f"{chosen} = 'fetching'", (source,))
+        return [key for (key,) in (*idle, *fetching)]
+
+    def idle(self, key: int) -> Export | None:
+        """Return a vanishing export; None if it is fetched, or vanishes no more."""
+        row = self._db.connection.execute(
+            f"SELECT {rows.COLUMNS} FROM exports WHERE key = ? AND {_VANISHING} "
+            f"AND state IN {_IDLE}",
+            (key,),
+        ).fetchone()
+        return None if row is None else rows.export(row)
 
     def is_empty(self) -> bool:
         """Tell whether no export is known at all."""

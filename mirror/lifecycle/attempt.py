@@ -108,12 +108,13 @@ def gone(
     error: str,
     now_us: int,
     oldest_us: int | None,
+    looked_for: bool,
     pace: Pace,
 ) -> Export:
     """Return the export for which there was no file behind the url.
 
     `reason` is `file_gone`, or `url_without_file` for a folder url; of `oldest_us` see
-    `deadline.has_passed`.
+    `deadline.has_passed`, of `looked_for` `loss.seen_without`.
     """
     must_be_fetching(export)
     tries = export.tries_without_file + 1
@@ -127,7 +128,11 @@ def gone(
         without_us=export.walk_us,
     )
     return loss.seen_without(
-        after, walk_us=export.walk_us, now_us=now_us, oldest_us=oldest_us
+        after,
+        walk_us=export.walk_us,
+        now_us=now_us,
+        oldest_us=oldest_us,
+        looked_for=looked_for,
     )
 
 

@@ -37,6 +37,7 @@ class AttemptFacts:
         receipt: Of the body that came to its end; None if the attempt has none.
         failure: What failed. With neither it nor a receipt the attempt was interrupted,
             or a look showed enough.
+        looked_for: See `loss.seen_without`; as it was when the attempt ended.
     """
 
     started_us: int
@@ -53,6 +54,7 @@ class AttemptFacts:
     receipt: Receipt | None = None
     failure: Exception | None = None
     ended_us: int = 0
+    looked_for: bool = False
 
     @property
     def reason(self) -> str | None:
@@ -160,6 +162,7 @@ def _without_file(
             error=error,
             now_us=now_us,
             oldest_us=facts.oldest_us,
+            looked_for=facts.looked_for,
             pace=pace,
         )
     if isinstance(failure, OriginRefusedError):

@@ -192,7 +192,11 @@ def _without(listed: Export, walk: Walk) -> Export:
         listed, state=State.WAITING, reason=reason, due_us=0, tries_without_file=0
     )
     waiting = loss.seen_without(
-        waiting, walk_us=walk.at_us, now_us=walk.at_us, oldest_us=walk.oldest_us
+        waiting,
+        walk_us=walk.at_us,
+        now_us=walk.at_us,
+        oldest_us=walk.oldest_us,
+        looked_for=walk.looked_for(waiting),
     )
     return loss.overdue(waiting, walk)
 

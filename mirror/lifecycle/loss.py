@@ -20,13 +20,19 @@ _MAY_BE_GONE = frozenset({State.WAITING, State.READY, State.PARKED})
 
 
 def seen_without(
-    export: Export, *, walk_us: int, now_us: int, oldest_us: int | None
+    export: Export,
+    *,
+    walk_us: int,
+    now_us: int,
+    oldest_us: int | None,
+    looked_for: bool,
 ) -> Export:
     """Return a waiting export that a walk, or a try after it, saw without its file.
 
-    It is lost if it had a file, its deadline has passed (see `deadline.has_passed`) and
-    `EXPIRED_WALKS` saw it so; a held body is kept instead. Each walk, known by when it
-    began, counts once.
+    It is lost if it had a file, its deadline has passed (see `deadline.has_passed`),
+    `EXPIRED_WALKS` saw it so, and it was `looked_for` on the targets since its file
+    vanished; a held body is kept instead. Each walk, known by when it began, counts
+    once.
     """
     if export.had_file and export.without_walk_us != walk_us:
         export = dataclasses.replace(
@@ -36,6 +42,7 @@ def seen_without(
         )
     if (
         export.had_file
+        and looked_for
         and export.without_walks >= EXPIRED_WALKS
         and deadline.has_passed(export, now_us, oldest_us)
     ):
@@ -43,13 +50,19 @@ def seen_without(
     return held_body.rather_kept(export)
 
 
-def absent(export: Export, now_us: int, oldest_us: int | None) -> Export:
-    """Return the export that a complete sweep should have shown and did not."""
+def absent(
+    export: Export, now_us: int, oldest_us: int | None, *, looked_for: bool
+) -> Export:
+    """Return the export that a complete sweep should have shown and did not.
+
+    It is lost only if it was looked for on the targets since it was first missed.
+    """
     if export.state not in _MAY_BE_GONE:
         return export
     sweeps = min(export.absent_sweeps + 1, GONE_SWEEPS)
     export = dataclasses.replace(export, absent_sweeps=sweeps)
-    if sweeps < GONE_SWEEPS or not deadline.has_passed(export, now_us, oldest_us):
+    passed = deadline.has_passed(export, now_us, oldest_us)
+    if sweeps < GONE_SWEEPS or not passed or not looked_for:
         return export
     return held_body.rather_kept(_lost(export, Reason.ROW_GONE))
 

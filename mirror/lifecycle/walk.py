@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mirror.model import Row
+    from mirror.model import Export, Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Walk:
         second_look: Files that are ours are looked at again.
         rule_for: Name of the rule that excludes a row at a time by the VMS's clock, or
             None.
+        looked_for: An export was looked for on the targets, in vain, since it vanished.
     """
 
     source: str
@@ -43,6 +44,7 @@ class Walk:
     retry_max_us: int
     second_look: bool = True
     rule_for: Callable[[Row, int], str | None]
+    looked_for: Callable[[Export], bool]
 
     @property
     def oldest_us(self) -> int:

@@ -163,6 +163,7 @@ class Bench:
                 initial=timedelta(seconds=600.0501), maximum=timedelta(seconds=1200)
             ),
             targets=["nas"],
+            looked_for=lambda _: True,
         )
         made = cls(thread, watched, spool, fetcher, Vms(), progress, folder)
         try:

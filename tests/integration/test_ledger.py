@@ -173,6 +173,7 @@ class Chaos:
                     error="404",
                     now_us=now,
                     oldest_us=now,
+                    looked_for=True,
                     pace=pace,
                 ),
             ]

@@ -319,7 +319,7 @@ async def test_cancel_at_each_await_of_a_publish(tmp_path, target, figures: Figu
                 bench, lambda work: _cancelled_publish(bench, target, work), times
             )
 
-    assert points[1] > 5
+    assert points[1] >= 4
     figures.record(19, target=target, points=points, breaks=0)
 
 

@@ -142,10 +142,10 @@ async def test_without_a_look_at_the_targets_it_does_harm(tmp_path):
         made.log.unlink()
         with pytest.MonkeyPatch.context() as patched:
 
-            async def blind(_: AlreadyKept, __: str) -> None:
+            async def blind(*_: object) -> None:
                 """Find nothing."""
 
-            patched.setattr(AlreadyKept, "vanishing", blind)
+            patched.setattr(AlreadyKept, "_path_on", blind)
             async with made.theatre.site.service():
                 await made.theatre.site.until_state(made.known[0], State.LOST)
 

@@ -28,6 +28,7 @@ def gone(export, *, reason=Reason.FILE_GONE, oldest_us: int | None = NOW):
         error="404",
         now_us=NOW,
         oldest_us=oldest_us,
+        looked_for=True,
         pace=PACE,
     )
 

@@ -303,7 +303,7 @@ def plan() -> Iterator[Step]:
 
 def absent() -> Iterator[Step]:
     for export in EXPORTS:
-        yield export, loss.absent(export, NOW, NOW)
+        yield export, loss.absent(export, NOW, NOW, looked_for=True)
 
 
 def overdue() -> Iterator[Step]:
@@ -328,7 +328,13 @@ def each(decide: Callable[..., Export], **facts: tuple[Any, ...]) -> Iterator[St
 
 def gone(export: Export, reason: Reason) -> Export:
     return attempt.gone(
-        export, reason=reason, error="404", now_us=NOW, oldest_us=NOW, pace=PACE
+        export,
+        reason=reason,
+        error="404",
+        now_us=NOW,
+        oldest_us=NOW,
+        looked_for=True,
+        pace=PACE,
     )
 
 
@@ -369,6 +375,7 @@ def attempt_ended() -> Iterator[Step]:
             held_bytes=0,
             folder="/s",
             ended_us=NOW,
+            looked_for=True,
             **end,
         )
         yield from each(

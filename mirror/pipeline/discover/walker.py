@@ -76,8 +76,9 @@ class Walker:
     """Walks one source.
 
     Args:
-        recall: Called with the source's name after each walk, before the next walk may
-            record more losses.
+        recall: Called with the source's name before the first walks of a life and after
+            each walk, before the next walk may record more losses.
+        looked_for: `recall` looked for an export, in vain, since it vanished.
     """
 
     def __init__(
@@ -88,10 +89,13 @@ class Walker:
         rules: WalkRules,
         now: Callable[[], datetime],
         recall: Callable[[str], Awaitable[None]] | None = None,
+        looked_for: Callable[[Export], bool] = lambda _: True,
     ) -> None:
         self._source = source
         self._ledger = ledger
         self._recall = recall
+        self._looked_for = looked_for
+        self._begun: set[bool] = set()
         self._now = now
         self._leaving_out = False
         self.rules = rules
@@ -104,6 +108,9 @@ class Walker:
             ListError: A page could not be had. Pages read before it count.
         """
         report = WalkReport()
+        if self._recall is not None and sweep not in self._begun:
+            self._begun.add(sweep)
+            await self._recall(self._source.name)
         await self._read_list(report, sweep=sweep)
         if self._recall is not None:
             await self._recall(self._source.name)
@@ -128,6 +135,7 @@ class Walker:
             retry_max_us=self.rules.retry_max // _MICROSECOND,
             second_look=self._source.second_look,
             rule_for=partial(first_match, self.rules.exclude),
+            looked_for=self._looked_for,
         )
         met, expected = KeySet(), array("q")
         if sweep:
@@ -239,7 +247,13 @@ class Walker:
             while keys := list(islice(unmet, AT_ONCE)):
                 lost = await self._ledger(
                     lambda ledger, keys: ledger.walks.absent(
-                        keys, lambda export: loss.absent(export, now_us, walk.oldest_us)
+                        keys,
+                        lambda export: loss.absent(
+                            export,
+                            now_us,
+                            walk.oldest_us,
+                            looked_for=walk.looked_for(export),
+                        ),
                     ),
                     keys,
                 )

@@ -39,6 +39,7 @@ class Fetcher:
 
     Args:
         targets: Names of the targets that will be owed a copy.
+        looked_for: An export was looked for on them, in vain, since it vanished.
         patient: A doubtful body is asked for again later, not at once.
     """
 
@@ -52,6 +53,7 @@ class Fetcher:
         downloader: Downloader,
         pace: Pace,
         targets: Sequence[str],
+        looked_for: Callable[[Export], bool],
         patient: bool = True,
         now: Callable[[], datetime],
     ) -> None:
@@ -62,6 +64,7 @@ class Fetcher:
         self._downloader = downloader
         self._pace = pace
         self._targets = targets
+        self._looked_for = looked_for
         self.patient = patient
         self._now = now
 
@@ -151,6 +154,7 @@ class Fetcher:
     async def _settle(self, download: Download) -> Export:
         """Record the attempt, and where it leaves the export."""
         download.ended_us = to_us(self._now())
+        download.looked_for = self._looked_for(download.export)
         jitter = random.random()  # noqa: S311 -- spreads load, hides nothing
 
         def decide(export: Export) -> Export:

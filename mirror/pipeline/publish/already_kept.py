@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LONGEST_S = 10.0
 """The questions of one walk, or to one target, must not hold up the rest for longer."""
+AGAIN = 100
+"""So many are looked for again at most, where no other was found to vanish since."""
 _log = structlog.get_logger()
 
 
@@ -50,14 +52,28 @@ class AlreadyKept:
         self._ledger = ledger
         self._publishers = publishers
         self._now = now
+        self._in_vain: dict[str, set[int]] = {}
 
     async def vanishing(self, source: str) -> None:
-        """Save the exports of a source that may soon be lost and yet are kept."""
-        exports = await self._ledger(lambda ledger: ledger.inventory.vanishing(source))
+        """Save the exports of a source that may soon be lost and yet are kept.
+
+        What was not looked for yet comes first: what one call does not reach, the next
+        ones do.
+        """
+        keys = await self._ledger(lambda ledger: ledger.inventory.vanishing(source))
+        in_vain = self._in_vain.setdefault(source, set())
+        in_vain.intersection_update(keys)
+        first = [key for key in keys if key not in in_vain]
+        # The target that keeps it may be back.
+        again = [key for key in keys if key in in_vain][: max(0, AGAIN - len(first))]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_S):
-                for export in exports:
-                    await self._look_for(export)
+                for key in (*first, *again):
+                    await self._look_for(key, in_vain)
+
+    def looked_for(self, export: Export) -> bool:
+        """Tell whether an export was looked for, in vain, since it vanished."""
+        return export.key in self._in_vain.get(export.source, ())
 
     async def warn_if_new(self, sources: Collection[str]) -> None:
         """Say so loudly if an empty ledger meets an archive of the same sources."""
@@ -78,11 +94,17 @@ class AlreadyKept:
                     "`archive-mirror rebuild --force` to take them up again",
                 )
 
-    async def _look_for(self, export: Export) -> None:
+    async def _look_for(self, key: int, in_vain: set[int]) -> None:
+        export = await self._ledger(lambda ledger: ledger.inventory.idle(key))
+        if export is None:
+            return
+        # One target that hangs neither hides the others nor takes all the time.
+        share_s = LONGEST_S / (len(self._publishers) + 1)
         for name, publisher in self._publishers.items():
             path = None
-            with contextlib.suppress(TargetError):
-                path = await self._path_on(publisher, export)
+            with contextlib.suppress(TargetError, TimeoutError):
+                async with asyncio.timeout(share_s):
+                    path = await self._path_on(publisher, export)
             if path is not None:
                 _log.warning(
                     "export.recalled", export=export.label, target=name, path=path
@@ -90,6 +112,12 @@ class AlreadyKept:
                 for other in self._publishers.values():
                     other.wake.set()
                 return
+        after = await self._ledger(lambda ledger: ledger.inventory.idle(key))
+        if after is not None and after.attempts == export.attempts:
+            in_vain.add(key)
+        else:
+            # It may lie there: what a fetcher has is not taken up.
+            in_vain.discard(key)
 
     async def _path_on(self, publisher: Publisher, export: Export) -> str | None:
         """Take up an export that lies on a target; return where."""
