@@ -19,8 +19,7 @@ _LOADED_LATER = (mirror.__file__, os.__file__)
 def become(state_dir: Path) -> str | None:
     """Stop being root, for good, if another user owns the state directory.
 
-    Returns:
-        That user's name; None if nothing had to change.
+    Returns that user's name; None if nothing had to change.
 
     Raises:
         MirrorError: That user cannot go on with this program.
@@ -33,11 +32,11 @@ def become(state_dir: Path) -> str | None:
         return None
     try:
         user = pwd.getpwuid(owner.st_uid)
-        name, group, groups = user.pw_name, user.pw_gid, None
+        name, group = user.pw_name, user.pw_gid
     except KeyError:
-        name, group, groups = f"user {owner.st_uid}", owner.st_gid, [owner.st_gid]
+        name, group = f"user {owner.st_uid}", owner.st_gid
     try:
-        os.initgroups(name, group) if groups is None else os.setgroups(groups)
+        os.setgroups(os.getgrouplist(name, group))
         os.setresgid(group, group, group)
         os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
     except PermissionError as exc:

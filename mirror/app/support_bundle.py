@@ -62,6 +62,7 @@ async def make(
     Raises:
         MirrorError: It cannot be written, or is there already.
     """
+    _learn_secrets(settings, redactor)
     log_text = _NO_LOG if log is None else await _tail(log)
     private = functools.partial(os.open, mode=0o600)
     try:
@@ -69,8 +70,8 @@ async def make(
             try:
                 opened()
                 texts = await _texts(settings, effective, redactor)
-                texts["log.txt"] = redactor.clean(log_text)
-                packed = _pack(texts)
+                texts["log.txt"] = log_text
+                packed = _pack({name: redactor.clean(texts[name]) for name in texts})
                 await file.write(packed)
             except BaseException:
                 with suppress(OSError):
@@ -87,10 +88,9 @@ async def make(
 async def _texts(
     settings: Settings, effective: Sequence[Setting], redactor: Redactor
 ) -> dict[str, str]:
-    """Return the content of each file of the bundle but the log, without secrets."""
-    _learn_secrets(settings, redactor)
+    """Return the content of each file of the bundle but the log."""
     findings = await check.run(settings, secret=redactor.add)
-    texts = {
+    return {
         "versions.json": json.dumps(_versions(), indent=1),
         "configuration.txt": "\n".join(
             f"{'.'.join(each.path)} = {each.value}  # {each.origin}"
@@ -101,7 +101,6 @@ async def _texts(
         ),
         **_of_ledger(settings.state_dir),
     }
-    return {name: redactor.clean(text) for name, text in texts.items()}
 
 
 def _learn_secrets(settings: Settings, redactor: Redactor) -> None:

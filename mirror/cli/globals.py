@@ -53,10 +53,7 @@ class Globals:
             self.outlet.drain()
 
     def settings(self, *, as_root: bool = False) -> Settings:
-        """Read the configuration; root goes on as the service's user.
-
-        Args:
-            as_root: Root stays root, to write where only root may.
+        """Read the configuration; root goes on as the service's user, or `as_root`.
 
         Raises:
             ConfigError: It cannot be understood.
@@ -70,16 +67,11 @@ class Globals:
         return settings
 
     def become_service_user(self, settings: Settings) -> None:
-        """Stop being root where the service's user owns the state directory.
-
-        Raises:
-            MirrorError: That user cannot go on.
-        """
-        name = service_user.become(settings.state_dir)
-        if name is not None:
+        """Stop being root, and say so; see `service_user.become`."""
+        folder = settings.state_dir
+        if name := service_user.become(folder):
             typer.echo(
-                f"archive-mirror: goes on as {name}, who owns {settings.state_dir}",
-                err=True,
+                f"archive-mirror: goes on as {name}, who owns {folder}", err=True
             )
 
     def config_path(self) -> Path:

@@ -64,8 +64,7 @@ def read_file(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError as exc:
         raise ConfigError([f"{file}: must be UTF-8 text"]) from exc
     except OSError as exc:
-        remedy = "; run this as root, or let this user read it"
-        remedy *= isinstance(exc, PermissionError)
+        remedy = "; run this as root" * isinstance(exc, PermissionError)
         problem = f"{file}: cannot be read: {exc.strerror}{remedy}"
         raise ConfigError([problem]) from exc
     try:

@@ -55,13 +55,9 @@ def unusable(path: Path, exc: Exception) -> LedgerError:
 
 def _is_denied(path: Path, exc: Exception) -> bool:
     """Tell whether we may not use the ledger, which SQLite says in several ways."""
-    if isinstance(exc, PermissionError):
-        return True
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    if code not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
-        return code == sqlite3.SQLITE_PERM
-    files = [path.parent, *path.parent.glob(f"{path.name}*")]
-    usable = os.R_OK | os.W_OK
+    if not isinstance(exc, sqlite3.OperationalError):
+        return isinstance(exc, PermissionError)
+    files, usable = [path.parent, *path.parent.glob(f"{path.name}*")], os.R_OK | os.W_OK
     return not all(os.access(file, usable, effective_ids=True) for file in files)
 
 

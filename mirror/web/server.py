@@ -180,7 +180,7 @@ class HttpServer:
             status = 200
             body, _json = await self._status.get()
             if "all" in request.query:
-                body = status_page.whole(body)
+                body = body.replace(b"<body>", b'<body class="whole">', 1)
         except (MirrorError, TimeoutError) as exc:
             status = 503
             body = status_page.failure(_failure_text(exc)).encode()

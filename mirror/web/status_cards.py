@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from mirror.web.html import Times
 
+    Said = Container[tuple[str, str]]
+
 _KINDS: Final = {
     "saved": "well",
     "doubtful": "look",
@@ -48,10 +50,8 @@ def _card(title: str, note: str, body: str, kind: str = "") -> str:
 
 
 def _table(head: Iterable[str], lines: Sequence[str]) -> str:
-    """Return a table; what it has beyond ten rows is seen on the whole page alone.
-
-    A link to an anchor would not do: a page at an anchor does not reload itself.
-    """
+    """Return a table; beyond ten rows it is seen on the whole page alone."""
+    # No link to an anchor: a page at an anchor does not reload itself.
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)
     first, rest = "".join(lines[:_FIRST]), lines[_FIRST:]
     more = "".join(line.replace("<tr>", '<tr class="more">', 1) for line in rest)
@@ -65,16 +65,10 @@ def _table(head: Iterable[str], lines: Sequence[str]) -> str:
     )
 
 
-def _causes(
-    found: Iterable[tuple[str, str, int]],
-) -> tuple[str, frozenset[tuple[str, str]]]:
-    """Say once what stops several files.
+def _causes(found: Iterable[tuple[str, str, int]]) -> tuple[str, Said]:
+    """Say once what stops several files, given as (source, error, how many).
 
-    Args:
-        found: Source, error, how many files.
-
-    Returns:
-        The list, and of which (source, error) a row need not say more.
+    Returns also of which (source, error) a row need not say more.
     """
     files: dict[str, Counter[str]] = {}
     for source, error, times in found:
@@ -90,21 +84,19 @@ def _causes(
             )
             said += [(source, error) for source in of]
     errors = Counter(source for source, _ in said)
-    plain = frozenset(one for one in said if errors[one[0]] == 1)
-    return f'<ul class="causes">{"".join(lines)}</ul>' * bool(lines), plain
+    plain = {one for one in said if errors[one[0]] == 1}
+    return f'<ul class="causes">{"".join(lines)}</ul>', plain
 
 
 def _meanings(exports: Iterable[Mapping[str, Any]]) -> str:
     """Return what each word in a table means, and what to do."""
     known = {
-        export["why"].partition(":")[0]: export["advice"]
+        f"<p><code>{text(export['why'].partition(':')[0])}</code> "
+        f"{advice(export['advice'])}</p>": None
         for export in exports
         if export["advice"]
     }
-    lines = [
-        f"<p><code>{text(word)}</code> {advice(known[word])}</p>" for word in known
-    ]
-    return f'<div class="meanings">{"".join(lines)}</div>' * bool(lines)
+    return f'<div class="meanings">{"".join(known)}</div>'
 
 
 def kept(exports: Mapping[str, int]) -> int:
@@ -139,9 +131,7 @@ def urgent(status: Mapping[str, Any], times: Times) -> str:
     return _card("To be fetched", note, body, "long why")
 
 
-def _open(
-    export: Mapping[str, Any], said: Container[tuple[str, str]], times: Times
-) -> str:
+def _open(export: Mapping[str, Any], said: Said, times: Times) -> str:
     deadline = export["deadline"]
     life = "deadline unknown"
     if deadline is not None:
@@ -296,9 +286,7 @@ def losses(status: Mapping[str, Any], times: Times) -> str:
     return _card("Losses", note, body, "long why")
 
 
-def _loss(
-    export: Mapping[str, Any], said: Container[tuple[str, str]], times: Times
-) -> str:
+def _loss(export: Mapping[str, Any], said: Said, times: Times) -> str:
     deadline = times.relative(export["deadline"])
     return (
         f'<tr><td>{_name(export)}</td><td class="keep" data-label="deadline">{deadline}'
@@ -357,9 +345,7 @@ def _state(export: Mapping[str, Any]) -> str:
     return pill(_KINDS.get(export["state"], "rest"), export["state"])
 
 
-def _why(
-    export: Mapping[str, Any], times: Times, said: Container[tuple[str, str]] = ()
-) -> str:
+def _why(export: Mapping[str, Any], times: Times, said: Said = ()) -> str:
     """Return reason and last error, unless that is said already."""
     word = export["why"]
     words = [f"<code>{text(word)}</code>"] if word not in {None, "ready"} else []

@@ -33,12 +33,8 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_COLOURS: Final = {
-    "well": "1f9d57",
-    "look": "e09112",
-    "risk": "d8362f",
-    "rest": "7d8794",
-}
+_COLOURS: Final = {"well": "1f9d57", "look": "e09112", "risk": "d8362f"}
+_GREY: Final = "7d8794"
 _SIGNS: Final = {
     "well": '<path d="m8 15 5 5 9-10"/>',
     "look": '<path d="M15 7.5v9M15 22v.1"/>',
@@ -46,12 +42,8 @@ _SIGNS: Final = {
     "rest": '<path d="M8 15v.1M15 15v.1M22 15v.1"/>',
 }
 _MOMENT: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}) ([0-9]{2}:[0-9]{2}) UTC")
-_OUTLINES: Final = {
-    "well": '<circle cx="15" cy="15" r="15"/>',
-    "look": '<circle cx="15" cy="15" r="15"/>',
-    "rest": '<circle cx="15" cy="15" r="15"/>',
-    "risk": '<path d="M15 0 30 27a2 2 0 0 1-2 3H2a2 2 0 0 1-2-3Z"/>',
-}
+_CIRCLE: Final = '<circle cx="15" cy="15" r="15"/>'
+_TRIANGLE: Final = '<path d="M15 0 30 27a2 2 0 0 1-2 3H2a2 2 0 0 1-2-3Z"/>'
 
 
 def render(status: Mapping[str, Any], zone: tzinfo) -> str:
@@ -76,11 +68,6 @@ def render(status: Mapping[str, Any], zone: tzinfo) -> str:
     return _document(level, headline, body)
 
 
-def whole(page: bytes) -> bytes:
-    """Return the page with all rows of its tables to be seen."""
-    return page.replace(b"<body>", b'<body class="whole">', 1)
-
-
 def failure(reason: str) -> str:
     """Return the page for when the status cannot be read."""
     body = (
@@ -96,7 +83,7 @@ def _document(level: str, title: str, body: str) -> str:
     icon = (
         "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' "
         "viewBox='0 0 8 8'%3E%3Ccircle cx='4' cy='4' r='4' "
-        f"fill='%23{_COLOURS[level]}'/%3E%3C/svg%3E"
+        f"fill='%23{_COLOURS.get(level, _GREY)}'/%3E%3C/svg%3E"
     )
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
@@ -110,9 +97,10 @@ def _document(level: str, title: str, body: str) -> str:
 
 
 def _sign(level: str) -> str:
+    outline = _TRIANGLE if level == "risk" else _CIRCLE
     return (
         '<svg width="34" height="34" viewBox="-2 -2 34 34" aria-hidden="true">'
-        f'<g class="dot-{level}">{_OUTLINES[level]}</g><g fill="none" stroke="#fff" '
+        f'<g class="dot-{level}">{outline}</g><g fill="none" stroke="#fff" '
         'stroke-width="3.2" stroke-linecap="round" stroke-linejoin="round">'
         f"{_SIGNS[level]}</g></svg>"
     )
@@ -124,8 +112,7 @@ def _banner(status: Mapping[str, Any], level: str, headline: str, times: Times) 
         f'<section class="banner {level}"><h1>{_sign(level)}'
         f"{escape(headline)}</h1>"
         + (f'<ul class="concerns">{concerns}</ul>' if concerns else "")
-        + (_well(status) if level == "well" else "")
-        + (_unseen(status) if level == "rest" else "")
+        + {"well": _well, "rest": _unseen}.get(level, lambda _: "")(status)
         + "</section>"
     )
 
@@ -169,11 +156,9 @@ def _concern(concern: Mapping[str, Any], times: Times) -> str:
 
 def _local(words: str, times: Times) -> str:
     """Return a text of ours as HTML, its moments by the operator's clock."""
-
-    def clock(found: re.Match[str]) -> str:
-        return times.clock(f"{found[1]}T{found[2]}:00+00:00")
-
-    return _MOMENT.sub(clock, text(words))
+    return _MOMENT.sub(
+        lambda found: times.clock(f"{found[1]}T{found[2]}:00+00:00"), text(words)
+    )
 
 
 def _figures(status: Mapping[str, Any], times: Times) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror.app import build
-from mirror.errors import ListError
 from mirror.model import to_us, utc_now
 
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from mirror.config import Settings
 
 _DAY_US = 86_400_000_000
-_TRY_S = 30.0
 
 
 async def try_token(
@@ -35,19 +32,13 @@ async def try_token(
         where = {"token_file": Path(f"/proc/self/fd/{fd}")}
         sources = {source: settings.sources[source].model_copy(update=where)}
         now_us = to_us(utc_now())
-        async with (
-            asyncio.timeout(_TRY_S),
-            build.open_clients(
-                settings.model_copy(update={"sources": sources}),
-                device_uuids={source: "archive-mirror-check"},
-                secret=secret,
-            ) as clients,
-        ):
+        async with build.open_clients(
+            settings.model_copy(update={"sources": sources}),
+            device_uuids={source: "archive-mirror-check"},
+            secret=secret,
+        ) as clients:
             await clients[source].page(
                 1, since_us=now_us - _DAY_US, until_us=now_us + _DAY_US
             )
-    except TimeoutError as exc:
-        text = f"the VMS does not answer within {_TRY_S:.0f} s; is it up?"
-        raise ListError("timeout", text) from exc
     finally:
         os.close(fd)
