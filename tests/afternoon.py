@@ -266,8 +266,11 @@ def afternoon(site: HandmadeSite) -> HandmadeSite:
         made_us=162 * MINUTE,
         attempts=7,
         last_error=cut,
+        part_bytes=43_300_000,
+        part_total=96_100_000,
     )
-    site.add("hq", State.FETCHING, made_us=3 * MINUTE, attempts=1)
+    here = {"part_bytes": 88_000_000, "part_total": 118_000_000}
+    site.add("hq", State.FETCHING, made_us=3 * MINUTE, attempts=1, **here)
     site.add("hq", State.READY, made_us=2 * MINUTE)
     site.add(
         "depot",
@@ -305,7 +308,7 @@ def afternoon(site: HandmadeSite) -> HandmadeSite:
 
 
 async def picture() -> bytes:
-    """Return the picture of the page, down to the targets."""
+    """Return the picture of the page, down to what is to be fetched."""
     with (
         tempfile.TemporaryDirectory() as folder,
         HandmadeSite.open(Path(folder)) as site,
@@ -316,7 +319,7 @@ async def picture() -> bytes:
         ):
             await browser.size(1120, 800)
             await browser.open(url)
-            end = "document.querySelector('.pair').getBoundingClientRect().bottom"
+            end = "document.querySelector('.plot').closest('.card').offsetTop - 16"
             await browser.size(1120, round(await browser.evaluate(end)) + 16)
             return await browser.screenshot()
 

@@ -7,6 +7,7 @@ environment, standard streams, exit code. It takes a tenth of the time.
 from __future__ import annotations
 
 import atexit
+import codecs
 import contextlib
 import functools
 import gc
@@ -209,6 +210,11 @@ def _warm_up() -> None:
     mirror = importlib.import_module("mirror")
     for module in pkgutil.walk_packages(mirror.__path__, "mirror."):
         importlib.import_module(module.name)
+    # A command that is root no more need not read our Python: all of it is loaded.
+    for encoding in ("utf-16-le", "utf-16-be", "utf-16"):
+        codecs.lookup(encoding)
+    service_user = importlib.import_module("mirror.app.service_user")
+    vars(service_user)["_LOADED_LATER"] = ()
     gc.freeze()
 
 

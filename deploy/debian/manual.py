@@ -41,7 +41,7 @@ it on one or more targets, and records in its ledger what is held, owed and lost
 .PP
 Under systemd it runs as the unit
 .BR archive\\-mirror.service .
-The other commands work beside it, as root or as its user
+The other commands work beside it; root goes on as its user
 .BR archive\\-mirror .
 .SH OPTIONS
 They may stand before or after the command.
@@ -97,7 +97,7 @@ How to install it, the runbook, every key and every metric.
 _EXAMPLES = (
     (
         "Test all that the configuration names, as the service will see it",
-        "runuser -u archive-mirror -- archive-mirror check",
+        "archive-mirror check",
     ),
     (
         "Is anything at risk? Once, and all the time",
@@ -120,11 +120,11 @@ _EXAMPLES = (
     ),
     (
         "Read a part of the kept copies again, those not read for longest",
-        "runuser -u archive-mirror -- archive-mirror verify --sample 5%",
+        "archive-mirror verify --sample 5%",
     ),
     (
         "Replace damaged copies by good ones from another target",
-        "runuser -u archive-mirror -- archive-mirror verify --target nas --repair",
+        "archive-mirror verify --target nas --repair",
     ),
     (
         "Take note of a loss, so that it is reported no more",

@@ -9,6 +9,7 @@ import os
 import platform
 import tarfile
 import time
+from contextlib import suppress
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from mirror.model import to_us, utc_now
 from mirror.vms import token as tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from mirror.config import Setting, Settings
@@ -42,6 +43,7 @@ async def make(
     effective: Sequence[Setting],
     log: Path | None,
     redactor: Redactor,
+    opened: Callable[[], None],
 ) -> tuple[int, list[str]]:
     """Write the bundle to a new file, mode 0600.
 
@@ -51,6 +53,8 @@ async def make(
         effective: The same, with where each value came from.
         log: A file of log lines, of which the end is added.
         redactor: Learns the secrets and removes them.
+        opened: Called once the new file and the log are open; what follows needs
+            nothing that only root may do.
 
     Returns:
         The length of the file in bytes, and the names of what is in it.
@@ -59,8 +63,34 @@ async def make(
         MirrorError: It cannot be written, or is there already.
     """
     _learn_secrets(settings, redactor)
+    log_text = _NO_LOG if log is None else await _tail(log)
+    private = functools.partial(os.open, mode=0o600)
+    try:
+        async with aiofiles.open(path, "xb", opener=private) as file:
+            try:
+                opened()
+                texts = await _texts(settings, effective, redactor)
+                texts["log.txt"] = log_text
+                packed = _pack({name: redactor.clean(texts[name]) for name in texts})
+                await file.write(packed)
+            except BaseException:
+                with suppress(OSError):
+                    path.unlink()  # noqa: ASYNC240 -- sure to be done
+                raise
+    except OSError as exc:
+        raise MirrorError(
+            f"the bundle cannot be written to {path} ({exc.strerror}); name a new "
+            "file in a folder that you may write to"
+        ) from exc
+    return len(packed), list(texts)
+
+
+async def _texts(
+    settings: Settings, effective: Sequence[Setting], redactor: Redactor
+) -> dict[str, str]:
+    """Return the content of each file of the bundle but the log."""
     findings = await check.run(settings, secret=redactor.add)
-    texts = {
+    return {
         "versions.json": json.dumps(_versions(), indent=1),
         "configuration.txt": "\n".join(
             f"{'.'.join(each.path)} = {each.value}  # {each.origin}"
@@ -69,20 +99,8 @@ async def make(
         "check.txt": "\n".join(
             f"{each.grade} {each.name}: {each.detail}" for each in findings
         ),
-        "log.txt": _NO_LOG if log is None else await _tail(log),
         **_of_ledger(settings.state_dir),
     }
-    packed = _pack({name: redactor.clean(text) for name, text in texts.items()})
-    try:
-        private = functools.partial(os.open, mode=0o600)
-        async with aiofiles.open(path, "xb", opener=private) as file:
-            await file.write(packed)
-    except OSError as exc:
-        raise MirrorError(
-            f"the bundle cannot be written to {path} ({exc.strerror}); name a new "
-            "file in a folder that you may write to"
-        ) from exc
-    return len(packed), list(texts)
 
 
 def _learn_secrets(settings: Settings, redactor: Redactor) -> None:

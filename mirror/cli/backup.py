@@ -16,7 +16,7 @@ def backup(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file yet to be.")],
 ) -> None:
     """Copy the ledger to a new file, whole, beside a running service."""
-    settings = globals_of(context).settings()
+    settings = globals_of(context).settings(as_root=True)
 
     from mirror.app import backup as copying  # noqa: PLC0415 -- slow imports
 

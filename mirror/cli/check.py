@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from mirror.app.refuse_root import refuse_root
 from mirror.cli import render
 from mirror.cli.globals import globals_of
 
@@ -26,7 +25,6 @@ def check(
     settings = globals_.settings()
     if adopt is not None and adopt not in settings.targets:
         raise typer.BadParameter(f"--adopt: there is no target {adopt}")
-    refuse_root(settings.state_dir, globals_.arguments)
 
     from mirror.app import check as checks  # noqa: PLC0415 -- slow imports
 

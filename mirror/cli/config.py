@@ -1,8 +1,9 @@
-"""The command that prints the configuration."""
+"""The commands that print the configuration, and that check it alone."""
 
 from __future__ import annotations
 
 import os
+import tomllib
 from typing import Annotated
 
 import typer
@@ -26,7 +27,12 @@ def config_show(
     settings = config.explain(globals_of(context).config_path(), os.environ)
     if as_json:
         shown = {
-            ".".join(setting.path): {"value": setting.value, "from": setting.origin}
+            ".".join(setting.path): {
+                "value": None
+                if setting.value is None
+                else tomllib.loads(f"value = {setting.value}")["value"],
+                "from": setting.origin,
+            }
             for setting in settings
         }
         render.as_json(shown)
@@ -41,3 +47,16 @@ def config_show(
             typer.echo(f"# {key} is not set")
         else:
             typer.echo(f"{f'{key} = {setting.value}':<40}  # {setting.origin}")
+
+
+def config_check(context: typer.Context) -> None:
+    """Check the configuration alone: no network, no target; exits 78 if it is wrong.
+
+    `archive-mirror check` also looks at all that it names.
+    """
+    globals_ = globals_of(context)
+    settings = globals_.settings(as_root=True)
+    sources, targets = ", ".join(settings.sources), ", ".join(settings.targets)
+    typer.echo(
+        f"{globals_.config_path()} is well: sources {sources}; targets {targets}"
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mirror import logs
+from mirror.app import service_user
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,12 +27,10 @@ class Globals:
     """The options that go with every command.
 
     Attributes:
-        arguments: All of the command line.
         redactor: Learns the secrets that no log line may show.
         outlet: What writes the log.
     """
 
-    arguments: tuple[str, ...] = ()
     config: str | None = None
     log_level: str = "info"
     log_format: str | None = None
@@ -53,15 +52,27 @@ class Globals:
         if self.outlet is not None:
             self.outlet.drain()
 
-    def settings(self) -> Settings:
-        """Read the configuration.
+    def settings(self, *, as_root: bool = False) -> Settings:
+        """Read the configuration; root goes on as the service's user, or `as_root`.
 
         Raises:
             ConfigError: It cannot be understood.
+            MirrorError: That user cannot go on.
         """
         from mirror import config  # noqa: PLC0415 -- costs a quarter of a second
 
-        return config.load(self.config_path(), os.environ)
+        settings = config.load(self.config_path(), os.environ)
+        if not as_root:
+            self.become_service_user(settings)
+        return settings
+
+    def become_service_user(self, settings: Settings) -> None:
+        """Stop being root, and say so; see `service_user.become`."""
+        folder = settings.state_dir
+        if name := service_user.become(folder):
+            typer.echo(
+                f"archive-mirror: goes on as {name}, who owns {folder}", err=True
+            )
 
     def config_path(self) -> Path:
         """Return where the configuration is."""

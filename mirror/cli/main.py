@@ -115,20 +115,20 @@ app.command("support-bundle")(support_bundle.support_bundle)
 app.command("backup")(backup.backup)
 app.command("demo")(demo.demo)
 app.command("simulate-vms")(simulate_vms.simulate_vms)
-for _group, _help, _name, _command in (
-    ("token", "The token of a source.", "set", token.token_set),
-    ("config", "The configuration.", "show", config.config_show),
-):
-    _commands = typer.Typer(help=_help, no_args_is_help=True)
-    _commands.command(_name)(_command)
-    app.add_typer(_commands, name=_group)
+_token = typer.Typer(help="The token of a source.", no_args_is_help=True)
+_token.command("set")(token.token_set)
+app.add_typer(_token, name="token")
+_config = typer.Typer(help="The configuration.", no_args_is_help=True)
+_config.command("show")(config.config_show)
+_config.command("check")(config.config_check)
+app.add_typer(_config, name="config")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     _open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    globals_ = Globals(arguments=tuple(words))
+    globals_ = Globals()
     try:
         try:
             app(_globals_first(words), standalone_mode=True, obj=globals_)

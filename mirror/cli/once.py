@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
 from mirror.cli.globals import globals_of
 
@@ -28,7 +27,6 @@ def once(
     """
     globals_ = globals_of(context)
     settings = globals_.settings()
-    refuse_root(settings.state_dir, globals_.arguments)
 
     from mirror.app import dry_run as dry  # noqa: PLC0415 -- slow imports
     from mirror.app import once as one_run  # noqa: PLC0415 -- slow imports

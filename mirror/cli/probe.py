@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
 from mirror.cli.globals import globals_of
 
@@ -35,7 +34,6 @@ def probe(
     if source not in settings.sources:
         names = ", ".join(settings.sources)
         raise typer.BadParameter(f"no source {source}; there are: {names}")
-    refuse_root(settings.state_dir, globals_.arguments)
 
     from mirror.app import probe  # noqa: PLC0415 -- slow imports
 

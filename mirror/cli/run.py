@@ -8,7 +8,6 @@ import signal
 
 import typer  # noqa: TC002 -- typer reads the annotation
 
-from mirror.app.refuse_root import refuse_root
 from mirror.cli.globals import globals_of
 
 
@@ -19,7 +18,6 @@ def run(context: typer.Context) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     globals_ = globals_of(context)
     settings = globals_.settings()
-    refuse_root(settings.state_dir, globals_.arguments)
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 -- slow imports
 

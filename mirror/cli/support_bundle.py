@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def support_bundle(
     It is mode 0600. Look into it before you send it: it names hosts, paths and sources.
     """
     globals_ = globals_of(context)
-    settings = globals_.settings()
+    settings = globals_.settings(as_root=True)
 
     from mirror import config  # noqa: PLC0415 -- slow imports
     from mirror.app import support_bundle as support  # noqa: PLC0415 -- slow imports
@@ -46,6 +47,7 @@ def support_bundle(
             effective=config.explain(globals_.config_path(), os.environ),
             log=log,
             redactor=globals_.redactor,
+            opened=partial(globals_.become_service_user, settings),
         )
     )
     typer.echo(f"{path} ({render.size(size)}): {', '.join(names)}")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.app.refuse_root import refuse_root
 from mirror.cli import render, signals
 from mirror.cli.globals import globals_of, targets_of
 
@@ -51,8 +50,6 @@ def verify(
     settings = globals_of(context).settings()
     targets = targets_of(settings, target)
     size = _sample(sample)
-    if repair:
-        refuse_root(settings.state_dir, globals_of(context).arguments)
 
     from mirror.app import verify as verifying  # noqa: PLC0415 -- slow imports
     from mirror.cli import progress  # noqa: PLC0415 -- slow imports

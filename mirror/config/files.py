@@ -64,7 +64,9 @@ def read_file(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError as exc:
         raise ConfigError([f"{file}: must be UTF-8 text"]) from exc
     except OSError as exc:
-        raise ConfigError([f"{file}: cannot be read: {exc.strerror}"]) from exc
+        remedy = "; run this as root" * isinstance(exc, PermissionError)
+        problem = f"{file}: cannot be read: {exc.strerror}{remedy}"
+        raise ConfigError([problem]) from exc
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,25 @@ def unusable(path: Path, exc: Exception) -> LedgerError:
     """Say what is wrong with a ledger that SQLite or the system refuses."""
     if isinstance(exc, FAULTS) and is_damage(exc):
         return damaged(path, exc)
+    if _is_denied(path, exc):
+        return LedgerError(
+            f"the ledger {path} cannot be opened: {exc}. Run this as root or as the "
+            f"service's user; all in {path.parent} must belong to that user"
+        )
     return LedgerError(
         f"the ledger {path} cannot be opened: {exc}. Check that the folder is on a "
-        "local file system with free space, and run as the service's user or as root. "
+        "local file system with free space. "
         "If the file itself is beyond help, `archive-mirror rebuild --force` makes a "
         "new one from what the targets hold"
     )
+
+
+def _is_denied(path: Path, exc: Exception) -> bool:
+    """Tell whether we may not use the ledger, which SQLite says in several ways."""
+    if not isinstance(exc, sqlite3.OperationalError):
+        return isinstance(exc, PermissionError)
+    files, usable = [path.parent, *path.parent.glob(f"{path.name}*")], os.R_OK | os.W_OK
+    return not all(os.access(file, usable, effective_ids=True) for file in files)
 
 
 def is_damage(exc: sqlite3.Error | UnicodeDecodeError) -> bool:

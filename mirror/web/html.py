@@ -72,11 +72,11 @@ class Times:
         return self._element(moment, f"in {words}" if seconds > 0 else f"{words} ago")
 
     def clock(self, moment: str) -> str:
-        """Return `14:05`, with its day unless that is today's."""
+        """Return `14:05 CET`, with its day unless that is today's."""
         there = self._local(datetime.fromisoformat(moment))
         today = there.date() == self._local(self.now).date()
         return self._element(
-            moment, there.strftime("%H:%M" if today else "%d %b %H:%M")
+            moment, there.strftime("%H:%M %Z" if today else "%d %b %H:%M %Z")
         )
 
     def full(self, moment: datetime) -> str:

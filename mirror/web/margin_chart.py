@@ -29,7 +29,7 @@ _HEIGHTS = (
 )
 """Heights of the plot in seconds, and how many round parts each has."""
 _NAME = 60
-_NONE = "no file fetched yet"
+_NONE = "No file has been fetched yet"
 
 
 def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
@@ -41,7 +41,7 @@ def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
         export for export in status["open"] if export["left_seconds"] is not None
     ]
     if not kept and not waiting:
-        return _NONE, '<p class="none">No file has been fetched yet.</p>'
+        return _NONE, ""
     oldest = min(
         (times.seconds(export["spooled_at"]) for export in kept), default=-60.0
     )
@@ -85,12 +85,12 @@ def margins(status: Mapping[str, Any], times: Times) -> tuple[str, str]:
     )
 
 
-def bar(left_s: float, lifetime_s: float) -> str:
-    """Return what is left of a file's life as a bar."""
-    share = min(1.0, max(0.0, left_s / lifetime_s)) * 100
+def bar(share: float) -> str:
+    """Return how much of a file is here as a bar; 1 is all of it."""
+    width = min(1.0, max(0.0, share)) * 100
     return (
         '<svg class="bar" aria-hidden="true"><rect class="track" width="100%" '
-        f'height="6" rx="3"/><rect class="{tone(left_s)}" width="{share:.1f}%" '
+        f'height="6" rx="3"/><rect class="part" width="{width:.1f}%" '
         'height="6" rx="3"/></svg>'
     )
 

@@ -175,10 +175,12 @@ class HttpServer:
 
         return await asyncio.to_thread(both)
 
-    async def _page(self, _: web.Request) -> web.StreamResponse:
+    async def _page(self, request: web.Request) -> web.StreamResponse:
         try:
             status = 200
             body, _json = await self._status.get()
+            if "all" in request.query:
+                body = body.replace(b"<body>", b'<body class="whole">', 1)
         except (MirrorError, TimeoutError) as exc:
             status = 503
             body = status_page.failure(_failure_text(exc)).encode()

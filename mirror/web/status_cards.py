@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,9 +10,11 @@ from mirror.web import margin_chart
 from mirror.web.html import advice, amount, length, number, pill, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from mirror.web.html import Times
+
+    Said = Container[tuple[str, str]]
 
 _KINDS: Final = {
     "saved": "well",
@@ -24,6 +27,10 @@ _KINDS: Final = {
     "lost": "risk",
 }
 _UNFETCHED: Final = ("ready", "fetching", "parked")
+_TOLD_ABOVE: Final = {"saved", "lost", *_UNFETCHED}
+"""States of which the list of the latest exports says no more."""
+_FIRST: Final = 10
+_NAMED: Final = 5
 _WITHOUT_ERROR: Final = {"spooled", "doubtful", "waiting"}
 """States in which the last error is of the past."""
 _FRESH: Final = {
@@ -42,11 +49,54 @@ def _card(title: str, note: str, body: str, kind: str = "") -> str:
     )
 
 
-def _table(head: Iterable[str], lines: Iterable[str]) -> str:
+def _table(head: Iterable[str], lines: Sequence[str]) -> str:
+    """Return a table; beyond ten rows it is seen on the whole page alone."""
+    # No link to an anchor: a page at an anchor does not reload itself.
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)
-    return (
-        f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    first, rest = "".join(lines[:_FIRST]), lines[_FIRST:]
+    more = "".join(line.replace("<tr>", '<tr class="more">', 1) for line in rest)
+    links = (
+        f'<p class="unfold"><a href="?all">{len(rest)} more</a></p>'
+        f'<p class="fold"><a href="?">the first {_FIRST} only</a></p>'
     )
+    return (
+        f"<table><thead><tr>{cells}</tr></thead><tbody>{first}{more}</tbody></table>"
+        f"{links * bool(rest)}"
+    )
+
+
+def _causes(found: Iterable[tuple[str, str, int]]) -> tuple[str, Said]:
+    """Say once what stops several files, given as (source, error, how many).
+
+    Returns also of which (source, error) a row need not say more.
+    """
+    files: dict[str, Counter[str]] = {}
+    for source, error, times in found:
+        files.setdefault(error, Counter())[source] += times
+    lines, said = [], []
+    for error, of in sorted(files.items(), key=lambda one: -one[1].total()):
+        if of.total() > 1:
+            names = ", ".join(sorted(of)[:_NAMED])
+            names += f" and {len(of) - _NAMED} more" * (len(of) > _NAMED)
+            lines.append(
+                f"<li><b>{number(of.total())} &times;</b> {text(error)} "
+                f'<span class="soft">({text(names)})</span></li>'
+            )
+            said += [(source, error) for source in of]
+    errors = Counter(source for source, _ in said)
+    plain = {one for one in said if errors[one[0]] == 1}
+    return f'<ul class="causes">{"".join(lines)}</ul>', plain
+
+
+def _meanings(exports: Iterable[Mapping[str, Any]]) -> str:
+    """Return what each word in a table means, and what to do."""
+    known = {
+        f"<p><code>{text(export['why'].partition(':')[0])}</code> "
+        f"{advice(export['advice'])}</p>": None
+        for export in exports
+        if export["advice"]
+    }
+    return f'<div class="meanings">{"".join(known)}</div>'
 
 
 def kept(exports: Mapping[str, int]) -> int:
@@ -66,37 +116,37 @@ def urgent(status: Mapping[str, Any], times: Times) -> str:
     apart = f"{number(held)} held until proven" if held else ""
     if not status["open"]:
         return _card("To be fetched", apart or "nothing", "")
-    lifetimes = {
-        name: fresh["file_lifetime_seconds"]
-        for name, fresh in status["freshness"].items()
-    }
-    lines = [
-        _open(export, lifetimes.get(export["source"], 10_800), times)
-        for export in status["open"]
-    ]
+    causes, said = _causes(
+        (one["source"], one["error"], one["number"]) for one in status["causes"]
+    )
+    lines = [_open(export, said, times) for export in status["open"]]
     total = sum(status["exports"].get(s, 0) for s in _UNFETCHED) - held
     note = "nearest deadline first"
     if total > len(lines):
         note += f"; these {len(lines)} of {number(total)}"
     note += f"; {apart}" if held else ""
-    head = ("Export", "State", "Its file goes", "Why it is not here yet")
-    return _card("To be fetched", note, _table(head, lines), "long why")
+    head = ("Export", "State", "Its file goes", "Fetched", "Why it is not here yet")
+    table = _table(head, lines)
+    body = f"{causes}{table}{_meanings(status['open'])}"
+    return _card("To be fetched", note, body, "long why")
 
 
-def _open(export: Mapping[str, Any], lifetime_s: float, times: Times) -> str:
-    deadline, left_s = export["deadline"], export["left_seconds"]
+def _open(export: Mapping[str, Any], said: Said, times: Times) -> str:
+    deadline = export["deadline"]
     life = "deadline unknown"
     if deadline is not None:
         kind = "bad" if export["at_risk"] else ""
         life = (
             f'<span class="{kind}">{times.relative(deadline)}</span> '
             f'<span class="soft">{times.clock(deadline)}</span>'
-            f"{margin_chart.bar(left_s, lifetime_s)}"
         )
+    here, total = export["held_bytes"], export["total_bytes"]
+    part = f"{amount(here)} {f'of {amount(total)}' if total else 'so far'}" * bool(here)
+    part += margin_chart.bar(here / total) if here and total else ""
     return (
         f'<tr><td>{_name(export)}</td><td class="state">{_state(export)}</td>'
-        f'<td class="keep life">{life}</td>'
-        f'<td class="wide">{_why(export, times)}</td></tr>'
+        f'<td class="keep">{life}</td><td class="keep got">{part}</td>'
+        f'<td class="wide">{_why(export, times, said)}</td></tr>'
     )
 
 
@@ -112,10 +162,12 @@ def sources(status: Mapping[str, Any], times: Times) -> str:
     return _card("Sources", "worst first", _table(head, lines))
 
 
-def _worst_first(name: str, status: Mapping[str, Any]) -> tuple[int, str]:
+def _worst_first(name: str, status: Mapping[str, Any]) -> tuple[int, str, str]:
     fresh = status["freshness"].get(name)
+    if fresh is None:
+        return len(_FRESH), "", name
     order = ("failing", "stale", "paused", "new", "fresh")
-    return (order.index(fresh["state"]) if fresh else len(order), name)
+    return order.index(fresh["state"]), fresh["unseen_files_expire"] or "", name
 
 
 def _source(
@@ -133,12 +185,12 @@ def _source(
     notes = [f"<p>{counts}</p>"]
     if source.get("paused_until"):
         notes.append(f"<p>paused until {times.clock(source['paused_until'])}</p>")
-    if source.get("problem"):
+    if source.get("problem") and not (fresh and fresh["state"] == "failing"):
         notes.append(f'<p class="warn">{text(source["problem"])}</p>')
     if fresh and fresh["unseen_files_expire"]:
         notes.append(
-            '<p class="warn">what it makes now goes unseen; files of it expire from '
-            f"{times.clock(fresh['unseen_files_expire'])} on</p>"
+            '<p class="warn">unseen files expire from '
+            f"{times.clock(fresh['unseen_files_expire'])}</p>"
         )
     if source.get("bad_rows"):
         notes.append(
@@ -173,7 +225,8 @@ def targets(status: Mapping[str, Any], times: Times) -> str:
         f'<td class="keep" data-label="free">{amount(spool["free_bytes"])}</td>'
         f'<td class="keep" data-label="holds">{amount(spool["bytes"])}</td></tr>'
     )
-    return _card("Targets", "", _table(("Target", "State", "Free", "Owed"), lines))
+    head = ("Target", "State", "Free", "Owed")
+    return _card("Targets", "", _table(head, lines))
 
 
 def _target(
@@ -182,7 +235,7 @@ def _target(
     notes = ""
     if target.get("paused_until"):
         notes += f"<p>paused until {times.clock(target['paused_until'])}</p>"
-    if target.get("problem"):
+    if target.get("problem") and (target["paused_until"] or not is_configured):
         notes += f'<p class="warn">{text(target["problem"])}</p>'
     if target.get("warning"):
         notes += f"<p>{text(target['warning'])}</p>"
@@ -221,17 +274,23 @@ def losses(status: Mapping[str, Any], times: Times) -> str:
     total = status["lost_by_us"]
     if not status["lost"]:
         return _card("Losses", "none" if not total else f"{number(total)} ever", "")
-    lines = [_loss(export, times) for export in status["lost"]]
-    head = ("Export", "Its deadline was", "Why, and what to do")
+    causes, said = _causes(
+        (export["source"], export["last_error"], 1)
+        for export in status["lost"]
+        if export["last_error"]
+    )
+    lines = [_loss(export, said, times) for export in status["lost"]]
+    table = _table(("Export", "Its deadline was", "Why"), lines)
     note = f"{number(total)} ever, the latest first"
-    return _card("Losses", note, _table(head, lines), "long why")
+    body = f"{causes}{table}{_meanings(status['lost'])}"
+    return _card("Losses", note, body, "long why")
 
 
-def _loss(export: Mapping[str, Any], times: Times) -> str:
+def _loss(export: Mapping[str, Any], said: Said, times: Times) -> str:
     deadline = times.relative(export["deadline"])
     return (
         f'<tr><td>{_name(export)}</td><td class="keep" data-label="deadline">{deadline}'
-        f'</td><td class="wide">{_why(export, times)}</td></tr>'
+        f'</td><td class="wide">{_why(export, times, said)}</td></tr>'
     )
 
 
@@ -240,10 +299,14 @@ def recent(status: Mapping[str, Any], times: Times) -> str:
     if not status["recent"]:
         return _card("Latest exports", "none listed yet", "")
     lines = [_latest(export, times) for export in status["recent"]]
-    head = ("Export", "State", "Made", "Size", "Margin")
-    return _card(
-        "Latest exports", f"the latest {len(lines)}", _table(head, lines), "long"
-    )
+    table = _table(("Export", "State", "Made", "Size", "Margin"), lines)
+    rest = [export for export in status["recent"] if not _is_told_above(export)]
+    note = f"the latest {len(lines)}"
+    return _card("Latest exports", note, table + _meanings(rest), "long")
+
+
+def _is_told_above(export: Mapping[str, Any]) -> bool:
+    return export["state"] in _TOLD_ABOVE and not export["asked_again"]
 
 
 def _latest(export: Mapping[str, Any], times: Times) -> str:
@@ -257,7 +320,7 @@ def _latest(export: Mapping[str, Any], times: Times) -> str:
     made = times.relative(export["created_at"], never="unknown")
     size = "" if export["size_bytes"] is None else amount(export["size_bytes"])
     copies = ", ".join(f"{copy['target']} {copy['state']}" for copy in export["copies"])
-    why = _why(export, times)
+    why = "" if _is_told_above(export) else _why(export, times)
     why = f"<p>{why}</p>" if why else ""
     return (
         f'<tr><td class="line">{_name(export)}{why}</td>'
@@ -282,26 +345,24 @@ def _state(export: Mapping[str, Any]) -> str:
     return pill(_KINDS.get(export["state"], "rest"), export["state"])
 
 
-def _why(export: Mapping[str, Any], times: Times) -> str:
-    """Return reason, last error and what to do; nothing for what is kept."""
-    if export["state"] == "saved":
-        return ""
+def _why(export: Mapping[str, Any], times: Times, said: Said = ()) -> str:
+    """Return reason and last error, unless that is said already."""
     word = export["why"]
     words = [f"<code>{text(word)}</code>"] if word not in {None, "ready"} else []
     if export["note"]:
         words.append(f"noted: {text(export['note'])};")
     if export["doubt"]:
         words.append(f"{text(export['doubt'])};")
-    if export["advice"]:
-        words.append(advice(export["advice"]))
     if export["asked_again"]:
         words.append(f"Asked again {times.relative(export['asked_again'])}.")
     elif export["state"] == "spooled" and not export["advice"]:
         words.append("safe here, on its way to the targets")
     if export["last_error"] and export["state"] not in _WITHOUT_ERROR:
         tries = export["attempts"]
+        known = (export["source"], export["last_error"]) in said
+        error = "" if known else f": {text(export['last_error'])}"
         words.append(
-            f'<span class="soft">after {tries} {"try" if tries == 1 else "tries"}: '
-            f"{text(export['last_error'])}</span>"
+            f'<span class="soft">after {tries} {"try" if tries == 1 else "tries"}'
+            f"{error}</span>"
         )
     return " ".join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import datetime
 from html import escape
 from importlib import resources
@@ -33,36 +34,38 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _COLOURS: Final = {"well": "1f9d57", "look": "e09112", "risk": "d8362f"}
+_GREY: Final = "7d8794"
 _SIGNS: Final = {
     "well": '<path d="m8 15 5 5 9-10"/>',
     "look": '<path d="M15 7.5v9M15 22v.1"/>',
     "risk": '<path d="M15 7.5v9M15 22v.1"/>',
+    "rest": '<path d="M8 15v.1M15 15v.1M22 15v.1"/>',
 }
-_OUTLINES: Final = {
-    "well": '<circle cx="15" cy="15" r="15"/>',
-    "look": '<circle cx="15" cy="15" r="15"/>',
-    "risk": '<path d="M15 0 30 27a2 2 0 0 1-2 3H2a2 2 0 0 1-2-3Z"/>',
-}
+_MOMENT: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}) ([0-9]{2}:[0-9]{2}) UTC")
+_CIRCLE: Final = '<circle cx="15" cy="15" r="15"/>'
+_TRIANGLE: Final = '<path d="M15 0 30 27a2 2 0 0 1-2 3H2a2 2 0 0 1-2-3Z"/>'
 
 
 def render(status: Mapping[str, Any], zone: tzinfo) -> str:
     """Return the page for what `/status.json` gives, with times in `zone`."""
     now = datetime.fromisoformat(status["now"])
     times = Times(now, zone)
-    headline = status["headline"]
+    level, headline = status["headline"]["level"], status["headline"]["text"]
+    if level == "well" and not any(status["exports"].values()):
+        level, headline = "rest", "No export seen yet"
     body = (
         f"<header><b>archive-mirror</b><span>as of {times.full(now)}</span></header>"
-        f"<main>{_banner(status, times)}{_figures(status, times)}"
-        f"{status_cards.margins(status, times)}{status_cards.urgent(status, times)}"
+        f"<main>{_banner(status, level, headline, times)}{_figures(status, times)}"
         f'<div class="pair">{status_cards.sources(status, times)}'
         f"{status_cards.targets(status, times)}</div>"
-        f"{status_cards.losses(status, times)}"
-        f"{status_cards.recent(status, times)}</main>"
+        f"{status_cards.losses(status, times)}{status_cards.urgent(status, times)}"
+        f"{status_cards.margins(status, times)}{status_cards.recent(status, times)}"
+        "</main>"
         f"<footer><span>archive-mirror {escape(status['version'])}; the page reloads "
         f"itself every {RELOAD_S} s</span>"
         '<a href="status.json">status.json</a></footer>'
     )
-    return _document(headline["level"], headline["text"], body)
+    return _document(level, headline, body)
 
 
 def failure(reason: str) -> str:
@@ -80,7 +83,7 @@ def _document(level: str, title: str, body: str) -> str:
     icon = (
         "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' "
         "viewBox='0 0 8 8'%3E%3Ccircle cx='4' cy='4' r='4' "
-        f"fill='%23{_COLOURS[level]}'/%3E%3C/svg%3E"
+        f"fill='%23{_COLOURS.get(level, _GREY)}'/%3E%3C/svg%3E"
     )
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
@@ -94,21 +97,22 @@ def _document(level: str, title: str, body: str) -> str:
 
 
 def _sign(level: str) -> str:
+    outline = _TRIANGLE if level == "risk" else _CIRCLE
     return (
         '<svg width="34" height="34" viewBox="-2 -2 34 34" aria-hidden="true">'
-        f'<g class="dot-{level}">{_OUTLINES[level]}</g><g fill="none" stroke="#fff" '
+        f'<g class="dot-{level}">{outline}</g><g fill="none" stroke="#fff" '
         'stroke-width="3.2" stroke-linecap="round" stroke-linejoin="round">'
         f"{_SIGNS[level]}</g></svg>"
     )
 
 
-def _banner(status: Mapping[str, Any], times: Times) -> str:
-    level = status["headline"]["level"]
+def _banner(status: Mapping[str, Any], level: str, headline: str, times: Times) -> str:
     concerns = "".join(_concern(concern, times) for concern in status["concerns"])
     return (
         f'<section class="banner {level}"><h1>{_sign(level)}'
-        f"{escape(status['headline']['text'])}</h1>"
-        + (f'<ul class="concerns">{concerns}</ul>' if concerns else _well(status))
+        f"{escape(headline)}</h1>"
+        + (f'<ul class="concerns">{concerns}</ul>' if concerns else "")
+        + {"well": _well, "rest": _unseen}.get(level, lambda _: "")(status)
         + "</section>"
     )
 
@@ -128,6 +132,15 @@ def _well(status: Mapping[str, Any]) -> str:
     return f"<p>{number(kept)} {verb} kept{doubt}; {on_way}.</p>"
 
 
+def _unseen(status: Mapping[str, Any]) -> str:
+    lists = [fresh["state"] for fresh in status["freshness"].values()]
+    read = len(lists) - lists.count("new")
+    words = f"{read} of {len(lists)} lists read, and no export is in them."
+    if not read:
+        words = "No list has been read yet."
+    return f"<p>{words} What a VMS lists stands here after the next walk.</p>"
+
+
 def _concern(concern: Mapping[str, Any], times: Times) -> str:
     by = ""
     if concern["by"] is not None:
@@ -136,8 +149,15 @@ def _concern(concern: Mapping[str, Any], times: Times) -> str:
             f"({times.relative(concern['by'])})</span>"
         )
     return (
-        f'<li class="{concern["level"]}"><p>{text(concern["text"])}{by}</p>'
+        f'<li class="{concern["level"]}"><p>{_local(concern["text"], times)}{by}</p>'
         f"<p>{advice(concern['remedy'])}</p></li>"
+    )
+
+
+def _local(words: str, times: Times) -> str:
+    """Return a text of ours as HTML, its moments by the operator's clock."""
+    return _MOMENT.sub(
+        lambda found: times.clock(f"{found[1]}T{found[2]}:00+00:00"), text(words)
     )
 
 

@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -260,23 +260,97 @@ def test_a_command_ends_though_a_thread_hangs(filled_site):
     assert done.returncode == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be refused")
-@pytest.mark.parametrize("words", ["once", "run", "check", "verify --repair"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be given up")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "once",
+        "check",
+        "verify --repair",
+        "status",
+        "retry --state parked",
+        "ack --state lost --note seen",
+        "pause hq --for 1s",
+        "probe hq",
+        "rebuild --force",
+        "support-bundle {bundle}",
+        "backup {backup}",
+    ],
+)
 async def test_root_makes_no_files_that_the_service_could_not_use(tmp_path, words):
-    """It is told whose work that is; nothing is made."""
+    """It goes on as the owner of the state directory, and says so."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if "pytest" in str(folder):
+            folder.chmod(0o755)
+    private = tmp_path / "of root"
+    private.mkdir(mode=0o700)
     async with Vms() as vms:
+        vms.add(size=20_000)
         site = Site.make(tmp_path, vms)
+        site.archive.mkdir()
         site.settings()
         state = tmp_path / "state"
         state.mkdir()
-        os.chown(state, 65534, 65534)
-        ran = await run_beside(*words.split(), *on(site))
+        for path in (state, site.archive, tmp_path / "token"):
+            os.chown(path, 65534, 65534)
+        first = await run_beside("once", *on(site))
+        typed = words.split()
+        typed = [
+            one.format(bundle=private / "b", backup=private / "c") for one in typed
+        ]
+        ran = await run_beside(*typed, *on(site))
 
-    assert ran.code == 1
-    again = shlex.join(["archive-mirror", *words.split(), *map(str, on(site))])
-    assert f"`runuser -u nobody -- {again}`" in ran.err
-    assert list(state.iterdir()) == []
-    assert not site.archive.exists()
+    assert (first.code, ran.code) == (0, 0), ran.err
+    made = [state, *state.rglob("*"), *site.archive.rglob("*")]
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in made} == {(65534, 65534)}
+    told = f"archive-mirror: goes on as nobody, who owns {state}\n"
+    assert first.err.count(told) == 1
+    assert ran.err.count(told) == (0 if words.startswith("backup") else 1)
+
+
+def given_up(folder: Path, needed: Path) -> subprocess.CompletedProcess[str]:
+    """Let root become the owner of a folder, who has still to load a file."""
+    program = (
+        "import os, sys; from pathlib import Path; os.setgroups([0, 4]); "
+        "from mirror.app import service_user; "
+        "service_user._LOADED_LATER = sys.argv[2:]; "
+        "service_user.become(Path(sys.argv[1])); "
+        "print(Path('/proc/self/status').read_text())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, folder, needed],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be given up")
+@pytest.mark.parametrize("owner", [65534, 54_321], ids=["named", "without a name"])
+def test_root_is_given_up_for_good(tmp_path, owner):
+    """In every sense, with all groups; a hook or a hole gets nothing back."""
+    os.chown(tmp_path, owner, owner)
+    done = given_up(tmp_path, Path("/"))
+    facts = dict(line.split(":", 1) for line in done.stdout.split("\n") if line)
+
+    assert {*map(int, facts["Uid"].split())} == {owner}
+    assert {*map(int, facts["Gid"].split())} == {owner}
+    assert {*map(int, facts["Groups"].split())} <= {owner}
+    assert int(facts["CapEff"], 16) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be given up")
+def test_who_could_not_load_the_program_is_told(tmp_path):
+    """Before any work, which would end half way with a library that is missing."""
+    os.chown(tmp_path, 65534, 65534)
+    (needed := tmp_path / "os.py").touch(mode=0o600)
+    done = given_up(tmp_path, needed)
+
+    assert done.returncode != 0
+    assert f"this is root, and {tmp_path} belongs to nobody" in done.stderr
+    assert f"may not read {needed}; install this program" in done.stderr
 
 
 async def test_a_hostile_answer_cannot_drive_the_terminal(tmp_path):

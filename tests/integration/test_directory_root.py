@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pwd
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,23 @@ async def test_other_disk(world: World, found: str, tmp_path: Path) -> None:
     await target.close()
 
 
+@pytest.mark.parametrize("mount", [True, False])
+async def test_of_an_unmounted_share_no_guard_is_to_be_switched_off(
+    world: World, *, mount: bool
+) -> None:
+    """It is to be mounted; what accepts another disk is told with how to look first."""
+    await world.target().probe(None, write=True)
+    shutil.rmtree(world.root)
+    world.root.mkdir()
+    with pytest.raises(TargetError, match=r"[Mm]ount") as failed:
+        await world.target(mount=mount).probe("remembered", write=True)
+
+    text = str(failed.value)
+    assert "mount = false" not in text
+    assert "Nothing is written" in text
+    assert text.endswith("shows it") or "--adopt" not in text
+
+
 async def test_another_disk_under_way(world: World, tmp_path: Path) -> None:
     """Swapped between two publishes, the new disk stays as it is."""
     target = world.target()
@@ -127,7 +145,7 @@ async def test_root_is_made_at_first_use_only(world: World) -> None:
 
 async def test_mount_point(world: World) -> None:
     """Where a mount is asked for, a plain folder is refused."""
-    with pytest.raises(TargetError, match="mount = false") as failed:
+    with pytest.raises(TargetError, match="nothing is mounted") as failed:
         await world.target(mount=True).probe(None, write=True)
 
     assert failed.value.reason == "not_mounted"

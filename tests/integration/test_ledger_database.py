@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 import time
@@ -136,6 +137,42 @@ def test_a_ledger_that_cannot_be_opened_says_so(tmp_path):
     (tmp_path / LEDGER_NAME).mkdir()
     with pytest.raises(LedgerError, match="it is no file"):
         Ledger.open(tmp_path)
+
+
+def write_beside(state: Path) -> None:
+    """Write to a ledger as commands do."""
+    with Ledger.reading(state, check=False) as ledger:
+        ledger.node_id(NOW)
+
+
+@pytest.mark.parametrize("way", [Ledger.open, write_beside])
+@pytest.mark.parametrize(
+    ("folder", "file"), [(0o700, 0o644), (0o755, 0o600), (0o755, 0o644)]
+)
+def test_who_may_not_use_a_ledger_is_not_told_to_rebuild(tmp_path, folder, file, way):
+    """The ledger is sound, and wants its user."""
+    state = tmp_path / "state"
+    state.mkdir()
+    Ledger.open(state).close()
+    for path in state.iterdir():
+        path.chmod(file)
+    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        path.chmod(0o755)
+    state.chmod(folder)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    else:
+        state.chmod(folder & 0o500)
+    try:
+        with pytest.raises(LedgerError, match="must belong to that user") as caught:
+            way(state)
+    finally:
+        if root:
+            os.seteuid(0)
+        state.chmod(0o700)
+
+    assert "rebuild" not in str(caught.value)
 
 
 def test_the_node_and_the_markers_are_remembered(ledger, tmp_path):

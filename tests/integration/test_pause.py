@@ -262,6 +262,32 @@ async def test_a_loss_is_acknowledged_and_stays_counted(site, vms):
     assert "expired, noted" in run("list", "--state", "lost", *on(site)).out
 
 
+async def test_all_losses_of_a_source_are_acknowledged_at_once(site, vms):
+    """Only those of which nobody took note, so that no note is written over."""
+    noted = f"hq/{(await lose(site, vms)).export_id}"
+    run("ack", noted, "--note", "the first", *on(site))
+    fresh = f"hq/{(await lose(site, vms)).export_id}"
+    site.tables["sources"]["annex"] = dict(site.tables["sources"]["hq"])
+    site.settings()
+    everywhere = ("ack", "--state", "lost", "--note", "the outage")
+
+    elsewhere = run(*everywhere, "--source", "annex", *on(site))
+    unknown = run(*everywhere, "--source", "nope", *on(site))
+    done = run(*everywhere, "--source", "hq", *on(site))
+    again = run(*everywhere, *on(site))
+
+    assert (elsewhere.code, again.code) == (0, 0)
+    assert elsewhere.out == again.out == "no loss waits to be acknowledged\n"
+    assert (unknown.code, "there are: annex, hq" in unknown.err) == (2, True)
+    assert done.out == "1 of 1 losses are acknowledged\n"
+    assert run("status", "--json", *on(site)).lines[0]["unacknowledged"] == 0
+    notes = [
+        run("show", name, "--json", *on(site)).lines[0]["note"]
+        for name in (noted, fresh)
+    ]
+    assert notes == ["the first", "the outage"]
+
+
 async def test_what_is_lost_again_is_told_again(site, vms):
     again = await lose(site, vms)
     name = f"hq/{again.export_id}"
@@ -284,6 +310,9 @@ async def test_what_is_lost_again_is_told_again(site, vms):
         (("hq/ID", "--note", "a\nb"), 2, "--note"),
         (("hq/ID",), 2, "--note"),
         (("--note", "x"), 2, "SOURCE/ID"),
+        (("--note", "x", "--source", "hq"), 2, "SOURCE/ID"),
+        (("hq/ID", "--note", "x", "--source", "hq"), 2, "--source goes with"),
+        (("--state", "saved", "--note", "x"), 2, "--state"),
     ],
 )
 async def test_what_cannot_be_acknowledged_is_said(site, vms, arguments, code, words):

@@ -145,7 +145,7 @@ async def test_a_bad_afternoon_tells_what_by_when_and_how(site):
     text = seen.text.replace("\u00a0", " ")
     for words in (
         "Footage is at risk",
-        "By 15:38 ( in 18 min )",
+        "By 15:38 CET ( in 18 min )",
         "archive-mirror show harbour/6461",
         "no connection to harbour.example: Connection refused",
         "1 export was lost, and nobody has taken note of it",
@@ -284,7 +284,7 @@ async def test_each_trouble_is_told(site, happens, level, words):
 
     assert (status["headline"]["level"], concern["level"]) == (level, level)
     assert concern["text"].startswith(words)
-    assert words in seen.text
+    assert words.replace("2026-11-23 15:20 UTC", "16:20 CET") in seen.text
     assert concern["remedy"]
 
 
@@ -310,6 +310,7 @@ async def test_each_trouble_is_told(site, happens, level, words):
 )
 async def test_what_needs_nobody_raises_no_alarm(site, happens):
     """A page that cries wolf is not looked at."""
+    site.keep("hq", made_us=HOUR, took_us=MINUTE)
     happens(site)
     status, seen = site.status(), await page_of(site)
 
@@ -393,6 +394,104 @@ async def test_an_empty_ledger_makes_a_page(site):
     assert "not read yet" in seen.text
     assert "not looked at yet" in seen.text
     assert "No file has been fetched yet" in seen.text
+
+
+async def test_before_the_first_export_nothing_is_praised(site):
+    """Neither green nor an alarm; what was read is told, and ends with an export."""
+    seen = await page_of(site)
+    assert "No export seen yet 3 of 3 lists read" in seen.text
+    assert ("section", {"class": "banner rest"}) in seen.elements
+    assert "All is well" not in seen.text
+
+    site.read("hq", ago_us=MINUTE, problem="it answers 503")
+    assert "No export seen yet" not in (await page_of(site)).text
+    site.read("hq", ago_us=MINUTE)
+    site.keep("hq", made_us=HOUR, took_us=MINUTE)
+    assert "All is well" in (await page_of(site)).text
+
+
+async def test_what_must_be_acted_on_comes_first(site):
+    """Sources, targets and losses before any long list."""
+    seen = await page_of(afternoon(site))
+    titles = ["Sources", "Targets", "Losses", "To be fetched", "Time left when"]
+    places = [seen.text.index(f" {title} ") for title in [*titles, "Latest exports"]]
+
+    assert places == sorted(places)
+
+
+async def test_one_cause_is_said_once(site):
+    """However many files of however many sources it stops; a row does not repeat it."""
+    for number, source in enumerate(["hq", "hq", "harbour", "depot"]):
+        error = "it answers 500" if source != "depot" else "no byte for 30 s"
+        given = {"attempts": 3, "last_error": error}
+        site.add(source, State.READY, made_us=(9 + number) * MINUTE, **given)
+    site.add("depot", State.READY, made_us=MINUTE, attempts=1, last_error="closed")
+    seen = await page_of(site)
+
+    assert "3 \u00d7 it answers 500 (harbour, hq" in re.sub(r" ?\( ?", " (", seen.text)
+    assert seen.text.count("it answers 500") == 1
+    assert seen.text.count("after 3 tries") == 4
+    assert seen.text.count("no byte for 30 s") == seen.text.count("closed") == 1
+    assert seen.text.count("its last attempt failed, and it is tried again") == 1
+
+
+async def test_of_two_causes_of_a_source_a_row_names_its_own(site):
+    """Else nobody could tell which one it met."""
+    for error in ("it answers 500", "no byte for 30 s"):
+        for _ in range(2):
+            site.add("hq", State.READY, made_us=MINUTE, attempts=2, last_error=error)
+    seen = await page_of(site)
+
+    assert seen.text.count("it answers 500") == seen.text.count("no byte for 30 s") == 3
+
+
+async def test_a_bar_is_how_much_of_a_file_is_here(site):
+    """Not how much time it has left; none where its length is unknown."""
+    for total in (400, None):
+        site.add(
+            "hq",
+            State.FETCHING,
+            made_us=170 * MINUTE,
+            attempts=1,
+            part_bytes=100,
+            part_total=total,
+        )
+    seen = await page_of(site)
+    bars = [one["width"] for tag, one in seen.elements if one.get("class") == "part"]
+
+    assert bars == ["25.0%"]
+    assert "100 B of 400 B" in seen.text.replace("\u00a0", " ")
+    assert "100 B so far" in seen.text.replace("\u00a0", " ")
+
+
+async def test_ten_rows_are_seen_and_the_others_by_a_link(site):
+    """Without script; both pages go on reloading, which one at an anchor would not."""
+    for number in range(14):
+        site.keep("hq", made_us=HOUR + number * MINUTE, took_us=MINUTE)
+    rows = "[...document.querySelectorAll('tbody tr')].filter(r => r.offsetHeight)"
+    links = "[...document.querySelectorAll('a')].filter(a => a.offsetHeight)"
+    hrefs = f"{links}.map(a => a.innerText + ' ' + a.getAttribute('href')).join()"
+    async with site.served() as url, Browser.started() as browser:
+        await browser.no_script()
+        seen = []
+        for page in (url, f"{url}?all"):
+            await browser.open(page)
+            seen.append(
+                [await browser.evaluate(one) for one in (f"{rows}.length", hrefs)]
+            )
+
+    others = 3 + 3
+    assert seen[0] == [10 + others, "4 more ?all,status.json status.json"]
+    assert seen[1] == [14 + others, "the first 10 only ?,status.json status.json"]
+
+
+def test_many_losses_are_taken_note_of_at_once(site):
+    """One is named; nobody is to type twenty."""
+    for command in ("ack hq/6415 --note", "ack --state lost --note"):
+        site.add("hq", State.LOST, made_us=5 * HOUR, reason="expired")
+        (concern,) = site.status()["concerns"]
+
+        assert f"`archive-mirror {command} TEXT`" in concern["remedy"]
 
 
 async def test_hostile_names_are_words_and_nothing_else(site):

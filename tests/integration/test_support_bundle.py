@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import tarfile
+
+import pytest
 
 from mirror.simulator import Vms
 from tests.command import on, run_beside
@@ -47,3 +50,27 @@ async def test_a_bundle_helps_and_holds_no_secret(tmp_path):
     with tarfile.open(tmp_path / "short") as packed:
         log_text = packed.extractfile("archive-mirror-support/log.txt")
         assert log_text is not None and b"--log FILE" in log_text.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="about root")
+async def test_a_token_that_root_alone_may_read_is_taken_out_too(tmp_path):
+    """Root has read the log; who goes on could not know what is secret in it."""
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    async with Vms(token=TOKEN) as vms:
+        site = Site.make(tmp_path, vms)
+        site.settings()
+    (tmp_path / "token").chmod(0o600)
+    (tmp_path / "log").write_text(f"one {TOKEN}\n")
+    (tmp_path / "log").chmod(0o600)
+    (tmp_path / "state").mkdir()
+    os.chown(tmp_path / "state", 65534, 65534)
+    bundle = tmp_path / "help.tar.gz"
+    done = await run_beside(
+        "support-bundle", bundle, "--log", tmp_path / "log", *on(site)
+    )
+
+    assert done.code == 0, done.err
+    with tarfile.open(bundle) as packed:
+        log = packed.extractfile("archive-mirror-support/log.txt")
+        assert log is not None and log.read() == b"one [redacted]\n"

@@ -329,6 +329,7 @@ async def _judge_commands(search: SecretSearch, processes: Processes) -> None:
         "ack": [[one, "--note", "seen"] for one in ids],
         "backup": [[str(backup)]],
         "check": [["--json"], []],
+        "config check": [[]],
         "config show": [["--json"], []],
         "list": [["--json"], []],
         "once": [["--dry-run"], []],

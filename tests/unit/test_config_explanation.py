@@ -113,9 +113,41 @@ def test_the_command_prints_it(path):
     assert "# $ARCHIVE_MIRROR__TRANSFER__MIN_RATE" in done.out
     as_json = json.loads(run("config", "show", "--json", "-c", path).out)
     assert as_json["sources.annex.poll_interval"] == {
-        "value": '"45s"',
+        "value": "45s",
         "from": str(path),
     }
+
+
+def test_in_json_a_value_is_of_its_own_kind(path):
+    """Numbers, booleans, lists and tables, and null: no text of TOML."""
+    from tests.command import run  # noqa: PLC0415 -- only here
+
+    done = run("config", "show", "--json", "-c", path)
+    shown = {key: each["value"] for key, each in json.loads(done.out).items()}
+
+    assert shown["transfer.concurrency"] == 5
+    assert shown["targets.nas.required"] is True
+    assert shown["spool_dir"] is None
+    assert shown["targets.nas.file_mode"] == "0644"
+    assert shown["sources.hq.tls"] == {"verify": False}
+    assert shown["sources.hq.rules"][0]["match"] == {
+        "camera": [17],
+        "min_age": "1s500ms",
+    }
+
+
+def test_the_configuration_is_checked_alone(path):
+    """Without a network: neither VMS, token nor target has to be there."""
+    from tests.command import run  # noqa: PLC0415 -- only here
+
+    well = run("config", "check", "-c", path)
+    path.write_text(TEXT.replace("concurrency", "concurency") + "[transfer]\nx = 1\n")
+    wrong = run("config", "check", "-c", path)
+
+    assert (well.code, well.err) == (0, "")
+    assert well.out == f"{path} is well: sources hq, annex; targets nas\n"
+    assert wrong.code == 78
+    assert "transfer.x" in wrong.err
 
 
 def test_of_a_proxy_the_user_is_not_shown(tmp_path):

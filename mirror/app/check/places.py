@@ -42,7 +42,8 @@ async def state_dir(folder: Path) -> tuple[Finding, bool]:
         detail += "a sound local disk. Nothing else was looked at"
         return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), False
     except OSError as exc:
-        detail = f"{folder} cannot be looked at: {exc.strerror}; check its disk. "
+        remedy = _remedy(exc)
+        detail = f"{folder} cannot be looked at: {exc.strerror}; {remedy}. "
         detail += "Nothing else was looked at"
         return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), False
     if mounts.is_network(folder):
@@ -50,10 +51,16 @@ async def state_dir(folder: Path) -> tuple[Finding, bool]:
         return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), readable
     if barred is not None:
         detail = f"{barred} cannot be written by this user; make it belong to the "
-        detail += "service's user, and run `check` as that user"
+        detail += "service's user, and run `check` as root or as that user"
         return Finding(name="state_dir", grade=Grade.FAIL, detail=detail), readable
     detail = f"{folder} {'is there' if there == folder else 'is made at the first run'}"
     return Finding(name="state_dir", grade=Grade.PASS, detail=detail), True
+
+
+def _remedy(exc: OSError) -> str:
+    if isinstance(exc, PermissionError):
+        return "let the service's user use it, and run this as root or as that user"
+    return "check its disk"
 
 
 def _barred(folder: Path) -> tuple[Path, Path | None, bool]:
@@ -103,7 +110,7 @@ async def _folder(folder: Path, ledger: LedgerThread) -> Finding:
         detail += "disk, or set spool_dir to another one"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
     except OSError as exc:
-        detail = f"{folder} cannot be used: {exc.strerror}; check its disk"
+        detail = f"{folder} cannot be used: {exc.strerror}; {_remedy(exc)}"
         return Finding(name=name, grade=Grade.FAIL, detail=detail)
     if not writable:
         detail = f"{folder} cannot be written by this user; make it belong to the "

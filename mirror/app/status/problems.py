@@ -117,7 +117,7 @@ def _of_unread(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
     for name, fresh in status["freshness"].items():
         if fresh["state"] in {"failing", "stale"}:
             problem = problems.get(name) or "no walk came to its end"
-            stopped.setdefault(problem.rstrip("."), []).append(name)
+            stopped.setdefault(problem, []).append(name)
     for problem, names in stopped.items():
         ends = [status["freshness"][name]["unseen_files_expire"] for name in names]
         by = min(filter(None, ends), default=None)
@@ -130,7 +130,7 @@ def _of_unread(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         unseen = f" What {made} made since may expire unseen." if by else ""
         yield Concern(
             level="risk" if left is not None and left < _SOON else "look",
-            text=f"{subject} cannot be read: {problem}.{unseen}",
+            text=f"{subject} cannot be read: {_sentence(problem)}{unseen}",
             by=by,
             remedy="`archive-mirror check` names the cause and what to do.",
         )
@@ -205,7 +205,7 @@ def _of_targets(status: Mapping[str, Any], now: datetime) -> Iterator[Concern]:
         elif target["problem"]:
             problem = target["problem"].removeprefix(f"target {target['name']}: ")
             yield Concern(
-                text=f"Target {target['name']} cannot be used: {problem.rstrip('.')}.",
+                text=f"Target {target['name']} cannot be used: {_sentence(problem)}",
                 remedy="New files are fetched all the same and wait in the spool. "
                 "`archive-mirror check` names the cause and what to do.",
             )
@@ -236,7 +236,7 @@ def _of_losses(status: Mapping[str, Any]) -> Iterator[Concern]:
     number = status["unacknowledged"]
     if number:
         new = [one for one in status["lost"] if one["acknowledged_at"] is None]
-        label = _label(new[0]) if new else "SOURCE/ID"
+        label = _label(new[0]) if new and number == 1 else "--state lost"
         verb = "was" if number == 1 else "were"
         yield Concern(
             text=f"{number} {_plural(number, 'export')} {verb} lost, and nobody has "
@@ -244,6 +244,10 @@ def _of_losses(status: Mapping[str, Any]) -> Iterator[Concern]:
             remedy="Ask for them again on the VMS as long as the cameras' archive "
             f"still holds the footage; then `archive-mirror ack {label} --note TEXT`.",
         )
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith((".", "?")) else f"{words}."
 
 
 def _when(moment: str, now: datetime) -> str:

@@ -115,8 +115,8 @@ class Root:
             TargetError: It is not; the text says how to accept what is there.
         """
         remedy = (
-            f"if the disk now at {self.path} is the right one, accept it by "
-            f"`archive-mirror check --adopt {self.target}`"
+            f"if another disk takes its place, `archive-mirror check --adopt "
+            f"{self.target}` accepts it, once `findmnt -T {self._quoted}` shows it"
         )
         where = f"target {self.target}: {self.path}/{HIDDEN}/{MARKER}"
         if marker_id is None:
@@ -170,8 +170,9 @@ class Root:
         return TargetError(
             "marker_missing",
             f"target {self.target}: {self.path}/{HIDDEN}/{MARKER} is missing: its disk "
-            "is not mounted there, was emptied, or never held a copy. If it is the "
-            f"right one, `archive-mirror check --adopt {self.target}` gives one",
+            "is not mounted there, was emptied, or never held a copy. Mount it; if it "
+            f"is new, `archive-mirror check --adopt {self.target}` gives it one, once "
+            f"`findmnt -T {self._quoted}` shows it",
         )
 
     def _read(self, hidden: int) -> str | None:
@@ -196,7 +197,8 @@ class Root:
         )
 
     def _not_mounted(self) -> TargetError:
-        remedy = "mount its disk there, or set mount = false"
+        remedy = f"`mount {self._quoted}`. Nothing is written: it would "
+        remedy += "fill the disk below. mount = true is for a disk or share of its own"
         for above in self.path.parents[:-1]:
             with durable.closing(os.open(above, os.O_PATH | os.O_DIRECTORY)) as fd:
                 if is_mount(fd, above):
@@ -210,11 +212,16 @@ class Root:
             f"target {self.target}: nothing is mounted at {self.path}; {remedy}",
         )
 
+    @property
+    def _quoted(self) -> str:
+        """Return the path as a shell takes it."""
+        return shlex.quote(str(self.path))
+
     def _missing(self) -> TargetError:
         if self.mount:
             remedy = "its disk is not mounted; make the mount point and mount it"
         else:
-            command = f"install -d -o {user()} -m 0750 {shlex.quote(str(self.path))}"
+            command = f"install -d -o {user()} -m 0750 {self._quoted}"
             remedy = f"its disk is away; or at first use make it: `{command}`"
         return TargetError(
             "root_missing", f"target {self.target}: {self.path} is missing: {remedy}"
