@@ -126,7 +126,7 @@ async def test_a_planted_blindness_does_harm(
     content = archive.ledger.read_bytes()
     plant(monkeypatch)
     harmful = 0
-    for number in range(40):
+    for number in range(400):
         rng = figures.round(number)
         archive.ledger.write_bytes(flip(content, 1, rng))
         with contextlib.suppress(Exception):
