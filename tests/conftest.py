@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mirror.vms import body
 from tests.proof.figures import REACHED, Figures, budget_s
 from tests.temp_folders import memory
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _PROOFS = Path(__file__).parent / "proof"
 _reached: list[str] = []
+# The files of tests are small; most go the way of large ones, some that of small ones.
+body.LEAST_TAKEN_BYTES = 16 * 1024
 
 if (_in_memory := memory()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_in_memory))

@@ -123,6 +123,14 @@ class _Unframed(web.StreamResponse):
     _length_check = False
 
 
+def _sent(record: Request, answer: Answer, size: int) -> None:
+    """Count bytes that were sent; at the length it was told the client may leave."""
+    record.sent_bytes += size
+    known = answer.framing is Framing.LENGTH and answer.ending is Ending.COMPLETE
+    if known and record.sent_bytes == answer.body.length:
+        record.ended = "complete"
+
+
 async def send(
     request: web.Request,
     answer: Answer,
@@ -152,7 +160,7 @@ async def send(
     if request.method != "HEAD":
         for piece, wait_s in _paced(answer):
             await response.write(piece)
-            record.sent_bytes += len(piece)
+            _sent(record, answer, len(piece))
             moved()
             if wait_s is not None:
                 await asyncio.sleep(wait_s)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mirror.vms.file_answer import Offer
 
 _CHUNK_BYTES = 64 * 1024
+LEAST_TAKEN_BYTES = 1024 * 1024
+"""For less, a connection that can be used again is worth more."""
 
 
 class Body:
@@ -97,11 +99,13 @@ class Body:
     def _take_over(self) -> Wire | None:
         """Take the connection over, once all that aiohttp read of the body is used.
 
-        It is left to aiohttp if the body is in chunks, or ends with the connection.
+        It is left to aiohttp if little is to come, if the body is in chunks, or if it
+        ends with the connection.
         """
         connection, content = self._response.connection, self._content
         if (
             self._length is None
+            or self._length - self._received < LEAST_TAKEN_BYTES
             or hdrs.TRANSFER_ENCODING in self._response.headers
             or content.total_bytes != self._received
             or content.exception() is not None

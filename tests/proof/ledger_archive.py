@@ -46,6 +46,7 @@ class Archive:
     checker: Checker
     right: dict[int, dict[str, Any]] = field(default_factory=dict)
     breaks: list[str] = field(default_factory=list)
+    remedy: str = REMEDY
 
     @property
     def ledger(self) -> Path:
@@ -168,7 +169,7 @@ class Archive:
         return breaks + self.checker.breaks
 
     def _judge_text(self, text: str) -> None:
-        if str(self.ledger) not in text or REMEDY not in text:
+        if str(self.ledger) not in text or self.remedy not in text:
             self.breaks.append(f"the text names not both file and remedy: {text}")
 
     def _judge_claims(self, *, partly: bool) -> None:

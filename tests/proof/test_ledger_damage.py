@@ -265,6 +265,7 @@ async def test_a_ledger_that_is_gone_costs_nothing_that_is_kept(archive: Archive
 async def test_a_ledger_that_may_not_be_read_is_refused(archive: Archive):
     """As a user who may not; the text says whose it has to be."""
     archive.ledger.chmod(0)
+    archive.remedy = "must belong to that user"
     with another_user(archive):
         assert await archive.met() == "detected", archive.breaks
         with pytest.raises(LedgerError, match="as the service's user"):
